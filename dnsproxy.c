@@ -1,0 +1,6608 @@
+/* dnsproxy - ask every upstream at once, answer with the best
+ *
+ * MIT License. Copyright (c) 2026 the dnsproxy authors.
+ * Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+ * documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+ * rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+ * persons to whom the Software is furnished to do so, subject to the following conditions: the above copyright notice and
+ * this permission notice shall be included in all copies or substantial portions of the Software. THE SOFTWARE IS PROVIDED
+ * "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+ * MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT
+ * HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
+ * ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+ *
+ * Contents
+ *  1 Numbers      every limit that is not in the configuration
+ *  2 Tools        time, randomness, text
+ *  3 Log          one line an event, never blocking
+ *  4 Addresses    of clients, upstreams and listeners
+ *  5 Messages     reading and changing DNS wire format
+ *  6 Config       lines into settings, and back
+ *  7 Cache        a ring of whole answers behind a fixed index
+ *  8 Loop         what is polled, and who is told
+ *  9 Clients      UDP and TCP: being asked, and answering
+ * 10 Queries      one question in flight, and how its answer is chosen
+ * 11 Datagrams    upstreams over UDP
+ * 12 Streams      upstreams over TCP and TLS
+ * 13 TLS          certificates, handshakes, records
+ * 14 Admin        status, clear, query, metrics
+ * 15 Process      signals, privileges, supervisor, main
+ *
+ * A query travels down the file: a client section hands it to query_ask(), which looks into the cache, asks the upstreams
+ * through sections 11 and 12, and gives every answer to query_choose(). One thread, one poll(), no allocation after the
+ * start but for a reload. "now" is read once a turn of the loop.
+ */
+#if defined(__linux__) && !defined(PLAIN_POSIX)
+#define _GNU_SOURCE 1           /* recvmmsg, sendmmsg, struct in6_pktinfo */
+#define HAVE_MMSG 1
+#else
+#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE 1       /* getentropy, setgroups */
+#define _DARWIN_C_SOURCE 1
+#define __BSD_VISIBLE 1
+#endif
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <grp.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+#include <bearssl.h>
+#if defined(__linux__)
+#include <sys/prctl.h>
+#include <sys/random.h>
+#elif defined(__APPLE__)
+#include <sys/random.h>
+#endif
+
+/* ---- 1 Numbers ------------------------------------------------------- */
+
+#define VERSION "1.0"
+#define MS(n) ((usec)(n) * 1000)
+#define SEC(n) ((usec)(n) * 1000000)
+
+enum {
+	MAX_UPSTREAMS = 32,             /* a query holds one ask for each */
+	MAX_LISTEN = 16, MAX_ALLOW = 64, MAX_DOMAINS = 16, MAX_PINS = 4,
+	MAX_ADMIN = 64,                 /* admin connections; the oldest makes room */
+	NAME_MAX_WIRE = 255,            /* RFC 1035 3.1 */
+	UDP_SIZE = 1232,                /* what we advertise and send at most over UDP (RFC 9715) */
+	QUERY_MAX = 2046,               /* the longest query taken from a client, over TCP too */
+	ANSWER_UDP_MAX = 4096,          /* the longest datagram taken from an upstream */
+	MSG_MAX = 65535,
+	BATCH = 64,                     /* datagrams a system call */
+	PORT_LIFE = 32,                 /* queries that may leave from one upstream port */
+	DOWN_AFTER = 3,                 /* queries in a row left unanswered */
+	HELD_BIG = 16,                  /* answers over UDP_SIZE that may wait for a better one */
+	OUT_BLOCKS = 64,                /* 64 KiB each: replies to TCP clients on their way out */
+	EDE_MAX = 128,                  /* bytes of Extended DNS Error options kept with an answer */
+	MARKED_TTL = 30, STALE_TTL = 30,
+	RATE_SLOTS = 4096, TOP_SLOTS = 256, ORIGINS = 256,
+};
+
+/* ---- 2 Tools --------------------------------------------------------- */
+
+typedef int64_t usec;                   /* microseconds of CLOCK_MONOTONIC */
+
+static usec now;                        /* of this turn of the loop */
+static usec started;
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define COUNT(a) (sizeof(a) / sizeof(a)[0])
+
+static void clock_read(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	now = SEC(t.tv_sec) + t.tv_nsec / 1000;
+}
+
+/* Seconds since the program started, the time unit of the cache. */
+static uint32_t seconds(void)
+{
+	return (uint32_t)((now - started) / SEC(1));
+}
+
+/* The system's randomness, drawn 256 bytes at a time. There is no going on without it. */
+static void random_bytes(void *to, size_t n)
+{
+	static uint8_t pool[256];
+	static size_t left;
+
+	if (n > left) {
+		if (getentropy(pool, sizeof pool) != 0)
+			abort();
+		left = sizeof pool;
+	}
+	left -= n;
+	memcpy(to, pool + left, n);
+	memset(pool + left, 0, n);
+}
+
+static uint16_t random16(void)
+{
+	uint16_t v;
+
+	random_bytes(&v, sizeof v);
+	return v;
+}
+
+static unsigned get16at(const uint8_t *p) { return (unsigned)p[0] << 8 | p[1]; }
+static uint32_t get32at(const uint8_t *p) { return (uint32_t)get16at(p) << 16 | get16at(p + 2); }
+static void put16at(uint8_t *p, unsigned v) { p[0] = (uint8_t)(v >> 8); p[1] = (uint8_t)v; }
+static void put32at(uint8_t *p, uint32_t v) { put16at(p, v >> 16); put16at(p + 2, v & 0xffff); }
+
+static uint8_t lower(uint8_t c) { return c >= 'A' && c <= 'Z' ? c | 0x20 : c; }
+
+static void *must_calloc(size_t n, size_t size)
+{
+	void *p = calloc(n ? n : 1, size);
+
+	if (p == NULL) {
+		fputs("dnsproxy: not enough memory for the configured tables\n", stderr);
+		exit(1);
+	}
+	return p;
+}
+
+/* Text that is built up in a fixed buffer; what does not fit is cut. */
+struct text { char *p; size_t size, len; };
+
+static void text_add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void text_add(struct text *t, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	if (t->len + 1 >= t->size)
+		return;
+	va_start(ap, fmt);
+	n = vsnprintf(t->p + t->len, t->size - t->len, fmt, ap);
+	va_end(ap);
+	if (n > 0)
+		t->len = MIN(t->len + (size_t)n, t->size - 1);
+}
+
+/* A doubly linked list with the node first in its owner. A node that is on no list has next == NULL. */
+struct node { struct node *next, *prev; };
+
+static void list_init(struct node *l) { l->next = l->prev = l; }
+static bool list_empty(const struct node *l) { return l->next == l; }
+static bool list_on(const struct node *n) { return n->next != NULL; }
+
+static void list_append(struct node *l, struct node *n)
+{
+	n->prev = l->prev;
+	n->next = l;
+	l->prev->next = n;
+	l->prev = n;
+}
+
+static void list_remove(struct node *n)
+{
+	if (n->next == NULL)
+		return;
+	n->prev->next = n->next;
+	n->next->prev = n->prev;
+	n->next = n->prev = NULL;
+}
+
+#define OWNER(node, type, member) ((type *)(void *)((char *)(node) - offsetof(type, member)))
+
+/* ---- 3 Log ----------------------------------------------------------- */
+
+enum level { L_ERROR, L_INFO, L_DEBUG };
+
+static const char *const level_names[] = { "error", "info", "debug" };
+static enum level log_level = L_INFO;
+static bool log_syslog;
+
+/* One line to standard error or syslog. A standard error that takes nothing loses the line, it never blocks us: a pipe
+ * that poll() calls writable has room for PIPE_BUF bytes. Bytes that are not printable ASCII become '?'. */
+static void log_line(enum level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void log_line(enum level level, const char *fmt, ...)
+{
+	static const int severity[] = { LOG_ERR, LOG_INFO, LOG_DEBUG };
+	struct pollfd out = { .fd = 2, .events = POLLOUT };
+	char line[1024];
+	size_t i, n;
+	va_list ap;
+	int r, keep = errno;
+
+	if (level > log_level)
+		return;
+	va_start(ap, fmt);
+	r = vsnprintf(line, sizeof line - 1, fmt, ap);
+	va_end(ap);
+	if (r < 0)
+		return;
+	n = MIN((size_t)r, sizeof line - 2);
+	for (i = 0; i < n; i++)
+		if (line[i] < ' ' || line[i] > '~')
+			line[i] = '?';
+	line[n] = '\0';
+	if (log_syslog)
+		syslog(severity[level], "%s", line);
+	else if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT)) {
+		line[n] = '\n';
+		if (write(2, line, n + 1) < 0)
+			line[0] = '\0';
+	}
+	errno = keep;
+}
+
+#define log_error(...) log_line(L_ERROR, __VA_ARGS__)
+#define log_info(...) log_line(L_INFO, __VA_ARGS__)
+#define log_debug(...) do { if (log_level == L_DEBUG) log_line(L_DEBUG, __VA_ARGS__); } while (0)
+
+/* True at most once in ten seconds for each limiter: the same warning never floods the log. */
+static bool log_now(usec *last)
+{
+	if (*last != 0 && now - *last < SEC(10))
+		return false;
+	*last = now;
+	return true;
+}
+
+/* ---- 4 Addresses ----------------------------------------------------- */
+
+/* An address and port; scope is the name behind '%', looked up whenever it is used, for the interface may come later. */
+struct addr {
+	union { struct sockaddr sa; struct sockaddr_in in; struct sockaddr_in6 in6; } u;
+	char scope[IF_NAMESIZE];
+};
+
+static bool addr_is6(const struct addr *a) { return a->u.sa.sa_family == AF_INET6; }
+static socklen_t addr_len(const struct addr *a)
+{
+	return addr_is6(a) ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+}
+static unsigned addr_port(const struct addr *a) { return ntohs(addr_is6(a) ? a->u.in6.sin6_port : a->u.in.sin_port); }
+
+static void addr_set_port(struct addr *a, unsigned port)
+{
+	if (addr_is6(a))
+		a->u.in6.sin6_port = htons((uint16_t)port);
+	else
+		a->u.in.sin_port = htons((uint16_t)port);
+}
+
+/* The 4 or 16 bytes of the address. */
+static const uint8_t *addr_bytes(const struct addr *a, size_t *n)
+{
+	*n = addr_is6(a) ? 16 : 4;
+	return addr_is6(a) ? (const uint8_t *)&a->u.in6.sin6_addr : (const uint8_t *)&a->u.in.sin_addr;
+}
+
+static bool addr_same_host(const struct addr *a, const struct addr *b)
+{
+	size_t n, m;
+	const uint8_t *p = addr_bytes(a, &n), *q = addr_bytes(b, &m);
+
+	return n == m && memcmp(p, q, n) == 0 && strcmp(a->scope, b->scope) == 0;
+}
+
+/* "192.0.2.1" or "fe80::1%br-lan" into *a, port 0. False when it is no numeric address. */
+static bool addr_parse(struct addr *a, const char *s)
+{
+	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_DGRAM }, *res;
+	const char *pct = strchr(s, '%');
+	char host[64];
+	size_t n = pct ? (size_t)(pct - s) : strlen(s);
+
+	if (n == 0 || n >= sizeof host || (pct && (pct[1] == '\0' || strlen(pct + 1) >= sizeof a->scope)))
+		return false;
+	memcpy(host, s, n);
+	host[n] = '\0';
+	if (strchr(host, ':') == NULL && strspn(host, "0123456789.") != n)
+		return false;
+	if (getaddrinfo(host, NULL, &hints, &res) != 0)
+		return false;
+	memset(a, 0, sizeof *a);
+	memcpy(&a->u, res->ai_addr, MIN((size_t)res->ai_addrlen, sizeof a->u));
+	freeaddrinfo(res);
+	if (!addr_is6(a)) {             /* inet_aton forms such as 10.1 are no address */
+		char back[INET_ADDRSTRLEN];
+		inet_ntop(AF_INET, &a->u.in.sin_addr, back, sizeof back);
+		if (strcmp(back, host) != 0 || pct)
+			return false;
+	}
+	if (pct)
+		snprintf(a->scope, sizeof a->scope, "%s", pct + 1);
+	return true;
+}
+
+/* Fills in the number of the scope; false while there is no such interface. */
+static bool addr_resolve_scope(struct addr *a)
+{
+	if (a->scope[0] == '\0')
+		return true;
+	a->u.in6.sin6_scope_id = if_nametoindex(a->scope);
+	if (a->u.in6.sin6_scope_id == 0 && strspn(a->scope, "0123456789") == strlen(a->scope))
+		a->u.in6.sin6_scope_id = (uint32_t)strtoul(a->scope, NULL, 10);
+	return a->u.in6.sin6_scope_id != 0;
+}
+
+#define ADDR_TEXT (INET6_ADDRSTRLEN + IF_NAMESIZE + 8)
+
+/* "ADDRESS@PORT", or "ADDRESS" for port 0; in one of four buffers that are used in turn. */
+static const char *addr_text(const struct addr *a)
+{
+	static char bufs[4][ADDR_TEXT];
+	static unsigned turn;
+	char host[INET6_ADDRSTRLEN], *buf = bufs[turn++ % 4];
+	struct text t = { buf, ADDR_TEXT, 0 };
+	size_t n;
+
+	inet_ntop(a->u.sa.sa_family, addr_bytes(a, &n), host, sizeof host);
+	text_add(&t, "%s%s%s", host, a->scope[0] ? "%" : "", a->scope);
+	if (addr_port(a) != 0)
+		text_add(&t, "@%u", addr_port(a));
+	return buf;
+}
+
+/* True when the first bits of a equal those of net. An IPv4 address mapped into IPv6 never gets here: sockets are V6ONLY. */
+static bool addr_in(const struct addr *a, const struct addr *net, unsigned bits)
+{
+	size_t n, m;
+	const uint8_t *p = addr_bytes(a, &n), *q = addr_bytes(net, &m);
+
+	return n == m && memcmp(p, q, bits / 8) == 0 &&
+	    (bits % 8 == 0 || ((p[bits / 8] ^ q[bits / 8]) >> (8 - bits % 8)) == 0);
+}
+
+struct cidr { struct addr net; unsigned bits; };
+
+/* Loopback first, then private and link-local: the default of "allow", and what rule 12 of the choice calls private. */
+static const char *const local_nets[] = { "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",
+	"169.254.0.0/16", "fc00::/7", "fe80::/10" };
+
+static bool cidr_parse(struct cidr *c, const char *s)
+{
+	char host[64], *slash, *end;
+	unsigned long bits;
+	size_t n;
+
+	snprintf(host, sizeof host, "%s", s);
+	if ((slash = strchr(host, '/')) != NULL)
+		*slash = '\0';
+	if (strchr(host, '%') || !addr_parse(&c->net, host))
+		return false;
+	(void)addr_bytes(&c->net, &n);
+	c->bits = (unsigned)n * 8;
+	if (slash != NULL) {
+		bits = strtoul(slash + 1, &end, 10);
+		if (slash[1] < '0' || slash[1] > '9' || *end != '\0' || bits > n * 8)
+			return false;
+		c->bits = (unsigned)bits;
+	}
+	return true;
+}
+
+static bool addr_in_nets(const struct addr *a, const char *const *nets, size_t n)
+{
+	struct cidr c;
+
+	for (size_t i = 0; i < n; i++)
+		if (cidr_parse(&c, nets[i]) && addr_in(a, &c.net, c.bits))
+			return true;
+	return false;
+}
+
+static bool addr_is_loopback(const struct addr *a) { return addr_in_nets(a, local_nets, 2); }
+static bool addr_is_private(const struct addr *a) { return addr_in_nets(a, local_nets, COUNT(local_nets)); }
+
+/* Who a client is to limits: its IPv4 address or its IPv6 /64, in eight bytes. */
+static uint64_t addr_client(const struct addr *a)
+{
+	uint64_t v = 0;
+	size_t n;
+	const uint8_t *p = addr_bytes(a, &n);
+
+	memcpy(&v, p, n == 4 ? 4 : 8);
+	return n == 4 ? v ^ UINT64_C(0x0a0b0c0d00000000) : v;
+}
+
+/* ---- 5 Messages ------------------------------------------------------ */
+
+enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16 };
+enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_PTR = 12, T_MX = 15, T_TXT = 16, T_AAAA = 28, T_SRV = 33, T_DNAME = 39,
+	T_OPT = 41, T_IXFR = 251, T_AXFR = 252, T_ANY = 255 };
+enum { F_QR = 0x8000, F_OPCODE = 0x7800, F_AA = 0x400, F_TC = 0x200, F_RD = 0x100, F_RA = 0x80, F_AD = 0x20, F_CD = 0x10 };
+enum { EDNS_KEEPALIVE = 11, EDNS_PADDING = 12, EDNS_EDE = 15 };
+enum { EDE_NONE = -1, EDE_STALE = 3, EDE_BLOCKED = 15, EDE_FILTERED = 17, EDE_PROHIBITED = 18, EDE_UNREACHABLE = 22,
+	EDE_NETWORK = 23 };
+
+/* A type by name. "layout" tells where its RDATA holds names that senders compress (RFC 1035, 3597 4): digits are bytes to
+ * skip, 'n' is a name, '*' any rest, and a layout without '*' says the whole length. NULL: opaque. */
+static const struct rrtype { unsigned type; const char *name, *layout; } rrtypes[] = {
+	{ 1, "A", "4" }, { 2, "NS", "n" }, { 3, "MD", "n" }, { 4, "MF", "n" }, { 5, "CNAME", "n" }, { 6, "SOA", "nn992" },
+	{ 7, "MB", "n" }, { 8, "MG", "n" }, { 9, "MR", "n" }, { 11, "WKS", NULL }, { 12, "PTR", "n" }, { 13, "HINFO", NULL },
+	{ 14, "MINFO", "nn" }, { 15, "MX", "2n" }, { 16, "TXT", NULL }, { 17, "RP", "nn" }, { 18, "AFSDB", "2n" },
+	{ 21, "RT", "2n" }, { 24, "SIG", "99n*" }, { 25, "KEY", NULL }, { 26, "PX", "2nn" }, { 28, "AAAA", "97" },
+	{ 29, "LOC", NULL }, { 30, "NXT", "n*" }, { 33, "SRV", "6n" }, { 35, "NAPTR", NULL }, { 36, "KX", "2n" },
+	{ 37, "CERT", NULL }, { 39, "DNAME", "n" }, { 43, "DS", NULL }, { 44, "SSHFP", NULL }, { 46, "RRSIG", NULL },
+	{ 47, "NSEC", NULL }, { 48, "DNSKEY", NULL }, { 49, "DHCID", NULL }, { 50, "NSEC3", NULL }, { 51, "NSEC3PARAM", NULL },
+	{ 52, "TLSA", NULL }, { 53, "SMIMEA", NULL }, { 59, "CDS", NULL }, { 60, "CDNSKEY", NULL }, { 61, "OPENPGPKEY", NULL },
+	{ 62, "CSYNC", NULL }, { 63, "ZONEMD", NULL }, { 64, "SVCB", NULL }, { 65, "HTTPS", NULL }, { 99, "SPF", NULL },
+	{ 251, "IXFR", NULL }, { 252, "AXFR", NULL }, { 255, "ANY", NULL }, { 256, "URI", NULL }, { 257, "CAA", NULL },
+};
+
+static const struct rrtype *type_find(unsigned type)
+{
+	for (size_t i = 0; i < COUNT(rrtypes); i++)
+		if (rrtypes[i].type == type)
+			return &rrtypes[i];
+	return NULL;
+}
+
+static const char *type_text(unsigned type)
+{
+	static char buf[16];
+	const struct rrtype *t = type_find(type);
+
+	snprintf(buf, sizeof buf, "TYPE%u", type);
+	return t ? t->name : buf;
+}
+
+/* A number that is the whole string and within the bounds, else -1. */
+static int64_t number(const char *s, int64_t lo, int64_t hi)
+{
+	char *end;
+	long long v;
+
+	if (*s < '0' || *s > '9' || strlen(s) > 15)
+		return -1;
+	v = strtoll(s, &end, 10);
+	return *end == '\0' && v >= lo && v <= hi ? v : -1;
+}
+
+static int type_parse(const char *s)
+{
+	for (size_t i = 0; i < COUNT(rrtypes); i++)
+		if (strcasecmp(rrtypes[i].name, s) == 0)
+			return (int)rrtypes[i].type;
+	return strncasecmp(s, "TYPE", 4) == 0 ? (int)number(s + 4, 1, 65535) : -1;
+}
+
+static const char *class_text(unsigned class)
+{
+	static char buf[16];
+
+	snprintf(buf, sizeof buf, "CLASS%u", class);
+	return class == 1 ? "IN" : class == 3 ? "CH" : class == 4 ? "HS" : class == 255 ? "ANY" : buf;
+}
+
+static const char *rcode_text(unsigned rcode)
+{
+	static const char *const names[] = { "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN",
+		"YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE" };
+	static char buf[16];
+
+	snprintf(buf, sizeof buf, "RCODE%u", rcode);
+	return rcode < COUNT(names) ? names[rcode] : rcode == BADVERS ? "BADVERS" : buf;
+}
+
+#define NAME_TEXT (NAME_MAX_WIRE * 4 + 2)
+
+/* A wire name without pointers as absolute text in lower case with \. and \DDD escapes (RFC 4343 2.1); static buffer. */
+static const char *name_text(const uint8_t *name)
+{
+	static char buf[NAME_TEXT];
+	size_t at = 0;
+
+	if (*name == 0)
+		return ".";
+	for (; *name != 0; name += 1 + *name) {
+		for (unsigned i = 1; i <= *name; i++) {
+			uint8_t c = lower(name[i]);
+			if (c <= ' ' || c > '~')
+				at += (size_t)snprintf(buf + at, sizeof buf - at, "\\%03d", c);
+			else {
+				if (strchr(".\\\"();@$", c))
+					buf[at++] = '\\';
+				buf[at++] = (char)c;
+			}
+		}
+		buf[at++] = '.';
+	}
+	buf[at] = '\0';
+	return buf;
+}
+
+/* Text into a lower-case wire name; the final dot may be missing. Gives its length, or 0 when it is no name. */
+static size_t name_parse(uint8_t *name, const char *s)
+{
+	size_t at = 1, start = 0;
+
+	if (strcmp(s, ".") == 0)
+		s++;
+	else if (*s == '\0')
+		return 0;
+	while (*s != '\0') {
+		unsigned c = (uint8_t)*s++;
+		if (c == '.') {
+			if (at == start + 1 || at - start > 64 || at >= NAME_MAX_WIRE)
+				return 0;
+			name[start] = (uint8_t)(at - start - 1);
+			start = at++;
+			continue;
+		}
+		if (c == '\\') {
+			if (s[0] >= '0' && s[0] <= '2' && s[1] >= '0' && s[1] <= '9' && s[2] >= '0' && s[2] <= '9') {
+				c = (unsigned)((s[0] - '0') * 100 + (s[1] - '0') * 10 + (s[2] - '0'));
+				s += 3;
+			} else if (*s == '\0')
+				return 0;
+			else
+				c = (uint8_t)*s++;
+		}
+		if (c > 255 || at >= NAME_MAX_WIRE)
+			return 0;
+		name[at++] = lower((uint8_t)c);
+	}
+	if (at - start > 64)
+		return 0;
+	name[start] = (uint8_t)(at - start - 1);
+	if (at > start + 1) {
+		if (at >= NAME_MAX_WIRE)
+			return 0;
+		name[at++] = 0;
+	}
+	return at;
+}
+
+/* The length of a wire name that is known to be good and holds no pointer. */
+static size_t name_len(const uint8_t *name)
+{
+	size_t n = 0;
+
+	while (name[n] != 0)
+		n += 1 + (size_t)name[n];
+	return n + 1;
+}
+
+/* True when name is suffix or lies below it; both lower case. */
+static bool name_below(const uint8_t *name, size_t len, const uint8_t *suffix, size_t suffix_len)
+{
+	while (len > suffix_len) {
+		len -= 1 + (size_t)*name;
+		name += 1 + *name;
+	}
+	return len == suffix_len && memcmp(name, suffix, len) == 0;
+}
+
+/* The one way in for bytes from the network: each read checks the room, and after the first error reads give 0. */
+struct msg { const uint8_t *p; size_t len, at; const char *err; };
+
+static bool msg_has(struct msg *m, size_t n)
+{
+	if (m->err == NULL && n > m->len - m->at)
+		m->err = "message cut short";
+	return m->err == NULL;
+}
+
+static void msg_skip(struct msg *m, size_t n)
+{
+	if (msg_has(m, n))
+		m->at += n;
+}
+
+static unsigned msg_get16(struct msg *m)
+{
+	if (!msg_has(m, 2))
+		return 0;
+	m->at += 2;
+	return get16at(m->p + m->at - 2);
+}
+
+static uint32_t msg_get32(struct msg *m)
+{
+	if (!msg_has(m, 4))
+		return 0;
+	m->at += 4;
+	return get32at(m->p + m->at - 4);
+}
+
+/* Steps over a name and checks it whole: labels, length, and that pointers go backwards only, at most 127 of them. */
+static void msg_name(struct msg *m)
+{
+	size_t at = m->at, low = m->at, end = 0, total = 1;
+	unsigned hops = 0;
+
+	while (m->err == NULL) {
+		unsigned c;
+		if (at >= m->len) {
+			m->err = "name cut short";
+			break;
+		}
+		c = m->p[at];
+		if (c == 0) {
+			m->at = end ? end : at + 1;
+			break;
+		}
+		if (c < 64) {
+			total += 1 + c;
+			at += 1 + c;
+			if (total > NAME_MAX_WIRE)
+				m->err = "name too long";
+		} else if (c >= 192 && at + 1 < m->len) {
+			size_t to = get16at(m->p + at) & 0x3fff;
+			if (end == 0)
+				end = at + 2;
+			if (to >= low || to < 12 || ++hops > 127)
+				m->err = "bad compression pointer";
+			low = at = to;
+		} else
+			m->err = c >= 192 ? "name cut short" : "unknown label type";
+	}
+}
+
+/* Steps over RDATA of n bytes, checking the names of the types that may compress them. */
+static void msg_rdata(struct msg *m, unsigned type, size_t n)
+{
+	const struct rrtype *t = type < 40 ? type_find(type) : NULL;
+	const char *l = t ? t->layout : NULL;
+	size_t end;
+
+	if (!msg_has(m, n))
+		return;
+	end = m->at + n;
+	for (; l != NULL && *l != '\0' && *l != '*' && m->err == NULL; l++) {
+		if (*l == 'n')
+			msg_name(m);
+		else
+			msg_skip(m, (size_t)(*l - '0'));
+		if (m->at > end)
+			m->err = "name beyond its RDATA";
+	}
+	if (m->err == NULL && l != NULL && *l == '\0' && m->at != end)
+		m->err = "RDATA of a wrong length";
+	if (m->err == NULL)
+		m->at = end;
+}
+
+struct rr { size_t at, ttl_at, rdata_at, rdlen; unsigned type, class; uint32_t ttl; };
+
+static void msg_rr_head(struct msg *m, struct rr *r)
+{
+	r->type = msg_get16(m);
+	r->class = msg_get16(m);
+	r->ttl_at = m->at;
+	r->ttl = msg_get32(m);
+	r->rdlen = msg_get16(m);
+	r->rdata_at = m->at;
+}
+
+/* EDNS options as they lie in an OPT record; false when one runs past the end. The first call has *at == 0. */
+static bool edns_next(const uint8_t *p, size_t n, size_t *at, unsigned *code, const uint8_t **data, size_t *len)
+{
+	if (n - *at < 4)
+		return false;
+	*code = get16at(p + *at);
+	*len = get16at(p + *at + 2);
+	if (n - *at - 4 < *len)
+		return false;
+	*data = p + *at + 4;
+	*at += 4 + *len;
+	return true;
+}
+
+static bool edns_well_formed(const uint8_t *p, size_t n)
+{
+	const uint8_t *d;
+	unsigned code;
+	size_t at = 0, len;
+
+	while (at < n)
+		if (!edns_next(p, n, &at, &code, &d, &len))
+			return false;
+	return true;
+}
+
+/* What asks the same as what: name in lower case, type, class, DO and CD, in one run of bytes for hashing and comparing. */
+struct key { size_t len, name_len; uint8_t b[NAME_MAX_WIRE + 5]; };
+enum { KEY_DO = 1, KEY_CD = 2 };
+
+static unsigned key_type(const struct key *k) { return get16at(k->b + k->name_len); }
+static unsigned key_flags(const struct key *k) { return k->b[k->name_len + 4]; }
+
+static void key_set(struct key *k, size_t name_len, unsigned type, unsigned class, unsigned flags)
+{
+	k->name_len = name_len;
+	k->len = name_len + 5;
+	put16at(k->b + name_len, type);
+	put16at(k->b + name_len + 2, class);
+	k->b[name_len + 4] = (uint8_t)flags;
+}
+
+static br_ghash hash_function;
+static uint8_t hash_secret[16];
+
+/* GHASH under a secret key: nobody outside can find names that collide. Two unequal keys never differ by trailing zeros
+ * alone, since the name tells its own length. */
+static uint32_t hash_bytes(const uint8_t *p, size_t n)
+{
+	uint8_t y[16] = { 0 };
+
+	hash_function(y, hash_secret, p, n);
+	return get32at(y);
+}
+
+static void hash_init(void)
+{
+	random_bytes(hash_secret, sizeof hash_secret);
+	hash_function = br_ghash_pclmul_get();
+	if (hash_function == NULL)
+		hash_function = sizeof(void *) == 8 ? &br_ghash_ctmul64 : &br_ghash_ctmul32;
+}
+
+/* A client's question, read. name is as the client spelled it, in the client's message. */
+struct question {
+	unsigned id, flags, edns_size;  /* edns_size: 0 without OPT */
+	bool edns, want_ad, mixed;      /* mixed: some letter of the name is upper case */
+	const uint8_t *name;
+	struct key key;
+};
+
+/* Reads a client's message. Gives -1 for one that deserves silence, NOERROR for one to answer, else the RCODE to refuse it
+ * with; q->key.name_len is 0 where not even a question could be read. */
+static int question_read(struct question *q, const uint8_t *p, size_t len)
+{
+	struct msg m = { p, len, 12, NULL };
+	unsigned i, type, class, arcount, opts = 0, version = 0;
+	bool dnssec_ok = false;
+	struct rr r;
+	uint8_t c;
+
+	q->key.name_len = 0;
+	q->edns = q->mixed = false;
+	q->edns_size = 0;
+	if (len < 12)
+		return -1;
+	q->id = get16at(p);
+	q->flags = get16at(p + 2);
+	q->want_ad = q->flags & F_AD;
+	if (q->flags & F_QR)
+		return -1;
+	if (q->flags & F_OPCODE)
+		return NOTIMP;
+	arcount = get16at(p + 10);
+	if (get16at(p + 4) != 1 || (q->flags & F_TC) || get16at(p + 6) || get16at(p + 8))
+		return FORMERR;
+	q->name = p + 12;
+	for (i = 0; ; ) {               /* the name: copied in lower case while it is checked */
+		unsigned label;
+		if (m.at >= len)
+			return FORMERR;
+		label = p[m.at];
+		if (label > 63 || i + label + 2 > NAME_MAX_WIRE + (label == 0) || len - m.at <= label)
+			return FORMERR;
+		m.at++;
+		q->key.b[i++] = (uint8_t)label;
+		if (label == 0)
+			break;
+		for (; label > 0; label--, i++) {
+			c = p[m.at++];
+			q->key.b[i] = lower(c);
+			q->mixed |= q->key.b[i] != c;
+		}
+	}
+	type = msg_get16(&m);
+	class = msg_get16(&m);
+	if (m.err)
+		return FORMERR;
+	key_set(&q->key, i, type, class, 0);
+	for (; arcount > 0; arcount--) {
+		bool root = m.at < len && p[m.at] == 0;
+		msg_name(&m);
+		msg_rr_head(&m, &r);
+		msg_skip(&m, r.rdlen);
+		if (m.err)
+			return FORMERR;
+		if (r.type != T_OPT)
+			continue;
+		if (++opts > 1 || !root || !edns_well_formed(p + r.rdata_at, r.rdlen))
+			return FORMERR;
+		q->edns = true;
+		q->edns_size = r.class;
+		version = r.ttl >> 16 & 0xff;
+		dnssec_ok = r.ttl & 0x8000;
+	}
+	if (m.at != len || type == T_OPT || type == 0)
+		return FORMERR;
+	q->want_ad |= dnssec_ok;
+	q->key.b[i + 4] = (uint8_t)((dnssec_ok ? KEY_DO : 0) | (q->flags & F_CD ? KEY_CD : 0));
+	if (version > 0)
+		return BADVERS;
+	if (type == T_AXFR || type == T_IXFR)
+		return NOTIMP;
+	return q->flags & F_RD ? NOERROR : REFUSED;
+}
+
+/* An upstream's answer, read and stripped: msg holds header, question and records without OPT. */
+enum verdict { V_NONE, V_OTHER, V_NXDOMAIN, V_NODATA, V_SUCCESS };      /* in rising order of worth */
+
+struct answer {
+	const uint8_t *msg;             /* as received; len bytes count once stripped */
+	size_t len, opt_at, opt_len;
+	unsigned rcode, ancount, nttl, keepalive;       /* keepalive: 100 ms units, or NO_KEEPALIVE */
+	bool truncated, ad, opt, blocked, positive;
+	enum verdict verdict;
+	uint32_t ttl, soa_ttl;          /* lowest of all; the negative one (RFC 2308 5) or NO_TTL */
+	size_t ede_len;
+	uint8_t ede[EDE_MAX];           /* whole options */
+};
+#define NO_TTL UINT32_MAX
+#define NO_KEEPALIVE UINT32_MAX
+
+static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsigned ext)
+{
+	const uint8_t *d;
+	unsigned code, info;
+	size_t at = 0, len, keep;
+
+	a->opt = true;
+	a->rcode |= ext << 4;
+	while (edns_next(p, n, &at, &code, &d, &len)) {
+		if (code == EDNS_KEEPALIVE && len == 2)
+			a->keepalive = get16at(d);
+		if (code != EDNS_EDE || len < 2)
+			continue;
+		info = get16at(d);
+		a->blocked |= info >= EDE_BLOCKED && info <= EDE_FILTERED;
+		keep = a->ede_len + 4 + len <= EDE_MAX ? len : 2;       /* too long a text stays behind */
+		if (a->ede_len + 4 + keep > EDE_MAX)
+			continue;
+		put16at(a->ede + a->ede_len, EDNS_EDE);
+		put16at(a->ede + a->ede_len + 2, (unsigned)keep);
+		memcpy(a->ede + a->ede_len + 4, d, keep);
+		a->ede_len += 4 + keep;
+	}
+}
+
+/* Reads and checks a whole answer to the question in key. Gives NULL, or what is wrong with it. The header, ID and question
+ * have been matched by answer_matches() before. TTLs with the top bit set are 0 (RFC 2181 8), in place. */
+static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const struct key *key)
+{
+	struct msg m = { p, len, 12 + key->name_len + 4, NULL };
+	unsigned qtype = key_type(key), section, count;
+	bool wanted = qtype == T_ANY, soa = false;
+	struct rr r;
+
+	memset(a, 0, offsetof(struct answer, ede));
+	a->msg = p;
+	a->rcode = get16at(p + 2) & 15;
+	a->truncated = get16at(p + 2) & F_TC;
+	a->ad = get16at(p + 2) & F_AD;
+	a->ancount = get16at(p + 6);
+	a->ttl = a->soa_ttl = NO_TTL;
+	a->keepalive = NO_KEEPALIVE;
+	a->positive = a->ancount > 0 && wanted;
+	for (section = 0; section < 3; section++) {
+		for (count = get16at(p + 6 + 2 * section); count > 0 && m.err == NULL; count--) {
+			r.at = m.at;
+			msg_name(&m);
+			msg_rr_head(&m, &r);
+			if (r.type == T_OPT) {
+				if (section != 2 || a->opt || p[r.at] != 0)
+					return "misplaced OPT";
+				msg_skip(&m, r.rdlen);
+				if (m.err || !edns_well_formed(p + r.rdata_at, r.rdlen))
+					return "bad EDNS options";
+				a->opt_at = r.at;
+				a->opt_len = m.at - r.at;
+				answer_read_opt(a, p + r.rdata_at, r.rdlen, r.ttl >> 24);
+				continue;
+			}
+			msg_rdata(&m, r.type, r.rdlen);
+			if (m.err)
+				break;
+			if (r.ttl & 0x80000000) {
+				r.ttl = 0;
+				put32at(p + r.ttl_at, 0);
+			}
+			a->nttl++;
+			a->ttl = MIN(a->ttl, r.ttl);
+			a->positive |= section == 0 && r.type == qtype;
+			if (section == 1 && r.type == T_SOA && !soa) {
+				soa = true;
+				a->soa_ttl = MIN(r.ttl, get32at(p + m.at - 4));
+			}
+		}
+	}
+	if (m.err)
+		return m.err;
+	a->len = m.at;
+	if (a->truncated)
+		return NULL;
+	a->positive &= a->rcode == NOERROR;
+	a->verdict = a->positive || a->blocked ? V_SUCCESS : a->rcode == NOERROR ? V_NODATA :
+	    a->rcode == NXDOMAIN ? V_NXDOMAIN : V_OTHER;
+	return NULL;
+}
+
+/* Steps over a name that is known to be good; its pointer, if it ends in one that leads behind "from", is moved down by
+ * "cut". Gives the place after the name. */
+static size_t pointer_move(uint8_t *p, size_t at, size_t from, size_t cut)
+{
+	size_t to;
+
+	while (p[at] != 0 && p[at] < 192)
+		at += 1 + (size_t)p[at];
+	if (p[at] == 0)
+		return at + 1;
+	to = get16at(p + at) & 0x3fff;
+	if (to > from)
+		put16at(p + at, (unsigned)(0xc000 | (to - cut)));
+	return at + 2;
+}
+
+/* Takes the OPT out of the message in place. It is the last record nearly always; where records follow it, the compression
+ * pointers that lead behind it are moved. */
+static void answer_strip(struct answer *a, uint8_t *p)
+{
+	size_t at = a->opt_at + a->opt_len, end, type;
+	const struct rrtype *t;
+	const char *l;
+
+	if (!a->opt)
+		return;
+	while (at < a->len) {
+		at = pointer_move(p, at, a->opt_at, a->opt_len);
+		type = get16at(p + at);
+		end = at + 10 + get16at(p + at + 8);
+		at += 10;
+		t = type < 40 ? type_find((unsigned)type) : NULL;
+		for (l = t && t->layout ? t->layout : ""; *l != '\0' && *l != '*'; l++)
+			at = *l == 'n' ? pointer_move(p, at, a->opt_at, a->opt_len) : at + (size_t)(*l - '0');
+		at = end;
+	}
+	memmove(p + a->opt_at, p + a->opt_at + a->opt_len, a->len - a->opt_at - a->opt_len);
+	a->len -= a->opt_len;
+	put16at(p + 10, get16at(p + 10) - 1);
+}
+
+/* Is this datagram or frame an answer to key, in the shape of its header and question? One doubt a line. */
+static bool answer_matches(const uint8_t *p, size_t len, const struct key *key)
+{
+	if (len < 12 + key->name_len + 4)
+		return false;
+	if ((get16at(p + 2) & (F_QR | F_OPCODE)) != F_QR || get16at(p + 4) != 1)
+		return false;
+	for (size_t i = 0; i < key->name_len; i++)
+		if (lower(p[12 + i]) != key->b[i])
+			return false;
+	return memcmp(p + 12 + key->name_len, key->b + key->name_len, 4) == 0;
+}
+
+/* Some servers refuse what they do not understand with a bare header (RFC 6891 7): no question to compare. */
+static bool answer_is_bare_error(const uint8_t *p, size_t len)
+{
+	return len == 12 && (get16at(p + 2) & (F_QR | F_OPCODE)) == F_QR && get16at(p + 4) == 0 && (get16at(p + 2) & 15) != 0;
+}
+
+/* Writes the question of key for an upstream. pad: to a multiple of 128 bytes and with the keepalive option (RFC 8467,
+ * 7828), for TLS. edns: with an OPT. Gives the length; at most 12 + 259 + 11 + 4 + 4 + 127 bytes. */
+#define UPSTREAM_QUERY_MAX 432
+static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edns, bool pad)
+{
+	size_t n = 12 + k->name_len + 4, opt, fill;
+
+	put16at(p, id);
+	put16at(p + 2, F_RD | (key_flags(k) & KEY_CD ? F_CD : 0));
+	put16at(p + 4, 1);
+	memset(p + 6, 0, 6);
+	memcpy(p + 12, k->b, k->name_len + 4);
+	if (!edns)
+		return n;
+	p[11] = 1;
+	opt = n;
+	p[n] = 0;
+	put16at(p + n + 1, T_OPT);
+	put16at(p + n + 3, UDP_SIZE);
+	put32at(p + n + 5, key_flags(k) & KEY_DO ? 0x8000 : 0);
+	n += 11;
+	if (pad) {
+		put32at(p + n, (uint32_t)EDNS_KEEPALIVE << 16);
+		n += 4;
+		fill = (128 - (n + 4) % 128) % 128;
+		put32at(p + n, (uint32_t)EDNS_PADDING << 16 | (uint32_t)fill);
+		memset(p + n + 4, 0, fill);
+		n += 4 + fill;
+	}
+	put16at(p + opt + 9, (unsigned)(n - opt - 11));
+	return n;
+}
+
+/* Writes our own OPT. Gives its length. */
+static size_t opt_write(uint8_t *p, unsigned rcode, bool dnssec_ok, const uint8_t *options, size_t n)
+{
+	p[0] = 0;
+	put16at(p + 1, T_OPT);
+	put16at(p + 3, UDP_SIZE);
+	put32at(p + 5, (uint32_t)(rcode >> 4) << 24 | (dnssec_ok ? 0x8000 : 0));
+	put16at(p + 9, (unsigned)n);
+	if (n > 0)
+		memcpy(p + 11, options, n);
+	return 11 + n;
+}
+
+/* A reply without records into p: header, the question if one was read, OPT if one came. ede: an info code or EDE_NONE. */
+#define ERROR_REPLY_MAX (12 + NAME_MAX_WIRE + 4 + 11 + 6)
+static size_t error_write(uint8_t *p, const struct question *q, unsigned rcode, int ede)
+{
+	uint8_t option[6];
+	size_t n = 12;
+	bool known = q->key.name_len > 0 && (q->flags & F_OPCODE) == 0;
+
+	put16at(p, q->id);
+	put16at(p + 2, F_QR | F_RA | (q->flags & (F_OPCODE | F_RD | F_CD)) | (rcode & 15));
+	memset(p + 4, 0, 8);
+	if (known) {
+		put16at(p + 4, 1);
+		memcpy(p + 12, q->name, q->key.name_len);
+		memcpy(p + 12 + q->key.name_len, q->key.b + q->key.name_len, 4);
+		n += q->key.name_len + 4;
+	}
+	if (q->edns) {
+		put16at(option, EDNS_EDE);
+		put16at(option + 2, 2);
+		put16at(option + 4, (unsigned)ede);
+		put16at(p + 10, 1);
+		n += opt_write(p + n, rcode, known && key_flags(&q->key) & KEY_DO, option, ede == EDE_NONE ? 0 : 6);
+	}
+	return n;
+}
+
+/* ---- 6 Config -------------------------------------------------------- */
+
+enum proto { P_UDP, P_TCP, P_TLS };
+static const char *const proto_names[] = { "udp", "tcp", "tls" };
+
+/* An upstream line, read. domains: wire names one behind the other. */
+struct spec {
+	struct addr addr;
+	enum proto proto;
+	unsigned priority, npins;
+	bool noverify, final;
+	char name[NAME_MAX_WIRE + 1];           /* tls=NAME; empty for bare tls */
+	uint8_t pins[MAX_PINS][32];
+	uint8_t domains[512];
+	size_t domains_len;
+	char place[80];                         /* FILE:LINE */
+};
+
+struct listen_at { struct addr addr; bool any; };
+
+/* All settings. A new one is read whole before it replaces the old (reload). */
+struct config {
+	struct listen_at listens[MAX_LISTEN];
+	struct cidr allows[MAX_ALLOW];
+	struct spec specs[MAX_UPSTREAMS];
+	unsigned nlistens, nallows, nspecs;
+	struct addr admin;
+	bool admin_off, syslog, allow_seen;
+	int64_t rate, cache_size, cache_min_ttl, cache_max_ttl, cache_negative, serve_stale, timeout, patience, queries,
+	    tcp_clients, level;
+	char user[64], ca_file[256];
+	unsigned default_port;
+	int64_t mtime;                          /* of the file, Unix seconds; 0 without one */
+};
+
+static struct config cfg;
+
+/* Where errors go while a configuration is read: all of them, each with its place. */
+struct reader { struct config *c; struct text *errors; unsigned nerrors; char place[80]; };
+
+static void config_error(struct reader *r, const char *place, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void config_error(struct reader *r, const char *place, const char *fmt, ...)
+{
+	char what[600];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof what, fmt, ap);
+	va_end(ap);
+	for (char *c = what; *c != '\0'; c++)
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	r->nerrors++;
+	text_add(r->errors, "%s: %s\n", place, what);
+}
+
+struct directive {
+	const char *name, *arg, *initial, *help;
+	const char *(*set)(struct config *, const struct directive *, char **args);     /* NULL, or what was expected */
+	void (*print)(struct text *, const struct config *, const struct directive *);
+	size_t field;
+	int64_t lo, hi;
+	const char *expected;
+};
+
+static int64_t *config_number(const struct config *c, const struct directive *d)
+{
+	return (int64_t *)(void *)((char *)(uintptr_t)c + d->field);
+}
+
+static const char *set_number(struct config *c, const struct directive *d, char **args)
+{
+	int64_t v = args[0] && !args[1] ? number(args[0], d->lo, d->hi) : -1;
+
+	if (v < 0)
+		return d->expected;
+	*config_number(c, d) = v;
+	return NULL;
+}
+
+static void print_number(struct text *t, const struct config *c, const struct directive *d)
+{
+	text_add(t, "%s %lld\n", d->name, (long long)*config_number(c, d));
+}
+
+static const char *set_size(struct config *c, const struct directive *d, char **args)
+{
+	char buf[24], *one[] = { buf, NULL };
+	int64_t unit = 1;
+	size_t n = args[0] && !args[1] ? strlen(args[0]) : 0;
+	const char *err;
+
+	if (n == 0 || n >= sizeof buf)
+		return d->expected;
+	memcpy(buf, args[0], n + 1);
+	if (lower((uint8_t)buf[n - 1]) == 'k')
+		unit = 1024;
+	else if (lower((uint8_t)buf[n - 1]) == 'm')
+		unit = 1024 * 1024;
+	if (unit > 1)
+		buf[n - 1] = '\0';
+	err = set_number(c, d, one);
+	if (err == NULL && (*config_number(c, d) *= unit) > d->hi)
+		err = d->expected;
+	if (err == NULL && *config_number(c, d) > 0 && *config_number(c, d) < 4096)
+		err = d->expected;
+	return err;
+}
+
+/* "HOST", "HOST@PORT"; port is what stands without one, 0 for none needed. */
+static const char *address_parse(struct addr *a, const char *s, unsigned port)
+{
+	char host[128];
+	const char *at = strrchr(s, '@');
+	size_t n = at ? (size_t)(at - s) : strlen(s);
+	int64_t v = at ? number(at + 1, 1, 65535) : (int64_t)port;
+
+	if (v < 0)
+		return "a port from 1 to 65535 behind '@'";
+	if (n >= sizeof host)
+		return "an IP address";
+	memcpy(host, s, n);
+	host[n] = '\0';
+	if (!addr_parse(a, host))
+		return "an IP address";
+	addr_set_port(a, (unsigned)v);
+	return NULL;
+}
+
+static const char *set_listen(struct config *c, const struct directive *d, char **args)
+{
+	struct listen_at *l = &c->listens[c->nlistens];
+	const char *err = d->expected;
+
+	if (args[0] == NULL || args[1] != NULL)
+		return err;
+	if (c->nlistens == MAX_LISTEN)
+		return "at most 16 listen addresses";
+	memset(l, 0, sizeof *l);
+	if (args[0][0] == '*' && (args[0][1] == '@' || args[0][1] == '\0')) {
+		char any[32];
+		snprintf(any, sizeof any, "0.0.0.0%.16s", args[0] + 1);
+		err = address_parse(&l->addr, any, c->default_port);
+		l->any = true;
+	} else
+		err = address_parse(&l->addr, args[0], c->default_port);
+	if (err == NULL)
+		c->nlistens++;
+	return err;
+}
+
+static void print_listen(struct text *t, const struct config *c, const struct directive *d)
+{
+	for (unsigned i = 0; i < c->nlistens; i++) {
+		const struct listen_at *l = &c->listens[i];
+		if (l->any)
+			text_add(t, "%s *@%u\n", d->name, addr_port(&l->addr));
+		else
+			text_add(t, "%s %s\n", d->name, addr_text(&l->addr));
+	}
+}
+
+static const char *set_admin(struct config *c, const struct directive *d, char **args)
+{
+	struct addr a;
+	const char *err;
+
+	if (args[0] == NULL || args[1] != NULL)
+		return d->expected;
+	c->admin_off = strcmp(args[0], "off") == 0;
+	if (c->admin_off)
+		return NULL;
+	err = address_parse(&a, args[0], 0);
+	if (err == NULL && (addr_port(&a) == 0 || !addr_is_loopback(&a)))
+		err = d->expected;
+	if (err == NULL)
+		c->admin = a;
+	return err;
+}
+
+static void print_admin(struct text *t, const struct config *c, const struct directive *d)
+{
+	text_add(t, "%s %s\n", d->name, c->admin_off ? "off" : addr_text(&c->admin));
+}
+
+static const char *set_allow(struct config *c, const struct directive *d, char **args)
+{
+	if (args[0] == NULL)
+		return d->expected;
+	if (!c->allow_seen)
+		c->nallows = 0;
+	c->allow_seen = true;
+	for (; *args != NULL; args++) {
+		if (c->nallows == MAX_ALLOW)
+			return "at most 64 networks";
+		if (!cidr_parse(&c->allows[c->nallows], *args))
+			return d->expected;
+		c->nallows++;
+	}
+	return NULL;
+}
+
+static void print_allow(struct text *t, const struct config *c, const struct directive *d)
+{
+	text_add(t, "%s", d->name);
+	for (unsigned i = 0; i < c->nallows; i++)
+		text_add(t, " %s/%u", addr_text(&c->allows[i].net), c->allows[i].bits);
+	text_add(t, "\n");
+}
+
+static const char *set_text(struct config *c, const struct directive *d, char **args)
+{
+	if (args[0] == NULL || args[1] != NULL || strlen(args[0]) >= (size_t)d->hi)
+		return d->expected;
+	strcpy((char *)c + d->field, args[0]);
+	return NULL;
+}
+
+static void print_text(struct text *t, const struct config *c, const struct directive *d)
+{
+	const char *s = (const char *)c + d->field;
+
+	if (*s != '\0')
+		text_add(t, "%s %s\n", d->name, s);
+}
+
+static int level_parse(const char *s)
+{
+	for (int i = 0; i < 3; i++)
+		if (strcmp(s, level_names[i]) == 0)
+			return i;
+	return -1;
+}
+
+static const char *set_log(struct config *c, const struct directive *d, char **args)
+{
+	int level = args[0] ? level_parse(args[0]) : -1;
+
+	if (level < 0 || (args[1] && (strcmp(args[1], "syslog") != 0 || args[2])))
+		return d->expected;
+	c->level = level;
+	c->syslog = args[1] != NULL;
+	return NULL;
+}
+
+static void print_log(struct text *t, const struct config *c, const struct directive *d)
+{
+	text_add(t, "%s %s%s\n", d->name, level_names[c->level], c->syslog ? " syslog" : "");
+}
+
+#define NUMBER(f, lo, hi, what) set_number, print_number, offsetof(struct config, f), lo, hi, what
+#define TEXT(f, what) set_text, print_text, offsetof(struct config, f), 0, sizeof ((struct config *)0)->f, what
+
+/* Everything about a directive stands in its row: parser, help, -t and the tests of the manual read it here. */
+static const struct directive directives[] = {
+	{ "listen", "ADDRESS[@PORT]", "*", "where to serve UDP and TCP; repeatable; * is every address",
+	  set_listen, print_listen, 0, 0, 0, "ADDRESS, ADDRESS@PORT or *" },
+	{ "admin", "ADDRESS@PORT", "127.0.0.1@5353", "the admin port, on loopback; or off",
+	  set_admin, print_admin, 0, 0, 0, "a loopback ADDRESS@PORT, or off" },
+	{ "allow", "CIDR ...", "127.0.0.0/8 ::1/128 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80::/10",
+	  "who may ask; repeatable; replaces the default", set_allow, print_allow, 0, 0, 0, "networks such as 192.168.0.0/16" },
+	{ "rate", "N", "0", "UDP answers per second and client; 0 is no limit", NUMBER(rate, 0, 1000000, "a number, 0 to 1000000") },
+	{ "cache-size", "BYTES", "1m", "memory of the cache; 0 is off; k and m are understood", set_size, print_number,
+	  offsetof(struct config, cache_size), 0, INT64_C(4) << 30, "0 or 4k to 4096m" },
+	{ "cache-min-ttl", "S", "0", "the cache keeps answers at least so long",
+	  NUMBER(cache_min_ttl, 0, 604800, "seconds, 0 to 604800") },
+	{ "cache-max-ttl", "S", "86400", "the cache keeps answers at most so long",
+	  NUMBER(cache_max_ttl, 1, 604800, "seconds, 1 to 604800") },
+	{ "cache-negative", "S", "0", "cap for caching NXDOMAIN and NODATA; 0 is off",
+	  NUMBER(cache_negative, 0, 86400, "seconds, 0 to 86400") },
+	{ "serve-stale", "S", "0", "how long past its expiry an answer may serve; 0 is off",
+	  NUMBER(serve_stale, 0, 604800, "seconds, 0 to 604800") },
+	{ "timeout", "MS", "5000", "the life of a query", NUMBER(timeout, 50, 60000, "milliseconds, 50 to 60000") },
+	{ "patience", "MS", "1000", "how long a success in hand waits for a better upstream",
+	  NUMBER(patience, 1, 60000, "milliseconds, 1 to 60000") },
+	{ "queries", "N", "1024", "queries in flight", NUMBER(queries, 16, 65536, "a number, 16 to 65536") },
+	{ "tcp-clients", "N", "256", "TCP connections from clients", NUMBER(tcp_clients, 1, 65536, "a number, 1 to 65536") },
+	{ "user", "NAME", "nobody", "identity after the ports are bound", TEXT(user, "a user's name or number") },
+	{ "ca-file", "PATH", "", "PEM trust anchors for tls; default the system's bundle", TEXT(ca_file, "the path of a PEM file") },
+	{ "log", "LEVEL [syslog]", "info", "how much (error, info or debug), and where to",
+	  set_log, print_log, 0, 0, 0, "error, info or debug, and perhaps syslog" },
+};
+
+static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/* Exactly 32 bytes in base64. */
+static bool pin_parse(uint8_t *pin, const char *s)
+{
+	uint32_t acc = 0;
+	size_t n = 0;
+
+	if (strlen(s) != 44 || s[43] != '=')
+		return false;
+	for (int i = 0; i < 43; i++) {
+		const char *d = strchr(base64_digits, s[i]);
+		if (d == NULL)
+			return false;
+		acc = acc << 6 | (uint32_t)(d - base64_digits);
+		if (i % 4 != 0 && n < 32)
+			pin[n++] = (uint8_t)(acc >> (6 - 2 * (i % 4)));
+	}
+	return n == 32;
+}
+
+static const char *pin_text(const uint8_t *pin)
+{
+	static char bufs[2][45];
+	static unsigned turn;
+	char *out = bufs[turn++ % 2];
+
+	for (int i = 0, at = 0; i < 33; i += 3) {
+		uint32_t v = (uint32_t)pin[i] << 16 | (uint32_t)pin[i + 1] << 8 | (i + 2 < 32 ? pin[i + 2] : 0u);
+		for (int k = 18; k >= 0; k -= 6)
+			out[at++] = base64_digits[v >> k & 63];
+	}
+	out[43] = '=';
+	out[44] = '\0';
+	return out;
+}
+
+/* One option of an upstream line. NULL, or what was expected. */
+static const char *spec_option(struct spec *s, const char *w, bool *transport)
+{
+	uint8_t name[NAME_MAX_WIRE];
+	size_t n;
+
+	if (strcmp(w, "tcp") == 0 || strcmp(w, "tls") == 0 || strncmp(w, "tls=", 4) == 0) {
+		if (*transport)
+			return "only one of tcp, tls and tls=NAME";
+		*transport = true;
+		s->proto = w[1] == 'c' ? P_TCP : P_TLS;
+		if (w[3] != '=')
+			return NULL;
+		n = strlen(w + 4);
+		if (n > 0 && w[3 + n] == '.')
+			n--;
+		if (n == 0 || n > 253 || name_parse(name, w + 4) == 0 || strspn(w + 4,
+		    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != strlen(w + 4))
+			return "a host name behind tls=";
+		memcpy(s->name, w + 4, n);
+		for (size_t i = 0; i < n; i++)
+			s->name[i] = (char)lower((uint8_t)s->name[i]);
+		return NULL;
+	}
+	if (strncmp(w, "pin=", 4) == 0) {
+		if (s->npins == MAX_PINS)
+			return "at most 4 pins";
+		return pin_parse(s->pins[s->npins], w + 4) ? (s->npins++, NULL) : "the base64 of a SHA-256 (32 bytes) behind pin=";
+	}
+	if (strncmp(w, "domain=", 7) == 0) {
+		n = name_parse(name, w + 7);
+		if (n == 0)
+			return "a domain name behind domain=";
+		if (s->domains_len + n > sizeof s->domains)
+			return "fewer domains in one line";
+		memcpy(s->domains + s->domains_len, name, n);
+		s->domains_len += n;
+		return NULL;
+	}
+	if (strcmp(w, "noverify") == 0)
+		return s->noverify = true, NULL;
+	if (strcmp(w, "final") == 0)
+		return s->final = true, NULL;
+	return "tcp, tls, tls=NAME, pin=BASE64, noverify, final or domain=SUFFIX";
+}
+
+/* The normal form of an upstream line; two lines with the same one are the same upstream to a reload. */
+static void spec_print(struct text *t, const struct spec *s)
+{
+	text_add(t, "%s %u%s%s%s", addr_text(&s->addr), s->priority, s->proto == P_TCP ? " tcp" : s->proto == P_TLS ? " tls" : "",
+	    s->name[0] ? "=" : "", s->name);
+	for (unsigned i = 0; i < s->npins; i++)
+		text_add(t, " pin=%s", pin_text(s->pins[i]));
+	text_add(t, "%s%s", s->noverify ? " noverify" : "", s->final ? " final" : "");
+	for (size_t at = 0; at < s->domains_len; at += name_len(s->domains + at))
+		text_add(t, " domain=%s", name_text(s->domains + at));
+}
+
+static bool spec_same(const struct spec *a, const struct spec *b)
+{
+	char x[4096], y[4096];
+	struct text tx = { x, sizeof x, 0 }, ty = { y, sizeof y, 0 };
+
+	spec_print(&tx, a);
+	spec_print(&ty, b);
+	return strcmp(x, y) == 0;
+}
+
+static void config_upstream(struct reader *r, char **w)
+{
+	struct spec *s = &r->c->specs[r->c->nspecs];
+	const char *expected;
+	bool transport = false;
+	unsigned before = r->nerrors;
+	int64_t priority;
+
+	if (r->c->nspecs == MAX_UPSTREAMS) {
+		config_error(r, r->place, "too many upstreams, expected at most %d", MAX_UPSTREAMS);
+		return;
+	}
+	memset(s, 0, sizeof *s);
+	snprintf(s->place, sizeof s->place, "%s", r->place);
+	if ((expected = address_parse(&s->addr, w[0], 0)) != NULL)
+		config_error(r, r->place, "\"%s\" is not an upstream, expected %s", w[0], expected);
+	priority = w[1] ? number(w[1], 1, 65535) : -1;
+	if (priority < 0)
+		config_error(r, r->place, "\"%s\" is not a priority, expected a number, 1 to 65535", w[1] ? w[1] : "");
+	s->priority = (unsigned)priority;
+	for (w += w[1] ? 2 : 1; *w != NULL; w++)
+		if ((expected = spec_option(s, *w, &transport)) != NULL)
+			config_error(r, r->place, "\"%s\" is wrong here, expected %s", *w, expected);
+	if (s->proto != P_TLS && (s->npins > 0 || s->noverify))
+		config_error(r, r->place, "pin= and noverify without tls, expected tls or tls=NAME too");
+	if (s->noverify && s->npins > 0)
+		config_error(r, r->place, "both noverify and pin=, expected only one of them");
+	if (r->nerrors != before)
+		return;
+	if (addr_port(&s->addr) == 0)
+		addr_set_port(&s->addr, s->proto == P_TLS ? 853 : 53);
+	r->c->nspecs++;
+}
+
+#define MAX_WORDS 128
+
+/* Cuts a line into words up to a comment; NULL ends them. False when there are too many. */
+static bool words_split(char *line, char **w)
+{
+	unsigned n = 0;
+
+	for (;;) {
+		line += strspn(line, " \t\r\f\v");
+		if (*line == '\0' || *line == '#' || (line[0] == '/' && line[1] == '/'))
+			break;
+		if (n == MAX_WORDS)
+			return false;
+		w[n++] = line;
+		line += strcspn(line, " \t\r\f\v");
+		if (*line != '\0')
+			*line++ = '\0';
+	}
+	w[n] = NULL;
+	return true;
+}
+
+static void config_line(struct reader *r, char *line)
+{
+	char *w[MAX_WORDS + 1], args[256];
+	struct text t = { args, sizeof args, 0 };
+	const char *expected;
+	size_t i;
+
+	if (!words_split(line, w)) {
+		config_error(r, r->place, "too many words, expected at most %d", MAX_WORDS);
+		return;
+	}
+	if (w[0] == NULL)
+		return;
+	if ((w[0][0] >= '0' && w[0][0] <= '9') || strchr(w[0], ':')) {
+		config_upstream(r, w);
+		return;
+	}
+	for (i = 0; i < COUNT(directives) && strcmp(directives[i].name, w[0]) != 0; i++)
+		;
+	if (i == COUNT(directives)) {
+		config_error(r, r->place, "\"%s\" is unknown, expected an IP address or a directive (see dnsproxy --help)", w[0]);
+		return;
+	}
+	expected = directives[i].set(r->c, &directives[i], w + 1);
+	for (size_t k = 1; expected != NULL && w[k] != NULL; k++)
+		text_add(&t, "%s%s", k > 1 ? " " : "", w[k]);
+	if (expected != NULL)
+		config_error(r, r->place, "%s: \"%s\" is not valid, expected %s", w[0], t.len ? args : "", expected);
+}
+
+static void config_init(struct config *c, unsigned default_port)
+{
+	memset(c, 0, sizeof *c);
+	c->default_port = default_port;
+	for (size_t i = 0; i < COUNT(directives); i++) {
+		const struct directive *d = &directives[i];
+		char initial[160], *w[MAX_WORDS + 1];
+		snprintf(initial, sizeof initial, "%s", d->initial);
+		words_split(initial, w);
+		if (w[0] != NULL && d->set != set_listen)
+			d->set(c, d, w);
+	}
+	c->allow_seen = false;
+}
+
+/* Reads a file. A line holds at most 4094 bytes and no NUL. */
+static void config_file(struct reader *r, const char *path)
+{
+	char line[4096];
+	struct stat st;
+	unsigned n = 0;
+	size_t len = 0;
+	bool bad = false;
+	FILE *f = fopen(path, "r");
+	int ch;
+
+	if (f == NULL || fstat(fileno(f), &st) != 0 || S_ISDIR(st.st_mode)) {
+		config_error(r, path, "cannot be read: %s", f == NULL ? strerror(errno) : "it is a directory");
+		if (f != NULL)
+			fclose(f);
+		return;
+	}
+	r->c->mtime = st.st_mtime;
+	do {
+		ch = getc(f);
+		if (ch != '\n' && ch != EOF) {
+			bad |= ch == '\0' || len == sizeof line - 1;
+			if (len < sizeof line - 1)
+				line[len++] = (char)ch;
+			continue;
+		}
+		snprintf(r->place, sizeof r->place, "%.60s:%u", path, ++n);
+		line[len] = '\0';
+		if (bad)
+			config_error(r, r->place, "a line too long or with a NUL byte, expected text of at most 4095 bytes");
+		else
+			config_line(r, line);
+		len = 0;
+		bad = false;
+	} while (ch != EOF);
+	if (ferror(f))
+		config_error(r, path, "cannot be read: %s", strerror(errno));
+	fclose(f);
+}
+
+/* Would a packet to a reach this machine? Then a socket can be bound to it. */
+static bool addr_is_own(const struct addr *a)
+{
+	struct addr b = *a;
+	int fd = socket(a->u.sa.sa_family, SOCK_DGRAM, 0);
+	bool own;
+
+	addr_set_port(&b, 0);
+	own = fd >= 0 && addr_resolve_scope(&b) && bind(fd, &b.u.sa, addr_len(&b)) == 0;
+	if (fd >= 0)
+		close(fd);
+	return own;
+}
+
+/* What only the whole configuration shows: no upstream, doubles, loops. */
+static void config_check(struct reader *r)
+{
+	struct config *c = r->c;
+	static const uint8_t zero[16];
+	unsigned i, k;
+	size_t n;
+
+	if (c->nlistens == 0)
+		set_listen(c, &directives[0], (char *[]){ (char []){ "*" }, NULL });
+	if (c->nspecs == 0 && r->nerrors == 0)
+		config_error(r, r->place, "no upstream, expected at least one line such as \"9.9.9.9 1 tls=dns.quad9.net\"");
+	for (i = 0; i < c->nspecs; i++) {
+		const struct spec *s = &c->specs[i];
+		const uint8_t *p = addr_bytes(&s->addr, &n);
+		if (memcmp(p, zero, n) == 0 || (n == 4 ? p[0] >= 224 : p[0] == 0xff))
+			config_error(r, s->place, "%s is no upstream, expected a unicast address", addr_text(&s->addr));
+		for (k = 0; k < i; k++) {
+			struct spec x = *s;
+			x.priority = c->specs[k].priority;
+			if (spec_same(&x, &c->specs[k]))
+				config_error(r, s->place, "the upstream of %s again, expected each only once", c->specs[k].place);
+		}
+		for (k = 0; k < c->nlistens; k++) {
+			const struct listen_at *l = &c->listens[k];
+			if (addr_port(&l->addr) != addr_port(&s->addr) || s->proto == P_TLS)
+				continue;
+			p = addr_bytes(&l->addr, &n);
+			if (l->any || memcmp(p, zero, n) == 0 ? addr_is_own(&s->addr) : addr_same_host(&l->addr, &s->addr)) {
+				config_error(r, s->place, "%s is our own listen address, expected another server",
+				    addr_text(&s->addr));
+				break;
+			}
+		}
+	}
+	if (c->cache_min_ttl > c->cache_max_ttl)
+		config_error(r, r->place, "cache-min-ttl above cache-max-ttl, expected it not above");
+}
+
+static void config_print(struct text *t, const struct config *c)
+{
+	for (size_t i = 0; i < COUNT(directives); i++)
+		directives[i].print(t, c, &directives[i]);
+	for (unsigned i = 0; i < c->nspecs; i++) {
+		spec_print(t, &c->specs[i]);
+		text_add(t, "\n");
+	}
+}
+
+/* Where the configuration comes from: kept for reloads. */
+struct source { const char *file; char **lines; unsigned port; bool debug; };
+
+static struct source source;
+
+/* Reads it all. What was chosen goes into "from" (80 bytes). False when errors were added. */
+static bool config_read(struct config *c, struct text *errors, char *from)
+{
+	struct reader r = { c, errors, 0, "configuration" };
+	const char *ip = getenv("TLS_DNS_IP"), *port = getenv("TLS_DNS_PORT"), *own = getenv("PROXY_PORT");
+	const char *file = source.file;
+	char line[4096];
+
+	config_init(c, source.port ? source.port : 53);
+	if (file == NULL && source.lines[0] == NULL && access("/etc/dns.config", F_OK) == 0)
+		file = "/etc/dns.config";
+	snprintf(from, 80, "%.70s", file ? file : "arguments");
+	if (file != NULL)
+		config_file(&r, file);
+	for (unsigned i = 0; source.lines[i] != NULL; i++) {
+		snprintf(r.place, sizeof r.place, "argument:%u", i + 1);
+		snprintf(line, sizeof line, "%s", source.lines[i]);
+		if (strlen(source.lines[i]) >= sizeof line || strchr(line, '\n'))
+			config_error(&r, r.place, "not one line, expected at most 4095 bytes");
+		else
+			config_line(&r, line);
+	}
+	if (file == NULL && source.lines[0] == NULL && ip != NULL) {
+		snprintf(from, 80, "environment (TLS_DNS_IP)");
+		snprintf(r.place, sizeof r.place, "environment:1");
+		if (own != NULL && source.port == 0) {
+			snprintf(line, sizeof line, "listen *@%.20s", own);
+			config_line(&r, line);
+		}
+		snprintf(line, sizeof line, "%.100s@%.20s 1 tls", ip, port ? port : "853");
+		config_line(&r, line);
+	} else if (file == NULL && source.lines[0] == NULL) {
+		snprintf(from, 80, "built-in default");
+		strcpy(line, "1.1.1.1 1 tls=one.one.one.one");
+		config_line(&r, line);
+		strcpy(line, "1.0.0.1 2 tls=one.one.one.one");
+		config_line(&r, line);
+	}
+	config_check(&r);
+	if (source.debug)
+		c->level = L_DEBUG;
+	return r.nerrors == 0;
+}
+
+/* ---- 7 Cache --------------------------------------------------------- */
+
+/* An answer in the ring, behind which lie, in this order: two 32-bit words for a marked one (which better upstreams were
+ * silent, and the number of answers seen by then), the places of its TTLs, the length and bytes of its Extended DNS
+ * Errors, and the message with the question in lower case. Lies at a multiple of 4; times in seconds(). */
+struct entry {
+	uint32_t hash, stored, ttl;
+	uint16_t len, nttl;
+	uint8_t key_flags, bits, hits, origin;
+};
+enum { E_AD = 1, E_MARKED = 2, E_NAME = 4 /* NXDOMAIN: stands for every type */, E_EDE = 8, E_USED = 16, E_DEAD = 32,
+	E_FILLER = 64, E_REFRESH = 128 };
+
+/* The cache is one block: first the index, then the ring.
+ *  - a slot holds the hash and the place (in words, plus one; 0 is empty) of an entry
+ *  - an entry's slot is one of the PROBE slots from its hash on: look-ups read those and no more
+ *  - entries lie from tail to head in order of arrival; making room takes them from the tail: the dead and the unused go,
+ *    those used since they came are moved to the head once more, as are unused ones while enough is dead elsewhere
+ *  - dead entries (expired, replaced, cleared) are in no slot; their bytes are counted in "dead" until the tail passes */
+enum { PROBE = 16, MAX_MOVES = 24, MAX_MOVE_SIZE = 4096 };
+struct slot { uint32_t hash, at; };
+
+static struct cache {
+	struct slot *slots;
+	uint8_t *ring;
+	size_t nslots, size, head, tail, dead, used;
+	unsigned nring, entries, hand;
+	uint64_t inserted, evicted;
+	size_t memory;                          /* as configured */
+} cache;
+
+struct upstream;
+static bool upstream_answered_since(uint32_t mask, uint32_t number);
+static uint32_t answers_seen;                   /* counts every valid answer of any upstream */
+
+static void cache_init(size_t memory)
+{
+	uint8_t *block;
+
+	cache.memory = memory;
+	if (memory == 0)
+		return;
+	block = must_calloc(1, memory);
+	cache.nslots = memory / 64;
+	cache.slots = (struct slot *)(void *)block;
+	cache.ring = block + cache.nslots * sizeof(struct slot);
+	cache.size = (memory - cache.nslots * sizeof(struct slot)) & ~(size_t)3;
+}
+
+static struct entry *entry_at(size_t at) { return (struct entry *)(void *)(cache.ring + at); }
+
+static uint8_t *entry_extra(const struct entry *e)
+{
+	return (uint8_t *)(uintptr_t)(const void *)(e + 1) + (e->bits & E_MARKED ? 8 : 0);
+}
+
+static unsigned entry_ttl_at(const struct entry *e, unsigned i) { return get16at(entry_extra(e) + 2u * i); }
+
+static const uint8_t *entry_ede(const struct entry *e, size_t *n)
+{
+	const uint8_t *p = entry_extra(e) + 2u * e->nttl;
+
+	*n = e->bits & E_EDE ? get16at(p) : 0;
+	return p + (e->bits & E_EDE ? 2 : 0);
+}
+
+static uint8_t *entry_msg(const struct entry *e)
+{
+	size_t n;
+	const uint8_t *p = entry_ede(e, &n);
+
+	return (uint8_t *)(uintptr_t)p + n;
+}
+
+static size_t entry_size(const struct entry *e)
+{
+	return ((size_t)(entry_msg(e) - (const uint8_t *)e) + e->len + 3) & ~(size_t)3;
+}
+
+static bool entry_expired(const struct entry *e)
+{
+	return seconds() - e->stored >= e->ttl;
+}
+
+/* Is it past any use: expired beyond serve-stale, or marked and its better upstream is back? */
+static bool entry_useless(const struct entry *e)
+{
+	uint32_t mark[2];
+
+	if (seconds() - e->stored >= (uint64_t)e->ttl + (uint64_t)(e->bits & E_NAME ? 0 : cfg.serve_stale))
+		return true;
+	if (!(e->bits & E_MARKED))
+		return false;
+	memcpy(mark, e + 1, sizeof mark);
+	return upstream_answered_since(mark[0], mark[1]);
+}
+
+static struct slot *slot_first(uint32_t hash)
+{
+	return &cache.slots[(uint64_t)hash * (cache.nslots - PROBE + 1) >> 32];
+}
+
+static struct slot *slot_of(size_t at, uint32_t hash)
+{
+	struct slot *s = slot_first(hash);
+
+	for (unsigned i = 0; i < PROBE; i++)
+		if (s[i].at == at / 4 + 1)
+			return &s[i];
+	return NULL;
+}
+
+/* Takes an entry out of the index; its bytes stay until the tail passes. */
+static void slot_kill(struct slot *s)
+{
+	struct entry *e = entry_at((size_t)(s->at - 1) * 4);
+
+	e->bits |= E_DEAD;
+	cache.dead += entry_size(e);
+	cache.entries--;
+	cache.used -= entry_size(e);
+	s->at = 0;
+}
+
+/* Kills what is useless in the next n slots from the sweeping hand on. */
+static void cache_sweep(size_t n)
+{
+	for (; n > 0; n--) {
+		struct slot *s = &cache.slots[cache.hand];
+		cache.hand = cache.hand + 1 < cache.nslots ? cache.hand + 1 : 0;
+		if (s->at != 0 && entry_useless(entry_at((size_t)(s->at - 1) * 4)))
+			slot_kill(s);
+	}
+}
+
+/* Frees the entry at the tail, or moves it to the head; *moves bounds the second. */
+static void cache_drop_tail(unsigned *moves)
+{
+	static uint8_t copy[MAX_MOVE_SIZE];
+	struct entry *e = entry_at(cache.tail);
+	struct slot *s;
+	size_t n, from = cache.tail;
+
+	if (cache.size - cache.tail < sizeof *e || (e->bits & E_FILLER)) {
+		cache.tail = 0;
+		return;
+	}
+	n = entry_size(e);
+	s = e->bits & E_DEAD ? NULL : slot_of(from, e->hash);
+	if (s != NULL && !(e->bits & E_USED))
+		cache_sweep(PROBE);
+	if (s != NULL && s->at == 0)
+		s = NULL;                       /* the sweep took it */
+	if (s != NULL && entry_useless(e)) {
+		slot_kill(s);
+		s = NULL;
+	}
+	cache.tail += n;
+	cache.nring--;
+	if (s == NULL) {
+		cache.dead -= n;
+		return;
+	}
+	if (*moves == 0 || n > MAX_MOVE_SIZE || !(e->bits & E_USED || cache.dead > cache.size / 16)) {
+		s->at = 0;
+		cache.entries--;
+		cache.used -= n;
+		cache.evicted++;
+		return;
+	}
+	--*moves;
+	e->bits &= (uint8_t)~E_USED;
+	memcpy(copy, e, n);
+	if (cache.nring == 0)
+		cache.head = cache.tail = 0;
+	memcpy(cache.ring + cache.head, copy, n);
+	s->at = (uint32_t)(cache.head / 4 + 1);
+	cache.head += n;
+	cache.nring++;
+}
+
+/* Makes n bytes free at the head, without wrapping. */
+static void cache_make_room(size_t n)
+{
+	unsigned moves = MAX_MOVES;
+
+	for (;;) {
+		if (cache.nring == 0)
+			cache.head = cache.tail = 0;
+		if (cache.nring == 0 || cache.head > cache.tail) {
+			if (cache.size - cache.head >= n)
+				return;
+			if (cache.size - cache.head >= sizeof(struct entry))
+				entry_at(cache.head)->bits = E_FILLER;
+			cache.head = 0;
+		} else if (cache.tail - cache.head >= n)
+			return;
+		else
+			cache_drop_tail(&moves);
+	}
+}
+
+/* The slot of the live entry for key, or NULL. With NXDOMAIN for the name in the cache, that. */
+static struct slot *cache_find(const struct key *k, uint32_t hash)
+{
+	struct slot *s;
+
+	if (cache.memory == 0)
+		return NULL;
+	s = slot_first(hash);
+	for (unsigned i = 0; i < PROBE; i++, s++) {
+		const struct entry *e;
+		const uint8_t *m;
+		if (s->hash != hash || s->at == 0)
+			continue;
+		e = entry_at((size_t)(s->at - 1) * 4);
+		m = entry_msg(e) + 12;
+		if (e->key_flags != key_flags(k) || memcmp(m, k->b, k->name_len) != 0 ||
+		    (!(e->bits & E_NAME) && memcmp(m + k->name_len, k->b + k->name_len, 4) != 0))
+			continue;
+		if (!entry_useless(e))
+			return s;
+		slot_kill(s);
+	}
+	return NULL;
+}
+
+/* The hash under which NXDOMAIN of a name is kept: that of type 0. */
+static uint32_t hash_of_name(const struct key *k)
+{
+	struct key any = *k;
+
+	put16at(any.b + any.name_len, 0);
+	return hash_bytes(any.b, any.len);
+}
+
+static size_t name_end(const uint8_t *p, size_t at)
+{
+	while (p[at] != 0 && p[at] < 192)
+		at += 1 + (size_t)p[at];
+	return at + (p[at] == 0 ? 1 : 2);
+}
+
+/* A place in the index for hash: an empty slot, else that of a useless or unused entry among the PROBE. */
+static struct slot *slot_take(uint32_t hash)
+{
+	struct slot *first = slot_first(hash), *worst = first;
+
+	for (unsigned i = 0; i < PROBE; i++)
+		if (first[i].at == 0)
+			return &first[i];
+	for (unsigned i = 0; i < PROBE; i++) {
+		const struct entry *e = entry_at((size_t)(first[i].at - 1) * 4);
+		if (entry_useless(e)) {
+			worst = &first[i];
+			break;
+		}
+		if (!(e->bits & E_USED))
+			worst = &first[i];
+	}
+	cache.evicted++;
+	slot_kill(worst);
+	return worst;
+}
+
+/* What the cache is told about an answer. */
+struct keep { const struct key *key; uint32_t hash, ttl, silent; uint8_t bits, origin; };
+
+/* Keeps a stripped answer for k->ttl seconds (already clamped, not 0), in place of what is there. silent: the better
+ * upstreams that had said nothing, for a marked one. */
+static void cache_put(const struct keep *k, const struct answer *a)
+{
+	size_t extra = (k->silent ? 8 : 0) + 2u * a->nttl + (a->ede_len ? 2 + a->ede_len : 0);
+	size_t n = (sizeof(struct entry) + extra + a->len + 3) & ~(size_t)3, at;
+	uint32_t mark[2] = { k->silent, answers_seen }, ttl, cap = (uint32_t)(k->silent ? MARKED_TTL : cfg.cache_max_ttl);
+	struct slot *s = cache_find(k->key, k->hash);
+	struct entry *e;
+	uint8_t *m, *p;
+
+	if (s != NULL)
+		slot_kill(s);
+	if (cache.memory == 0 || n > cache.size / 8 || a->nttl > UINT16_MAX)
+		return;
+	cache_make_room(n);
+	e = entry_at(cache.head);
+	memset(e, 0, sizeof *e);
+	e->hash = k->hash;
+	e->stored = seconds();
+	e->ttl = k->ttl;
+	e->len = (uint16_t)a->len;
+	e->nttl = (uint16_t)a->nttl;
+	e->key_flags = (uint8_t)key_flags(k->key);
+	e->bits = (uint8_t)(k->bits | (k->silent ? E_MARKED : 0) | (a->ede_len ? E_EDE : 0));
+	e->origin = k->origin;
+	memcpy(e + 1, mark, k->silent ? 8 : 0);
+	p = entry_extra(e);
+	if (a->ede_len > 0) {
+		put16at(p + 2u * a->nttl, (unsigned)a->ede_len);
+		memcpy(p + 2u * a->nttl + 2, a->ede, a->ede_len);
+	}
+	m = entry_msg(e);
+	memcpy(m, a->msg, a->len);
+	memcpy(m + 12, k->key->b, k->key->name_len);
+	at = 12 + k->key->name_len + 4;
+	for (unsigned i = 0; i < a->nttl; i++, p += 2) {
+		at = name_end(m, at);
+		put16at(p, (unsigned)at + 4);
+		ttl = MIN(MAX(get32at(m + at + 4), (uint32_t)cfg.cache_min_ttl), cap);
+		put32at(m + at + 4, ttl);
+		at += 10 + get16at(m + at + 8);
+	}
+	s = slot_take(k->hash);
+	s->hash = k->hash;
+	s->at = (uint32_t)(cache.head / 4 + 1);
+	cache.head += n;
+	cache.nring++;
+	cache.entries++;
+	cache.used += n;
+	cache.inserted++;
+}
+
+/* Drops everything, or every type of a name. Gives the number. */
+static unsigned cache_clear(const uint8_t *name, size_t len)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < cache.nslots; i++) {
+		const uint8_t *m;
+		if (cache.slots[i].at == 0)
+			continue;
+		m = entry_msg(entry_at((size_t)(cache.slots[i].at - 1) * 4)) + 12;
+		if (name != NULL && (name_len(m) != len || memcmp(m, name, len) != 0))
+			continue;
+		n += !entry_useless(entry_at((size_t)(cache.slots[i].at - 1) * 4));
+		slot_kill(&cache.slots[i]);
+	}
+	return n;
+}
+
+/* ---- 8 Loop ---------------------------------------------------------- */
+
+/* Everything polled, in two runs: the hot (listeners, upstreams) and behind them the cold (connections of clients, nearly
+ * all of them idle). While the hot ones are busy the cold are looked at only every COLD_EVERY: a turn under load does not
+ * cost more for a thousand idle clients. *slot is where the owner keeps its place, -1 for none. */
+struct watch { void (*ready)(void *owner, short revents); void *owner; int *slot; };
+#define COLD_EVERY MS(2)
+
+static struct pollfd *polls;
+static struct watch *watches;
+static int nhot, npolls, max_polls;
+static usec wake;                               /* when the loop must turn next; 0 is never */
+
+static void wake_by(usec t)
+{
+	if (wake == 0 || t < wake)
+		wake = MAX(t, 1);
+}
+
+static void watch_move(int from, int to)
+{
+	polls[to] = polls[from];
+	watches[to] = watches[from];
+	*watches[to].slot = to;
+}
+
+static void watch_add(int *slot, int fd, short events, void (*ready)(void *, short), void *owner, bool cold)
+{
+	int at = cold ? npolls : nhot;
+
+	if (npolls == max_polls)
+		abort();                        /* sized for every table at the start */
+	if (!cold) {
+		if (nhot < npolls)
+			watch_move(nhot, npolls);
+		nhot++;
+	}
+	npolls++;
+	polls[at] = (struct pollfd){ .fd = fd, .events = events };
+	watches[at] = (struct watch){ ready, owner, slot };
+	*slot = at;
+}
+
+static void watch_events(int slot, short events) { polls[slot].events = events; }
+
+static void watch_remove(int *slot)
+{
+	int at = *slot;
+
+	if (at < 0)
+		return;
+	*slot = -1;
+	if (at < nhot) {
+		nhot--;
+		if (at != nhot)
+			watch_move(nhot, at);
+		at = nhot;
+	}
+	npolls--;
+	if (at != npolls)
+		watch_move(npolls, at);
+}
+
+static int watch_poll(void)
+{
+	static usec cold_seen;
+	static bool busy;
+	int n = 0, timeout = -1;
+
+	if (busy && npolls - nhot > 16 && now - cold_seen < COLD_EVERY) {
+		n = poll(polls, (nfds_t)nhot, 0);
+		for (int i = nhot; i < npolls; i++)
+			polls[i].revents = 0;
+	}
+	if (n == 0) {
+		if (wake != 0)
+			timeout = wake <= now ? 0 : (int)MIN((wake - now + 999) / 1000, 3600000);
+		n = poll(polls, (nfds_t)npolls, timeout);
+		clock_read();
+		cold_seen = now;
+	} else
+		clock_read();
+	busy = n > 0;
+	return n;
+}
+
+/* One turn: wait, tell each owner. An owner may add and remove watches: a slot that changed hands is looked at again, and a
+ * new watch has no revents yet. */
+static void loop_turn(void)
+{
+	int n = watch_poll();
+
+	for (int i = 0; n > 0 && i < npolls; ) {
+		short r = polls[i].revents;
+		polls[i].revents = 0;
+		if (r == 0) {
+			i++;
+			continue;
+		}
+		watches[i].ready(watches[i].owner, r);
+	}
+}
+
+static bool fd_prepare(int fd)
+{
+	return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+static int socket_new(int family, int type)
+{
+#ifdef SOCK_NONBLOCK
+	return socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+#else
+	int fd = socket(family, type, 0);
+
+	if (fd >= 0 && !fd_prepare(fd)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+#endif
+}
+
+/* ---- 9 Clients ------------------------------------------------------- */
+
+/* What status counts. One row each, in the order of the first status line; metrics walk the same rows. */
+static struct counters { uint64_t queries, hits, misses, stale, refused, limited, failed, dropped, malformed, full; } stats;
+
+/* Latency of answers to clients and of upstreams, in buckets up to these milliseconds and one for the rest. */
+static const unsigned bucket_ms[] = { 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000 };
+struct histogram { uint64_t bucket[COUNT(bucket_ms) + 1], count; usec sum; };
+static struct histogram client_latency;
+
+static void histogram_add(struct histogram *h, usec t)
+{
+	unsigned i = 0;
+
+	while (i < COUNT(bucket_ms) && t > MS(bucket_ms[i]))
+		i++;
+	h->bucket[i]++;
+	h->count++;
+	h->sum += t;
+}
+
+/* Where an answer goes. UDP: a listener, the client's address and ours; TCP and admin: a slot of their table and its
+ * generation, for the client may be gone by then. */
+enum peer_kind { PEER_NONE, PEER_UDP, PEER_TCP, PEER_ADMIN };
+struct peer {
+	enum peer_kind kind;
+	unsigned slot, generation;
+	union { struct sockaddr sa; struct sockaddr_in in; struct sockaddr_in6 in6; } from;
+	uint8_t local[16];                      /* the address asked, on a wildcard socket */
+	unsigned local_if;
+};
+
+static void peer_addr(struct addr *a, const struct peer *p)
+{
+	memset(a, 0, sizeof *a);
+	memcpy(&a->u, &p->from, sizeof p->from);
+}
+
+struct listener {
+	struct addr addr;
+	bool wild;                              /* needs IP_PKTINFO to answer from the address asked */
+	int udp, tcp, udp_slot, tcp_slot;
+};
+static struct listener listeners[2 * MAX_LISTEN];
+static unsigned nlisteners;
+static usec listen_retry;                       /* when an address that was not there is tried again; 0 for none */
+
+#ifndef HAVE_MMSG
+struct mmsghdr { struct msghdr msg_hdr; unsigned msg_len; };
+#endif
+
+/* Receives up to n datagrams, or sends n: the number done, or -1 with errno. */
+static int batch_receive(int fd, struct mmsghdr *v, unsigned n)
+{
+#ifdef HAVE_MMSG
+	return recvmmsg(fd, v, n, MSG_DONTWAIT, NULL);
+#else
+	unsigned i;
+	ssize_t r = 0;
+
+	for (i = 0; i < n && (r = recvmsg(fd, &v[i].msg_hdr, 0)) >= 0; i++)
+		v[i].msg_len = (unsigned)r;
+	return i > 0 ? (int)i : (int)r;
+#endif
+}
+
+static int batch_send(int fd, struct mmsghdr *v, unsigned n)
+{
+#ifdef HAVE_MMSG
+	return sendmmsg(fd, v, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+#else
+	unsigned i;
+	ssize_t r = 0;
+
+	for (i = 0; i < n && (r = sendmsg(fd, &v[i].msg_hdr, MSG_NOSIGNAL)) >= 0; i++)
+		;
+	return i > 0 ? (int)i : (int)r;
+#endif
+}
+
+#ifdef IP_PKTINFO
+#define CONTROL_SIZE (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)))
+#else
+#define CONTROL_SIZE CMSG_SPACE(sizeof(struct in6_pktinfo))
+#endif
+
+/* The address a datagram was sent to, out of its control data. */
+static void peer_read_local(struct peer *p, struct msghdr *h)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c != NULL; c = CMSG_NXTHDR(h, c)) {
+		if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+			struct in6_pktinfo i;
+			memcpy(&i, CMSG_DATA(c), sizeof i);
+			memcpy(p->local, &i.ipi6_addr, 16);
+			p->local_if = (unsigned)i.ipi6_ifindex;
+		}
+#ifdef IP_PKTINFO
+		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+			struct in_pktinfo i;
+			memcpy(&i, CMSG_DATA(c), sizeof i);
+			memcpy(p->local, &i.ipi_addr, 4);
+		}
+#endif
+	}
+}
+
+/* The control data that makes a reply leave from there. */
+static void peer_write_local(const struct peer *p, struct msghdr *h, void *control)
+{
+	struct cmsghdr *c = control;
+
+	if (!listeners[p->slot].wild)
+		return;
+	h->msg_control = control;
+	h->msg_controllen = CONTROL_SIZE;
+	memset(control, 0, CONTROL_SIZE);
+	if (p->from.sa.sa_family == AF_INET6) {
+		struct in6_pktinfo i = { .ipi6_ifindex = 0 };
+		memcpy(&i.ipi6_addr, p->local, 16);
+		if (IN6_IS_ADDR_LINKLOCAL(&i.ipi6_addr))
+			i.ipi6_ifindex = (__typeof__(i.ipi6_ifindex))p->local_if;
+		c->cmsg_level = IPPROTO_IPV6;
+		c->cmsg_type = IPV6_PKTINFO;
+		c->cmsg_len = CMSG_LEN(sizeof i);
+		memcpy(CMSG_DATA(c), &i, sizeof i);
+		h->msg_controllen = CMSG_SPACE(sizeof i);
+		return;
+	}
+#ifdef IP_PKTINFO
+	{
+		struct in_pktinfo i = { .ipi_ifindex = 0 };
+		memcpy(&i.ipi_spec_dst, p->local, 4);
+		c->cmsg_level = IPPROTO_IP;
+		c->cmsg_type = IP_PKTINFO;
+		c->cmsg_len = CMSG_LEN(sizeof i);
+		memcpy(CMSG_DATA(c), &i, sizeof i);
+		h->msg_controllen = CMSG_SPACE(sizeof i);
+	}
+#else
+	h->msg_control = NULL;
+	h->msg_controllen = 0;
+#endif
+}
+
+/* Replies over UDP on their way out; they leave together, at the latest when the turn ends. */
+static struct outbox {
+	unsigned n, listener;
+	struct mmsghdr v[BATCH];
+	struct iovec iov[BATCH];
+	struct peer to[BATCH];
+	union { struct cmsghdr align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
+	uint8_t buf[BATCH][UDP_SIZE];
+} outbox;
+
+static void outbox_flush(void)
+{
+	unsigned done = 0;
+	int r;
+
+	while (done < outbox.n) {
+		r = batch_send(listeners[outbox.listener].udp, outbox.v + done, outbox.n - done);
+		if (r > 0)
+			done += (unsigned)r;
+		else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
+			break;                  /* the rest is lost, as datagrams are */
+		else if (errno != EINTR)
+			done++;                 /* this one cannot be sent; the others can */
+	}
+	stats.dropped += outbox.n - done;
+	outbox.n = 0;
+}
+
+/* Room for a reply to p; outbox_commit() makes it part of the batch. */
+static uint8_t *outbox_room(const struct peer *p)
+{
+	if (outbox.n == BATCH || (outbox.n > 0 && outbox.listener != p->slot))
+		outbox_flush();
+	outbox.listener = p->slot;
+	return outbox.buf[outbox.n];
+}
+
+static void outbox_commit(const struct peer *p, size_t len)
+{
+	unsigned i = outbox.n++;
+	struct msghdr *h = &outbox.v[i].msg_hdr;
+
+	outbox.to[i] = *p;
+	outbox.iov[i].iov_base = outbox.buf[i];
+	outbox.iov[i].iov_len = len;
+	memset(h, 0, sizeof *h);
+	h->msg_name = &outbox.to[i].from;
+	h->msg_namelen = p->from.sa.sa_family == AF_INET6 ? sizeof p->from.in6 : sizeof p->from.in;
+	h->msg_iov = &outbox.iov[i];
+	h->msg_iovlen = 1;
+	peer_write_local(p, h, &outbox.control[i]);
+}
+
+/* The rest of what a reply depends on, beside the message: who asked and how. */
+struct reply_to {
+	unsigned id;
+	bool edns, dnssec_ok, want_ad, check_off;
+	size_t limit;                           /* bytes the client takes */
+	const uint8_t *name;                    /* as the client spelled it */
+	size_t name_len;
+};
+
+/* A message to send, from the cache or fresh. ttl_at NULL: the places of the TTLs are walked for. */
+struct source_msg {
+	const uint8_t *msg, *ede;
+	size_t len, ede_len;
+	const struct entry *entry;              /* NULL when fresh */
+	unsigned nttl;
+	uint32_t age, cap;                      /* seconds to take off each TTL; what no TTL may exceed */
+	unsigned rcode;
+	bool ad;
+};
+
+/* Lowers every TTL in out. Nothing here is checked: answer_read() has seen the message. */
+static void reply_age(uint8_t *out, const struct source_msg *s, size_t at)
+{
+	for (unsigned i = 0; i < s->nttl; i++) {
+		size_t ttl_at;
+		uint32_t ttl;
+		if (s->entry != NULL)
+			ttl_at = entry_ttl_at(s->entry, i);
+		else {
+			at = name_end(out, at);
+			ttl_at = at + 4;
+			at += 10 + get16at(out + at + 8);
+		}
+		ttl = get32at(out + ttl_at);
+		ttl = MIN(ttl > s->age ? ttl - s->age : 0, s->cap);
+		put32at(out + ttl_at, ttl);
+	}
+}
+
+/* Writes the reply into out, which has r->limit bytes. Gives its length. */
+static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct reply_to *r)
+{
+	size_t opt = r->edns ? 11 : 0, ede = r->edns ? s->ede_len : 0, n = s->len;
+	unsigned flags = F_QR | F_RA | F_RD | (r->check_off ? F_CD : 0) | (s->rcode & 15);
+
+	if (n + opt + ede > r->limit)
+		ede = 0;
+	if (n + opt > r->limit && r->limit == MSG_MAX)
+		opt = 0;                        /* 65,525 bytes and more leave no room for an OPT */
+	if (n + opt > r->limit) {
+		flags |= F_TC;
+		n = 12 + r->name_len + 4;
+		memcpy(out, s->msg, n);
+		memset(out + 6, 0, 6);
+	} else {
+		memcpy(out, s->msg, n);
+		if (s->ad && r->want_ad)
+			flags |= F_AD;
+		if (s->entry == NULL)
+			flags |= get16at(s->msg + 2) & F_AA;
+		if (s->age > 0 || s->cap < NO_TTL)
+			reply_age(out, s, 12 + r->name_len + 4);
+	}
+	put16at(out, r->id);
+	put16at(out + 2, flags);
+	memcpy(out + 12, r->name, r->name_len);
+	if (opt > 0) {
+		put16at(out + 10, get16at(out + 10) + 1);
+		n += opt_write(out + n, s->rcode, r->dnssec_ok, s->ede, ede);
+	}
+	return n;
+}
+
+static void reply_to_question(struct reply_to *r, const struct question *q, bool tcp)
+{
+	r->id = q->id;
+	r->edns = q->edns;
+	r->dnssec_ok = key_flags(&q->key) & KEY_DO;
+	r->check_off = key_flags(&q->key) & KEY_CD;
+	r->want_ad = q->want_ad;
+	r->limit = tcp ? MSG_MAX : !q->edns ? 512 : MIN(MAX(q->edns_size, 512u), (unsigned)UDP_SIZE);
+	r->name = q->name;
+	r->name_len = q->key.name_len;
+}
+
+/* The fixed tables behind "top": sets of four rows, in which a newcomer takes over the row with the fewest. */
+struct top_name { uint32_t hash; uint64_t count; uint8_t name[NAME_MAX_WIRE]; };
+struct top_client { uint64_t client, count; struct addr addr; };
+static struct top_name top_names[TOP_SLOTS];
+static struct top_client top_clients[TOP_SLOTS];
+
+static void top_count_name(const struct key *k, uint32_t hash)
+{
+	struct top_name *set = &top_names[hash % (TOP_SLOTS / 4) * 4], *low = set;
+
+	for (struct top_name *t = set; t < set + 4; t++) {
+		if (t->hash == hash && t->count > 0) {
+			t->count++;
+			return;
+		}
+		if (t->count < low->count)
+			low = t;
+	}
+	low->hash = hash;
+	low->count++;
+	memcpy(low->name, k->b, k->name_len);
+}
+
+static void top_count_client(uint64_t client, const struct peer *p)
+{
+	struct top_client *set = &top_clients[(client * UINT64_C(0x9e3779b97f4a7c15) >> 40) % (TOP_SLOTS / 4) * 4], *low = set;
+
+	for (struct top_client *t = set; t < set + 4; t++) {
+		if (t->client == client && t->count > 0) {
+			t->count++;
+			return;
+		}
+		if (t->count < low->count)
+			low = t;
+	}
+	low->client = client;
+	low->count++;
+	peer_addr(&low->addr, p);
+	addr_set_port(&low->addr, 0);
+}
+
+/* "rate": a bucket of tokens a client, in millionths. A client new to a full row of eight shares the first of them. */
+struct bucket { uint64_t client; usec at; int64_t tokens; bool odd; };
+static struct bucket *buckets;
+
+enum rate_verdict { RATE_OK, RATE_DROP, RATE_TRUNCATE };
+static enum rate_verdict rate_check(uint64_t client)
+{
+	struct bucket *b = NULL, *row = &buckets[(client * UINT64_C(0x9e3779b97f4a7c15) >> 40) % (RATE_SLOTS / 8) * 8];
+	int64_t full = cfg.rate * 1000000;
+
+	for (struct bucket *x = row; x < row + 8 && (b == NULL || b->client != client); x++)
+		if (x->client == client || (b == NULL && now - x->at > SEC(1)))
+			b = x;
+	if (b == NULL)
+		b = row;
+	else if (b->client != client)
+		*b = (struct bucket){ .client = client, .at = now, .tokens = full };
+	b->tokens = MIN(full, b->tokens + MIN(now - b->at, SEC(1)) * cfg.rate);
+	b->at = now;
+	if (b->tokens >= 1000000) {
+		b->tokens -= 1000000;
+		return RATE_OK;
+	}
+	stats.limited++;
+	b->odd = !b->odd;
+	return b->odd ? RATE_DROP : RATE_TRUNCATE;
+}
+
+static bool client_allowed(const struct peer *p)
+{
+	struct addr a;
+
+	peer_addr(&a, p);
+	for (unsigned i = 0; i < cfg.nallows; i++)
+		if (addr_in(&a, &cfg.allows[i].net, cfg.allows[i].bits))
+			return true;
+	return false;
+}
+
+static bool query_ask(const struct peer *p, const struct question *q, uint32_t hash, usec *stale_now);
+static void query_refresh(const struct key *k, uint32_t hash);
+
+/* Answers from a cache entry. Gives the length. */
+static size_t entry_reply(uint8_t *out, struct entry *e, const struct reply_to *r, bool stale)
+{
+	static const uint8_t ede[6] = { 0, EDNS_EDE, 0, 2, 0, EDE_STALE };
+	struct source_msg s = { .msg = entry_msg(e), .len = e->len, .entry = e, .nttl = e->nttl, .cap = NO_TTL };
+
+	s.age = stale ? 0 : seconds() - e->stored;
+	s.cap = stale ? STALE_TTL : NO_TTL;
+	s.ede = entry_ede(e, &s.ede_len);
+	if (stale) {
+		s.ede = ede;
+		s.ede_len = sizeof ede;
+	}
+	s.rcode = get16at(s.msg + 2) & 15;
+	s.ad = e->bits & E_AD;
+	return reply_write(out, &s, r);
+}
+
+static struct slot *cache_find_any(const struct key *k, uint32_t hash)
+{
+	struct slot *s = cache_find(k, hash);
+
+	return s == NULL && cfg.cache_negative > 0 ? cache_find(k, hash_of_name(k)) : s;
+}
+
+/* A hit: the reply, and where the entry is popular and nearly over, a query of our own to renew it. */
+static size_t hit_reply(uint8_t *out, struct slot *slot, const struct question *q, uint32_t hash, const struct reply_to *r)
+{
+	struct entry *e = entry_at((size_t)(slot->at - 1) * 4);
+	size_t n = entry_reply(out, e, r, false);
+
+	stats.hits++;
+	client_latency.bucket[0]++;
+	client_latency.count++;
+	e->bits |= E_USED;
+	if (e->hits >= 2 && !(e->bits & (E_REFRESH | E_NAME)) && (uint64_t)(seconds() - e->stored) * 10 > (uint64_t)e->ttl * 9) {
+		e->bits |= E_REFRESH;
+		query_refresh(&q->key, hash);
+	}
+	if (e->hits < 255)
+		e->hits++;
+	return n;
+}
+
+static void client_log(const struct peer *p, const struct question *q, const char *what)
+{
+	struct addr a;
+
+	if (log_level < L_DEBUG)
+		return;
+	peer_addr(&a, p);
+	log_debug("query from %s id %u %s %s: %s", addr_text(&a), q->id, q->key.name_len ? name_text(q->key.b) : "-",
+	    q->key.name_len ? type_text(key_type(&q->key)) : "-", what);
+}
+
+/* Everything a client sends comes through here. Writes the reply into out, which has room for UDP_SIZE bytes over UDP and
+ * MSG_MAX over TCP, and gives its length; 0 when there is none, or none yet. */
+static size_t client_ask(const struct peer *p, const uint8_t *msg, size_t len, uint8_t *out)
+{
+	struct question q;
+	int rcode = question_read(&q, msg, len);
+	struct reply_to r;
+	struct addr a;
+	struct slot *slot;
+	enum rate_verdict rate;
+	uint64_t client;
+	uint32_t hash;
+	usec stale_now = 0;
+
+	if (rcode < 0) {
+		stats.dropped++;
+		return 0;
+	}
+	peer_addr(&a, p);
+	client = addr_client(&a);
+	if (!client_allowed(p)) {
+		stats.refused++;
+		client_log(p, &q, "refused, the client is not allowed");
+		return error_write(out, &q, REFUSED, EDE_PROHIBITED);
+	}
+	stats.queries++;
+	if (cfg.rate > 0 && p->kind == PEER_UDP && (rate = rate_check(client)) != RATE_OK) {
+		if (rate == RATE_DROP)
+			return 0;
+		len = error_write(out, &q, NOERROR, EDE_NONE);
+		put16at(out + 2, get16at(out + 2) | F_TC);
+		return len;
+	}
+	if (rcode != NOERROR) {
+		stats.malformed += rcode == FORMERR;
+		stats.refused += rcode == REFUSED;
+		client_log(p, &q, rcode_text((unsigned)rcode));
+		return error_write(out, &q, (unsigned)rcode, EDE_NONE);
+	}
+	hash = hash_bytes(q.key.b, q.key.len);
+	top_count_name(&q.key, hash);
+	top_count_client(client, p);
+	reply_to_question(&r, &q, p->kind == PEER_TCP);
+	slot = cache_find_any(&q.key, hash);
+	if (slot != NULL && !entry_expired(entry_at((size_t)(slot->at - 1) * 4))) {
+		client_log(p, &q, "hit");
+		return hit_reply(out, slot, &q, hash, &r);
+	}
+	client_log(p, &q, "miss");
+	stats.misses++;
+	if (!query_ask(p, &q, hash, &stale_now))
+		return error_write(out, &q, SERVFAIL, EDE_NETWORK);
+	if (stale_now && (slot = cache_find(&q.key, hash)) != NULL) {
+		stats.stale++;
+		return entry_reply(out, entry_at((size_t)(slot->at - 1) * 4), &r, true);
+	}
+	return 0;
+}
+
+static uint8_t inbox[BATCH][2048];              /* what came in this system call; upstreams' datagrams use it too */
+
+static void listener_udp_ready(void *owner, short revents)
+{
+	static struct mmsghdr v[BATCH];
+	static struct iovec iov[BATCH];
+	static struct peer peers[BATCH];
+	static union { struct cmsghdr align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
+	struct listener *l = owner;
+	int n;
+
+	(void)revents;
+	for (int i = 0; i < BATCH; i++) {
+		struct msghdr *h = &v[i].msg_hdr;
+		iov[i] = (struct iovec){ inbox[i], sizeof inbox[i] };
+		h->msg_name = &peers[i].from;
+		h->msg_namelen = sizeof peers[i].from;
+		h->msg_iov = &iov[i];
+		h->msg_iovlen = 1;
+		h->msg_control = l->wild ? &control[i] : NULL;
+		h->msg_controllen = l->wild ? CONTROL_SIZE : 0;
+	}
+	n = batch_receive(l->udp, v, BATCH);
+	for (int i = 0; i < n; i++) {
+		struct peer *p = &peers[i];
+		size_t len = MIN(v[i].msg_len, QUERY_MAX);
+		uint8_t *out;
+		p->kind = PEER_UDP;
+		p->slot = (unsigned)(l - listeners);
+		if (v[i].msg_hdr.msg_namelen == 0 || (p->from.sa.sa_family == AF_INET6 ? p->from.in6.sin6_port : p->from.in.sin_port) == 0) {
+			stats.dropped++;        /* port 0 cannot be answered */
+			continue;
+		}
+		if (l->wild)
+			peer_read_local(p, &v[i].msg_hdr);
+		out = outbox_room(p);
+		len = client_ask(p, inbox[i], len, out);
+		if (len > 0)
+			outbox_commit(p, len);
+	}
+}
+
+/* A client's TCP connection. "in" holds what has come of the next queries; replies gather in a block of the pool and leave
+ * when the turn ends. The list is in order of last activity: its head is the next to time out, and to go when all are taken. */
+struct tcp_client {
+	struct node lru;
+	int fd, slot;
+	unsigned generation, waiting;           /* answers owed */
+	bool eof, stopped;                      /* stopped: not read until "out" has gone */
+	usec active;
+	struct peer peer;
+	size_t in_len, skip;                    /* skip: bytes left of a message too long to keep */
+	size_t out_at, out_len;
+	uint8_t *out;                           /* a block, while there is something to send */
+	struct tcp_client *next_dirty;
+	bool dirty;
+	uint8_t in[2 + QUERY_MAX];
+};
+#define TCP_IDLE SEC(15)
+
+static struct tcp_client *tcp_clients, *tcp_dirty;
+static struct tcp_client *tcp_busy;             /* whose query is being read: not to be closed */
+static struct node tcp_lru = { &tcp_lru, &tcp_lru }, tcp_free = { &tcp_free, &tcp_free };
+static unsigned ntcp;
+static uint8_t *out_blocks;
+static unsigned out_free[OUT_BLOCKS], nout_free;
+#define OUT_BLOCK (MSG_MAX + 2)
+
+static void tcp_client_close(struct tcp_client *c)
+{
+	if (c->fd < 0)
+		return;
+	watch_remove(&c->slot);
+	close(c->fd);
+	c->fd = -1;
+	c->generation++;
+	if (c->out != NULL)
+		out_free[nout_free++] = (unsigned)((c->out - out_blocks) / OUT_BLOCK);
+	c->out = NULL;
+	list_remove(&c->lru);
+	list_append(&tcp_free, &c->lru);
+	ntcp--;
+}
+
+static void tcp_client_touch(struct tcp_client *c)
+{
+	c->active = now;
+	list_remove(&c->lru);
+	list_append(&tcp_lru, &c->lru);
+}
+
+static void tcp_client_events(struct tcp_client *c)
+{
+	watch_events(c->slot, (short)((c->eof || c->stopped ? 0 : POLLIN) | (c->out_len > c->out_at ? POLLOUT : 0)));
+}
+
+/* Sends what it can. When nothing is left the block goes back, and a client that is done is closed. */
+static void tcp_client_flush(struct tcp_client *c)
+{
+	while (c->fd >= 0 && c->out != NULL && c->out_at < c->out_len) {
+		ssize_t r = send(c->fd, c->out + c->out_at, c->out_len - c->out_at, MSG_NOSIGNAL);
+		if (r > 0)
+			c->out_at += (size_t)r;
+		else if (errno == EAGAIN || errno == EWOULDBLOCK)
+			break;
+		else if (errno != EINTR) {
+			tcp_client_close(c);
+			return;
+		}
+	}
+	if (c->fd < 0)
+		return;
+	if (c->out != NULL && c->out_at == c->out_len) {
+		out_free[nout_free++] = (unsigned)((c->out - out_blocks) / OUT_BLOCK);
+		c->out = NULL;
+		c->out_at = c->out_len = 0;
+		tcp_client_touch(c);
+	}
+	if (c->out == NULL)
+		c->stopped = false;
+	if (c->eof && c->waiting == 0 && c->out == NULL)
+		tcp_client_close(c);
+	else
+		tcp_client_events(c);
+}
+
+/* Room for a reply of up to n bytes behind its length; NULL when the client does not read, and is closed. */
+static uint8_t *tcp_client_room(struct tcp_client *c, size_t n)
+{
+	if (c->out == NULL && nout_free == 0) {         /* the one that has kept a block longest pays */
+		for (struct node *x = tcp_lru.next; x != &tcp_lru; x = x->next) {
+			struct tcp_client *o = OWNER(x, struct tcp_client, lru);
+			if (o->out != NULL && o != c && o != tcp_busy) {
+				stats.full++;
+				tcp_client_close(o);
+				break;
+			}
+		}
+	}
+	if (c->out == NULL) {
+		if (nout_free == 0)
+			return NULL;
+		c->out = out_blocks + (size_t)out_free[--nout_free] * OUT_BLOCK;
+		c->out_at = c->out_len = 0;
+	}
+	if (c->out_len + 2 + n > OUT_BLOCK) {
+		memmove(c->out, c->out + c->out_at, c->out_len - c->out_at);
+		c->out_len -= c->out_at;
+		c->out_at = 0;
+	}
+	return c->out_len + 2 + n > OUT_BLOCK ? NULL : c->out + c->out_len + 2;
+}
+
+static void tcp_client_commit(struct tcp_client *c, size_t n)
+{
+	put16at(c->out + c->out_len, (unsigned)n);
+	c->out_len += 2 + n;
+	if (!c->dirty) {
+		c->dirty = true;
+		c->next_dirty = tcp_dirty;
+		tcp_dirty = c;
+	}
+}
+
+/* The longest reply from the cache or an error that may come at once; what is waited for has its own length. */
+static void tcp_client_take(struct tcp_client *c)
+{
+	size_t at = 0, len;
+	uint8_t *out;
+
+	while (c->fd >= 0 && !c->stopped && c->in_len - at >= 2) {
+		len = get16at(c->in + at);
+		if (len < 12) {                 /* no message is so short: the framing is lost */
+			stats.dropped++;
+			tcp_client_close(c);
+			return;
+		}
+		if (len > QUERY_MAX ? c->in_len - at < 2 + 12 : c->in_len - at < 2 + len)
+			break;
+		if (c->out != NULL && c->out_len > OUT_BLOCK / 2)
+			tcp_client_flush(c);
+		if (c->fd < 0)
+			return;
+		if (c->out != NULL && c->out_len > OUT_BLOCK / 2) {
+			c->stopped = true;      /* it asks but does not read */
+			break;
+		}
+		out = tcp_client_room(c, MSG_MAX);
+		if (out == NULL && c->out != NULL) {
+			tcp_client_flush(c);
+			if (c->fd < 0)
+				return;
+			out = tcp_client_room(c, MSG_MAX);
+		}
+		if (out == NULL) {
+			c->stopped = true;
+			break;
+		}
+		tcp_client_touch(c);
+		if (len > QUERY_MAX) {          /* header only: it cannot be read whole */
+			struct question q = { .id = get16at(c->in + at + 2), .flags = get16at(c->in + at + 4) };
+			c->skip = len - (c->in_len - at - 2);
+			at = c->in_len;
+			stats.malformed++;
+			len = q.flags & F_QR ? 0 : error_write(out, &q, FORMERR, EDE_NONE);
+		} else {
+			at += 2 + len;
+			tcp_busy = c;
+			len = client_ask(&c->peer, c->in + at - len, len, out);
+			tcp_busy = NULL;
+		}
+		if (len > 0)
+			tcp_client_commit(c, len);
+	}
+	memmove(c->in, c->in + at, c->in_len - at);
+	c->in_len -= at;
+}
+
+static void tcp_client_ready(void *owner, short revents)
+{
+	struct tcp_client *c = owner;
+	ssize_t r;
+
+	if (revents & POLLOUT)
+		tcp_client_flush(c);
+	if (c->fd < 0)
+		return;
+	if ((c->eof || c->stopped) && (revents & (POLLHUP | POLLERR))) {
+		tcp_client_close(c);
+		return;
+	}
+	if (c->eof || c->stopped)
+		return;
+	if (c->skip > 0)
+		r = recv(c->fd, inbox, MIN(c->skip, sizeof inbox), 0);
+	else
+		r = recv(c->fd, c->in + c->in_len, sizeof c->in - c->in_len, 0);
+	if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+		return;
+	if (r < 0) {
+		tcp_client_close(c);
+		return;
+	}
+	if (r == 0)
+		c->eof = true;
+	else if (c->skip > 0)
+		c->skip -= (size_t)r;
+	else {
+		c->in_len += (size_t)r;
+		tcp_client_take(c);
+	}
+	if (c->fd >= 0 && !c->dirty)
+		tcp_client_flush(c);
+}
+
+/* When a turn ends: what gathered leaves. What a stopped client had sent before is taken up again. */
+static void tcp_flush_dirty(void)
+{
+	struct tcp_client *c;
+
+	while ((c = tcp_dirty) != NULL) {
+		tcp_dirty = c->next_dirty;
+		c->dirty = false;
+		if (c->fd >= 0)
+			tcp_client_flush(c);
+		if (c->fd >= 0 && !c->stopped && c->in_len > 2)
+			tcp_client_take(c);
+		if (c->fd >= 0)
+			tcp_client_events(c);
+	}
+}
+
+static void listener_tcp_ready(void *owner, short revents)
+{
+	static usec warned;
+	struct listener *l = owner;
+	struct tcp_client *c;
+	struct peer p = { .kind = PEER_TCP };
+	socklen_t n;
+	int fd, on = 1;
+
+	(void)revents;
+	for (int i = 0; i < 16; i++) {
+		n = sizeof p.from;
+		fd = accept(l->tcp, &p.from.sa, &n);
+		if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+			if (log_now(&warned))
+				log_error("out of file descriptors: TCP clients wait");
+			if (list_empty(&tcp_lru))
+				watch_events(l->tcp_slot, 0);   /* the sweep opens it again */
+			else
+				tcp_client_close(OWNER(tcp_lru.next, struct tcp_client, lru));
+			return;
+		}
+		if (fd < 0)
+			return;
+		if (!fd_prepare(fd)) {
+			close(fd);
+			continue;
+		}
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		if (list_empty(&tcp_free)) {
+			stats.full++;
+			tcp_client_close(OWNER(tcp_lru.next, struct tcp_client, lru));
+		}
+		c = OWNER(tcp_free.next, struct tcp_client, lru);
+		list_remove(&c->lru);
+		c->fd = fd;
+		c->in_len = c->skip = c->out_at = c->out_len = 0;
+		c->waiting = 0;
+		c->eof = c->stopped = false;
+		c->peer = p;
+		c->peer.slot = (unsigned)(c - tcp_clients);
+		c->peer.generation = c->generation;
+		c->active = now;
+		list_append(&tcp_lru, &c->lru);
+		ntcp++;
+		watch_add(&c->slot, fd, POLLIN, tcp_client_ready, c, true);
+	}
+}
+
+static void tcp_init(void)
+{
+	tcp_clients = must_calloc((size_t)cfg.tcp_clients, sizeof *tcp_clients);
+	for (int64_t i = 0; i < cfg.tcp_clients; i++) {
+		tcp_clients[i].fd = tcp_clients[i].slot = -1;
+		list_append(&tcp_free, &tcp_clients[i].lru);
+	}
+	out_blocks = must_calloc(OUT_BLOCKS, OUT_BLOCK);
+	for (nout_free = 0; nout_free < OUT_BLOCKS; nout_free++)
+		out_free[nout_free] = OUT_BLOCKS - 1 - nout_free;
+	buckets = must_calloc(RATE_SLOTS, sizeof *buckets);
+}
+
+/* Closes who has been silent, half-way or not reading for too long. */
+static void tcp_sweep(void)
+{
+	while (!list_empty(&tcp_lru)) {
+		struct tcp_client *c = OWNER(tcp_lru.next, struct tcp_client, lru);
+		if (now - c->active < TCP_IDLE) {
+			wake_by(c->active + TCP_IDLE);
+			break;
+		}
+		tcp_client_close(c);
+	}
+	for (unsigned i = 0; i < nlisteners; i++)
+		if (listeners[i].tcp >= 0)
+			watch_events(listeners[i].tcp_slot, POLLIN);
+}
+
+/* ---- 10 Queries ------------------------------------------------------ */
+
+/* An upstream in use. Its slot stays the same over reloads while its line does. */
+struct upstream {
+	bool used, down;
+	struct spec spec;
+	unsigned unanswered;                    /* queries in a row */
+	uint32_t seq;                           /* answers_seen at its last answer */
+	bool private_net, trusted;              /* rule 12; rule 11: may its AD be believed? */
+	uint8_t origin;
+	usec asked;                             /* when last, for the one question a second of those that are down */
+	uint64_t sent, answered, won, failed, strays, connects, resumed;
+	usec rtt;                               /* smoothed; 0 before the first answer */
+	struct histogram latency;
+	struct port *port;                      /* the one that new queries may join */
+	struct stream *streams[2], *stream;     /* the second while a silent one is replaced; the one in use */
+	const char *trouble;                    /* last reason logged */
+	usec retry_at;                          /* when a stream may be tried without a query; 0 for not */
+	usec tried, queried;                    /* last connect; last query */
+	unsigned fails;                         /* connections in a row that were of no use */
+	br_ssl_session_parameters session;      /* of the last good handshake, under this very line */
+	bool has_session;
+	int64_t session_until;                  /* Unix seconds: when its certificates end */
+};
+
+static struct upstream upstreams[MAX_UPSTREAMS];
+static uint8_t order[MAX_UPSTREAMS];            /* the used ones, best priority first */
+static unsigned norder;
+static struct addr origins[ORIGINS];            /* by the number that entries of the cache carry */
+static unsigned norigins;
+
+static bool upstream_answered_since(uint32_t mask, uint32_t number)
+{
+	for (unsigned i = 0; mask != 0; i++, mask >>= 1)
+		if ((mask & 1) && (int32_t)(upstreams[i].seq - number) > 0)
+			return true;
+	return false;
+}
+
+enum ask_state { ASK_DONE, ASK_WAIT, ASK_SKIPPED /* its upstream is down and not due */ };
+
+/* A query at one upstream: its copy, with its own ID. On the list of the port or stream that carries it. */
+struct ask {
+	struct node on;
+	struct query *q;
+	struct ask *next_id;                    /* in the table of IDs of streams */
+	struct port *port;
+	struct stream *stream;
+	const char *why;                        /* what went wrong */
+	usec sent, took;
+	uint16_t id, rcode, ancount;
+	uint8_t up, state, verdict;
+	bool plain, again, charged, malformed, via_stream, doubted, resend, answered;
+};
+
+/* A client that waits for a query. Kept also by client, in order of birth: see struct holder. */
+struct waiter {
+	struct node of_query, of_holder;
+	struct query *q;
+	struct holder *holder;
+	struct peer peer;
+	usec born;
+	uint16_t id;
+	uint16_t limit;
+	bool edns, want_ad;
+	uint8_t upper[32];                      /* which letters of the name the client wrote in upper case */
+};
+
+/* A client with queries in flight. holders_by[n] lists those that hold n. */
+struct holder { struct node of_count; uint64_t client; unsigned count; struct node waiters; struct holder *next; };
+
+/* One question in flight. Lives from query_new() to query_free(). It is in the table of questions by hash, and on one of
+ * the lists "stages" until its life is over; every list is in order of birth and has one delay, so heads are deadlines. */
+struct query {
+	struct node staged, patient, lingering;
+	struct query *next;                     /* same place in the table, or free */
+	struct key key;
+	uint32_t hash;
+	usec born, impatient_at;
+	unsigned stage, nasks;
+	struct node waiters;
+	bool active, starting, replied, probe, stale_ok;
+	struct peer probe_peer;                 /* the admin connection that asked, for a probe */
+	int best;                               /* the ask whose answer is held, or -1 */
+	enum verdict best_verdict;
+	struct answer held;
+	uint8_t *held_buf;
+	struct ask asks[MAX_UPSTREAMS];
+};
+
+enum { STAGE_RESEND, STAGE_AGAIN, STAGE_STALE, STAGE_END, STAGES };
+static const usec stage_delay[STAGES] = { MS(350), MS(1050), MS(1800), SEC(3600) };
+static struct node stages[STAGES], patient = { &patient, &patient }, lingering = { &lingering, &lingering };
+
+static struct query *queries, *queries_free, **query_table;
+static unsigned query_table_mask, nqueries_active;
+static struct waiter *waiters;
+static struct node waiters_free = { &waiters_free, &waiters_free };
+static unsigned nwaiting;
+static struct holder *holders, *holders_free, **holder_table;
+static struct node *holders_by;
+static unsigned holders_most;
+static uint8_t *held_small, *held_big;
+static unsigned *held_small_free, nheld_small, held_big_free[HELD_BIG], nheld_big;
+static struct query *held_big_of[HELD_BIG];
+static bool rechoose;                           /* an upstream went down: look at every query again */
+
+static void query_choose(struct query *q);
+static void ask_send(struct ask *a);
+static void ask_stop(struct ask *a);
+static void probe_done(struct query *q);
+
+static void query_init(void)
+{
+	size_t n = (size_t)cfg.queries;
+
+	queries = must_calloc(n, sizeof *queries);
+	waiters = must_calloc(n, sizeof *waiters);
+	holders = must_calloc(n, sizeof *holders);
+	holders_by = must_calloc(n + 1, sizeof *holders_by);
+	held_small = must_calloc(n, UDP_SIZE);
+	held_small_free = must_calloc(n, sizeof *held_small_free);
+	held_big = must_calloc(HELD_BIG, MSG_MAX);
+	for (query_table_mask = 1; query_table_mask < 2 * n; query_table_mask *= 2)
+		;
+	query_table = must_calloc(query_table_mask, sizeof *query_table);
+	holder_table = must_calloc(query_table_mask, sizeof *holder_table);
+	query_table_mask--;
+	for (size_t i = n; i-- > 0; ) {
+		queries[i].next = queries_free;
+		queries_free = &queries[i];
+		list_append(&waiters_free, &waiters[n - 1 - i].of_query);
+		holders[i].next = holders_free;
+		holders_free = &holders[i];
+		held_small_free[nheld_small++] = (unsigned)i;
+	}
+	for (size_t i = 0; i <= n; i++)
+		list_init(&holders_by[i]);
+	for (nheld_big = 0; nheld_big < HELD_BIG; nheld_big++)
+		held_big_free[nheld_big] = nheld_big;
+	for (unsigned i = 0; i < STAGES; i++)
+		list_init(&stages[i]);
+}
+
+static struct holder **holder_place(uint64_t client)
+{
+	uint8_t b[8];
+	struct holder **h;
+
+	memcpy(b, &client, sizeof b);
+	h = &holder_table[hash_bytes(b, sizeof b) & query_table_mask];
+	while (*h != NULL && (*h)->client != client)
+		h = &(*h)->next;
+	return h;
+}
+
+/* Moves a holder to the list of its new count; the most anyone holds is kept up to date. */
+static void holder_recount(struct holder *h, int by)
+{
+	list_remove(&h->of_count);
+	h->count = (unsigned)((int)h->count + by);
+	if (h->count > 0)
+		list_append(&holders_by[h->count], &h->of_count);
+	holders_most = MAX(holders_most, h->count);
+	while (holders_most > 0 && list_empty(&holders_by[holders_most]))
+		holders_most--;
+}
+
+static void waiter_free(struct waiter *w)
+{
+	struct holder *h = w->holder, **place;
+
+	list_remove(&w->of_query);
+	list_remove(&w->of_holder);
+	holder_recount(h, -1);
+	if (h->count == 0) {
+		place = holder_place(h->client);
+		*place = h->next;
+		h->next = holders_free;
+		holders_free = h;
+	}
+	list_append(&waiters_free, &w->of_query);
+	waiters_free.prev->prev->next = waiters_free.prev;
+	nwaiting--;
+}
+
+static struct waiter *waiter_new(struct query *q, const struct peer *p, const struct question *ask)
+{
+	struct waiter *w = OWNER(waiters_free.prev, struct waiter, of_query);
+	struct holder **place, *h;
+	struct addr a;
+
+	peer_addr(&a, p);
+	list_remove(&w->of_query);
+	place = holder_place(addr_client(&a));
+	if (*place == NULL) {
+		h = holders_free;
+		holders_free = h->next;
+		h->client = addr_client(&a);
+		h->count = 0;
+		h->next = NULL;
+		h->of_count.next = NULL;
+		list_init(&h->waiters);
+		*place = h;
+	}
+	h = *place;
+	holder_recount(h, 1);
+	w->holder = h;
+	w->q = q;
+	w->peer = *p;
+	w->born = now;
+	w->id = (uint16_t)ask->id;
+	w->edns = ask->edns;
+	w->want_ad = ask->want_ad;
+	w->limit = (uint16_t)(p->kind == PEER_TCP ? MSG_MAX : !ask->edns ? 512 : MIN(MAX(ask->edns_size, 512u), (unsigned)UDP_SIZE));
+	memset(w->upper, 0, sizeof w->upper);
+	for (size_t i = 0; ask->mixed && i < ask->key.name_len; i++)
+		if (ask->name[i] != ask->key.b[i])
+			w->upper[i / 8] |= (uint8_t)(1u << i % 8);
+	list_append(&h->waiters, &w->of_holder);
+	list_append(&q->waiters, &w->of_query);
+	if (p->kind == PEER_TCP)
+		tcp_clients[p->slot].waiting++;
+	nwaiting++;
+	return w;
+}
+
+/* Sends a message to a waiter, who is then done. */
+static void waiter_answer(struct waiter *w, const struct source_msg *s)
+{
+	uint8_t name[NAME_MAX_WIRE];
+	const struct key *k = &w->q->key;
+	struct reply_to r = { .id = w->id, .edns = w->edns, .dnssec_ok = key_flags(k) & KEY_DO, .want_ad = w->want_ad,
+		.check_off = key_flags(k) & KEY_CD, .limit = w->limit, .name = name, .name_len = k->name_len };
+	struct tcp_client *c = w->peer.kind == PEER_TCP ? &tcp_clients[w->peer.slot] : NULL;
+	uint8_t *out;
+
+	memcpy(name, k->b, k->name_len);
+	for (size_t i = 0; i < k->name_len; i++)
+		if (w->upper[i / 8] >> i % 8 & 1)
+			name[i] &= 0xdf;
+	histogram_add(&client_latency, now - w->born);
+	if (c == NULL) {
+		out = outbox_room(&w->peer);
+		outbox_commit(&w->peer, reply_write(out, s, &r));
+	} else if (c->fd >= 0 && c->generation == w->peer.generation) {
+		size_t need = MIN(s->len + 11 + s->ede_len, (size_t)MSG_MAX);
+		c->waiting--;
+		out = tcp_client_room(c, need);
+		if (out == NULL && c != tcp_busy) {
+			tcp_client_flush(c);
+			out = c->fd >= 0 ? tcp_client_room(c, need) : NULL;
+		}
+		if (out != NULL)
+			tcp_client_commit(c, reply_write(out, s, &r));
+		else if (c->fd >= 0 && c != tcp_busy)
+			tcp_client_close(c);    /* it asks for more than it reads */
+	}
+	waiter_free(w);
+}
+
+/* Answers a waiter with an RCODE of our own. */
+static void waiter_fail(struct waiter *w, unsigned rcode, int info)
+{
+	uint8_t msg[12 + NAME_MAX_WIRE + 4] = { 0 }, ede[6] = { 0, EDNS_EDE, 0, 2, 0, (uint8_t)info };
+	const struct key *k = &w->q->key;
+	struct source_msg s = { .msg = msg, .len = 12 + k->name_len + 4, .ede = ede, .ede_len = info == EDE_NONE ? 0 : 6,
+		.cap = NO_TTL, .rcode = rcode };
+
+	msg[5] = 1;
+	memcpy(msg + 12, k->b, k->name_len + 4);
+	stats.failed += rcode == SERVFAIL;
+	waiter_answer(w, &s);
+}
+
+/* Gives back the memory of the answer in hand. */
+static void held_free(struct query *q)
+{
+	size_t i;
+
+	if (q->held_buf >= held_small && q->held_buf < held_small + (size_t)cfg.queries * UDP_SIZE)
+		held_small_free[nheld_small++] = (unsigned)((size_t)(q->held_buf - held_small) / UDP_SIZE);
+	else if (q->held_buf != NULL) {
+		i = (size_t)(q->held_buf - held_big) / MSG_MAX;
+		held_big_of[i] = NULL;
+		held_big_free[nheld_big++] = (unsigned)i;
+	}
+	q->held_buf = NULL;
+	q->best = -1;
+	q->best_verdict = V_NONE;
+}
+
+static void query_reply(struct query *q);
+
+/* Keeps an answer for later. Small ones have a place each; of the big there are HELD_BIG, and when they are taken the query
+ * that has held one longest is answered with it now. */
+static void held_keep(struct query *q, const struct answer *a)
+{
+	if (a->len <= UDP_SIZE)
+		q->held_buf = held_small + (size_t)held_small_free[--nheld_small] * UDP_SIZE;
+	else {
+		if (nheld_big == 0) {
+			struct query *oldest = held_big_of[0];
+			for (unsigned i = 1; i < HELD_BIG; i++)
+				if (held_big_of[i]->born < oldest->born)
+					oldest = held_big_of[i];
+			stats.full++;
+			query_reply(oldest);
+			held_free(oldest);
+		}
+		q->held_buf = held_big + (size_t)held_big_free[--nheld_big] * MSG_MAX;
+		held_big_of[(size_t)(q->held_buf - held_big) / MSG_MAX] = q;
+	}
+	memcpy(q->held_buf, a->msg, a->len);
+	q->held = *a;
+	q->held.msg = q->held_buf;
+}
+
+/* The only way out of a query: whoever still waits is told, and everything it holds is given back. */
+static void query_free(struct query *q)
+{
+	struct query **place = &query_table[q->hash & query_table_mask];
+
+	while (!list_empty(&q->waiters))
+		waiter_fail(OWNER(q->waiters.next, struct waiter, of_query), SERVFAIL, EDE_UNREACHABLE);
+	for (unsigned i = 0; i < q->nasks; i++)
+		ask_stop(&q->asks[i]);
+	held_free(q);
+	list_remove(&q->staged);
+	list_remove(&q->patient);
+	list_remove(&q->lingering);
+	while (*place != NULL && *place != q)
+		place = &(*place)->next;
+	if (*place == q)
+		*place = q->next;
+	q->active = false;
+	q->next = queries_free;
+	queries_free = q;
+	nqueries_active--;
+}
+
+/* Makes sure that a waiter and a query are free: what nobody waits for goes first, then the oldest query of the client that
+ * holds the most. */
+static void query_make_room(bool need_waiter)
+{
+	while (queries_free == NULL || (need_waiter && list_empty(&waiters_free))) {
+		struct waiter *w;
+		struct query *q;
+		stats.full++;
+		if (queries_free == NULL && !list_empty(&lingering)) {
+			query_free(OWNER(lingering.next, struct query, lingering));
+			continue;
+		}
+		if (holders_most == 0)
+			return;
+		w = OWNER(OWNER(holders_by[holders_most].next, struct holder, of_count)->waiters.next, struct waiter, of_holder);
+		q = w->q;
+		waiter_fail(w, SERVFAIL, EDE_UNREACHABLE);
+		if (list_empty(&q->waiters) && queries_free == NULL && !q->starting)
+			query_free(q);
+	}
+}
+
+static struct query *query_find(const struct key *k, uint32_t hash)
+{
+	struct query *q = query_table[hash & query_table_mask];
+
+	while (q != NULL && (q->hash != hash || q->key.len != k->len || memcmp(q->key.b, k->b, k->len) != 0))
+		q = q->next;
+	return q;
+}
+
+/* Names that are asked of private upstreams only (rule 12): these suffixes, and names of one label. */
+static const char *const private_zones[] = { "local", "internal", "lan", "home.arpa", "0.in-addr.arpa", "10.in-addr.arpa",
+	"127.in-addr.arpa", "254.169.in-addr.arpa", "2.0.192.in-addr.arpa", "100.51.198.in-addr.arpa", "113.0.203.in-addr.arpa",
+	"255.255.255.255.in-addr.arpa", "168.192.in-addr.arpa", "d.f.ip6.arpa", "8.e.f.ip6.arpa", "9.e.f.ip6.arpa",
+	"a.e.f.ip6.arpa", "b.e.f.ip6.arpa", "8.b.d.0.1.0.0.2.ip6.arpa",
+	"0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
+	"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa" };
+
+static bool name_is_private(const uint8_t *name, size_t len)
+{
+	uint8_t zone[NAME_MAX_WIRE];
+	size_t n;
+
+	if (len > 1 && (size_t)name[0] + 2 == len)
+		return true;
+	for (size_t i = 0; i < COUNT(private_zones); i++) {
+		n = name_parse(zone, private_zones[i]);
+		if (name_below(name, len, zone, n))
+			return true;
+	}
+	for (int i = 16; i < 32; i++) {                 /* 172.16.0.0/12 */
+		char text[32];
+		snprintf(text, sizeof text, "%d.172.in-addr.arpa", i);
+		n = name_parse(zone, text);
+		if (name_below(name, len, zone, n))
+			return true;
+	}
+	return false;
+}
+
+/* Which upstreams apply to a name, as a mask: those with the longest matching suffix, else those without suffix, of which a
+ * private name goes to the private ones, if there are any. */
+static uint32_t route(const uint8_t *name, size_t len)
+{
+	uint32_t match = 0, plain = 0, private = 0;
+	size_t longest = 0, n;
+
+	for (unsigned i = 0; i < norder; i++) {
+		const struct upstream *u = &upstreams[order[i]];
+		if (u->spec.domains_len == 0) {
+			plain |= UINT32_C(1) << order[i];
+			private |= u->private_net ? UINT32_C(1) << order[i] : 0;
+		}
+		for (size_t at = 0; at < u->spec.domains_len; at += n) {
+			n = name_len(u->spec.domains + at);
+			if (n < longest || !name_below(name, len, u->spec.domains + at, n))
+				continue;
+			if (n > longest)
+				match = 0;
+			longest = n;
+			match |= UINT32_C(1) << order[i];
+		}
+	}
+	if (match != 0)
+		return match;
+	return private != 0 && private != plain && name_is_private(name, len) ? private : plain;
+}
+
+/* Do all the upstreams that this query was meant for count as down? Then all are asked, and waited for. */
+static bool query_all_down(const struct query *q)
+{
+	for (unsigned i = 0; i < q->nasks; i++)
+		if (!upstreams[q->asks[i].up].down)
+			return false;
+	return true;
+}
+
+/* Asks the upstreams in mask. Finished asks of the same upstream are used again, so that there is never more than one. */
+static void query_send(struct query *q, uint32_t mask)
+{
+	bool all_down = true;
+
+	for (unsigned i = 0; i < norder; i++)
+		if ((mask >> order[i] & 1) && !upstreams[order[i]].down)
+			all_down = false;
+	q->starting = true;
+	for (unsigned i = 0; i < norder; i++) {
+		struct upstream *u = &upstreams[order[i]];
+		struct ask *a = NULL;
+		if (!(mask >> order[i] & 1))
+			continue;
+		for (unsigned k = 0; k < q->nasks && a == NULL; k++)
+			if (q->asks[k].up == order[i])
+				a = &q->asks[k];
+		if (a != NULL && a->state == ASK_WAIT)
+			continue;
+		if (a == NULL && q->nasks == MAX_UPSTREAMS)
+			continue;
+		if (a == NULL)
+			a = &q->asks[q->nasks++];
+		memset(a, 0, sizeof *a);
+		a->q = q;
+		a->up = order[i];
+		if (u->down && !all_down && !q->probe && now - u->asked < SEC(1)) {
+			a->state = ASK_SKIPPED;
+			a->why = "down";
+			continue;
+		}
+		a->state = ASK_WAIT;
+		a->sent = u->asked = u->queried = now;
+		u->sent++;
+		ask_send(a);
+	}
+	q->starting = false;
+}
+
+static struct query *query_new(const struct key *k, uint32_t hash)
+{
+	struct query *q = queries_free;
+
+	queries_free = q->next;
+	nqueries_active++;
+	q->staged.next = q->patient.next = q->lingering.next = NULL;
+	q->key = *k;
+	q->hash = hash;
+	q->born = now;
+	q->stage = 0;
+	q->nasks = 0;
+	q->active = true;
+	q->starting = q->replied = q->probe = q->stale_ok = false;
+	q->held_buf = NULL;
+	q->best = -1;
+	q->best_verdict = V_NONE;
+	list_init(&q->waiters);
+	list_append(&stages[0], &q->staged);
+	q->next = query_table[hash & query_table_mask];
+	query_table[hash & query_table_mask] = q;
+	return q;
+}
+
+/* The reply was sent, but a client asks the same again while some upstream is silent: those that have answered are asked
+ * anew, the silent one keeps its open question. */
+static void query_revive(struct query *q)
+{
+	q->replied = false;
+	q->born = now;
+	q->stage = 0;
+	held_free(q);
+	list_remove(&q->lingering);
+	list_remove(&q->patient);
+	list_remove(&q->staged);
+	list_append(&stages[0], &q->staged);
+}
+
+/* A client's question that the cache could not answer. False when there is no room or no upstream for it. *stale_now is set
+ * when the caller is to answer with the stale entry at once, since every upstream is down. */
+static bool query_ask(const struct peer *p, const struct question *ask, uint32_t hash, usec *stale_now)
+{
+	struct query *q = query_find(&ask->key, hash);
+	uint32_t mask = route(ask->key.b, ask->key.name_len);
+	bool stale = cfg.serve_stale > 0 && cache_find(&ask->key, hash) != NULL;
+	bool fresh = q == NULL || q->replied;
+
+	if (mask == 0) {
+		stats.failed++;
+		return false;
+	}
+	if (q == NULL || list_empty(&waiters_free)) {
+		if (q != NULL)
+			q->starting = true;     /* not to be freed for room */
+		query_make_room(true);
+		if (q != NULL)
+			q->starting = false;
+	}
+	if (queries_free == NULL && q == NULL) {
+		stats.failed++;
+		return false;
+	}
+	if (q == NULL)
+		q = query_new(&ask->key, hash);
+	else if (q->replied)
+		query_revive(q);
+	q->stale_ok = stale;
+	if (fresh)
+		query_send(q, mask);
+	if (stale && query_all_down(q)) {
+		*stale_now = 1;
+		if (list_empty(&q->waiters)) {
+			q->replied = true;
+			list_append(&lingering, &q->lingering);
+		}
+		if (fresh)
+			query_choose(q);
+		return true;
+	}
+	waiter_new(q, p, ask);
+	if (fresh)
+		query_choose(q);
+	return true;
+}
+
+/* A query of our own for an entry that is nearly over. */
+static void query_refresh(const struct key *k, uint32_t hash)
+{
+	struct query *q;
+	uint32_t mask = route(k->b, k->name_len);
+
+	if (mask == 0 || query_find(k, hash) != NULL || queries_free == NULL)
+		return;
+	q = query_new(k, hash);
+	q->replied = true;
+	list_append(&lingering, &q->lingering);
+	query_send(q, mask);
+	query_choose(q);
+}
+
+/* Better upstreams than the one of the answer in hand that said nothing, as a mask (rule 10). */
+static uint32_t query_silent(const struct query *q, unsigned priority)
+{
+	uint32_t mask = 0;
+
+	for (unsigned i = 0; i < q->nasks; i++)
+		if (!q->asks[i].answered && upstreams[q->asks[i].up].spec.priority < priority)
+			mask |= UINT32_C(1) << q->asks[i].up;
+	return mask;
+}
+
+/* Puts the answer in hand into the cache, if it is one to keep. */
+static void query_cache(struct query *q, uint32_t silent)
+{
+	const struct answer *a = &q->held;
+	struct keep k = { .key = &q->key, .hash = q->hash, .silent = silent, .origin = upstreams[q->asks[q->best].up].origin };
+	int64_t ttl = a->ttl;
+	struct key name;
+
+	if (cache.memory == 0 || key_type(&q->key) == T_ANY || a->ttl == 0 || a->rcode > NXDOMAIN || a->rcode == FORMERR ||
+	    a->rcode == SERVFAIL)
+		return;
+	if (!a->positive) {
+		if (cfg.cache_negative == 0 || a->soa_ttl == NO_TTL)
+			return;
+		ttl = MIN(MIN((int64_t)a->soa_ttl, ttl), cfg.cache_negative);
+		for (unsigned i = 0; i < q->nasks; i++)
+			if (!q->asks[i].answered && a->verdict != V_SUCCESS)
+				return;         /* an upstream that said nothing may know better */
+	} else
+		ttl = MAX(ttl, cfg.cache_min_ttl);
+	if (ttl == 0 || a->nttl == 0)
+		return;
+	ttl = MIN(ttl, silent ? MARKED_TTL : cfg.cache_max_ttl);
+	k.ttl = (uint32_t)ttl;
+	k.bits = a->ad ? E_AD : 0;
+	if (a->rcode == NXDOMAIN) {
+		name = q->key;
+		k.key = &name;
+		k.hash = hash_of_name(&name);
+		k.bits |= E_NAME;
+	}
+	cache_put(&k, a);
+}
+
+/* Ends the waiting: everyone gets the answer in hand, else a stale one, else SERVFAIL. The query goes on without waiters
+ * while some upstream may still answer. */
+static void query_reply(struct query *q)
+{
+	struct slot *slot;
+	uint32_t silent;
+
+	q->replied = true;
+	list_remove(&q->patient);
+	if (!list_on(&q->lingering))
+		list_append(&lingering, &q->lingering);
+	if (q->best >= 0) {
+		const struct upstream *u = &upstreams[q->asks[q->best].up];
+		struct source_msg s = { .msg = q->held.msg, .len = q->held.len, .ede = q->held.ede, .ede_len = q->held.ede_len,
+			.nttl = q->held.nttl, .cap = NO_TTL, .rcode = q->held.rcode, .ad = q->held.ad };
+		silent = query_silent(q, u->spec.priority);
+		if (silent && q->best_verdict == V_SUCCESS)
+			s.cap = MARKED_TTL;
+		upstreams[q->asks[q->best].up].won++;
+		log_debug("answer %s %s: %s from %s won%s", name_text(q->key.b), type_text(key_type(&q->key)),
+		    rcode_text(q->held.rcode), addr_text(&u->spec.addr), silent ? ", a better upstream is silent" : "");
+		query_cache(q, q->best_verdict == V_SUCCESS ? silent : 0);
+		while (!list_empty(&q->waiters))
+			waiter_answer(OWNER(q->waiters.next, struct waiter, of_query), &s);
+		return;
+	}
+	slot = q->stale_ok ? cache_find(&q->key, q->hash) : NULL;
+	while (!list_empty(&q->waiters)) {
+		struct waiter *w = OWNER(q->waiters.next, struct waiter, of_query);
+		if (slot != NULL) {
+			static const uint8_t ede[6] = { 0, EDNS_EDE, 0, 2, 0, EDE_STALE };
+			const struct entry *e = entry_at((size_t)(slot->at - 1) * 4);
+			struct source_msg s = { .msg = entry_msg(e), .len = e->len, .ede = ede, .ede_len = sizeof ede, .entry = e,
+				.nttl = e->nttl, .cap = STALE_TTL, .rcode = get16at(entry_msg(e) + 2) & 15, .ad = e->bits & E_AD };
+			stats.stale++;
+			waiter_answer(w, &s);
+		} else {
+			bool network = true;
+			for (unsigned i = 0; i < q->nasks; i++)
+				network &= q->asks[i].state == ASK_DONE;
+			waiter_fail(w, SERVFAIL, network ? EDE_NETWORK : EDE_UNREACHABLE);
+		}
+	}
+	log_debug("answer %s %s: no upstream answered", name_text(q->key.b), type_text(key_type(&q->key)));
+}
+
+/* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
+static void query_choose(struct query *q)
+{
+	bool all_down, better = false, any = false, open = false;
+	unsigned priority = q->best >= 0 ? upstreams[q->asks[q->best].up].spec.priority : 0;
+
+	if (q->starting)
+		return;
+	all_down = query_all_down(q);
+	for (unsigned i = 0; i < q->nasks; i++) {
+		const struct upstream *u = &upstreams[q->asks[i].up];
+		if (q->asks[i].state != ASK_WAIT)
+			continue;
+		open = true;
+		if (u->down && !all_down && !q->probe)
+			continue;
+		any = true;
+		better |= u->spec.priority < priority;
+	}
+	if (!q->replied) {
+		if (q->probe) {
+			if (open)
+				return;
+			probe_done(q);
+			query_free(q);
+			return;
+		}
+		if (q->best_verdict == V_SUCCESS) {
+			if (better) {
+				if (!list_on(&q->patient)) {
+					q->impatient_at = now + MS(cfg.patience);
+					list_append(&patient, &q->patient);
+				}
+				return;
+			}
+		} else if (any)
+			return;
+		query_reply(q);
+	}
+	if (!open)
+		query_free(q);
+}
+
+static void upstream_log_state(struct upstream *u, const char *why)
+{
+	log_info("upstream %s %s is %s%s%s", addr_text(&u->spec.addr), proto_names[u->spec.proto], u->down ? "down" : "up again",
+	    why ? ": " : "", why ? why : "");
+}
+
+/* A query was left without a valid answer. The third in a row makes the upstream down, and nobody waits for it any more. */
+static void upstream_unanswered(struct upstream *u, const char *why)
+{
+	if (++u->unanswered < DOWN_AFTER || u->down)
+		return;
+	u->down = true;
+	rechoose = true;
+	upstream_log_state(u, why);
+}
+
+static void upstream_answers(struct upstream *u)
+{
+	u->unanswered = 0;
+	u->seq = ++answers_seen;
+	if (!u->down)
+		return;
+	u->down = false;
+	upstream_log_state(u, NULL);
+}
+
+/* An upstream that cannot answer this query now: refused, unreachable, no handshake. */
+static void ask_fail(struct ask *a, const char *why)
+{
+	struct upstream *u = &upstreams[a->up];
+	struct query *q = a->q;
+
+	ask_stop(a);
+	a->state = ASK_DONE;
+	a->why = why;
+	a->took = now - a->sent;
+	u->failed++;
+	log_debug("upstream %s %s %s: %s", addr_text(&u->spec.addr), name_text(q->key.b), type_text(key_type(&q->key)), why);
+	if (!a->charged)
+		upstream_unanswered(u, why);
+	a->charged = true;
+	query_choose(q);
+}
+
+/* A whole valid answer has come. The message lies in a buffer of the caller, and is kept only if it is the best so far. */
+static void ask_answer(struct ask *a, struct answer *ans)
+{
+	struct upstream *u = &upstreams[a->up];
+	struct query *q = a->q;
+	const struct upstream *held = q->best >= 0 ? &upstreams[q->asks[q->best].up] : NULL;
+	enum verdict v = ans->verdict;
+	bool better;
+
+	ask_stop(a);
+	a->state = ASK_DONE;
+	a->answered = true;
+	a->took = now - a->sent;
+	a->rcode = (uint16_t)ans->rcode;
+	a->ancount = (uint16_t)ans->ancount;
+	u->answered++;
+	u->rtt = u->rtt ? (u->rtt * 7 + a->took) / 8 : MAX(a->took, 1);
+	histogram_add(&u->latency, a->took);
+	upstream_answers(u);
+	if (u->spec.final && (v == V_NXDOMAIN || v == V_NODATA))
+		v = V_SUCCESS;
+	a->verdict = (uint8_t)v;
+	ans->ad &= u->trusted;
+	ans->verdict = v;
+	log_debug("upstream %s id %u %s %s: %s %u answers in %lld ms", addr_text(&u->spec.addr), a->id, name_text(q->key.b),
+	    type_text(key_type(&q->key)), rcode_text(ans->rcode), ans->ancount, (long long)(a->took / 1000));
+	better = held == NULL || v > q->best_verdict || (v == q->best_verdict && u->spec.priority < held->spec.priority);
+	if (better && !(q->replied && v != V_SUCCESS)) {
+		held_free(q);
+		q->best = (int)(a - q->asks);
+		q->best_verdict = v;
+		held_keep(q, ans);
+		if (q->replied)                 /* late, but better than what the cache has */
+			query_cache(q, query_silent(q, u->spec.priority));
+	}
+	query_choose(q);
+}
+
+/* Patience is over: the silent ones are charged with it. */
+static void query_impatient(struct query *q)
+{
+	unsigned priority = upstreams[q->asks[q->best].up].spec.priority;
+
+	list_remove(&q->patient);
+	for (unsigned i = 0; i < q->nasks; i++) {
+		struct ask *a = &q->asks[i];
+		if (a->state != ASK_WAIT || a->charged || upstreams[a->up].spec.priority >= priority)
+			continue;
+		a->charged = true;
+		upstream_unanswered(&upstreams[a->up], "no answer within patience");
+	}
+	query_reply(q);
+	query_choose(q);
+}
+
+/* The life of a query is over. */
+static void query_expire(struct query *q)
+{
+	for (unsigned i = 0; i < q->nasks; i++) {
+		struct ask *a = &q->asks[i];
+		if (a->state != ASK_WAIT)
+			continue;
+		a->why = "timeout";
+		upstreams[a->up].failed++;
+		if (!a->charged)
+			upstream_unanswered(&upstreams[a->up], "no answer");
+		a->charged = true;
+	}
+	if (q->probe)
+		probe_done(q);
+	else if (!q->replied)
+		query_reply(q);
+	query_free(q);
+}
+
+static void query_resend(struct query *q)
+{
+	q->starting = true;
+	for (unsigned i = 0; i < q->nasks && !q->replied; i++) {
+		struct ask *a = &q->asks[i];
+		if (a->state != ASK_WAIT || a->via_stream || a->port == NULL)
+			continue;
+		if (a->malformed)
+			ask_fail(a, "malformed answer");
+		else if (!upstreams[a->up].down || query_all_down(q))
+			ask_send(a);
+	}
+	q->starting = false;
+	query_choose(q);
+}
+
+/* Moves every query whose time has come on to its next stage. */
+static void query_sweep(void)
+{
+	for (unsigned s = 0; s < STAGES; s++) {
+		while (!list_empty(&stages[s])) {
+			struct query *q = OWNER(stages[s].next, struct query, staged);
+			usec end = q->born + MS(cfg.timeout), due = MIN(q->born + stage_delay[s], end);
+			if (due > now) {
+				wake_by(due);
+				break;
+			}
+			if (due == end) {
+				query_expire(q);
+				continue;
+			}
+			list_remove(&q->staged);
+			list_append(&stages[s + 1], &q->staged);
+			if (s == STAGE_RESEND || s == STAGE_AGAIN)
+				query_resend(q);
+			else if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best < 0)
+				query_reply(q);
+		}
+	}
+	while (!list_empty(&patient)) {
+		struct query *q = OWNER(patient.next, struct query, patient);
+		if (q->impatient_at > now) {
+			wake_by(q->impatient_at);
+			break;
+		}
+		query_impatient(q);
+	}
+	if (rechoose) {
+		rechoose = false;
+		for (int64_t i = 0; i < cfg.queries; i++)
+			if (queries[i].active && !queries[i].replied)
+				query_choose(&queries[i]);
+	}
+}
+
+/* ---- 11 Datagrams ---------------------------------------------------- */
+
+/* A connected UDP socket to an upstream, with a port of its own: strangers and ICMP are sorted out by the kernel. Shared by
+ * queries in flight together, PORT_LIFE in its life; closed when the last of them ends. */
+struct port {
+	int fd, slot;
+	struct upstream *u;
+	unsigned life, open, busy;              /* busy: being worked on, not to be closed */
+	bool dirty;
+	struct port *next;                      /* dirty, or free */
+	struct node asks;
+};
+static struct port *ports, *ports_free, *ports_dirty;
+static unsigned nports;
+
+static void ask_over_stream(struct ask *a);
+
+static void port_release(struct port *p)
+{
+	if (p->open > 0 || p->busy > 0 || p->dirty)
+		return;
+	if (p->u->port == p)
+		p->u->port = NULL;
+	watch_remove(&p->slot);
+	close(p->fd);
+	p->fd = -1;
+	p->next = ports_free;
+	ports_free = p;
+}
+
+static void port_ready(void *owner, short revents);
+
+/* The port for the next query at u: the one in use, else a new one. Without descriptors, the one in use beyond its life.
+ * NULL with errno set. */
+static struct port *port_for(struct upstream *u)
+{
+	static usec warned;
+	struct port *p = u->port;
+	struct addr to = u->spec.addr;
+	int fd;
+
+	if (p != NULL && p->open > 0 && p->life < PORT_LIFE)
+		return p;
+	if (!addr_resolve_scope(&to)) {
+		errno = ENETUNREACH;
+		return NULL;
+	}
+	fd = ports_free ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
+	if (fd < 0) {
+		if (log_now(&warned))
+			log_error("out of descriptors for upstream ports: queries share them");
+		stats.full++;
+		errno = EMFILE;
+		return p != NULL && p->open > 0 && p->open < BATCH ? p : NULL;
+	}
+	if (connect(fd, &to.u.sa, addr_len(&to)) != 0) {
+		int e = errno;
+		close(fd);
+		errno = e;
+		return NULL;
+	}
+	p = ports_free;
+	ports_free = p->next;
+	p->fd = fd;
+	p->u = u;
+	p->life = p->open = p->busy = 0;
+	p->dirty = false;
+	list_init(&p->asks);
+	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
+	u->port = p;
+	return p;
+}
+
+/* Sends a query, or sends it again: over the port it has, so that a forger gains nothing by the second. It leaves when the
+ * turn ends, together with what else leaves there. */
+static void ask_send(struct ask *a)
+{
+	struct upstream *u = &upstreams[a->up];
+	struct port *p = a->port;
+
+	if (u->spec.proto != P_UDP) {
+		ask_over_stream(a);
+		return;
+	}
+	if (p == NULL) {
+		p = port_for(u);
+		if (p == NULL) {
+			ask_fail(a, errno == EMFILE ? "out of descriptors" : "network unreachable");
+			return;
+		}
+		a->port = p;
+		p->life++;
+		p->open++;
+		do {
+			struct node *x;
+			a->id = random16();
+			for (x = p->asks.next; x != &p->asks && OWNER(x, struct ask, on)->id != a->id; x = x->next)
+				;
+			if (x == &p->asks)
+				break;
+		} while (true);
+		list_append(&p->asks, &a->on);
+	}
+	a->resend = true;
+	if (!p->dirty) {
+		p->dirty = true;
+		p->next = ports_dirty;
+		ports_dirty = p;
+	}
+}
+
+static const char *error_words(int e)
+{
+	return e == ECONNREFUSED ? "connection refused" : e == ECONNRESET || e == EPIPE ? "connection reset" :
+	    e == ETIMEDOUT ? "connection timed out" : e == EHOSTUNREACH ? "host unreachable" :
+	    e == ENETUNREACH || e == EADDRNOTAVAIL || e == ENETDOWN ? "network unreachable" : "network error";
+}
+
+static void port_fail(struct port *p, int e)
+{
+	struct node *x, *next;
+
+	p->busy++;
+	for (x = p->asks.next; x != &p->asks; x = next) {
+		struct ask *a = OWNER(x, struct ask, on);
+		next = x->next;
+		ask_fail(a, error_words(e));
+		next = p->asks.next;
+	}
+	p->busy--;
+	port_release(p);
+}
+
+static void port_flush(struct port *p)
+{
+	static uint8_t buf[BATCH][UPSTREAM_QUERY_MAX];
+	static struct mmsghdr v[BATCH];
+	static struct iovec iov[BATCH];
+	unsigned n = 0, done = 0;
+	int r = 0;
+
+	for (struct node *x = p->asks.next; x != &p->asks && n < BATCH; x = x->next) {
+		struct ask *a = OWNER(x, struct ask, on);
+		if (!a->resend)
+			continue;
+		a->resend = false;
+		iov[n].iov_base = buf[n];
+		iov[n].iov_len = query_write(buf[n], a->id, &a->q->key, !a->plain, false);
+		memset(&v[n].msg_hdr, 0, sizeof v[n].msg_hdr);
+		v[n].msg_hdr.msg_iov = &iov[n];
+		v[n++].msg_hdr.msg_iovlen = 1;
+	}
+	while (done < n && (r = batch_send(p->fd, v + done, n - done)) >= 0)
+		done += (unsigned)r;
+	if (r < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS && errno != EINTR)
+		port_fail(p, errno);            /* what the buffers do not take counts as lost, and is sent again */
+	else
+		port_release(p);
+}
+
+static void ports_flush(void)
+{
+	struct port *p;
+
+	while ((p = ports_dirty) != NULL) {
+		ports_dirty = p->next;
+		p->dirty = false;
+		port_flush(p);
+	}
+}
+
+/* One datagram from an upstream. */
+static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
+{
+	struct upstream *u = p->u;
+	struct ask *a = NULL;
+	struct answer ans;
+	const char *err;
+	unsigned rcode;
+
+	if (len >= 2)
+		for (struct node *x = p->asks.next; x != &p->asks && a == NULL; x = x->next)
+			if (OWNER(x, struct ask, on)->id == get16at(msg))
+				a = OWNER(x, struct ask, on);
+	if (a == NULL) {
+		u->strays++;
+		if (len < 12)
+			return;
+		for (struct node *x = p->asks.next, *next; x != &p->asks; x = next) {
+			struct ask *doubt = OWNER(x, struct ask, on);
+			next = x->next;
+			if (doubt->doubted)
+				continue;
+			doubt->doubted = true;  /* somebody guesses IDs: TCP decides */
+			ask_over_stream(doubt);
+			next = p->asks.next;
+		}
+		return;
+	}
+	if (!answer_matches(msg, len, &a->q->key) && !answer_is_bare_error(msg, len)) {
+		u->strays++;
+		return;
+	}
+	rcode = get16at(msg + 2) & 15;
+	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
+		a->plain = true;                /* it does not know EDNS (RFC 6891 7) */
+		ask_send(a);
+		return;
+	}
+	if (len == 12 || cut || (get16at(msg + 2) & F_TC)) {
+		if (len == 12)
+			ask_fail(a, rcode_text(rcode));
+		else
+			ask_over_stream(a);
+		return;
+	}
+	err = answer_read(&ans, msg, len, &a->q->key);
+	if (err != NULL) {
+		stats.malformed++;
+		a->malformed = true;
+		log_debug("upstream %s: malformed answer: %s", addr_text(&u->spec.addr), err);
+		return;
+	}
+	answer_strip(&ans, msg);
+	ask_answer(a, &ans);
+}
+
+static void port_ready(void *owner, short revents)
+{
+	static struct mmsghdr v[BATCH / 2];
+	static struct iovec iov[BATCH / 2];
+	struct port *p = owner;
+	unsigned want = MIN(MAX(p->open, 1u), (unsigned)BATCH / 2);
+	int n;
+
+	(void)revents;
+	for (unsigned i = 0; i < want; i++) {
+		iov[i] = (struct iovec){ inbox[2 * i], ANSWER_UDP_MAX };
+		memset(&v[i].msg_hdr, 0, sizeof v[i].msg_hdr);
+		v[i].msg_hdr.msg_iov = &iov[i];
+		v[i].msg_hdr.msg_iovlen = 1;
+	}
+	n = batch_receive(p->fd, v, want);
+	if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+		port_fail(p, errno);
+		return;
+	}
+	p->busy++;
+	for (int i = 0; i < n; i++)
+		port_datagram(p, inbox[2 * i], v[i].msg_len, v[i].msg_hdr.msg_flags & MSG_TRUNC);
+	p->busy--;
+	port_release(p);
+}
+
+/* ---- 12 Streams ------------------------------------------------------ */
+
+/* A TCP connection to an upstream, with TLS or without. Queries wait in "pending" until they are written, then in "sent";
+ * both hold asks. Their IDs stand in one table, so that an answer finds its ask whichever connection brings it. */
+enum stream_state { S_CLOSED, S_CONNECTING, S_HANDSHAKE, S_OPEN };
+struct tls;
+struct stream {
+	struct upstream *u;
+	int fd, slot;
+	enum stream_state state;
+	usec opened, heard, used, idle_limit;   /* idle_limit: from keepalive (RFC 7828); 0 for none */
+	unsigned answers;
+	bool dirty, replaced;
+	struct stream *next_dirty;
+	struct node pending, sent;
+	struct tls *tls;                        /* NULL for plain TCP */
+	size_t in_len, out_at, out_len;
+	uint8_t *in;                            /* 2 + MSG_MAX */
+	uint8_t out[4096];
+};
+#define HANDSHAKE_LIMIT SEC(4)
+#define SILENT_LIMIT SEC(1)
+#define WARM_FOR SEC(60)
+
+static struct stream *streams_dirty;
+static struct ask **stream_ids;
+
+static bool tls_start(struct stream *s);
+static void tls_work(struct stream *s);
+static void tls_write(struct stream *s);
+static void tls_goodbye(struct stream *s);
+
+static struct ask **stream_id_place(const struct upstream *u, unsigned id)
+{
+	return &stream_ids[(id * 31u + (unsigned)(u - upstreams) * 2654435761u) & query_table_mask];
+}
+
+static struct ask *stream_id_find(const struct upstream *u, unsigned id)
+{
+	struct ask *a = *stream_id_place(u, id);
+
+	while (a != NULL && (a->id != id || &upstreams[a->up] != u))
+		a = a->next_id;
+	return a;
+}
+
+/* Takes an ask off its port or stream: it waits for nothing any more. */
+static void ask_stop(struct ask *a)
+{
+	struct port *p = a->port;
+
+	if (a->stream != NULL) {
+		struct ask **place = stream_id_place(&upstreams[a->up], a->id);
+		while (*place != a)
+			place = &(*place)->next_id;
+		*place = a->next_id;
+		a->stream = NULL;
+	}
+	list_remove(&a->on);
+	a->port = NULL;
+	a->resend = false;
+	if (p != NULL) {
+		p->open--;
+		port_release(p);
+	}
+}
+
+static void stream_mark(struct stream *s)
+{
+	if (!s->dirty) {
+		s->dirty = true;
+		s->next_dirty = streams_dirty;
+		streams_dirty = s;
+	}
+}
+
+/* What went wrong with a connection is logged when it changes, not every time. */
+static void upstream_trouble(struct upstream *u, const char *why)
+{
+	if (u->trouble == NULL || strcmp(u->trouble, why) != 0)
+		log_info("upstream %s %s: %s", addr_text(&u->spec.addr), proto_names[u->spec.proto], why);
+	u->trouble = why;
+}
+
+static void stream_events(struct stream *s, bool out)
+{
+	if (s->fd >= 0)
+		watch_events(s->slot, (short)(POLLIN | (out ? POLLOUT : 0)));
+}
+
+static void stream_ready(void *owner, short revents);
+
+/* Starts to connect. False when that fails at once, and *why says it. */
+static bool stream_open(struct stream *s, const char **why)
+{
+	struct addr to = s->u->spec.addr;
+	int on = 1;
+
+	s->u->tried = now;
+	s->u->retry_at = 0;
+	*why = "no such interface yet";
+	if (!addr_resolve_scope(&to))
+		return false;
+	*why = "out of descriptors";
+	s->fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
+	if (s->fd < 0)
+		return false;
+	setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (connect(s->fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
+		*why = error_words(errno);
+		close(s->fd);
+		s->fd = -1;
+		return false;
+	}
+	s->state = S_CONNECTING;
+	s->opened = s->heard = s->used = now;
+	s->answers = 0;
+	s->replaced = false;
+	s->idle_limit = 0;
+	s->in_len = s->out_at = s->out_len = 0;
+	watch_add(&s->slot, s->fd, POLLOUT, stream_ready, s, false);
+	return true;
+}
+
+/* Back-off after a connection that was of no use: 1 s doubling to 60 s, with jitter. Without queries, only while somebody
+ * was here lately, or nobody ever got an answer. */
+static void upstream_back_off(struct upstream *u)
+{
+	usec wait = MIN(SEC(1) << MIN(u->fails > 0 ? u->fails - 1 : 0, 6u), SEC(60));
+
+	if (u->spec.proto == P_TLS && (u->connects == 0 || now - u->queried < WARM_FOR))
+		u->retry_at = now + wait + wait * (random16() % 256) / 1024;
+}
+
+static void ask_join(struct ask *a, struct stream *s)
+{
+	struct ask **place;
+
+	if (a->stream == NULL) {
+		do
+			a->id = random16();
+		while (stream_id_find(s->u, a->id) != NULL);
+		place = stream_id_place(s->u, a->id);
+		a->next_id = *place;
+		*place = a;
+	}
+	a->stream = s;
+	list_remove(&a->on);
+	list_append(&s->pending, &a->on);
+	stream_mark(s);
+}
+
+/* Asks over the upstream's connection, which is opened if need be: at most once a second while that fails. */
+static void ask_over_stream(struct ask *a)
+{
+	struct upstream *u = &upstreams[a->up];
+	struct stream *s = u->stream;
+	const char *why = u->trouble ? u->trouble : "connection failed";
+
+	ask_stop(a);
+	a->via_stream = true;
+	if (s->state == S_CLOSED && ((u->fails > 1 && now - u->tried < SEC(1)) || !stream_open(s, &why))) {
+		if (u->fails <= 1 || u->tried == now) {
+			u->fails += 2;
+			upstream_trouble(u, why);
+			upstream_back_off(u);
+		}
+		ask_fail(a, why);
+		return;
+	}
+	ask_join(a, s);
+}
+
+/* Ends a connection. why: NULL when the server closed one in good order. Its queries are asked again, once, unless it was
+ * of some use: then it is not their fault. Before a handshake has succeeded they fail at once. */
+static void stream_close(struct stream *s, const char *why)
+{
+	struct upstream *u = s->u;
+	struct stream *other = u->streams[s == u->streams[0]];
+	bool open = s->state == S_OPEN, waiting = !list_empty(&s->sent) || !list_empty(&s->pending);
+	struct node *lists[2] = { &s->sent, &s->pending };
+
+	if (s->state == S_CLOSED)
+		return;
+	watch_remove(&s->slot);
+	close(s->fd);
+	s->fd = -1;
+	s->state = S_CLOSED;
+	if (s->answers > 0)
+		u->fails = 0;
+	else if (!open)
+		u->fails += 2;                  /* no second try at once */
+	else if (waiting)
+		u->fails++;
+	if (why != NULL && !open)
+		upstream_trouble(u, why);
+	log_debug("upstream %s: connection closed%s%s", addr_text(&u->spec.addr), why ? ": " : "", why ? why : "");
+	if (!open)
+		upstream_back_off(u);
+	else if (u->spec.proto == P_TLS && now - u->queried < WARM_FOR)
+		u->retry_at = MAX(now, u->tried + SEC(1));
+	if (s == u->stream && other->state == S_OPEN)
+		u->stream = other;
+	for (int i = 0; i < 2; i++) {
+		struct node mine;
+		list_init(&mine);
+		while (!list_empty(lists[i])) {
+			struct node *x = lists[i]->next;
+			list_remove(x);
+			list_append(&mine, x);
+		}
+		while (!list_empty(&mine)) {
+			struct ask *a = OWNER(mine.next, struct ask, on);
+			if (a->doubted && u->spec.proto == P_UDP && !open) {
+				ask_stop(a);
+				a->via_stream = false;
+				ask_send(a);    /* no TCP there: the datagrams decide after all */
+			} else if (open && (s->answers > 0 || !a->again)) {
+				a->again |= s->answers == 0;
+				ask_over_stream(a);
+			} else
+				ask_fail(a, why ? why : "connection closed");
+		}
+	}
+}
+
+/* The connection stands, and its server is who it should be. What waited on a silent one is asked again here. */
+static void stream_opened(struct stream *s)
+{
+	struct upstream *u = s->u;
+	struct stream *old = u->streams[s == u->streams[0]];
+
+	s->state = S_OPEN;
+	s->heard = now;
+	u->connects++;
+	if (u->trouble != NULL)
+		log_info("upstream %s %s: connected", addr_text(&u->spec.addr), proto_names[u->spec.proto]);
+	u->trouble = NULL;
+	stream_events(s, false);
+	stream_mark(s);
+	if (old->state != S_CLOSED && old->replaced) {
+		for (struct node *x = old->sent.next, *next; x != &old->sent; x = next) {
+			struct ask *a = OWNER(x, struct ask, on);
+			next = x->next;
+			if (!a->again) {
+				a->again = true;
+				ask_join(a, s);
+			}
+		}
+		stream_close(old, "silent");
+	}
+}
+
+/* One message from an upstream. */
+static void stream_message(struct stream *s, uint8_t *msg, size_t len)
+{
+	struct upstream *u = s->u;
+	struct ask *a = len >= 2 ? stream_id_find(u, get16at(msg)) : NULL;
+	struct answer ans;
+	const char *err;
+	unsigned rcode;
+
+	if (a == NULL || (!answer_matches(msg, len, &a->q->key) && !answer_is_bare_error(msg, len))) {
+		u->strays++;
+		return;
+	}
+	rcode = get16at(msg + 2) & 15;
+	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
+		a->plain = true;
+		ask_join(a, s);
+		return;
+	}
+	err = len == 12 ? rcode_text(rcode) : answer_read(&ans, msg, len, &a->q->key);
+	if (err == NULL && ans.truncated)
+		err = "truncated over TCP";
+	if (err != NULL) {
+		stats.malformed++;
+		ask_fail(a, len == 12 ? "an error without a question" : err);
+		return;
+	}
+	s->answers++;
+	u->fails = 0;
+	if (ans.keepalive != NO_KEEPALIVE)
+		s->idle_limit = MAX(MS(ans.keepalive * 100), 1);
+	answer_strip(&ans, msg);
+	ask_answer(a, &ans);
+}
+
+/* Bytes that came over the connection, decrypted. */
+static void stream_input(struct stream *s, const uint8_t *p, size_t n)
+{
+	s->heard = s->used = now;
+	while (n > 0 && s->state == S_OPEN) {
+		size_t k = MIN(n, 2 + (size_t)MSG_MAX - s->in_len), at = 0;
+		memcpy(s->in + s->in_len, p, k);
+		s->in_len += k;
+		p += k;
+		n -= k;
+		while (s->in_len - at >= 2 && s->in_len - at - 2 >= get16at(s->in + at)) {
+			size_t len = get16at(s->in + at);
+			stream_message(s, s->in + at + 2, len);
+			at += 2 + len;
+		}
+		memmove(s->in, s->in + at, s->in_len - at);
+		s->in_len -= at;
+	}
+}
+
+/* Fills p with queries that wait, whole ones behind their lengths. Gives the bytes written. */
+static size_t stream_fill(struct stream *s, uint8_t *p, size_t room)
+{
+	size_t at = 0, n;
+
+	while (!list_empty(&s->pending) && room - at >= 2 + UPSTREAM_QUERY_MAX) {
+		struct ask *a = OWNER(s->pending.next, struct ask, on);
+		n = query_write(p + at + 2, a->id, &a->q->key, !a->plain, s->tls != NULL);
+		put16at(p + at, (unsigned)n);
+		at += 2 + n;
+		list_remove(&a->on);
+		list_append(&s->sent, &a->on);
+		if (s->sent.next == &a->on)
+			s->heard = now;         /* the wait for an answer begins */
+	}
+	s->used = now;
+	return at;
+}
+
+static void stream_write(struct stream *s)
+{
+	for (;;) {
+		ssize_t r;
+		if (s->out_at == s->out_len) {
+			s->out_at = 0;
+			s->out_len = stream_fill(s, s->out, sizeof s->out);
+		}
+		if (s->out_len == 0)
+			break;
+		r = send(s->fd, s->out + s->out_at, s->out_len - s->out_at, MSG_NOSIGNAL);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0) {
+			if (errno != EAGAIN && errno != EWOULDBLOCK)
+				stream_close(s, error_words(errno));
+			else
+				stream_events(s, true);
+			return;
+		}
+		s->out_at += (size_t)r;
+	}
+	stream_events(s, false);
+}
+
+static void stream_read(struct stream *s)
+{
+	ssize_t r = recv(s->fd, inbox, sizeof inbox, 0);
+
+	if (r > 0)
+		stream_input(s, &inbox[0][0], (size_t)r);
+	else if (r == 0)
+		stream_close(s, NULL);
+	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+		stream_close(s, error_words(errno));
+}
+
+static void stream_ready(void *owner, short revents)
+{
+	struct stream *s = owner;
+	int e = 0;
+	socklen_t n = sizeof e;
+
+	if (s->state == S_CONNECTING) {
+		getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &e, &n);
+		if (e != 0)
+			stream_close(s, error_words(e));
+		else if (s->tls == NULL)
+			stream_opened(s);
+		else if (tls_start(s))
+			s->state = S_HANDSHAKE;
+		else
+			stream_close(s, "TLS cannot start: no randomness");
+		if (s->state != S_HANDSHAKE)
+			return;
+	}
+	if (s->tls != NULL)
+		tls_work(s);
+	else {
+		if (revents & (POLLIN | POLLHUP | POLLERR))
+			stream_read(s);
+		if (s->state == S_OPEN && (revents & POLLOUT))
+			stream_write(s);
+	}
+}
+
+/* When a turn ends: the queries that gathered leave in as few pieces as will do. */
+static void streams_flush(void)
+{
+	struct stream *s;
+
+	while ((s = streams_dirty) != NULL) {
+		streams_dirty = s->next_dirty;
+		s->dirty = false;
+		if (s->state == S_OPEN && s->tls != NULL)
+			tls_write(s);
+		else if (s->state == S_OPEN)
+			stream_write(s);
+	}
+}
+
+/* What time does to a connection. */
+static void stream_sweep(struct stream *s)
+{
+	struct upstream *u = s->u;
+	struct stream *other = u->streams[s == u->streams[0]];
+	bool waiting = !list_empty(&s->sent);
+	const char *why;
+	usec idle = s->idle_limit ? s->idle_limit : u->spec.proto == P_UDP ? SEC(5) : 0;
+
+	if (s->state == S_CONNECTING || s->state == S_HANDSHAKE) {
+		if (now - s->opened >= HANDSHAKE_LIMIT)
+			stream_close(s, s->state == S_CONNECTING ? "no connection within 4 s" : "no TLS handshake within 4 s");
+		else
+			wake_by(s->opened + HANDSHAKE_LIMIT);
+	} else if (s->state == S_OPEN && waiting && s == u->stream && !s->replaced && u->spec.proto != P_UDP) {
+		const struct ask *a = OWNER(s->sent.next, struct ask, on);
+		usec due = MAX(s->heard, a->sent) + SILENT_LIMIT;
+		if (a->again)
+			return;
+		if (due > now)
+			wake_by(due);
+		else if (other->state == S_CLOSED && stream_open(other, &why)) {
+			log_debug("upstream %s: silent for a second, trying another connection", addr_text(&u->spec.addr));
+			s->replaced = true;
+			u->stream = other;
+		}
+	} else if (s->state == S_OPEN && !waiting && idle > 0) {
+		if (now - s->used >= idle) {
+			u->queried = 0;         /* as the server wishes, until somebody asks again */
+			tls_goodbye(s);
+			stream_close(s, NULL);
+		} else
+			wake_by(s->used + idle);
+	}
+}
+
+static void streams_sweep(void)
+{
+	for (unsigned i = 0; i < norder; i++) {
+		struct upstream *u = &upstreams[order[i]];
+		const char *why;
+		stream_sweep(u->streams[0]);
+		stream_sweep(u->streams[1]);
+		if (u->retry_at == 0 || u->stream->state != S_CLOSED)
+			continue;
+		if (u->retry_at > now)
+			wake_by(u->retry_at);
+		else if (!stream_open(u->stream, &why)) {
+			u->fails += 2;
+			upstream_trouble(u, why);
+			upstream_back_off(u);
+			if (u->retry_at != 0)
+				wake_by(u->retry_at);
+		} else
+			wake_by(now + HANDSHAKE_LIMIT);
+	}
+}
+
+/* ---- 13 TLS ---------------------------------------------------------- */
+
+/* A certificate authority of the bundle: what its subject hashes to, and where in the file it stands. */
+struct ca { uint64_t subject; uint32_t at, len; };
+static struct ca *cas;
+static unsigned ncas;
+static int ca_fd = -1;
+
+static const char *const ca_places[] = { "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem",
+	"/etc/pki/tls/certs/ca-bundle.crt", "/usr/local/share/certs/ca-root-nss.crt" };
+
+/* One certificate that is being decoded: its subject, and the parts of a trust anchor. */
+struct ca_reader { br_x509_decoder_context x; uint8_t dn[512]; size_t dn_len; bool done; };
+
+static void ca_take_dn(void *ctx, const void *p, size_t n)
+{
+	struct ca_reader *r = ctx;
+
+	if (r->dn_len + n <= sizeof r->dn)
+		memcpy(r->dn + r->dn_len, p, n);
+	r->dn_len += n;
+}
+
+static void ca_take_der(void *ctx, const void *p, size_t n)
+{
+	struct ca_reader *r = ctx;
+
+	br_x509_decoder_push(&r->x, p, n);
+}
+
+/* Decodes the first certificate of a PEM text. True when it is a usable CA. */
+static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n)
+{
+	br_pem_decoder_context pem;
+	static const uint8_t newline = '\n';
+	bool inside = false;
+
+	br_pem_decoder_init(&pem);
+	r->dn_len = 0;
+	br_x509_decoder_init(&r->x, ca_take_dn, r);
+	for (bool last = false; ; ) {
+		size_t k = br_pem_decoder_push(&pem, p, n);
+		p += k;
+		n -= k;
+		switch (br_pem_decoder_event(&pem)) {
+		case BR_PEM_BEGIN_OBJ:
+			inside = true;
+			br_pem_decoder_setdest(&pem, ca_take_der, r);
+			break;
+		case BR_PEM_END_OBJ:
+			return inside && br_x509_decoder_get_pkey(&r->x) != NULL && br_x509_decoder_isCA(&r->x) &&
+			    r->dn_len <= sizeof r->dn;
+		case BR_PEM_ERROR:
+			return false;
+		default:
+			if (n == 0 && last)
+				return false;
+			if (n == 0) {
+				p = &newline;
+				n = 1;
+				last = true;
+			}
+		}
+	}
+}
+
+static uint64_t ca_hash(const uint8_t *dn, size_t n)
+{
+	br_sha256_context sha;
+	uint8_t out[32];
+	uint64_t v;
+
+	br_sha256_init(&sha);
+	br_sha256_update(&sha, dn, n);
+	br_sha256_out(&sha, out);
+	memcpy(&v, out, sizeof v);
+	return v;
+}
+
+/* Reads the bundle and keeps an index of it, sixteen bytes a CA, and the file open. NULL, or what is wrong. */
+static const char *ca_load(const char *path)
+{
+	static const char begin[] = "-----BEGIN CERTIFICATE-----";
+	static struct ca_reader r;
+	struct stat st;
+	uint8_t *text, *p, *next;
+	struct ca *list;
+	unsigned n = 0, room;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t size;
+
+	if (fd < 0)
+		return strerror(errno);
+	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > 16 << 20) {
+		close(fd);
+		return "not a file of at most 16 MB";
+	}
+	size = (size_t)st.st_size;
+	text = must_calloc(size + 1, 1);
+	if (read(fd, text, size) != (ssize_t)size) {
+		free(text);
+		close(fd);
+		return "it cannot be read";
+	}
+	for (room = 0, p = text; (p = (uint8_t *)strstr((char *)p, begin)) != NULL; p += sizeof begin)
+		room++;
+	list = must_calloc(room, sizeof *list);
+	for (p = (uint8_t *)strstr((char *)text, begin); p != NULL; p = next) {
+		next = (uint8_t *)strstr((char *)p + sizeof begin, begin);
+		size = (size_t)((next ? next : text + st.st_size) - p);
+		if (ca_decode(&r, p, size))
+			list[n++] = (struct ca){ ca_hash(r.dn, r.dn_len), (uint32_t)(p - text), (uint32_t)size };
+	}
+	free(text);
+	if (n == 0) {
+		free(list);
+		close(fd);
+		return "it holds no CA certificate";
+	}
+	free(cas);
+	if (ca_fd >= 0)
+		close(ca_fd);
+	cas = list;
+	ncas = n;
+	ca_fd = fd;
+	return NULL;
+}
+
+/* What a server must show, and what it has shown. BearSSL's validator does the chain; what it does not look at (addresses,
+ * extended key usage, pins) is done here on the certificate's bytes. */
+enum { MAX_ANCHORS = 4, CERT_MAX = 6144 };
+struct auth {
+	const br_x509_class *vtable;            /* first: BearSSL hands us a pointer to it */
+	br_x509_minimal_context minimal;
+	br_x509_decoder_context decoder;
+	const struct spec *spec;
+	unsigned index, bad;
+	size_t len;
+	uint8_t cert[CERT_MAX];
+	uint8_t pin[32];
+	bool pin_ok, name_ok, key_use_ok;
+	char seen[128];                         /* the first names of the certificate, for the log */
+	int64_t now, floor, not_after, wrong_from, wrong_to;    /* Unix seconds; wrong_*: dates that do not hold */
+	unsigned nanchors;
+	br_x509_trust_anchor anchors[MAX_ANCHORS];
+	uint8_t anchor_dn[MAX_ANCHORS][512], anchor_key[MAX_ANCHORS][528];
+};
+
+struct tls {
+	br_ssl_client_context client;
+	struct auth auth;
+	bool tried_resume;
+	uint8_t session_id[32];
+	uint8_t in[BR_SSL_BUFSIZE_INPUT], out[4096 + 85];
+};
+
+static bool auth_needs_chain(const struct spec *s) { return !s->noverify && (s->name[0] != '\0' || s->npins == 0); }
+
+struct der { const uint8_t *p, *end; };
+
+/* The next element of a DER sequence: its tag, its content, itself whole. False at the end or when it is cut off. */
+static bool der_next(struct der *d, unsigned *tag, struct der *val, struct der *all)
+{
+	const uint8_t *s = d->p;
+	size_t n, k;
+
+	if (d->end - s < 2)
+		return false;
+	*tag = s[0];
+	n = s[1];
+	d->p += 2;
+	if (n & 0x80) {
+		k = n & 0x7f;
+		if (k < 1 || k > 3 || (size_t)(d->end - d->p) < k)
+			return false;
+		for (n = 0; k > 0; k--)
+			n = n << 8 | *d->p++;
+	}
+	if ((size_t)(d->end - d->p) < n)
+		return false;
+	val->p = d->p;
+	val->end = d->p += n;
+	if (all != NULL)
+		*all = (struct der){ s, d->p };
+	return true;
+}
+
+enum { CERT_ISSUER = 2, CERT_VALIDITY = 3, CERT_KEY = 5, CERT_EXTENSIONS = 6 };
+
+/* A field of the certificate that is in a->cert. */
+static bool cert_field(const struct auth *a, int want, struct der *val, struct der *all)
+{
+	struct der d = { a->cert, a->cert + a->len }, x;
+	unsigned tag;
+
+	if (!der_next(&d, &tag, &x, NULL) || tag != 0x30 || !der_next(&x, &tag, &d, NULL) || tag != 0x30)
+		return false;
+	for (int i = 0; der_next(&d, &tag, val, all); i++) {
+		if (i == 0 && tag == 0xa0)
+			i = -1;                 /* the version stands before field 0 */
+		else if (want == CERT_EXTENSIONS ? tag == 0xa3 : i == want)
+			return true;
+	}
+	return false;
+}
+
+/* The content of the extension 2.5.29.n: what is inside its OCTET STRING. */
+static bool cert_extension(const struct auth *a, unsigned n, struct der *val)
+{
+	struct der list, ext, oid, v;
+	unsigned tag;
+
+	if (!cert_field(a, CERT_EXTENSIONS, &v, NULL) || !der_next(&v, &tag, &list, NULL))
+		return false;
+	while (der_next(&list, &tag, &ext, NULL)) {
+		if (!der_next(&ext, &tag, &oid, NULL) || !der_next(&ext, &tag, &v, NULL))
+			return false;
+		if (tag == 0x01 && !der_next(&ext, &tag, &v, NULL))
+			return false;
+		if (oid.end - oid.p == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1d && oid.p[2] == n)
+			return der_next(&v, &tag, val, NULL);
+	}
+	return false;
+}
+
+/* RFC 6125: the whole name, or one wildcard label before at least two more. Both are bytes, not C strings. */
+static bool cert_name_matches(const char *want, const uint8_t *p, size_t n)
+{
+	const char *dot = strchr(want, '.');
+
+	if (n == strlen(want) && strncasecmp(want, (const char *)p, n) == 0)
+		return true;
+	return n > 2 && p[0] == '*' && p[1] == '.' && dot != NULL && strchr(dot + 1, '.') != NULL &&
+	    n - 1 == strlen(dot) && strncasecmp(dot, (const char *)p + 1, n - 1) == 0;
+}
+
+/* Walks the names of the leaf: is ours among them? Keeps some for the log. */
+static void cert_names(struct auth *a)
+{
+	struct text t = { a->seen, sizeof a->seen, 0 };
+	struct der list, v;
+	unsigned tag;
+	size_t n, m;
+	const uint8_t *ip = addr_bytes(&a->spec->addr, &m);
+
+	a->seen[0] = '\0';
+	if (!cert_extension(a, 17, &list))
+		return;
+	while (der_next(&list, &tag, &v, NULL)) {
+		n = (size_t)(v.end - v.p);
+		if (tag == 0x82) {
+			text_add(&t, "%s%.*s", t.len ? " " : "", (int)MIN(n, 100u), (const char *)v.p);
+			a->name_ok |= a->spec->name[0] != '\0' && cert_name_matches(a->spec->name, v.p, n);
+		} else if (tag == 0x87 && (n == 4 || n == 16)) {
+			char ip_text[INET6_ADDRSTRLEN];
+			text_add(&t, "%s%s", t.len ? " " : "", inet_ntop(n == 4 ? AF_INET : AF_INET6, v.p, ip_text, sizeof ip_text));
+			a->name_ok |= a->spec->name[0] == '\0' && n == m && memcmp(v.p, ip, n) == 0;
+		}
+	}
+}
+
+/* Where extended key usage is present it must allow serverAuth (1.3.6.1.5.5.7.3.1) or anything (2.5.29.37.0). */
+static bool cert_key_use_ok(const struct auth *a)
+{
+	static const uint8_t server[] = { 0x2b, 6, 1, 5, 5, 7, 3, 1 }, any[] = { 0x55, 0x1d, 37, 0 };
+	struct der list, v;
+	unsigned tag;
+
+	if (!cert_extension(a, 37, &list))
+		return true;
+	while (der_next(&list, &tag, &v, NULL)) {
+		size_t n = (size_t)(v.end - v.p);
+		if ((n == sizeof server && memcmp(v.p, server, n) == 0) || (n == sizeof any && memcmp(v.p, any, n) == 0))
+			return true;
+	}
+	return false;
+}
+
+/* Days since 1970 of a date in the Gregorian calendar. */
+static int64_t days_of(int64_t y, int64_t m, int64_t d)
+{
+	y -= m <= 2;
+	m += m <= 2 ? 9 : -3;
+	return y * 365 + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + d - 1 - 719468;
+}
+
+/* A UTCTime or GeneralizedTime as Unix seconds; 0 when it is none. */
+static int64_t der_time(struct der v, unsigned tag)
+{
+	int f[7] = { 0 }, digits = tag == 0x18 ? 4 : 2;
+
+	for (int i = 0; i < 6; i++, digits = 2)
+		for (; digits > 0; digits--) {
+			if (v.p == v.end || *v.p < '0' || *v.p > '9')
+				return 0;
+			f[i] = f[i] * 10 + (*v.p++ - '0');
+		}
+	if (tag == 0x17)
+		f[0] += f[0] < 50 ? 2000 : 1900;
+	return days_of(f[0], f[1], f[2]) * 86400 + f[3] * 3600 + f[4] * 60 + f[5];
+}
+
+/* Loads the CAs that may have issued the certificate at hand, for the validator to look at. */
+static void auth_load_anchors(struct auth *a)
+{
+	static uint8_t pem[16384];
+	static struct ca_reader r;
+	struct der issuer, val;
+	const br_x509_pkey *key;
+	uint64_t subject;
+
+	if (!cert_field(a, CERT_ISSUER, &val, &issuer))
+		return;
+	subject = ca_hash(issuer.p, (size_t)(issuer.end - issuer.p));
+	for (unsigned i = 0; i < ncas && a->nanchors < MAX_ANCHORS; i++) {
+		br_x509_trust_anchor *t = &a->anchors[a->nanchors];
+		uint8_t *k = a->anchor_key[a->nanchors];
+		size_t n = MIN(cas[i].len, sizeof pem);
+		if (cas[i].subject != subject || pread(ca_fd, pem, n, (off_t)cas[i].at) != (ssize_t)n || !ca_decode(&r, pem, n))
+			continue;
+		key = br_x509_decoder_get_pkey(&r.x);
+		t->pkey = *key;
+		if (key->key_type == BR_KEYTYPE_RSA) {
+			if (key->key.rsa.nlen + key->key.rsa.elen > sizeof a->anchor_key[0])
+				continue;
+			memcpy(k, key->key.rsa.n, key->key.rsa.nlen);
+			memcpy(k + key->key.rsa.nlen, key->key.rsa.e, key->key.rsa.elen);
+			t->pkey.key.rsa.n = k;
+			t->pkey.key.rsa.e = k + key->key.rsa.nlen;
+		} else {
+			if (key->key.ec.qlen > sizeof a->anchor_key[0])
+				continue;
+			memcpy(k, key->key.ec.q, key->key.ec.qlen);
+			t->pkey.key.ec.q = k;
+		}
+		memcpy(a->anchor_dn[a->nanchors], r.dn, r.dn_len);
+		t->dn.data = a->anchor_dn[a->nanchors];
+		t->dn.len = r.dn_len;
+		t->flags = BR_X509_TA_CA;
+		a->nanchors++;
+	}
+	a->minimal.trust_anchors = a->anchors;
+	a->minimal.trust_anchors_num = a->nanchors;
+}
+
+/* Tells the validator the time to judge this certificate at. While the clock is behind the floor (the build, or the
+ * configuration file) it cannot be right, and the certificate is judged at the later of floor and its own start. */
+static void auth_set_time(struct auth *a)
+{
+	struct der v, t;
+	unsigned tag;
+	int64_t at = a->now, from = 0, to = INT64_MAX;
+
+	if (cert_field(a, CERT_VALIDITY, &v, NULL)) {
+		if (der_next(&v, &tag, &t, NULL))
+			from = der_time(t, tag);
+		if (der_next(&v, &tag, &t, NULL))
+			to = der_time(t, tag);
+	}
+	if (at < a->floor)
+		at = MAX(a->floor, from);
+	if ((at < from || at > to) && a->wrong_from == 0) {
+		a->wrong_from = from;
+		a->wrong_to = to;
+	}
+	a->not_after = MIN(a->not_after, to);
+	br_x509_minimal_set_time(&a->minimal, (uint32_t)(at / 86400 + 719528), (uint32_t)(at % 86400));
+}
+
+static void auth_pin(struct auth *a)
+{
+	struct der v, all;
+	br_sha256_context sha;
+
+	memset(a->pin, 0, sizeof a->pin);
+	if (!cert_field(a, CERT_KEY, &v, &all))
+		return;
+	br_sha256_init(&sha);
+	br_sha256_update(&sha, all.p, (size_t)(all.end - all.p));
+	br_sha256_out(&sha, a->pin);
+	for (unsigned i = 0; i < a->spec->npins; i++)
+		a->pin_ok |= memcmp(a->pin, a->spec->pins[i], 32) == 0;
+}
+
+#define AUTH(c) ((struct auth *)(void *)(uintptr_t)(const void *)(c))
+
+static void auth_start_chain(const br_x509_class **c, const char *name)
+{
+	struct auth *a = AUTH(c);
+
+	a->index = a->bad = a->nanchors = 0;
+	a->pin_ok = a->name_ok = a->key_use_ok = false;
+	a->wrong_from = a->wrong_to = 0;
+	a->not_after = INT64_MAX;
+	a->seen[0] = '\0';
+	a->minimal.vtable->start_chain(&a->minimal.vtable, name);
+}
+
+static void auth_start_cert(const br_x509_class **c, uint32_t n)
+{
+	AUTH(c)->len = 0;
+	if (n > CERT_MAX)
+		AUTH(c)->bad = BR_ERR_X509_LIMIT_EXCEEDED;
+}
+
+static void auth_append(const br_x509_class **c, const unsigned char *p, size_t n)
+{
+	struct auth *a = AUTH(c);
+
+	if (a->bad != 0)
+		return;
+	if (n > CERT_MAX - a->len) {
+		a->bad = BR_ERR_X509_LIMIT_EXCEEDED;
+		return;
+	}
+	memcpy(a->cert + a->len, p, n);
+	a->len += n;
+}
+
+static void auth_end_cert(const br_x509_class **c)
+{
+	struct auth *a = AUTH(c);
+	const br_x509_class **m = &a->minimal.vtable;
+
+	if (a->bad != 0)
+		return;
+	if (a->index == 0) {
+		cert_names(a);
+		a->key_use_ok = cert_key_use_ok(a);
+		auth_pin(a);
+		br_x509_decoder_init(&a->decoder, NULL, NULL);
+		br_x509_decoder_push(&a->decoder, a->cert, a->len);
+		if (!auth_needs_chain(a->spec))
+			a->bad = (unsigned)br_x509_decoder_last_error(&a->decoder);
+	}
+	if (auth_needs_chain(a->spec)) {
+		auth_load_anchors(a);
+		auth_set_time(a);
+		(*m)->start_cert(m, (uint32_t)a->len);
+		(*m)->append(m, a->cert, a->len);
+		(*m)->end_cert(m);
+	}
+	a->index++;
+}
+
+enum { ERR_KEY_USE = 1000, ERR_PIN, ERR_NAME };
+
+static unsigned auth_end_chain(const br_x509_class **c)
+{
+	struct auth *a = AUTH(c);
+
+	if (a->bad == 0 && a->index == 0)
+		a->bad = BR_ERR_X509_EMPTY_CHAIN;
+	if (a->bad == 0 && auth_needs_chain(a->spec)) {
+		a->bad = a->minimal.vtable->end_chain(&a->minimal.vtable);
+		if (a->bad == 0 && !a->name_ok)
+			a->bad = ERR_NAME;
+		if (a->bad == 0 && !a->key_use_ok)
+			a->bad = ERR_KEY_USE;
+	}
+	if (a->bad == 0 && a->spec->npins > 0 && !a->pin_ok)
+		a->bad = ERR_PIN;
+	return a->bad >= ERR_KEY_USE ? (unsigned)BR_ERR_X509_NOT_TRUSTED : a->bad;
+}
+
+static const br_x509_pkey *auth_get_key(const br_x509_class *const *c, unsigned *usages)
+{
+	struct auth *a = AUTH(c);
+
+	if (auth_needs_chain(a->spec))
+		return a->minimal.vtable->get_pkey(&a->minimal.vtable, usages);
+	if (usages != NULL)
+		*usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
+	return br_x509_decoder_get_pkey(&a->decoder);
+}
+
+static const br_x509_class auth_class = { sizeof(struct auth), auth_start_chain, auth_start_cert, auth_append, auth_end_cert,
+	auth_end_chain, auth_get_key };
+
+static const struct { int code; const char *words; } tls_errors[] = {
+	{ BR_ERR_UNSUPPORTED_VERSION, "the server does not speak TLS 1.2" }, { BR_ERR_BAD_VERSION, "the server does not speak TLS" },
+	{ BR_ERR_TOO_LARGE, "a TLS record is too large" }, { BR_ERR_BAD_MAC, "a TLS record is damaged" },
+	{ BR_ERR_NO_RANDOM, "no randomness" }, { BR_ERR_BAD_SIGNATURE, "bad handshake signature" },
+	{ BR_ERR_WRONG_KEY_USAGE, "the certificate's key is not for this cipher" },
+	{ BR_ERR_X509_BAD_SIGNATURE, "bad signature in the certificate chain" },
+	{ BR_ERR_X509_UNSUPPORTED, "the certificate uses an unsupported algorithm" },
+	{ BR_ERR_X509_DN_MISMATCH, "certificate chain out of order" },
+	{ BR_ERR_X509_CRITICAL_EXTENSION, "the certificate has a critical extension that is not understood" },
+	{ BR_ERR_X509_NOT_CA, "the chain goes through a certificate that is no CA" },
+	{ BR_ERR_X509_FORBIDDEN_KEY_USAGE, "the certificate's key is not for signing" },
+	{ BR_ERR_X509_WEAK_PUBLIC_KEY, "the certificate's key is too weak" },
+	{ BR_ERR_X509_LIMIT_EXCEEDED, "a certificate is too large" },
+	{ BR_ERR_X509_NOT_TRUSTED, "unknown CA: no trusted CA for this certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 40, "server: no common cipher or key type" },
+	{ BR_ERR_RECV_FATAL_ALERT + 70, "server: no TLS 1.2, wrong protocol version" },
+	{ BR_ERR_RECV_FATAL_ALERT + 80, "server: internal error" },
+};
+
+static const char *time_text(int64_t t)
+{
+	static char bufs[2][32];
+	static unsigned turn;
+	char *out = bufs[turn++ % 2];
+	time_t v = (time_t)t;
+	struct tm tm;
+
+	if (gmtime_r(&v, &tm) == NULL || strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		strcpy(out, "?");
+	return out;
+}
+
+/* Why a handshake failed, in words that a router's owner can act on. */
+static const char *tls_reason(const struct stream *s, int err, char *buf, size_t size)
+{
+	const struct auth *a = &s->tls->auth;
+	const struct spec *spec = &s->u->spec;
+
+	if (a->bad == ERR_NAME || err == BR_ERR_X509_BAD_SERVER_NAME)
+		snprintf(buf, size, "certificate for a wrong name: wanted %s, seen %s",
+		    spec->name[0] ? spec->name : addr_text(&spec->addr), a->seen[0] ? a->seen : "none");
+	else if (a->bad == ERR_PIN)
+		snprintf(buf, size, "wrong pin: the server's is %s", pin_text(a->pin));
+	else if (a->bad == ERR_KEY_USE)
+		snprintf(buf, size, "the certificate is not for servers (extended key usage)");
+	else if (err == BR_ERR_X509_EXPIRED && a->wrong_to < MAX(a->now, a->floor))
+		snprintf(buf, size, "certificate expired on %s (the clock says %s)", time_text(a->wrong_to), time_text(a->now));
+	else if (err == BR_ERR_X509_EXPIRED)
+		snprintf(buf, size, "certificate not yet valid before %s (the clock says %s)", time_text(a->wrong_from), time_text(a->now));
+	else {
+		for (size_t i = 0; i < COUNT(tls_errors); i++)
+			if (tls_errors[i].code == err)
+				return tls_errors[i].words;
+		if (err >= BR_ERR_RECV_FATAL_ALERT && err < BR_ERR_RECV_FATAL_ALERT + 256)
+			snprintf(buf, size, "server alert %d", err - BR_ERR_RECV_FATAL_ALERT);
+		else
+			snprintf(buf, size, "TLS error %d", err);
+	}
+	return buf;
+}
+
+static int64_t build_time(void)
+{
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec", date[] = __DATE__;
+	int64_t m = 1;
+
+	while (m < 12 && strncmp(months + 3 * (m - 1), date, 3) != 0)
+		m++;
+	return days_of(strtol(date + 7, NULL, 10), m, strtol(date + 4, NULL, 10)) * 86400;
+}
+
+/* Sets up the engine for one upstream, once; resets keep it. TLS 1.2 with forward secrecy and AEAD only. */
+static void tls_init(struct tls *t, const struct spec *spec)
+{
+	static const uint16_t aes_first[] = {
+		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 };
+	static const uint16_t chacha_first[] = {
+		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 };
+	static const br_hash_class *const hashes[] = { &br_sha256_vtable, &br_sha384_vtable, &br_sha512_vtable };
+	br_ssl_engine_context *e = &t->client.eng;
+	br_x509_minimal_context *x = &t->auth.minimal;
+
+	t->auth.spec = spec;
+	t->auth.vtable = &auth_class;
+	br_ssl_client_zero(&t->client);
+	br_ssl_engine_set_versions(e, BR_TLS12, BR_TLS12);
+	br_ssl_engine_set_suites(e, br_ghash_pclmul_get() ? aes_first : chacha_first, COUNT(aes_first));
+	br_ssl_engine_add_flags(e, BR_OPT_NO_RENEGOTIATION);
+	br_x509_minimal_init(x, &br_sha256_vtable, NULL, 0);
+	for (int i = 0; i < 3; i++) {
+		br_ssl_engine_set_hash(e, br_sha256_ID + i, hashes[i]);
+		br_x509_minimal_set_hash(x, br_sha256_ID + i, hashes[i]);
+	}
+	br_ssl_engine_set_ec(e, &br_ec_all_m31);
+	br_ssl_engine_set_ecdsa(e, &br_ecdsa_i31_vrfy_asn1);
+	br_ssl_engine_set_rsavrfy(e, &br_rsa_i31_pkcs1_vrfy);
+	br_x509_minimal_set_ecdsa(x, &br_ec_all_m31, &br_ecdsa_i31_vrfy_asn1);
+	br_x509_minimal_set_rsa(x, &br_rsa_i31_pkcs1_vrfy);
+	br_ssl_engine_set_prf_sha256(e, &br_tls12_sha256_prf);
+	br_ssl_engine_set_prf_sha384(e, &br_tls12_sha384_prf);
+	br_ssl_engine_set_default_chapol(e);
+	br_ssl_engine_set_default_aes_gcm(e);
+	br_ssl_engine_set_x509(e, &t->auth.vtable);
+	br_ssl_engine_set_buffers_bidi(e, t->in, sizeof t->in, t->out, sizeof t->out);
+}
+
+/* Begins a handshake, from a session of this very upstream line if there is one whose certificates still hold. */
+static bool tls_start(struct stream *s)
+{
+	static bool told;
+	struct tls *t = s->tls;
+	struct upstream *u = s->u;
+	uint8_t seed[32];
+
+	t->auth.now = (int64_t)time(NULL);
+	t->auth.floor = MAX(build_time(), cfg.mtime);
+	if (t->auth.now < t->auth.floor && !told)
+		log_info("the clock is wrong: it says %s, which is before %s; certificates are judged at that time until it is set",
+		    time_text(t->auth.now), time_text(t->auth.floor));
+	told = t->auth.now < t->auth.floor;
+	tls_init(t, &u->spec);
+	random_bytes(seed, sizeof seed);
+	br_ssl_engine_inject_entropy(&t->client.eng, seed, sizeof seed);
+	t->tried_resume = u->has_session && MAX(t->auth.now, t->auth.floor) < u->session_until;
+	u->has_session = false;                 /* until this handshake has succeeded too */
+	if (t->tried_resume) {
+		br_ssl_engine_set_session_parameters(&t->client.eng, &u->session);
+		memcpy(t->session_id, u->session.session_id, sizeof t->session_id);
+	}
+	t->auth.not_after = u->session_until;
+	t->auth.bad = 0;
+	return br_ssl_client_reset(&t->client, u->spec.name[0] ? u->spec.name : NULL, t->tried_resume) == 1;
+}
+
+static void tls_established(struct stream *s)
+{
+	struct tls *t = s->tls;
+	struct upstream *u = s->u;
+	bool resumed;
+
+	br_ssl_engine_get_session_parameters(&t->client.eng, &u->session);
+	resumed = t->tried_resume && u->session.session_id_len == 32 && memcmp(t->session_id, u->session.session_id, 32) == 0;
+	u->has_session = u->session.session_id_len == 32;
+	if (!resumed)
+		u->session_until = t->auth.not_after;
+	u->resumed += resumed;
+	log_debug("upstream %s: TLS 1.2 suite %04x, certificate %s, pin %s, %s handshake in %lld ms", addr_text(&u->spec.addr),
+	    u->session.cipher_suite, t->auth.seen[0] ? t->auth.seen : "-", pin_text(t->auth.pin), resumed ? "resumed" : "full",
+	    (long long)((now - s->opened) / 1000));
+	stream_opened(s);
+}
+
+/* Sends the records that are ready. False when the connection is gone. */
+static bool tls_send(struct stream *s)
+{
+	br_ssl_engine_context *e = &s->tls->client.eng;
+	size_t n;
+	ssize_t r;
+
+	while (br_ssl_engine_current_state(e) & BR_SSL_SENDREC) {
+		unsigned char *p = br_ssl_engine_sendrec_buf(e, &n);
+		r = send(s->fd, p, n, MSG_NOSIGNAL);
+		if (r > 0)
+			br_ssl_engine_sendrec_ack(e, (size_t)r);
+		else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+			stream_events(s, true);
+			return true;
+		} else if (errno != EINTR) {
+			stream_close(s, error_words(errno));
+			return false;
+		}
+	}
+	stream_events(s, false);
+	return true;
+}
+
+/* Encrypts what waits, as many queries a record as fit, and sends it. */
+static void tls_write(struct stream *s)
+{
+	br_ssl_engine_context *e = &s->tls->client.eng;
+	size_t room, n;
+	unsigned char *p;
+
+	while (s->state == S_OPEN && !list_empty(&s->pending)) {
+		p = br_ssl_engine_sendapp_buf(e, &room);
+		if (p == NULL || room < 2 + UPSTREAM_QUERY_MAX)
+			break;                  /* a record is on its way: when it has gone */
+		n = stream_fill(s, p, room);
+		br_ssl_engine_sendapp_ack(e, n);
+		br_ssl_engine_flush(e, 0);
+		if (!tls_send(s))
+			return;
+	}
+}
+
+/* The engine has ended: by the server's close_notify, or with an error. */
+static void tls_ended(struct stream *s)
+{
+	static char reasons[MAX_UPSTREAMS][256];
+	char *buf = reasons[s->u - upstreams], fresh[256];
+	int err = br_ssl_engine_last_error(&s->tls->client.eng);
+	const char *why;
+
+	if (err == 0) {
+		tls_send(s);
+		stream_close(s, NULL);
+		return;
+	}
+	why = tls_reason(s, err, fresh, sizeof fresh);
+	if (why == fresh && s->u->trouble == buf && strcmp(fresh, buf) != 0)
+		s->u->trouble = NULL;
+	if (why == fresh) {
+		for (char *c = fresh; *c != '\0'; c++)
+			if (*c < ' ' || *c > '~')
+				*c = '?';
+		memcpy(buf, fresh, sizeof fresh);
+		why = buf;
+	}
+	stream_close(s, why);
+}
+
+/* Hands received bytes to the engine, and decrypted ones on. Gives how many it took before it ended. */
+static void tls_feed(struct stream *s, const uint8_t *p, size_t len)
+{
+	br_ssl_engine_context *e = &s->tls->client.eng;
+	unsigned char *buf;
+	unsigned state;
+	size_t n;
+
+	while (s->state == S_OPEN) {
+		state = br_ssl_engine_current_state(e);
+		if (state & BR_SSL_RECVAPP) {
+			buf = br_ssl_engine_recvapp_buf(e, &n);
+			stream_input(s, buf, n);
+			if (s->state != S_OPEN)
+				return;
+			br_ssl_engine_recvapp_ack(e, n);
+		} else if (state == BR_SSL_CLOSED)
+			break;
+		else if (len > 0 && (state & BR_SSL_RECVREC)) {
+			buf = br_ssl_engine_recvrec_buf(e, &n);
+			n = MIN(n, len);
+			memcpy(buf, p, n);
+			br_ssl_engine_recvrec_ack(e, n);
+			p += n;
+			len -= n;
+		} else
+			break;
+	}
+	if (s->state != S_OPEN)
+		return;
+	if (br_ssl_engine_current_state(e) == BR_SSL_CLOSED)
+		tls_ended(s);
+	else if (!(br_ssl_engine_current_state(e) & BR_SSL_SENDAPP) && !(br_ssl_engine_current_state(e) & BR_SSL_SENDREC))
+		stream_close(s, NULL);          /* close_notify has come and ours has gone */
+	else if (tls_send(s)) {
+		if (br_ssl_engine_current_state(e) == BR_SSL_CLOSED)
+			tls_ended(s);
+		else if (len > 0)
+			stream_close(s, "TLS renegotiation is refused");
+	}
+}
+
+/* One step of a handshake, in which public-key arithmetic may take long: at most one a turn of the loop, whoever's it is. */
+static void tls_handshake(struct stream *s)
+{
+	static usec stepped;
+	br_ssl_engine_context *e = &s->tls->client.eng;
+	unsigned state;
+	size_t n;
+	ssize_t r;
+
+	if (!tls_send(s))
+		return;
+	state = br_ssl_engine_current_state(e);
+	if (!(state & BR_SSL_CLOSED) && (state & BR_SSL_RECVREC) && stepped != now) {
+		unsigned char *p = br_ssl_engine_recvrec_buf(e, &n);
+		r = recv(s->fd, p, n, 0);
+		if (r == 0 || (r < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+			stream_close(s, r == 0 ? "the server closed the connection in the handshake" : error_words(errno));
+			return;
+		}
+		if (r > 0) {
+			stepped = now;
+			br_ssl_engine_recvrec_ack(e, (size_t)r);
+			if (!tls_send(s))
+				return;
+		}
+	}
+	state = br_ssl_engine_current_state(e);
+	if (state & BR_SSL_CLOSED)
+		tls_ended(s);
+	else if (state & BR_SSL_SENDAPP)
+		tls_established(s);
+}
+
+static void tls_work(struct stream *s)
+{
+	ssize_t r;
+
+	if (s->state == S_HANDSHAKE) {
+		tls_handshake(s);
+		return;
+	}
+	r = recv(s->fd, inbox, sizeof inbox, 0);
+	if (r > 0)
+		tls_feed(s, &inbox[0][0], (size_t)r);
+	else if (r == 0)
+		stream_close(s, NULL);
+	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+		stream_close(s, error_words(errno));
+	if (s->state == S_OPEN && tls_send(s))
+		tls_write(s);
+}
+
+/* close_notify, as far as it can be sent without waiting. */
+static void tls_goodbye(struct stream *s)
+{
+	if (s->tls == NULL || s->state != S_OPEN)
+		return;
+	br_ssl_engine_close(&s->tls->client.eng);
+	tls_send(s);
+}
+
+/* ---- 14 Admin -------------------------------------------------------- */
+
+/* An admin connection: one line in, one reply out. A reply is made piece by piece as the reader takes it: "next" adds one
+ * record to the text and says whether there is more. */
+struct admin {
+	int fd, slot;
+	unsigned generation;
+	usec opened;
+	bool asked, http, host_ok;
+	size_t in_len, out_at;
+	unsigned step;
+	size_t cursor;
+	bool (*next)(struct admin *, struct text *);
+	struct text reply;
+	char in[514], out[8192];
+};
+#define ADMIN_LINE_LIMIT SEC(5)
+#define ADMIN_LIMIT SEC(40)
+
+static struct admin admins[MAX_ADMIN];
+static int admin_fd = -1, admin_slot = -1;
+
+static bool config_reload(struct text *errors);
+static void config_top(struct admin *a);
+
+/* The counters of the first status line, one row each: the word, its metric, its help. */
+static const struct { const char *word, *help; size_t field; } counter_rows[] = {
+	{ "queries", "Queries from clients.", offsetof(struct counters, queries) },
+	{ "hits", "Queries answered from the cache.", offsetof(struct counters, hits) },
+	{ "misses", "Queries that the cache could not answer.", offsetof(struct counters, misses) },
+	{ "stale", "Stale answers sent.", offsetof(struct counters, stale) },
+	{ "refused", "Queries refused.", offsetof(struct counters, refused) },
+	{ "limited", "Queries over the rate limit.", offsetof(struct counters, limited) },
+	{ "failed", "SERVFAIL answers of our own.", offsetof(struct counters, failed) },
+	{ "dropped", "Packets dropped without an answer.", offsetof(struct counters, dropped) },
+	{ "malformed", "Malformed messages from clients and upstreams.", offsetof(struct counters, malformed) },
+	{ "full", "Times that a full table made room.", offsetof(struct counters, full) },
+};
+enum { STATUS_COUNTERS = 7 };
+
+static uint64_t counter_value(size_t i)
+{
+	uint64_t v;
+
+	memcpy(&v, (const char *)&stats + counter_rows[i].field, sizeof v);
+	return v;
+}
+
+static bool status_next(struct admin *a, struct text *t)
+{
+	unsigned i = a->step;
+
+	if (i == 0) {
+		if (cache.memory > 0)
+			cache_sweep(cache.nslots);
+		text_add(t, "dnsproxy %s uptime %lld", VERSION, (long long)((now - started) / SEC(1)));
+		for (size_t k = 0; k < STATUS_COUNTERS; k++)
+			text_add(t, " %s %llu", counter_rows[k].word, (unsigned long long)counter_value(k));
+		text_add(t, " inflight %u tcp %u\n", nwaiting, ntcp);
+	} else if (i <= norder) {
+		const struct upstream *u = &upstreams[order[i - 1]];
+		text_add(t, "upstream %s %s priority %u state %s rtt_ms ", addr_text(&u->spec.addr), proto_names[u->spec.proto],
+		    u->spec.priority, u->down ? "down" : "up");
+		if (u->rtt == 0)
+			text_add(t, "-");
+		else
+			text_add(t, "%lld.%lld", (long long)(u->rtt / 1000), (long long)(u->rtt % 1000 / 100));
+		text_add(t, " sent %llu answered %llu won %llu failed %llu", (unsigned long long)u->sent,
+		    (unsigned long long)u->answered, (unsigned long long)u->won, (unsigned long long)u->failed);
+		if (u->spec.proto != P_UDP)
+			text_add(t, " connects %llu resumed %llu", (unsigned long long)u->connects, (unsigned long long)u->resumed);
+		text_add(t, "\n");
+	} else if (i == norder + 1) {
+		text_add(t, "cache entries %u bytes %zu size %zu inserted %llu evicted %llu\n", cache.entries, cache.used,
+		    cache.memory, (unsigned long long)cache.inserted, (unsigned long long)cache.evicted);
+	} else {
+		while (a->cursor < cache.nslots && cache.slots[a->cursor].at == 0)
+			a->cursor++;
+		if (a->cursor == cache.nslots)
+			return false;
+		const struct entry *e = entry_at((size_t)(cache.slots[a->cursor++].at - 1) * 4);
+		const uint8_t *q = entry_msg(e) + 12;
+		size_t n = name_len(q);
+		uint32_t age = seconds() - e->stored, left = age < e->ttl ? e->ttl - age : 0;
+		text_add(t, "entry %s %s ", name_text(q), type_text(get16at(q + n)));
+		text_add(t, "%s expires %s remaining %u upstream %s\n", class_text(get16at(q + n + 2)),
+		    time_text((int64_t)time(NULL) + left), left, addr_text(&origins[e->origin]));
+	}
+	a->step++;
+	return true;
+}
+
+static void metric_head(struct text *t, const char *name, const char *type, const char *help)
+{
+	text_add(t, "# HELP dnsproxy_%s %s\n# TYPE dnsproxy_%s %s\n", name, help, name, type);
+}
+
+static void metric_histogram(struct text *t, const char *name, const char *label, const struct histogram *h)
+{
+	const char *comma = label[0] ? "," : "";
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < COUNT(bucket_ms); i++) {
+		n += h->bucket[i];
+		text_add(t, "dnsproxy_%s_bucket{%s%sle=\"%g\"} %llu\n", name, label, comma, bucket_ms[i] / 1000.0, (unsigned long long)n);
+	}
+	text_add(t, "dnsproxy_%s_bucket{%s%sle=\"+Inf\"} %llu\n", name, label, comma, (unsigned long long)h->count);
+	text_add(t, "dnsproxy_%s_sum%s%s%s %.6f\n", name, label[0] ? "{" : "", label, label[0] ? "}" : "", (double)h->sum / 1e6);
+	text_add(t, "dnsproxy_%s_count%s%s%s %llu\n", name, label[0] ? "{" : "", label, label[0] ? "}" : "", (unsigned long long)h->count);
+}
+
+static const struct { const char *name, *type, *help; size_t field; } upstream_rows[] = {
+	{ "upstream_sent_total", "counter", "Queries sent to an upstream.", offsetof(struct upstream, sent) },
+	{ "upstream_answered_total", "counter", "Valid answers of an upstream.", offsetof(struct upstream, answered) },
+	{ "upstream_won_total", "counter", "Answers of an upstream that went to clients.", offsetof(struct upstream, won) },
+	{ "upstream_failed_total", "counter", "Queries that an upstream left unanswered.", offsetof(struct upstream, failed) },
+	{ "upstream_strays_total", "counter", "Replies that matched no query.", offsetof(struct upstream, strays) },
+	{ "upstream_connects_total", "counter", "Connections made.", offsetof(struct upstream, connects) },
+	{ "upstream_resumed_total", "counter", "TLS sessions resumed.", offsetof(struct upstream, resumed) },
+};
+
+static const char *upstream_label(unsigned i)
+{
+	static char buf[160];
+	const struct upstream *u = &upstreams[order[i]];
+
+	snprintf(buf, sizeof buf, "upstream=\"%s\",proto=\"%s\",priority=\"%u\",line=\"%u\"", addr_text(&u->spec.addr),
+	    proto_names[u->spec.proto], u->spec.priority, i + 1);
+	return buf;
+}
+
+static bool metrics_next(struct admin *a, struct text *t)
+{
+	unsigned i = a->step++, rows = COUNT(upstream_rows);
+	char name[64];
+	uint64_t v;
+
+	if (i < COUNT(counter_rows)) {
+		snprintf(name, sizeof name, "%s_total", counter_rows[i].word);
+		metric_head(t, name, "counter", counter_rows[i].help);
+		text_add(t, "dnsproxy_%s %llu\n", name, (unsigned long long)counter_value(i));
+		return true;
+	}
+	i -= COUNT(counter_rows);
+	if (i == 0) {
+		metric_head(t, "uptime_seconds", "gauge", "Seconds since the start.");
+		text_add(t, "dnsproxy_uptime_seconds %lld\n", (long long)((now - started) / SEC(1)));
+		metric_head(t, "inflight", "gauge", "Queries of clients that wait for an answer.");
+		text_add(t, "dnsproxy_inflight %u\n", nwaiting);
+		metric_head(t, "tcp_clients", "gauge", "TCP connections of clients.");
+		text_add(t, "dnsproxy_tcp_clients %u\n", ntcp);
+		metric_head(t, "cache_entries", "gauge", "Answers in the cache.");
+		text_add(t, "dnsproxy_cache_entries %u\n", cache.entries);
+		metric_head(t, "cache_bytes", "gauge", "Bytes of the answers in the cache.");
+		text_add(t, "dnsproxy_cache_bytes %zu\n", cache.used);
+		metric_head(t, "cache_size_bytes", "gauge", "Memory of the cache.");
+		text_add(t, "dnsproxy_cache_size_bytes %zu\n", cache.memory);
+		metric_head(t, "cache_inserted_total", "counter", "Answers put into the cache.");
+		text_add(t, "dnsproxy_cache_inserted_total %llu\n", (unsigned long long)cache.inserted);
+		metric_head(t, "cache_evicted_total", "counter", "Answers that made room.");
+		text_add(t, "dnsproxy_cache_evicted_total %llu\n", (unsigned long long)cache.evicted);
+		return true;
+	}
+	if (i == 1) {
+		metric_head(t, "query_seconds", "histogram", "Time from a query to its answer.");
+		metric_histogram(t, "query_seconds", "", &client_latency);
+		return true;
+	}
+	i -= 2;
+	if (i < norder) {
+		if (i == 0)
+			metric_head(t, "upstream_up", "gauge", "Whether an upstream answers.");
+		text_add(t, "dnsproxy_upstream_up{%s} %d\n", upstream_label(i), !upstreams[order[i]].down);
+		return true;
+	}
+	i -= norder;
+	if (i < rows * norder) {
+		const struct upstream *u = &upstreams[order[i % norder]];
+		unsigned row = i / norder;
+		if (i % norder == 0)
+			metric_head(t, upstream_rows[row].name, upstream_rows[row].type, upstream_rows[row].help);
+		memcpy(&v, (const char *)u + upstream_rows[row].field, sizeof v);
+		text_add(t, "dnsproxy_%s{%s} %llu\n", upstream_rows[row].name, upstream_label(i % norder), (unsigned long long)v);
+		return true;
+	}
+	i -= rows * norder;
+	if (i >= norder)
+		return false;
+	if (i == 0)
+		metric_head(t, "upstream_seconds", "histogram", "Time from a query to the answer of an upstream.");
+	metric_histogram(t, "upstream_seconds", upstream_label(i), &upstreams[order[i]].latency);
+	return true;
+}
+
+static void admin_error(struct admin *a, const char *what) { text_add(&a->reply, "error: %s\n", what); }
+
+struct command { const char *name, *args, *help; void (*run)(struct admin *, char **); };
+
+static bool help_next(struct admin *a, struct text *t);
+static void run_help(struct admin *a, char **w) { (void)w; a->next = help_next; }
+static void run_status(struct admin *a, char **w) { (void)w; a->next = status_next; }
+static void run_top(struct admin *a, char **w) { (void)w; config_top(a); }
+
+static void run_clear(struct admin *a, char **w)
+{
+	uint8_t name[NAME_MAX_WIRE];
+	size_t n = 0;
+
+	if (w[0] != NULL && (n = name_parse(name, w[0])) == 0)
+		admin_error(a, "not a domain name");
+	else
+		text_add(&a->reply, "Cache cleared (%u entries)\n", cache_clear(w[0] ? name : NULL, n));
+}
+
+static void run_reload(struct admin *a, char **w)
+{
+	char errors[4096];
+	struct text t = { errors, sizeof errors, 0 };
+
+	(void)w;
+	errors[0] = '\0';
+	if (config_reload(&t))
+		text_add(&a->reply, "Reloaded\n");
+	else
+		text_add(&a->reply, "error: %s", errors);
+}
+
+static void run_log(struct admin *a, char **w)
+{
+	int level = w[0] ? level_parse(w[0]) : -1;
+
+	if (level < 0) {
+		admin_error(a, "expected error, info or debug");
+		return;
+	}
+	log_level = (enum level)level;
+	text_add(&a->reply, "Log level %s\n", level_names[level]);
+}
+
+static void run_query(struct admin *a, char **w)
+{
+	struct key k;
+	size_t n = w[0] ? name_parse(k.b, w[0]) : 0;
+	int type = w[0] && w[1] ? type_parse(w[1]) : T_A;
+	struct query *q;
+	uint32_t mask;
+
+	if (n == 0 || type < 0 || type == T_OPT || type == T_AXFR || type == T_IXFR) {
+		admin_error(a, n == 0 ? "expected a domain name" : "expected a type such as AAAA or TYPE65");
+		return;
+	}
+	mask = route(k.b, n);
+	query_make_room(false);
+	if (mask == 0 || queries_free == NULL) {
+		admin_error(a, "no upstream for this name");
+		return;
+	}
+	key_set(&k, n, (unsigned)type, 1, 0);
+	q = query_new(&k, hash_bytes(k.b, k.len) ^ random16());         /* a place of its own: clients do not join */
+	q->probe = true;
+	q->probe_peer = (struct peer){ .kind = PEER_ADMIN, .slot = (unsigned)(a - admins), .generation = a->generation };
+	a->next = NULL;
+	a->step = 1;                            /* the reply comes with probe_done() */
+	query_send(q, mask);
+	query_choose(q);
+}
+
+static const struct command commands[] = {
+	{ "help", "", "this list", run_help },
+	{ "status", "", "counters, upstreams and the cache", run_status },
+	{ "clear", "[NAME]", "empty the cache, or drop every type of NAME", run_clear },
+	{ "reload", "", "read the configuration again", run_reload },
+	{ "log", "error|info|debug", "set the log level", run_log },
+	{ "query", "NAME [TYPE]", "ask every upstream now, past the cache", run_query },
+	{ "top", "", "the most asked names and the clients that ask most", run_top },
+};
+
+static bool help_next(struct admin *a, struct text *t)
+{
+	const struct command *c = &commands[a->step];
+
+	if (a->step++ == COUNT(commands))
+		return false;
+	text_add(t, "%s%s%s - %s\n", c->name, c->args[0] ? " " : "", c->args, c->help);
+	return true;
+}
+
+/* The ten biggest rows of both tables, largest first; types of one name count together. */
+static void config_top(struct admin *a)
+{
+	static uint64_t sum[TOP_SLOTS];
+	struct text *t = &a->reply;
+
+	for (unsigned i = 0; i < TOP_SLOTS; i++) {
+		unsigned k = 0;
+		sum[i] = 0;
+		while (top_names[i].count > 0 && k < i && (sum[k] == 0 || name_len(top_names[k].name) != name_len(top_names[i].name) ||
+		    memcmp(top_names[k].name, top_names[i].name, name_len(top_names[i].name)) != 0))
+			k++;
+		sum[k] += top_names[i].count;
+	}
+	for (int n = 0; n < 10; n++) {
+		unsigned best = 0;
+		for (unsigned i = 1; i < TOP_SLOTS; i++)
+			if (sum[i] > sum[best])
+				best = i;
+		if (sum[best] == 0)
+			break;
+		text_add(t, "name %s queries %llu\n", name_text(top_names[best].name), (unsigned long long)sum[best]);
+		sum[best] = 0;
+	}
+	for (unsigned i = 0; i < TOP_SLOTS; i++)
+		sum[i] = top_clients[i].count;
+	for (int n = 0; n < 10; n++) {
+		unsigned best = 0;
+		for (unsigned i = 1; i < TOP_SLOTS; i++)
+			if (sum[i] > sum[best])
+				best = i;
+		if (sum[best] == 0)
+			break;
+		text_add(t, "client %s queries %llu\n", addr_text(&top_clients[best].addr), (unsigned long long)sum[best]);
+		sum[best] = 0;
+	}
+	if (t->len == 0)
+		text_add(t, "no queries yet\n");
+}
+
+static void admin_close(struct admin *a)
+{
+	if (a->fd < 0)
+		return;
+	watch_remove(&a->slot);
+	close(a->fd);
+	a->fd = -1;
+	a->generation++;
+}
+
+/* Sends the reply as far as the reader takes it, making more of it as room comes. */
+static void admin_write(struct admin *a)
+{
+	for (;;) {
+		ssize_t r;
+		if (a->out_at == a->reply.len) {
+			a->out_at = a->reply.len = 0;
+			while (a->next != NULL && a->reply.size - a->reply.len > 4096)
+				if (!a->next(a, &a->reply))
+					a->next = NULL;
+		}
+		if (a->reply.len == 0)
+			break;
+		r = send(a->fd, a->out + a->out_at, a->reply.len - a->out_at, MSG_NOSIGNAL);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+			watch_events(a->slot, POLLOUT);
+			return;
+		}
+		if (r < 0)
+			break;
+		a->out_at += (size_t)r;
+	}
+	while (recv(a->fd, inbox, sizeof inbox, 0) > 0 && a->out_at < 1024)
+		a->out_at++;                    /* read what is left, or the close would reset the reply away */
+	admin_close(a);
+}
+
+/* The lines of "query": one an upstream, and which of them the rules chose. */
+static void probe_done(struct query *q)
+{
+	struct admin *a = &admins[q->probe_peer.slot];
+
+	if (a->fd < 0 || a->generation != q->probe_peer.generation)
+		return;
+	for (unsigned i = 0; i < q->nasks; i++) {
+		const struct ask *k = &q->asks[i];
+		const struct upstream *u = &upstreams[k->up];
+		text_add(&a->reply, "upstream %s %s priority %u ", addr_text(&u->spec.addr), proto_names[u->spec.proto], u->spec.priority);
+		if (k->answered)
+			text_add(&a->reply, "%s answers %u ms %lld%s\n", rcode_text(k->rcode), k->ancount,
+			    (long long)(k->took / 1000), q->best == (int)i ? " won" : "");
+		else
+			text_add(&a->reply, "no answer %s\n", k->why ? k->why : "timeout");
+	}
+	admin_write(a);
+}
+
+static void admin_http_refuse(struct admin *a, const char *status)
+{
+	text_add(&a->reply, "HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", status);
+}
+
+/* A header line of GET /metrics; the empty one ends the request. True when the reply is due. */
+static bool admin_http_line(struct admin *a, char *line)
+{
+	struct addr host;
+	char *v = line + 5, *end;
+
+	if (*line == '\0') {
+		if (a->host_ok) {
+			text_add(&a->reply, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n");
+			a->next = metrics_next;
+		} else
+			admin_http_refuse(a, "403 Forbidden");
+		return true;
+	}
+	if (strncasecmp(line, "Host:", 5) != 0)
+		return false;
+	v += strspn(v, " \t");
+	if (*v == '[') {
+		v++;
+		if ((end = strchr(v, ']')) != NULL)
+			*end = '\0';
+	} else if ((end = strchr(v, ':')) != NULL)
+		*end = '\0';
+	v[strcspn(v, " \t")] = '\0';
+	a->host_ok = strcasecmp(v, "localhost") == 0 || addr_parse(&host, v);
+	return false;
+}
+
+/* The first line of a connection. True when the reply is due now or later. */
+static bool admin_line(struct admin *a, char *line, size_t len)
+{
+	char *w[MAX_WORDS + 1], *version = strstr(line, " HTTP/");
+	unsigned n = 0, most;
+
+	if (version != NULL) {
+		*version = '\0';
+		if (strcmp(line, "GET /metrics") != 0 || (strcmp(version + 6, "1.0") != 0 && strcmp(version + 6, "1.1") != 0)) {
+			admin_http_refuse(a, "405 Method Not Allowed");
+			return true;
+		}
+		a->http = true;
+		return false;
+	}
+	if (strlen(line) != len || strpbrk(line, "#\t\v\f") != NULL || !words_split(line, w))
+		w[0] = NULL;
+	while (w[0] != NULL && w[n] != NULL)
+		n++;
+	for (size_t i = 0; n > 0 && i < COUNT(commands); i++) {
+		const struct command *c = &commands[i];
+		if (strcmp(c->name, w[0]) != 0)
+			continue;
+		most = c->args[0] == '\0' ? 0 : strchr(c->args, ' ') ? 2 : 1;
+		if (n - 1 > most)
+			admin_error(a, "too many words, see help");
+		else
+			c->run(a, w + 1);
+		return true;
+	}
+	admin_error(a, "unknown command, see help");
+	return true;
+}
+
+static void admin_ready(void *owner, short revents)
+{
+	struct admin *a = owner;
+	char *nl;
+	ssize_t r;
+	size_t len;
+
+	if (a->asked) {
+		if (revents & POLLOUT)
+			admin_write(a);
+		else if (revents & (POLLHUP | POLLERR))
+			admin_close(a);
+		return;
+	}
+	r = recv(a->fd, a->in + a->in_len, sizeof a->in - 1 - a->in_len, 0);
+	if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+		return;
+	if (r <= 0 && (r < 0 || a->in_len == 0 || a->http)) {
+		admin_close(a);
+		return;
+	}
+	a->in_len += (size_t)r;
+	a->in[a->in_len] = '\0';
+	if (r == 0)
+		a->in[a->in_len++] = '\n';      /* the end of the connection ends the line */
+	while (!a->asked && (nl = memchr(a->in, '\n', a->in_len)) != NULL) {
+		len = (size_t)(nl - a->in);
+		*nl = '\0';
+		if (len > 0 && nl[-1] == '\r')
+			a->in[--len] = '\0';
+		a->asked = a->http ? admin_http_line(a, a->in) : admin_line(a, a->in, len);
+		if (a->fd < 0)
+			return;                 /* answered and closed already, by a query that could not be sent */
+		len = (size_t)(nl + 1 - a->in);
+		memmove(a->in, a->in + len, a->in_len - len);
+		a->in_len -= len;
+	}
+	if (a->asked) {
+		watch_events(a->slot, 0);
+		if (a->reply.len > 0 || a->next != NULL)
+			admin_write(a);
+	} else if (a->in_len >= sizeof a->in - 1)
+		admin_close(a);                 /* a line of over 512 bytes */
+}
+
+static void admin_accept(void *owner, short revents)
+{
+	struct admin *a = NULL;
+	int fd;
+
+	(void)owner;
+	(void)revents;
+	fd = accept(admin_fd, NULL, NULL);
+	if (fd < 0 || !fd_prepare(fd)) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	for (unsigned i = 0; i < MAX_ADMIN; i++)        /* a free one, else the oldest */
+		if (a == NULL || admins[i].fd < 0 || (a->fd >= 0 && admins[i].opened < a->opened))
+			a = &admins[i];
+	admin_close(a);
+	a->fd = fd;
+	a->opened = now;
+	a->asked = a->http = a->host_ok = false;
+	a->in_len = a->out_at = a->cursor = 0;
+	a->step = 0;
+	a->next = NULL;
+	a->reply = (struct text){ a->out, sizeof a->out, 0 };
+	watch_add(&a->slot, fd, POLLIN, admin_ready, a, true);
+}
+
+static void admin_sweep(void)
+{
+	for (unsigned i = 0; i < MAX_ADMIN; i++) {
+		struct admin *a = &admins[i];
+		usec due = a->opened + (a->asked ? ADMIN_LIMIT : ADMIN_LINE_LIMIT);
+		if (a->fd < 0)
+			continue;
+		if (due <= now)
+			admin_close(a);
+		else
+			wake_by(due);
+	}
+}
+
+/* "-a COMMAND": the client of all this. Gives the exit status. */
+static int admin_client(const char *line)
+{
+	struct timeval limit = { .tv_sec = 30 };
+	char buf[4096];
+	bool bad = false, first = true;
+	ssize_t r;
+	int fd = cfg.admin_off ? -1 : socket(cfg.admin.u.sa.sa_family, SOCK_STREAM, 0);
+
+	if (fd < 0 || connect(fd, &cfg.admin.u.sa, addr_len(&cfg.admin)) != 0) {
+		fprintf(stderr, "dnsproxy: no connection to admin %s: %s\n", cfg.admin_off ? "off" : addr_text(&cfg.admin),
+		    cfg.admin_off ? "it is off" : strerror(errno));
+		return 1;
+	}
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	snprintf(buf, sizeof buf, "%.500s\n", line);
+	if (send(fd, buf, strlen(buf), MSG_NOSIGNAL) < 0)
+		return 1;
+	while ((r = recv(fd, buf, sizeof buf, 0)) > 0) {
+		if (first)
+			bad = r >= 6 && memcmp(buf, "error:", 6) == 0;
+		first = false;
+		fwrite(buf, 1, (size_t)r, stdout);
+	}
+	close(fd);
+	return bad || first || r < 0 || fflush(stdout) != 0;
+}
+
+/* ---- 15 Process ------------------------------------------------------ */
+
+static int signal_pipe[2];
+
+static void on_signal(int sig)
+{
+	char c = (char)sig;
+	int keep = errno;
+
+	if (write(signal_pipe[1], &c, 1) < 0)
+		errno = keep;
+	errno = keep;
+}
+
+/* sd_notify(3) by hand: one datagram to the supervisor's socket. */
+static void notify(const char *state)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	size_t n = path ? strlen(path) : 0;
+	int fd;
+
+	if (n < 2 || n >= sizeof to.sun_path || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(to.sun_path, path, n);
+	if (path[0] == '@')
+		to.sun_path[0] = '\0';
+	fd = socket_new(AF_UNIX, SOCK_DGRAM);
+	if (fd < 0)
+		return;
+	if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to,
+	    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
+		log_debug("no supervisor at NOTIFY_SOCKET: %s", strerror(errno));
+	close(fd);
+}
+
+static void watchdog_sweep(void)
+{
+	static usec every = -1, next;
+	const char *s = getenv("WATCHDOG_USEC");
+
+	if (every < 0)
+		every = s && getenv("NOTIFY_SOCKET") ? MAX(number(s, 0, INT64_C(3600000000)) / 2, 0) : 0;
+	if (every == 0)
+		return;
+	if (now >= next) {
+		notify("WATCHDOG=1");
+		next = now + every;
+	}
+	wake_by(next);
+}
+
+/* Prepares what TLS upstreams need: the bundle, if one of them is authenticated by its chain. */
+static bool tls_prepare(const struct config *c, struct text *errors)
+{
+	const char *path = c->ca_file[0] ? c->ca_file : NULL, *err;
+
+	for (unsigned i = 0; i < c->nspecs; i++) {
+		if (c->specs[i].proto != P_TLS || !auth_needs_chain(&c->specs[i]))
+			continue;
+		for (size_t k = 0; path == NULL && k < COUNT(ca_places); k++)
+			if (access(ca_places[k], R_OK) == 0)
+				path = ca_places[k];
+		if (path == NULL)
+			path = ca_places[0];
+		err = ca_load(path);
+		if (err != NULL)
+			text_add(errors, "%s: ca-file %s: %s, expected PEM certificates\n", c->specs[i].place, path, err);
+		return err == NULL;
+	}
+	return true;
+}
+
+static uint8_t origin_number(const struct addr *a)
+{
+	unsigned i;
+
+	for (i = 0; i < norigins; i++)
+		if (addr_same_host(&origins[i], a) && addr_port(&origins[i]) == addr_port(a))
+			return (uint8_t)i;
+	if (norigins == ORIGINS) {              /* after hundreds of changed upstreams: old entries lose their place */
+		cache_clear(NULL, 0);
+		norigins = i = 0;
+	}
+	origins[norigins++] = *a;
+	return (uint8_t)i;
+}
+
+static void upstream_start(struct upstream *u, const struct spec *s)
+{
+	struct stream *streams[2] = { u->streams[0], u->streams[1] };
+
+	memset(u, 0, sizeof *u);
+	u->used = true;
+	u->spec = *s;
+	u->private_net = addr_is_private(&s->addr);
+	u->trusted = addr_is_loopback(&s->addr) || (s->proto == P_TLS && !s->noverify);
+	u->origin = origin_number(&s->addr);
+	u->seq = ++answers_seen;                /* what was marked for an earlier holder of the slot is void */
+	for (int i = 0; i < 2; i++) {
+		struct stream *x = streams[i];
+		if (x == NULL) {
+			x = must_calloc(1, sizeof *x);
+			x->in = must_calloc(1, 2 + MSG_MAX);
+			x->fd = x->slot = -1;
+			list_init(&x->pending);
+			list_init(&x->sent);
+		}
+		x->u = u;
+		if (s->proto != P_TLS) {
+			free(x->tls);
+			x->tls = NULL;
+		} else if (x->tls == NULL)
+			x->tls = must_calloc(1, sizeof *x->tls);
+		u->streams[i] = x;
+	}
+	u->stream = u->streams[0];
+	if (s->proto == P_TLS)
+		u->retry_at = now;              /* warm for the first query */
+	if (s->noverify)
+		log_info("warning: upstream %s is encrypted but not authenticated (noverify)", addr_text(&s->addr));
+}
+
+/* The line is gone: nothing it still says counts. */
+static void upstream_stop(struct upstream *u)
+{
+	for (int64_t i = 0; i < cfg.queries; i++) {
+		struct query *q = &queries[i];
+		if (!q->active)
+			continue;
+		if (q->best >= 0 && &upstreams[q->asks[q->best].up] == u)
+			held_free(q);
+		for (unsigned k = 0; k < q->nasks; k++) {
+			if (&upstreams[q->asks[k].up] != u)
+				continue;
+			ask_stop(&q->asks[k]);
+			if (q->best == (int)q->nasks - 1)
+				q->best = (int)k;
+			list_remove(&q->asks[k].on);
+			q->asks[k].state = ASK_DONE;
+			q->asks[k].why = "upstream removed";
+		}
+	}
+	for (int i = 0; i < 2; i++) {
+		tls_goodbye(u->streams[i]);
+		stream_close(u->streams[i], NULL);
+	}
+	u->used = false;
+}
+
+static void upstreams_order(void)
+{
+	norder = 0;
+	for (unsigned i = 0; i < MAX_UPSTREAMS; i++) {
+		unsigned k = norder;
+		if (!upstreams[i].used)
+			continue;
+		while (k > 0 && upstreams[order[k - 1]].spec.priority > upstreams[i].spec.priority) {
+			order[k] = order[k - 1];
+			k--;
+		}
+		order[k] = (uint8_t)i;
+		norder++;
+	}
+}
+
+/* Makes the upstreams those of the configuration. Lines that did not change keep all they have. */
+static void upstreams_apply(const struct config *c)
+{
+	bool kept[MAX_UPSTREAMS] = { false };
+	unsigned i, k;
+
+	for (k = 0; k < MAX_UPSTREAMS; k++) {
+		bool stays = false;
+		for (i = 0; upstreams[k].used && i < c->nspecs; i++)
+			if (!kept[i] && spec_same(&c->specs[i], &upstreams[k].spec)) {
+				kept[i] = stays = true;
+				break;
+			}
+		if (upstreams[k].used && !stays)
+			upstream_stop(&upstreams[k]);
+	}
+	for (i = 0; i < c->nspecs; i++) {
+		if (kept[i])
+			continue;
+		for (k = 0; upstreams[k].used; k++)
+			;
+		upstream_start(&upstreams[k], &c->specs[i]);
+	}
+	upstreams_order();
+}
+
+/* SIGHUP and "reload". All or nothing: with an error the old configuration stays. */
+static bool config_reload(struct text *errors)
+{
+	static struct config fresh;
+	char from[80], *line, *save;
+	bool good;
+
+	notify("RELOADING=1");
+	good = config_read(&fresh, errors, from) && tls_prepare(&fresh, errors);
+	if (!good) {
+		char copy[4096];
+		snprintf(copy, sizeof copy, "%s", errors->p);
+		for (line = strtok_r(copy, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
+			log_error("%s", line);
+		log_error("the configuration has errors: the old one stays");
+		notify("READY=1");
+		return false;
+	}
+	if (memcmp(fresh.listens, cfg.listens, sizeof cfg.listens) != 0 || fresh.queries != cfg.queries ||
+	    fresh.tcp_clients != cfg.tcp_clients || fresh.cache_size != cfg.cache_size)
+		log_info("listen, queries, tcp-clients and cache-size change with a restart only");
+	memcpy(fresh.listens, cfg.listens, sizeof cfg.listens);
+	fresh.nlistens = cfg.nlistens;
+	fresh.queries = cfg.queries;
+	fresh.tcp_clients = cfg.tcp_clients;
+	fresh.cache_size = cfg.cache_size;
+	fresh.admin = cfg.admin;
+	cfg = fresh;
+	log_level = (enum level)cfg.level;
+	upstreams_apply(&cfg);
+	for (int64_t i = 0; i < cfg.queries; i++) {
+		struct query *q = &queries[i];
+		uint32_t mask, asked = 0;
+		if (!q->active || q->replied)
+			continue;
+		mask = route(q->key.b, q->key.name_len);
+		for (unsigned k = 0; k < q->nasks; k++)
+			if (q->asks[k].why == NULL || strcmp(q->asks[k].why, "upstream removed") != 0)
+				asked |= UINT32_C(1) << q->asks[k].up;
+		query_send(q, mask & ~asked);
+		query_choose(q);
+	}
+	log_info("reloaded from %s", from);
+	notify("READY=1");
+	return true;
+}
+
+static bool stopping;
+
+static void status_log(void)
+{
+	static struct admin a;
+	static char buf[8192];
+	char *line, *save;
+
+	a.step = 0;
+	a.cursor = 0;
+	for (bool more = true; more; ) {
+		struct text t = { buf, sizeof buf, 0 };
+		buf[0] = '\0';
+		more = status_next(&a, &t);
+		for (line = strtok_r(buf, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
+			log_info("%s", line);
+	}
+}
+
+static void signal_ready(void *owner, short revents)
+{
+	char errors[4096], sig;
+	struct text t = { errors, sizeof errors, 0 };
+
+	(void)owner;
+	(void)revents;
+	while (read(signal_pipe[0], &sig, 1) == 1) {
+		errors[0] = '\0';
+		if (sig == SIGHUP)
+			config_reload(&t);
+		else if (sig == SIGUSR1)
+			status_log();
+		else
+			stopping = true;
+	}
+}
+
+static void signals_init(void)
+{
+	static const int sigs[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
+	static int slot;
+	struct sigaction sa = { .sa_handler = on_signal };
+
+	if (pipe(signal_pipe) != 0 || !fd_prepare(signal_pipe[0]) || !fd_prepare(signal_pipe[1]))
+		abort();
+	sigemptyset(&sa.sa_mask);
+	for (size_t i = 0; i < COUNT(sigs); i++)
+		sigaction(sigs[i], &sa, NULL);
+	sa.sa_handler = SIG_IGN;
+	sigaction(SIGPIPE, &sa, NULL);
+	watch_add(&slot, signal_pipe[0], POLLIN, signal_ready, NULL, false);
+}
+
+static int socket_bound(const struct addr *a, int type)
+{
+	struct addr to = *a;
+	int fd, on = 1, e;
+
+	if (!addr_resolve_scope(&to)) {
+		errno = EADDRNOTAVAIL;
+		return -1;
+	}
+	fd = socket_new(to.u.sa.sa_family, type);
+	if (fd < 0)
+		return -1;
+	if (addr_is6(a))
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+	if (type == SOCK_STREAM)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+#ifdef IP_FREEBIND
+	setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
+#endif
+	if (bind(fd, &to.u.sa, addr_len(&to)) != 0 || (type == SOCK_STREAM && listen(fd, 511) != 0)) {
+		e = errno;
+		close(fd);
+		errno = e;
+		return -1;
+	}
+	return fd;
+}
+
+/* Binds what is not bound yet. True when it may work later: the address is not there yet. */
+static bool listener_open(struct listener *l)
+{
+	int on = 1, size = 1 << 20;
+
+	if (l->udp < 0) {
+		l->udp = socket_bound(&l->addr, SOCK_DGRAM);
+		if (l->udp < 0)
+			return errno == EADDRNOTAVAIL;
+		setsockopt(l->udp, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+		setsockopt(l->udp, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+		if (l->wild && addr_is6(&l->addr))
+			setsockopt(l->udp, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on);
+#ifdef IP_PKTINFO
+		else if (l->wild)
+			setsockopt(l->udp, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
+#endif
+		watch_add(&l->udp_slot, l->udp, POLLIN, listener_udp_ready, l, false);
+	}
+	if (l->tcp < 0) {
+		l->tcp = socket_bound(&l->addr, SOCK_STREAM);
+		if (l->tcp < 0)
+			return errno == EADDRNOTAVAIL;
+		watch_add(&l->tcp_slot, l->tcp, POLLIN, listener_tcp_ready, l, false);
+	}
+	return true;
+}
+
+static void listeners_retry(void)
+{
+	bool waiting = false;
+
+	if (listen_retry == 0)
+		return;
+	if (now >= listen_retry) {
+		for (unsigned i = 0; i < nlisteners; i++) {
+			struct listener *l = &listeners[i];
+			if (l->tcp >= 0)
+				continue;
+			listener_open(l);
+			if (l->tcp >= 0)
+				log_info("listening on %s", addr_text(&l->addr));
+			waiting |= l->tcp < 0;
+		}
+		listen_retry = waiting ? now + SEC(1) : 0;
+	}
+	if (listen_retry != 0)
+		wake_by(listen_retry);
+}
+
+/* Opens every port. An address that is not there yet is waited for; anything else ends the program. */
+static bool listeners_open(void)
+{
+	static const struct addr any6 = { .u.in6 = { .sin6_family = AF_INET6 } };
+
+	for (unsigned i = 0; i < cfg.nlistens; i++) {
+		const struct listen_at *at = &cfg.listens[i];
+		for (int k = 0; k < (at->any ? 2 : 1); k++) {
+			struct listener *l = &listeners[nlisteners];
+			static const uint8_t zero[16];
+			size_t n;
+			l->addr = k == 0 ? at->addr : any6;
+			addr_set_port(&l->addr, addr_port(&at->addr));
+			l->wild = memcmp(addr_bytes(&l->addr, &n), zero, n) == 0;
+			l->udp = l->tcp = l->udp_slot = l->tcp_slot = -1;
+			if (!listener_open(l) && !(k == 1 && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL))) {
+				log_error("listen %s: %s", addr_text(&l->addr), strerror(errno));
+				return false;
+			}
+			if (l->tcp < 0 && k == 1)
+				continue;       /* a host without IPv6 */
+			if (l->tcp < 0) {
+				log_info("listen %s: not there yet, trying every second", addr_text(&l->addr));
+				listen_retry = now + SEC(1);
+			}
+			nlisteners++;
+		}
+	}
+	if (cfg.admin_off)
+		return true;
+	admin_fd = socket_bound(&cfg.admin, SOCK_STREAM);
+	if (admin_fd < 0) {
+		log_error("admin %s: %s", addr_text(&cfg.admin), strerror(errno));
+		return false;
+	}
+	watch_add(&admin_slot, admin_fd, POLLIN, admin_accept, NULL, true);
+	return true;
+}
+
+/* From root to somebody with no rights, for good. */
+static bool privileges_drop(void)
+{
+	const struct passwd *pw;
+	int64_t id = number(cfg.user, 1, 65535);
+	uid_t uid = (uid_t)id;
+	gid_t gid = (gid_t)id;
+
+#ifdef PR_SET_NO_NEW_PRIVS
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+#endif
+	if (geteuid() != 0)
+		return true;
+	pw = id < 0 ? getpwnam(cfg.user) : getpwuid(uid);
+	if (pw != NULL) {
+		uid = pw->pw_uid;
+		gid = pw->pw_gid;
+	} else if (id < 0 && strcmp(cfg.user, "nobody") == 0)
+		uid = gid = 65534;              /* an image without a user database */
+	else if (id < 0) {
+		log_error("user %s: there is no such user", cfg.user);
+		return false;
+	}
+	if (setgroups(0, NULL) != 0 || setgid(gid) != 0 || setuid(uid) != 0 || (uid != 0 && setuid(0) == 0)) {
+		log_error("user %s: cannot become it: %s", cfg.user, strerror(errno));
+		return false;
+	}
+	return true;
+}
+
+/* Sizes the tables of descriptors by what the system gives. */
+static void descriptors_init(void)
+{
+	struct rlimit r = { .rlim_cur = 256 };
+	int64_t total, ours, tcp, want;
+
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != r.rlim_max) {
+		r.rlim_cur = r.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &r) != 0)
+			getrlimit(RLIMIT_NOFILE, &r);
+	}
+	total = r.rlim_cur > 1000000 ? 1000000 : (int64_t)r.rlim_cur;
+	ours = 12 + 4 * (int64_t)cfg.nlistens + 2 * (int64_t)cfg.nspecs;
+	want = cfg.queries * MAX((int64_t)cfg.nspecs, 2);
+	tcp = MIN(cfg.tcp_clients, MAX((total - ours) / 3, 1));
+	nports = (unsigned)MAX(MIN(want, total - ours - tcp - MIN(MAX_ADMIN, total / 8)), 2);
+	log_info("%lld descriptors: %u for upstream ports, %lld for TCP clients", (long long)total, nports, (long long)tcp);
+	cfg.tcp_clients = tcp;
+	ports = must_calloc(nports, sizeof *ports);
+	for (unsigned i = nports; i-- > 0; ) {
+		ports[i].fd = ports[i].slot = -1;
+		ports[i].next = ports_free;
+		ports_free = &ports[i];
+	}
+	max_polls = (int)(nports + (unsigned)tcp + MAX_ADMIN + 4 * MAX_LISTEN + 2 * MAX_UPSTREAMS + 4);
+	polls = must_calloc((size_t)max_polls, sizeof *polls);
+	watches = must_calloc((size_t)max_polls, sizeof *watches);
+	stream_ids = must_calloc(query_table_mask + 1, sizeof(struct ask *));
+}
+
+/* What happens between two polls: all that has gathered leaves, all that is due is done. */
+static void turn_end(void)
+{
+	wake = 0;
+	query_sweep();
+	tcp_sweep();
+	admin_sweep();
+	streams_sweep();
+	listeners_retry();
+	watchdog_sweep();
+	ports_flush();
+	streams_flush();
+	query_sweep();                          /* a failed send may have freed or finished queries */
+	tcp_flush_dirty();
+	outbox_flush();
+}
+
+static void usage(FILE *out)
+{
+	fputs("usage: dnsproxy [-dhtV] [-a command] [-c file] [-p port] [line ...]\n"
+	    "  -a, --admin COMMAND  send one admin line to the running program\n"
+	    "  -c, --config FILE    configuration file, default /etc/dns.config\n"
+	    "  -d, --debug          log every query, cache hit and upstream answer\n"
+	    "  -p, --port PORT      port of listen lines that name none, default 53\n"
+	    "  -t, --test           check the configuration, print it in normal form\n"
+	    "  -V, --version        print the version\n"
+	    "  -h, --help           print this\n"
+	    "Every line argument is a configuration line, read after the file.\n\n"
+	    "upstream: ADDRESS[@PORT] PRIORITY [tcp | tls[=NAME]] [pin=BASE64 ...] [noverify] [final] [domain=SUFFIX ...]\n"
+	    "directives:\n", out);
+	for (size_t i = 0; i < COUNT(directives); i++)
+		fprintf(out, "  %s %s\n      %s%s%s%s\n", directives[i].name, directives[i].arg, directives[i].help,
+		    directives[i].initial[0] ? " (default " : "", directives[i].initial, directives[i].initial[0] ? ")" : "");
+}
+
+/* Reads the configuration for the start. Exits 1 with all its errors. */
+static void config_start(char *from)
+{
+	static char errors[65536];
+	struct text t = { errors, sizeof errors, 0 };
+
+	if (config_read(&cfg, &t, from))
+		return;
+	fputs(errors, stderr);
+	exit(1);
+}
+
+static int config_test(void)
+{
+	static char out[65536], errors[8192];
+	struct text t = { out, sizeof out, 0 }, e = { errors, sizeof errors, 0 };
+
+	if (!tls_prepare(&cfg, &e)) {
+		fputs(errors, stderr);
+		return 1;
+	}
+	config_print(&t, &cfg);
+	fputs(out, stdout);
+	return fflush(stdout) != 0;
+}
+
+static void start_descriptors(void)
+{
+	int fd;
+
+	do                                      /* 0, 1 and 2 must not become sockets */
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= 2);
+	if (fd > 2)
+		close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = { { "admin", 1, NULL, 'a' }, { "config", 1, NULL, 'c' }, { "debug", 0, NULL, 'd' },
+		{ "port", 1, NULL, 'p' }, { "test", 0, NULL, 't' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 } };
+	static char errors[8192];
+	struct text t = { errors, sizeof errors, 0 };
+	const char *command = NULL;
+	bool test = false;
+	char from[80];
+	int c;
+
+	while ((c = getopt_long(argc, argv, "a:c:dp:tVh", options, NULL)) != -1) {
+		int64_t port;
+		switch (c) {
+		case 'a': command = optarg; break;
+		case 'c': source.file = optarg; break;
+		case 'd': source.debug = true; break;
+		case 'p':
+			port = number(optarg, 1, 65535);
+			if (port < 0) {
+				fprintf(stderr, "dnsproxy: \"%s\" is not a port, expected 1 to 65535\n", optarg);
+				return 2;
+			}
+			source.port = (unsigned)port;
+			break;
+		case 't': test = true; break;
+		case 'V': puts("dnsproxy " VERSION); return 0;
+		case 'h': usage(stdout); return 0;
+		default: usage(stderr); return 2;
+		}
+	}
+	source.lines = argv + optind;
+	start_descriptors();
+	clock_read();
+	started = now;
+	config_start(from);
+	if (test)
+		return config_test();
+	if (command != NULL)
+		return admin_client(command);
+	log_level = (enum level)cfg.level;
+	log_syslog = cfg.syslog;
+	if (log_syslog)
+		openlog("dnsproxy", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+	log_info("dnsproxy %s, configuration from %s", VERSION, from);
+	if (!tls_prepare(&cfg, &t)) {
+		fputs(errors, stderr);
+		return 1;
+	}
+	hash_init();
+	query_init();
+	descriptors_init();
+	cache_init((size_t)cfg.cache_size);
+	tcp_init();
+	for (unsigned i = 0; i < MAX_ADMIN; i++)
+		admins[i].fd = admins[i].slot = -1;
+	signals_init();
+	upstreams_apply(&cfg);
+	if (!listeners_open() || !privileges_drop())
+		return 1;
+	notify("READY=1");
+	while (!stopping) {
+		turn_end();
+		loop_turn();
+	}
+	notify("STOPPING=1");
+	for (unsigned i = 0; i < norder; i++) {
+		tls_goodbye(upstreams[order[i]].streams[0]);
+		tls_goodbye(upstreams[order[i]].streams[1]);
+	}
+	log_info("stopped");
+	return 0;
+}
