@@ -2332,7 +2332,7 @@ static struct outbox {
 	struct mmsghdr v[BATCH];
 	struct iovec iov[BATCH];
 	struct peer to[BATCH];
-	union { struct cmsghdr align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
+	union { size_t align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
 	uint8_t buf[BATCH][UDP_SIZE];
 } outbox;
 
@@ -2668,7 +2668,7 @@ static void listener_udp_ready(void *owner, short revents)
 	static struct mmsghdr v[BATCH];
 	static struct iovec iov[BATCH];
 	static struct peer peers[BATCH];
-	static union { struct cmsghdr align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
+	static union { size_t align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
 	struct listener *l = owner;
 	int n;
 
@@ -4331,7 +4331,8 @@ static void stream_close(struct stream *s, const char *why)
 	struct upstream *u = s->u;
 	struct stream *other = u->streams[s == u->streams[0]];
 	bool open = s->state == S_OPEN, waiting = !list_empty(&s->sent) || !list_empty(&s->pending);
-	struct node *lists[2] = { &s->sent, &s->pending };
+	struct node *lists[2] = { &s->sent, &s->pending }, mine;
+	bool useful = s->answers > 0;
 
 	if (s->state == S_CLOSED)
 		return;
@@ -4339,7 +4340,7 @@ static void stream_close(struct stream *s, const char *why)
 	close(s->fd);
 	s->fd = -1;
 	s->state = S_CLOSED;
-	if (s->answers > 0)
+	if (useful)
 		u->fails = 0;
 	else if (!open)
 		u->fails += 2;                  /* no second try at once */
@@ -4354,26 +4355,24 @@ static void stream_close(struct stream *s, const char *why)
 		u->retry_at = MAX(now, u->tried + SEC(1));
 	if (s == u->stream && other->state == S_OPEN)
 		u->stream = other;
-	for (int i = 0; i < 2; i++) {
-		struct node mine;
-		list_init(&mine);
+	list_init(&mine);                       /* first all, for those asked again may join this very stream */
+	for (int i = 0; i < 2; i++)
 		while (!list_empty(lists[i])) {
 			struct node *x = lists[i]->next;
 			list_remove(x);
 			list_append(&mine, x);
 		}
-		while (!list_empty(&mine)) {
-			struct ask *a = OWNER(mine.next, struct ask, on);
-			if (a->doubted && u->spec.proto == P_UDP && !open) {
-				ask_stop(a);
-				a->via_stream = false;
-				ask_send(a);    /* no TCP there: the datagrams decide after all */
-			} else if (open && (s->answers > 0 || !a->again)) {
-				a->again |= s->answers == 0;
-				ask_over_stream(a);
-			} else
-				ask_fail(a, why ? why : "connection closed");
-		}
+	while (!list_empty(&mine)) {
+		struct ask *a = OWNER(mine.next, struct ask, on);
+		if (a->doubted && u->spec.proto == P_UDP && !open) {
+			ask_stop(a);
+			a->via_stream = false;
+			ask_send(a);            /* no TCP there: the datagrams decide after all */
+		} else if (open && (useful || !a->again)) {
+			a->again |= !useful;
+			ask_over_stream(a);
+		} else
+			ask_fail(a, why ? why : "connection closed");
 	}
 }
 
@@ -5298,8 +5297,8 @@ static void tls_write(struct stream *s)
 /* The engine has ended: by the server's close_notify, or with an error. */
 static void tls_ended(struct stream *s)
 {
-	static char reasons[MAX_UPSTREAMS][256];
-	char *buf = reasons[s->u - upstreams], fresh[256];
+	static char reasons[MAX_UPSTREAMS][512];
+	char *buf = reasons[s->u - upstreams], fresh[sizeof reasons[0]];
 	int err = br_ssl_engine_last_error(&s->tls->client.eng);
 	const char *why;
 
@@ -5567,7 +5566,7 @@ static bool metrics_next(struct admin *a, struct text *t)
 		text_add(t, "dnsproxy_%s %llu\n", name, (unsigned long long)counter_value(i));
 		return true;
 	}
-	i -= COUNT(counter_rows);
+	i -= (unsigned)COUNT(counter_rows);
 	if (i == 0) {
 		metric_head(t, "uptime_seconds", "gauge", "Seconds since the start.");
 		text_add(t, "dnsproxy_uptime_seconds %lld\n", (long long)((now - started) / SEC(1)));
@@ -6371,10 +6370,12 @@ static bool listeners_open(void)
 		for (int k = 0; k < (at->any ? 2 : 1); k++) {
 			struct listener *l = &listeners[nlisteners];
 			static const uint8_t zero[16];
-			size_t n;
+			size_t n = 0;
+			const uint8_t *host;
 			l->addr = k == 0 ? at->addr : any6;
 			addr_set_port(&l->addr, addr_port(&at->addr));
-			l->wild = memcmp(addr_bytes(&l->addr, &n), zero, n) == 0;
+			host = addr_bytes(&l->addr, &n);
+			l->wild = memcmp(host, zero, n) == 0;
 			l->udp = l->tcp = l->udp_slot = l->tcp_slot = -1;
 			if (!listener_open(l) && !(k == 1 && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL))) {
 				log_error("listen %s: %s", addr_text(&l->addr), strerror(errno));
