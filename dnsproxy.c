@@ -1354,7 +1354,7 @@ static const struct directive directives[] = {
 	{ "timeout", "MS", "5000", "the life of a query", NUMBER(timeout, 50, 60000, "milliseconds, 50 to 60000") },
 	{ "patience", "MS", "1000", "how long a success in hand waits for a better upstream",
 	  NUMBER(patience, 1, 60000, "milliseconds, 1 to 60000") },
-	{ "queries", "N", "1024", "queries in flight", NUMBER(queries, 16, 65536, "a number, 16 to 65536") },
+	{ "queries", "N", "1024", "queries in flight", NUMBER(queries, 1, 65536, "a number, 1 to 65536") },
 	{ "tcp-clients", "N", "256", "TCP connections from clients", NUMBER(tcp_clients, 1, 65536, "a number, 1 to 65536") },
 	{ "user", "NAME", "nobody", "identity after the ports are bound", TEXT(user, "a user's name or number") },
 	{ "ca-file", "PATH", "", "PEM trust anchors for tls; default the system's bundle", TEXT(ca_file, "the path of a PEM file") },
@@ -3467,8 +3467,11 @@ static void query_send(struct query *q, uint32_t mask)
 		for (unsigned k = 0; k < q->nasks && a == NULL; k++)
 			if (q->asks[k].up == order[i])
 				a = &q->asks[k];
-		if (a != NULL && a->state == ASK_WAIT)
+		if (a != NULL && a->state == ASK_WAIT) {
+			if (a->port != NULL)
+				ask_send(a);    /* the open question, with its ID and port, once more */
 			continue;
+		}
 		if (a == NULL && q->nasks == MAX_UPSTREAMS)
 			continue;
 		if (a == NULL)
@@ -4174,6 +4177,7 @@ struct stream {
 #define HANDSHAKE_LIMIT SEC(4)
 #define SILENT_LIMIT SEC(1)
 #define WARM_FOR SEC(60)
+#define USELESS_MAX 5                           /* connections in a row of no use before queries wait for the back-off */
 
 static struct stream *streams_dirty;
 static struct ask **stream_ids;
@@ -4279,7 +4283,7 @@ static bool stream_open(struct stream *s, const char **why)
  * was here lately, or nobody ever got an answer. */
 static void upstream_back_off(struct upstream *u)
 {
-	usec wait = MIN(SEC(1) << MIN(u->fails > 0 ? u->fails - 1 : 0, 6u), SEC(60));
+	usec wait = MIN(SEC(1) << MIN(u->fails > USELESS_MAX ? u->fails - USELESS_MAX : 0, 6u), SEC(60));
 
 	if (u->spec.proto == P_TLS && (u->connects == 0 || now - u->queried < WARM_FOR))
 		u->retry_at = now + wait + wait * (random16() % 256) / 1024;
@@ -4312,9 +4316,9 @@ static void ask_over_stream(struct ask *a)
 
 	ask_stop(a);
 	a->via_stream = true;
-	if (s->state == S_CLOSED && ((u->fails > 1 && now - u->tried < SEC(1)) || !stream_open(s, &why))) {
-		if (u->fails <= 1 || u->tried == now) {
-			u->fails += 2;
+	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < SEC(1)) || !stream_open(s, &why))) {
+		if (u->fails < USELESS_MAX || u->tried == now) {
+			u->fails = MAX(u->fails + 1, (unsigned)USELESS_MAX);
 			upstream_trouble(u, why);
 			upstream_back_off(u);
 		}
@@ -4343,7 +4347,7 @@ static void stream_close(struct stream *s, const char *why)
 	if (useful)
 		u->fails = 0;
 	else if (!open)
-		u->fails += 2;                  /* no second try at once */
+		u->fails = MAX(u->fails + 1, (unsigned)USELESS_MAX);    /* no second try at once */
 	else if (waiting)
 		u->fails++;
 	if (why != NULL && !open)
@@ -4606,7 +4610,7 @@ static void streams_sweep(void)
 		if (u->retry_at > now)
 			wake_by(u->retry_at);
 		else if (!stream_open(u->stream, &why)) {
-			u->fails += 2;
+			u->fails = MAX(u->fails + 1, (unsigned)USELESS_MAX);
 			upstream_trouble(u, why);
 			upstream_back_off(u);
 			if (u->retry_at != 0)
