@@ -13,7 +13,9 @@ LDFLAGS =
 LDLIBS =
 BEARSSL =
 STATIC_CC = musl-gcc
-STATIC_CFLAGS = -Os -ffunction-sections -fdata-sections
+STATIC_CFLAGS = -Os -ffunction-sections -fdata-sections -fno-inline-functions-called-once \
+	-fno-pie -fno-asynchronous-unwind-tables
+STRIP = strip
 DESTDIR =
 PREFIX = /usr/local
 UNITDIR = $(PREFIX)/lib/systemd/system
@@ -41,9 +43,10 @@ dnsproxy-static: dnsproxy.c
 	test -n "$$inc" || { lib=$$(cc -print-file-name=libbearssl.a); \
 	inc="-idirafter /usr/include -idirafter /usr/include/$$(cc -print-multiarch)"; }; \
 	$(STATIC_CC) --version >/dev/null; have $(STATIC_CC) || { echo "$$missing" >&2; exit 1; }; set -x; \
-	$(STATIC_CC) -std=c11 $(CPPFLAGS) $$inc $(STATIC_CFLAGS) -static -s -Wl,--gc-sections \
+	$(STATIC_CC) -std=c11 $(CPPFLAGS) $$inc $(STATIC_CFLAGS) -static -s -Wl,--gc-sections -Wl,-z,noseparate-code \
 	-Wl,--defsym=__memcpy_chk=memcpy -Wl,--defsym=__memmove_chk=memmove -Wl,--defsym=__memset_chk=memset \
-	$(LDFLAGS) -o $@ dnsproxy.c "$$lib" $(LDLIBS)
+	$(LDFLAGS) -o $@ dnsproxy.c "$$lib" $(LDLIBS); \
+	$(STRIP) -R .eh_frame -R .comment $@
 
 test: dnsproxy
 	CC='$(CC)' CFLAGS='$(CFLAGS)' BEARSSL='$(BEARSSL)' ./test.sh

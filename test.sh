@@ -340,6 +340,16 @@ many() { tool many 127.0.0.1 "$port" "$@"; }
 talk() { tool talk 127.0.0.1 "$port" "$@"; }
 flood() { tool flood 127.0.0.1 "$port" "$@"; }
 
+# hold NAME PORT N [WORD...]: N idle connections to 127.0.0.1, until kill_pid NAME; the log says how many are open
+hold()
+{
+    hold_n=$1 hold_p=$2
+    shift 2
+    $NS "$T/tool" hold 127.0.0.1 "$hold_p" "$@" </dev/null >"$T/$hold_n.log" 2>&1 &
+    started "$hold_n" $!
+    await 8 logged "$hold_n" '^holding' || fail "$hold_n: no connections"
+}
+
 # val KEY TEXT: the word after `KEY=` or `KEY ` in TEXT
 val()
 {
@@ -2168,9 +2178,7 @@ leg_tcp()
     like '^replies 20 noerror 20' "$(talk rcvbuf=4096 qs=20:big=60000.s%d.test/TXT send pause=300 count=20)"
 
     promise "a full table of TCP clients never disturbs UDP, and a new client is served: the longest idle one goes"
-    tool hold 127.0.0.1 "$port" 40 >"$T/hold.log" 2>&1 &
-    started hold $!
-    await 5 logged hold 'holding' || fail "no connections"
+    hold hold "$port" 40
     like '^NOERROR' "$(ask full.test)" UDP
     like '^NOERROR' "$(ask full.test +tcp)" TCP
     await 3 logged hold 'open (1?[0-9]|20)$' || fail "more than 20 are open: $(tail -n 1 "$T/hold.log")"
@@ -3295,9 +3303,7 @@ leg_admin()
         unlike '^HTTP/1\.[01] 200' "$(tool talk 127.0.0.1 "$admin" "text=GET /metrics HTTP/1.1\r\nHost: $h\r\n\r\n" slurp=3000)" "Host: $h"
     done
     promise "admin clients that stay silent are closed after 5 s, and do not keep others out"
-    tool hold 127.0.0.1 "$admin" 60 >"$T/hold.log" 2>&1 &
-    started hold $!
-    await 5 logged hold 'holding' || fail "no connections"
+    hold hold "$admin" 60
     like '^dnsproxy ' "$(adm status)" "status beside 60 silent ones"
     like '^NOERROR' "$(ask beside.test)"
     await 9 logged hold 'open 0$' || fail "still $(tail -n 1 "$T/hold.log")"
@@ -3739,13 +3745,9 @@ leg_crowds()
     ask warm.test >/dev/null
     promise "1,000 idle TCP clients, 200 more in the middle of a message and 50 silent admin clients: UDP as without them"
     before=$(val p50_us "$(many n=2000 window=1 same name=warm.test)")
-    tool hold 127.0.0.1 "$port" 800 >"$T/hold1.log" 2>&1 &
-    started hold1 $!
-    tool hold 127.0.0.1 "$port" 200 hex=00200007 >"$T/hold2.log" 2>&1 &
-    started hold2 $!
-    tool hold 127.0.0.1 "$admin" 50 >"$T/hold3.log" 2>&1 &
-    started hold3 $!
-    for h in hold1 hold2 hold3; do await 8 logged $h 'holding' || fail "$h"; done
+    hold hold1 "$port" 800
+    hold hold2 "$port" 200 hex=00200007
+    hold hold3 "$admin" 50
     out=$(many n=2000 window=1 same name=warm.test)
     like 'noerror 2000 ' "$out"
     within 0 $((before * 4 + 300)) "$(val p50_us "$out")" "median in us, without them $before"
@@ -3822,9 +3824,7 @@ leg_crowds()
         port=$(freeport) admin=$(freeport)
         (ulimit -n $limit && exec "$BIN" "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin") >"$T/p.log" 2>&1 &
         ready p $!
-        tool hold 127.0.0.1 "$port" 200 >"$T/hold.log" 2>&1 &
-        started hold $!
-        await 8 logged hold 'holding' || fail "no connections"
+        hold hold "$port" 200
         out=$(many n=100 window=10 name=few$limit.n%d.test)
         like 'noerror 100 ' "$out"
         within 0 1000 "$(val slowest_ms "$out")" "slowest ms"
@@ -6134,7 +6134,7 @@ static void rules_read(void)
 {
     struct stat st;
     struct buf b;
-    long epoch = rules.epoch, kick = rules.kick;
+    static long epoch, kick;
     if (stat(rules_file, &st) || (st.st_ino == rules_stat.st_ino && st.st_mtim.tv_nsec == rules_stat.st_mtim.tv_nsec && st.st_mtim.tv_sec == rules_stat.st_mtim.tv_sec))
         return;
     rules_stat = st;
@@ -6144,9 +6144,14 @@ static void rules_read(void)
     for (char *w = strtok((char *)b.p, " \n"); w; w = strtok(NULL, " \n"))
         rule(&rules, w);
     free(b.p);
-    if (rules.epoch != epoch)
+    if (rules.epoch && rules.epoch != epoch) {
+        epoch = rules.epoch;
         br_ssl_session_cache_lru_init(&cache_lru, cache_store, sizeof cache_store);
-    kick_seen = rules.kick != kick && rules_seen > 0;
+    }
+    if (rules.kick && rules.kick != kick) {
+        kick = rules.kick;
+        kick_seen = 1;
+    }
     note(NULL, "rules", "n %u", ++rules_seen);
 }
 
