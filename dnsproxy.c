@@ -1770,6 +1770,7 @@ static void cache_init(size_t memory)
 }
 
 static struct entry *entry_at(size_t at) { return (struct entry *)(void *)(cache.ring + at); }
+static struct entry *slot_entry(const struct slot *s) { return entry_at((size_t)(s->at - 1) * 4); }
 
 static uint8_t *entry_extra(const struct entry *e)
 {
@@ -1835,7 +1836,7 @@ static struct slot *slot_of(size_t at, uint32_t hash)
 /* Takes an entry out of the index; its bytes stay until the tail passes. */
 static void slot_kill(struct slot *s)
 {
-	struct entry *e = entry_at((size_t)(s->at - 1) * 4);
+	struct entry *e = slot_entry(s);
 
 	e->bits |= E_DEAD;
 	cache.dead += entry_size(e);
@@ -1850,7 +1851,7 @@ static void cache_sweep(size_t n)
 	for (; n > 0; n--) {
 		struct slot *s = &cache.slots[cache.hand];
 		cache.hand = cache.hand + 1 < cache.nslots ? cache.hand + 1 : 0;
-		if (s->at != 0 && entry_useless(entry_at((size_t)(s->at - 1) * 4)))
+		if (s->at != 0 && entry_useless(slot_entry(s)))
 			slot_kill(s);
 	}
 }
@@ -1935,7 +1936,7 @@ static struct slot *cache_find(const struct key *k, uint32_t hash)
 		const uint8_t *m;
 		if (s->hash != hash || s->at == 0)
 			continue;
-		e = entry_at((size_t)(s->at - 1) * 4);
+		e = slot_entry(s);
 		m = entry_msg(e) + 12;
 		if (e->key_flags != key_flags(k) || memcmp(m, k->b, k->name_len) != 0 ||
 		    (!(e->bits & E_NAME) && memcmp(m + k->name_len, k->b + k->name_len, 4) != 0))
@@ -1972,7 +1973,7 @@ static struct slot *slot_take(uint32_t hash)
 		if (first[i].at == 0)
 			return &first[i];
 	for (unsigned i = 0; i < PROBE; i++) {
-		const struct entry *e = entry_at((size_t)(first[i].at - 1) * 4);
+		const struct entry *e = slot_entry(&first[i]);
 		if (entry_useless(e)) {
 			worst = &first[i];
 			break;
@@ -2050,10 +2051,10 @@ static unsigned cache_clear(const uint8_t *name, size_t len)
 		const uint8_t *m;
 		if (cache.slots[i].at == 0)
 			continue;
-		m = entry_msg(entry_at((size_t)(cache.slots[i].at - 1) * 4)) + 12;
+		m = entry_msg(slot_entry(&cache.slots[i])) + 12;
 		if (name != NULL && (name_len(m) != len || memcmp(m, name, len) != 0))
 			continue;
-		n += !entry_useless(entry_at((size_t)(cache.slots[i].at - 1) * 4));
+		n += !entry_useless(slot_entry(&cache.slots[i]));
 		slot_kill(&cache.slots[i]);
 	}
 	return n;
@@ -2465,44 +2466,24 @@ static void reply_to_question(struct reply_to *r, const struct question *q, bool
 }
 
 /* The fixed tables behind "top": sets of four rows, in which a newcomer takes over the row with the fewest. */
-struct top_name { uint32_t hash; uint64_t count; uint8_t name[NAME_MAX_WIRE]; };
-struct top_client { uint64_t client, count; struct addr addr; };
-static struct top_name top_names[TOP_SLOTS];
-static struct top_client top_clients[TOP_SLOTS];
+struct top { uint64_t who[TOP_SLOTS], count[TOP_SLOTS]; uint8_t what[TOP_SLOTS][NAME_MAX_WIRE + 1]; };
+static struct top top_names, top_clients;
 
-static void top_count_name(const struct key *k, uint32_t hash)
+static void top_count(struct top *t, uint64_t who, const void *what, size_t n)
 {
-	struct top_name *set = &top_names[hash % (TOP_SLOTS / 4) * 4], *low = set;
+	unsigned set = (unsigned)(who * UINT64_C(0x9e3779b97f4a7c15) >> 32) % (TOP_SLOTS / 4) * 4, low = set;
 
-	for (struct top_name *t = set; t < set + 4; t++) {
-		if (t->hash == hash && t->count > 0) {
-			t->count++;
+	for (unsigned i = set; i < set + 4; i++) {
+		if (t->who[i] == who && t->count[i] > 0) {
+			t->count[i]++;
 			return;
 		}
-		if (t->count < low->count)
-			low = t;
+		if (t->count[i] < t->count[low])
+			low = i;
 	}
-	low->hash = hash;
-	low->count++;
-	memcpy(low->name, k->b, k->name_len);
-}
-
-static void top_count_client(uint64_t client, const struct peer *p)
-{
-	struct top_client *set = &top_clients[(client * UINT64_C(0x9e3779b97f4a7c15) >> 40) % (TOP_SLOTS / 4) * 4], *low = set;
-
-	for (struct top_client *t = set; t < set + 4; t++) {
-		if (t->client == client && t->count > 0) {
-			t->count++;
-			return;
-		}
-		if (t->count < low->count)
-			low = t;
-	}
-	low->client = client;
-	low->count++;
-	peer_addr(&low->addr, p);
-	addr_set_port(&low->addr, 0);
+	t->who[low] = who;
+	t->count[low]++;
+	memcpy(t->what[low], what, n);
 }
 
 /* "rate": a bucket of tokens a client, in millionths. A client new to a full row of eight shares the first of them. */
@@ -2544,25 +2525,26 @@ static bool client_allowed(const struct peer *p)
 	return false;
 }
 
-static bool query_ask(const struct peer *p, const struct question *q, uint32_t hash, usec *stale_now);
+static bool query_ask(const struct peer *p, const struct question *q, uint32_t hash, bool *stale_now);
 static void query_refresh(const struct key *k, uint32_t hash);
 
-/* Answers from a cache entry. Gives the length. */
-static size_t entry_reply(uint8_t *out, struct entry *e, const struct reply_to *r, bool stale)
+/* The message of an entry as it goes out now: aged, or, past its life, as stale (RFC 8767 4). */
+static struct source_msg entry_source(const struct entry *e, bool stale)
 {
-	static const uint8_t ede[6] = { 0, EDNS_EDE, 0, 2, 0, EDE_STALE };
+	static const uint8_t stale_option[6] = { 0, EDNS_EDE, 0, 2, 0, EDE_STALE };
 	struct source_msg s = { .msg = entry_msg(e), .len = e->len, .entry = e, .nttl = e->nttl, .cap = NO_TTL };
 
-	s.age = stale ? 0 : seconds() - e->stored;
-	s.cap = stale ? STALE_TTL : NO_TTL;
 	s.ede = entry_ede(e, &s.ede_len);
+	s.age = seconds() - e->stored;
 	if (stale) {
-		s.ede = ede;
-		s.ede_len = sizeof ede;
+		s.ede = stale_option;
+		s.ede_len = sizeof stale_option;
+		s.age = 0;
+		s.cap = STALE_TTL;
 	}
 	s.rcode = get16at(s.msg + 2) & 15;
 	s.ad = e->bits & E_AD;
-	return reply_write(out, &s, r);
+	return s;
 }
 
 static struct slot *cache_find_any(const struct key *k, uint32_t hash)
@@ -2575,8 +2557,9 @@ static struct slot *cache_find_any(const struct key *k, uint32_t hash)
 /* A hit: the reply, and where the entry is popular and nearly over, a query of our own to renew it. */
 static size_t hit_reply(uint8_t *out, struct slot *slot, const struct question *q, uint32_t hash, const struct reply_to *r)
 {
-	struct entry *e = entry_at((size_t)(slot->at - 1) * 4);
-	size_t n = entry_reply(out, e, r, false);
+	struct entry *e = slot_entry(slot);
+	struct source_msg s = entry_source(e, false);
+	size_t n = reply_write(out, &s, r);
 
 	stats.hits++;
 	client_latency.bucket[0]++;
@@ -2614,7 +2597,8 @@ static size_t client_ask(const struct peer *p, const uint8_t *msg, size_t len, u
 	enum rate_verdict rate;
 	uint64_t client;
 	uint32_t hash;
-	usec stale_now = 0;
+	bool stale_now = false;
+	struct source_msg s;
 
 	if (rcode < 0) {
 		stats.dropped++;
@@ -2642,11 +2626,11 @@ static size_t client_ask(const struct peer *p, const uint8_t *msg, size_t len, u
 		return error_write(out, &q, (unsigned)rcode, EDE_NONE);
 	}
 	hash = hash_bytes(q.key.b, q.key.len);
-	top_count_name(&q.key, hash);
-	top_count_client(client, p);
+	top_count(&top_names, hash, q.key.b, q.key.name_len);
+	top_count(&top_clients, client, &a, sizeof a);
 	reply_to_question(&r, &q, p->kind == PEER_TCP);
 	slot = cache_find_any(&q.key, hash);
-	if (slot != NULL && !entry_expired(entry_at((size_t)(slot->at - 1) * 4))) {
+	if (slot != NULL && !entry_expired(slot_entry(slot))) {
 		client_log(p, &q, "hit");
 		return hit_reply(out, slot, &q, hash, &r);
 	}
@@ -2656,7 +2640,8 @@ static size_t client_ask(const struct peer *p, const uint8_t *msg, size_t len, u
 		return error_write(out, &q, SERVFAIL, EDE_NETWORK);
 	if (stale_now && (slot = cache_find(&q.key, hash)) != NULL) {
 		stats.stale++;
-		return entry_reply(out, entry_at((size_t)(slot->at - 1) * 4), &r, true);
+		s = entry_source(slot_entry(slot), true);
+		return reply_write(out, &s, &r);
 	}
 	return 0;
 }
@@ -2669,11 +2654,16 @@ static void listener_udp_ready(void *owner, short revents)
 	static struct iovec iov[BATCH];
 	static struct peer peers[BATCH];
 	static union { size_t align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
+	static const struct listener *last;
+	static int used;                        /* headers that the last call has written to */
 	struct listener *l = owner;
 	int n;
 
 	(void)revents;
-	for (int i = 0; i < BATCH; i++) {
+	if (l != last)
+		used = BATCH;
+	last = l;
+	for (int i = 0; i < used; i++) {
 		struct msghdr *h = &v[i].msg_hdr;
 		iov[i] = (struct iovec){ inbox[i], sizeof inbox[i] };
 		h->msg_name = &peers[i].from;
@@ -2684,6 +2674,7 @@ static void listener_udp_ready(void *owner, short revents)
 		h->msg_controllen = l->wild ? CONTROL_SIZE : 0;
 	}
 	n = batch_receive(l->udp, v, BATCH);
+	used = n > 0 ? n : 0;
 	for (int i = 0; i < n; i++) {
 		struct peer *p = &peers[i];
 		size_t len = MIN(v[i].msg_len, QUERY_MAX);
@@ -2884,8 +2875,10 @@ static void tcp_client_ready(void *owner, short revents)
 	struct tcp_client *c = owner;
 	ssize_t r;
 
-	if (revents & POLLOUT)
+	if (revents & POLLOUT) {
 		tcp_client_flush(c);
+		tcp_client_take(c);     /* what it had sent before it was stopped */
+	}
 	if (c->fd < 0)
 		return;
 	if ((c->eof || c->stopped) && (revents & (POLLHUP | POLLERR))) {
@@ -3090,7 +3083,7 @@ struct query {
 	struct key key;
 	uint32_t hash;
 	usec born, impatient_at;
-	unsigned stage, nasks;
+	unsigned nasks;
 	struct node waiters;
 	bool active, starting, replied, probe, stale_ok;
 	struct peer probe_peer;                 /* the admin connection that asked, for a probe */
@@ -3121,6 +3114,8 @@ static bool rechoose;                           /* an upstream went down: look a
 static void query_choose(struct query *q);
 static void ask_send(struct ask *a);
 static void ask_stop(struct ask *a);
+static void ask_over_stream(struct ask *a);
+static void stream_useful(struct stream *s, const struct answer *ans);
 static void probe_done(struct query *q);
 
 static void query_init(void)
@@ -3193,7 +3188,6 @@ static void waiter_free(struct waiter *w)
 		holders_free = h;
 	}
 	list_append(&waiters_free, &w->of_query);
-	waiters_free.prev->prev->next = waiters_free.prev;
 	nwaiting--;
 }
 
@@ -3299,8 +3293,6 @@ static void held_free(struct query *q)
 		held_big_free[nheld_big++] = (unsigned)i;
 	}
 	q->held_buf = NULL;
-	q->best = -1;
-	q->best_verdict = V_NONE;
 }
 
 static void query_reply(struct query *q);
@@ -3309,6 +3301,7 @@ static void query_reply(struct query *q);
  * that has held one longest is answered with it now. */
 static void held_keep(struct query *q, const struct answer *a)
 {
+	held_free(q);
 	if (a->len <= UDP_SIZE)
 		q->held_buf = held_small + (size_t)held_small_free[--nheld_small] * UDP_SIZE;
 	else {
@@ -3319,7 +3312,6 @@ static void held_keep(struct query *q, const struct answer *a)
 					oldest = held_big_of[i];
 			stats.full++;
 			query_reply(oldest);
-			held_free(oldest);
 		}
 		q->held_buf = held_big + (size_t)held_big_free[--nheld_big] * MSG_MAX;
 		held_big_of[(size_t)(q->held_buf - held_big) / MSG_MAX] = q;
@@ -3385,7 +3377,10 @@ static struct query *query_find(const struct key *k, uint32_t hash)
 
 /* Names that are asked of private upstreams only (rule 12): these suffixes, and names of one label. */
 static const char *const private_zones[] = { "local", "internal", "lan", "home.arpa", "0.in-addr.arpa", "10.in-addr.arpa",
-	"127.in-addr.arpa", "254.169.in-addr.arpa", "2.0.192.in-addr.arpa", "100.51.198.in-addr.arpa", "113.0.203.in-addr.arpa",
+	"127.in-addr.arpa", "254.169.in-addr.arpa", "16.172.in-addr.arpa", "17.172.in-addr.arpa", "18.172.in-addr.arpa",
+	"19.172.in-addr.arpa", "20.172.in-addr.arpa", "21.172.in-addr.arpa", "22.172.in-addr.arpa", "23.172.in-addr.arpa",
+	"24.172.in-addr.arpa", "25.172.in-addr.arpa", "26.172.in-addr.arpa", "27.172.in-addr.arpa", "28.172.in-addr.arpa",
+	"29.172.in-addr.arpa", "30.172.in-addr.arpa", "31.172.in-addr.arpa", "2.0.192.in-addr.arpa", "100.51.198.in-addr.arpa", "113.0.203.in-addr.arpa",
 	"255.255.255.255.in-addr.arpa", "168.192.in-addr.arpa", "d.f.ip6.arpa", "8.e.f.ip6.arpa", "9.e.f.ip6.arpa",
 	"a.e.f.ip6.arpa", "b.e.f.ip6.arpa", "8.b.d.0.1.0.0.2.ip6.arpa",
 	"0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
@@ -3393,21 +3388,15 @@ static const char *const private_zones[] = { "local", "internal", "lan", "home.a
 
 static bool name_is_private(const uint8_t *name, size_t len)
 {
-	uint8_t zone[NAME_MAX_WIRE];
-	size_t n;
+	static uint8_t zones[COUNT(private_zones)][80];
+	static size_t lens[COUNT(private_zones)];
 
 	if (len > 1 && (size_t)name[0] + 2 == len)
 		return true;
 	for (size_t i = 0; i < COUNT(private_zones); i++) {
-		n = name_parse(zone, private_zones[i]);
-		if (name_below(name, len, zone, n))
-			return true;
-	}
-	for (int i = 16; i < 32; i++) {                 /* 172.16.0.0/12 */
-		char text[32];
-		snprintf(text, sizeof text, "%d.172.in-addr.arpa", i);
-		n = name_parse(zone, text);
-		if (name_below(name, len, zone, n))
+		if (lens[i] == 0)
+			lens[i] = name_parse(zones[i], private_zones[i]);
+		if (name_below(name, len, zones[i], lens[i]))
 			return true;
 	}
 	return false;
@@ -3502,7 +3491,6 @@ static struct query *query_new(const struct key *k, uint32_t hash)
 	q->key = *k;
 	q->hash = hash;
 	q->born = now;
-	q->stage = 0;
 	q->nasks = 0;
 	q->active = true;
 	q->starting = q->replied = q->probe = q->stale_ok = false;
@@ -3522,8 +3510,8 @@ static void query_revive(struct query *q)
 {
 	q->replied = false;
 	q->born = now;
-	q->stage = 0;
-	held_free(q);
+	q->best = -1;
+	q->best_verdict = V_NONE;
 	list_remove(&q->lingering);
 	list_remove(&q->patient);
 	list_remove(&q->staged);
@@ -3532,7 +3520,7 @@ static void query_revive(struct query *q)
 
 /* A client's question that the cache could not answer. False when there is no room or no upstream for it. *stale_now is set
  * when the caller is to answer with the stale entry at once, since every upstream is down. */
-static bool query_ask(const struct peer *p, const struct question *ask, uint32_t hash, usec *stale_now)
+static bool query_ask(const struct peer *p, const struct question *ask, uint32_t hash, bool *stale_now)
 {
 	struct query *q = query_find(&ask->key, hash);
 	uint32_t mask = route(ask->key.b, ask->key.name_len);
@@ -3562,7 +3550,7 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 	if (fresh)
 		query_send(q, mask);
 	if (stale && query_all_down(q)) {
-		*stale_now = 1;
+		*stale_now = true;
 		if (list_empty(&q->waiters)) {
 			q->replied = true;
 			list_append(&lingering, &q->lingering);
@@ -3603,11 +3591,12 @@ static uint32_t query_silent(const struct query *q, unsigned priority)
 	return mask;
 }
 
-/* Puts the answer in hand into the cache, if it is one to keep. */
-static void query_cache(struct query *q, uint32_t silent)
+/* Puts the best answer so far into the cache, if it is one to keep. */
+static void query_cache(const struct query *q, const struct answer *a)
 {
-	const struct answer *a = &q->held;
-	struct keep k = { .key = &q->key, .hash = q->hash, .silent = silent, .origin = upstreams[q->asks[q->best].up].origin };
+	const struct upstream *u = &upstreams[q->asks[q->best].up];
+	uint32_t silent = q->best_verdict == V_SUCCESS ? query_silent(q, u->spec.priority) : 0;
+	struct keep k = { .key = &q->key, .hash = q->hash, .silent = silent, .origin = u->origin };
 	int64_t ttl = a->ttl;
 	struct key name;
 
@@ -3643,6 +3632,7 @@ static void query_reply(struct query *q)
 {
 	struct slot *slot;
 	uint32_t silent;
+	bool network = true;
 
 	q->replied = true;
 	list_remove(&q->patient);
@@ -3658,27 +3648,23 @@ static void query_reply(struct query *q)
 		upstreams[q->asks[q->best].up].won++;
 		log_debug("answer %s %s: %s from %s won%s", name_text(q->key.b), type_text(key_type(&q->key)),
 		    rcode_text(q->held.rcode), addr_text(&u->spec.addr), silent ? ", a better upstream is silent" : "");
-		query_cache(q, q->best_verdict == V_SUCCESS ? silent : 0);
+		query_cache(q, &q->held);
 		while (!list_empty(&q->waiters))
 			waiter_answer(OWNER(q->waiters.next, struct waiter, of_query), &s);
+		held_free(q);
 		return;
 	}
 	slot = q->stale_ok ? cache_find(&q->key, q->hash) : NULL;
+	for (unsigned i = 0; i < q->nasks; i++)
+		network &= q->asks[i].state == ASK_DONE;
 	while (!list_empty(&q->waiters)) {
 		struct waiter *w = OWNER(q->waiters.next, struct waiter, of_query);
 		if (slot != NULL) {
-			static const uint8_t ede[6] = { 0, EDNS_EDE, 0, 2, 0, EDE_STALE };
-			const struct entry *e = entry_at((size_t)(slot->at - 1) * 4);
-			struct source_msg s = { .msg = entry_msg(e), .len = e->len, .ede = ede, .ede_len = sizeof ede, .entry = e,
-				.nttl = e->nttl, .cap = STALE_TTL, .rcode = get16at(entry_msg(e) + 2) & 15, .ad = e->bits & E_AD };
+			struct source_msg s = entry_source(slot_entry(slot), true);
 			stats.stale++;
 			waiter_answer(w, &s);
-		} else {
-			bool network = true;
-			for (unsigned i = 0; i < q->nasks; i++)
-				network &= q->asks[i].state == ASK_DONE;
+		} else
 			waiter_fail(w, SERVFAIL, network ? EDE_NETWORK : EDE_UNREACHABLE);
-		}
 	}
 	log_debug("answer %s %s: no upstream answered", name_text(q->key.b), type_text(key_type(&q->key)));
 }
@@ -3742,6 +3728,13 @@ static void upstream_unanswered(struct upstream *u, const char *why)
 	upstream_log_state(u, why);
 }
 
+static void ask_charge(struct ask *a, const char *why)
+{
+	if (!a->charged)
+		upstream_unanswered(&upstreams[a->up], why);
+	a->charged = true;
+}
+
 static void upstream_answers(struct upstream *u)
 {
 	u->unanswered = 0;
@@ -3764,9 +3757,7 @@ static void ask_fail(struct ask *a, const char *why)
 	a->took = now - a->sent;
 	u->failed++;
 	log_debug("upstream %s %s %s: %s", addr_text(&u->spec.addr), name_text(q->key.b), type_text(key_type(&q->key)), why);
-	if (!a->charged)
-		upstream_unanswered(u, why);
-	a->charged = true;
+	ask_charge(a, why);
 	query_choose(q);
 }
 
@@ -3798,14 +3789,55 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	    type_text(key_type(&q->key)), rcode_text(ans->rcode), ans->ancount, (long long)(a->took / 1000));
 	better = held == NULL || v > q->best_verdict || (v == q->best_verdict && u->spec.priority < held->spec.priority);
 	if (better && !(q->replied && v != V_SUCCESS)) {
-		held_free(q);
 		q->best = (int)(a - q->asks);
 		q->best_verdict = v;
-		held_keep(q, ans);
 		if (q->replied)                 /* late, but better than what the cache has */
-			query_cache(q, query_silent(q, u->spec.priority));
+			query_cache(q, ans);
+		else if (!q->probe)
+			held_keep(q, ans);
 	}
 	query_choose(q);
+}
+
+/* A message with the ID and the question of an ask, over a stream or in a datagram; cut: which did not fit. */
+static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bool cut)
+{
+	unsigned rcode = get16at(msg + 2) & 15;
+	struct answer ans;
+	const char *err;
+
+	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
+		a->plain = true;                /* it does not know EDNS (RFC 6891 7) */
+		if (stream)
+			ask_over_stream(a);
+		else
+			ask_send(a);
+		return;
+	}
+	if (len == 12) {
+		ask_fail(a, "an error without a question");
+		return;
+	}
+	if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
+		ask_over_stream(a);
+		return;
+	}
+	err = answer_read(&ans, msg, len, &a->q->key);
+	if (err == NULL && ans.truncated)
+		err = "truncated over TCP";
+	if (err == NULL) {
+		if (stream)
+			stream_useful(a->stream, &ans);
+		answer_strip(&ans, msg);
+		ask_answer(a, &ans);
+		return;
+	}
+	stats.malformed++;
+	log_debug("upstream %s: malformed answer: %s", addr_text(&upstreams[a->up].spec.addr), err);
+	if (stream)
+		ask_fail(a, err);
+	else
+		a->malformed = true;            /* perhaps forged: the true one may still come */
 }
 
 /* Patience is over: the silent ones are charged with it. */
@@ -3815,11 +3847,8 @@ static void query_impatient(struct query *q)
 
 	list_remove(&q->patient);
 	for (unsigned i = 0; i < q->nasks; i++) {
-		struct ask *a = &q->asks[i];
-		if (a->state != ASK_WAIT || a->charged || upstreams[a->up].spec.priority >= priority)
-			continue;
-		a->charged = true;
-		upstream_unanswered(&upstreams[a->up], "no answer within patience");
+		if (q->asks[i].state == ASK_WAIT && upstreams[q->asks[i].up].spec.priority < priority)
+			ask_charge(&q->asks[i], "no answer within patience");
 	}
 	query_reply(q);
 	query_choose(q);
@@ -3834,9 +3863,7 @@ static void query_expire(struct query *q)
 			continue;
 		a->why = "timeout";
 		upstreams[a->up].failed++;
-		if (!a->charged)
-			upstream_unanswered(&upstreams[a->up], "no answer");
-		a->charged = true;
+		ask_charge(a, "no answer");
 	}
 	if (q->probe)
 		probe_done(q);
@@ -3914,8 +3941,6 @@ struct port {
 };
 static struct port *ports, *ports_free, *ports_dirty;
 static unsigned nports;
-
-static void ask_over_stream(struct ask *a);
 
 static void port_release(struct port *p)
 {
@@ -4076,9 +4101,6 @@ static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 {
 	struct upstream *u = p->u;
 	struct ask *a = NULL;
-	struct answer ans;
-	const char *err;
-	unsigned rcode;
 
 	if (len >= 2)
 		for (struct node *x = p->asks.next; x != &p->asks && a == NULL; x = x->next)
@@ -4099,32 +4121,10 @@ static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 		}
 		return;
 	}
-	if (!answer_matches(msg, len, &a->q->key) && !answer_is_bare_error(msg, len)) {
+	if (answer_matches(msg, len, &a->q->key) || answer_is_bare_error(msg, len))
+		ask_message(a, msg, len, false, cut);
+	else
 		u->strays++;
-		return;
-	}
-	rcode = get16at(msg + 2) & 15;
-	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
-		a->plain = true;                /* it does not know EDNS (RFC 6891 7) */
-		ask_send(a);
-		return;
-	}
-	if (len == 12 || cut || (get16at(msg + 2) & F_TC)) {
-		if (len == 12)
-			ask_fail(a, rcode_text(rcode));
-		else
-			ask_over_stream(a);
-		return;
-	}
-	err = answer_read(&ans, msg, len, &a->q->key);
-	if (err != NULL) {
-		stats.malformed++;
-		a->malformed = true;
-		log_debug("upstream %s: malformed answer: %s", addr_text(&u->spec.addr), err);
-		return;
-	}
-	answer_strip(&ans, msg);
-	ask_answer(a, &ans);
 }
 
 static void port_ready(void *owner, short revents)
@@ -4289,6 +4289,13 @@ static void upstream_back_off(struct upstream *u)
 		u->retry_at = now + wait + wait * (random16() % 256) / 1024;
 }
 
+static void upstream_useless(struct upstream *u, const char *why)
+{
+	u->fails = MAX(u->fails + 1, (unsigned)USELESS_MAX);    /* no second try at once */
+	upstream_trouble(u, why);
+	upstream_back_off(u);
+}
+
 static void ask_join(struct ask *a, struct stream *s)
 {
 	struct ask **place;
@@ -4317,11 +4324,8 @@ static void ask_over_stream(struct ask *a)
 	ask_stop(a);
 	a->via_stream = true;
 	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < SEC(1)) || !stream_open(s, &why))) {
-		if (u->fails < USELESS_MAX || u->tried == now) {
-			u->fails = MAX(u->fails + 1, (unsigned)USELESS_MAX);
-			upstream_trouble(u, why);
-			upstream_back_off(u);
-		}
+		if (u->fails < USELESS_MAX || u->tried == now)
+			upstream_useless(u, why);
 		ask_fail(a, why);
 		return;
 	}
@@ -4407,39 +4411,24 @@ static void stream_opened(struct stream *s)
 	}
 }
 
+/* A good answer has come over it. */
+static void stream_useful(struct stream *s, const struct answer *ans)
+{
+	s->answers++;
+	s->u->fails = 0;
+	if (ans->keepalive != NO_KEEPALIVE)
+		s->idle_limit = MAX(MS(ans->keepalive * 100), 1);
+}
+
 /* One message from an upstream. */
 static void stream_message(struct stream *s, uint8_t *msg, size_t len)
 {
-	struct upstream *u = s->u;
-	struct ask *a = len >= 2 ? stream_id_find(u, get16at(msg)) : NULL;
-	struct answer ans;
-	const char *err;
-	unsigned rcode;
+	struct ask *a = len >= 2 ? stream_id_find(s->u, get16at(msg)) : NULL;
 
-	if (a == NULL || (!answer_matches(msg, len, &a->q->key) && !answer_is_bare_error(msg, len))) {
-		u->strays++;
-		return;
-	}
-	rcode = get16at(msg + 2) & 15;
-	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
-		a->plain = true;
-		ask_join(a, s);
-		return;
-	}
-	err = len == 12 ? rcode_text(rcode) : answer_read(&ans, msg, len, &a->q->key);
-	if (err == NULL && ans.truncated)
-		err = "truncated over TCP";
-	if (err != NULL) {
-		stats.malformed++;
-		ask_fail(a, len == 12 ? "an error without a question" : err);
-		return;
-	}
-	s->answers++;
-	u->fails = 0;
-	if (ans.keepalive != NO_KEEPALIVE)
-		s->idle_limit = MAX(MS(ans.keepalive * 100), 1);
-	answer_strip(&ans, msg);
-	ask_answer(a, &ans);
+	if (a != NULL && (answer_matches(msg, len, &a->q->key) || answer_is_bare_error(msg, len)))
+		ask_message(a, msg, len, true, false);
+	else
+		s->u->strays++;
 }
 
 /* Bytes that came over the connection, decrypted. */
@@ -4610,9 +4599,7 @@ static void streams_sweep(void)
 		if (u->retry_at > now)
 			wake_by(u->retry_at);
 		else if (!stream_open(u->stream, &why)) {
-			u->fails = MAX(u->fails + 1, (unsigned)USELESS_MAX);
-			upstream_trouble(u, why);
-			upstream_back_off(u);
+			upstream_useless(u, why);
 			if (u->retry_at != 0)
 				wake_by(u->retry_at);
 		} else
@@ -5450,7 +5437,6 @@ static struct admin admins[MAX_ADMIN];
 static int admin_fd = -1, admin_slot = -1;
 
 static bool config_reload(struct text *errors);
-static void config_top(struct admin *a);
 
 /* The counters of the first status line, one row each: the word, its metric, its help. */
 static const struct { const char *word, *help; size_t field; } counter_rows[] = {
@@ -5507,7 +5493,7 @@ static bool status_next(struct admin *a, struct text *t)
 			a->cursor++;
 		if (a->cursor == cache.nslots)
 			return false;
-		const struct entry *e = entry_at((size_t)(cache.slots[a->cursor++].at - 1) * 4);
+		const struct entry *e = slot_entry(&cache.slots[a->cursor++]);
 		const uint8_t *q = entry_msg(e) + 12;
 		size_t n = name_len(q);
 		uint32_t age = seconds() - e->stored, left = age < e->ttl ? e->ttl - age : 0;
@@ -5628,7 +5614,7 @@ struct command { const char *name, *args, *help; void (*run)(struct admin *, cha
 static bool help_next(struct admin *a, struct text *t);
 static void run_help(struct admin *a, char **w) { (void)w; a->next = help_next; }
 static void run_status(struct admin *a, char **w) { (void)w; a->next = status_next; }
-static void run_top(struct admin *a, char **w) { (void)w; config_top(a); }
+static void run_top(struct admin *a, char **w);
 
 static void run_clear(struct admin *a, char **w)
 {
@@ -5714,44 +5700,43 @@ static bool help_next(struct admin *a, struct text *t)
 	return true;
 }
 
-/* The ten biggest rows of both tables, largest first; types of one name count together. */
-static void config_top(struct admin *a)
+/* The ten biggest rows of a table, largest first; what is equal (the types of a name) counts together. */
+static void top_reply(struct text *t, const struct top *top, bool names)
 {
-	static uint64_t sum[TOP_SLOTS];
-	struct text *t = &a->reply;
+	uint64_t sum[TOP_SLOTS] = { 0 };
+	unsigned k;
 
 	for (unsigned i = 0; i < TOP_SLOTS; i++) {
-		unsigned k = 0;
-		sum[i] = 0;
-		while (top_names[i].count > 0 && k < i && (sum[k] == 0 || name_len(top_names[k].name) != name_len(top_names[i].name) ||
-		    memcmp(top_names[k].name, top_names[i].name, name_len(top_names[i].name)) != 0))
-			k++;
-		sum[k] += top_names[i].count;
+		size_t n = names ? name_len(top->what[i]) : sizeof(struct addr);
+		for (k = 0; top->count[i] > 0 && k < i; k++)
+			if (sum[k] > 0 && memcmp(top->what[k], top->what[i], n) == 0)
+				break;
+		sum[top->count[i] > 0 ? k : i] += top->count[i];
 	}
-	for (int n = 0; n < 10; n++) {
+	for (int rows = 0; rows < 10; rows++) {
 		unsigned best = 0;
-		for (unsigned i = 1; i < TOP_SLOTS; i++)
-			if (sum[i] > sum[best])
-				best = i;
+		struct addr a;
+		for (k = 1; k < TOP_SLOTS; k++)
+			if (sum[k] > sum[best])
+				best = k;
 		if (sum[best] == 0)
 			break;
-		text_add(t, "name %s queries %llu\n", name_text(top_names[best].name), (unsigned long long)sum[best]);
+		memcpy(&a, top->what[best], sizeof a);
+		if (!names)
+			addr_set_port(&a, 0);
+		text_add(t, "%s %s queries %llu\n", names ? "name" : "client", names ? name_text(top->what[best]) : addr_text(&a),
+		    (unsigned long long)sum[best]);
 		sum[best] = 0;
 	}
-	for (unsigned i = 0; i < TOP_SLOTS; i++)
-		sum[i] = top_clients[i].count;
-	for (int n = 0; n < 10; n++) {
-		unsigned best = 0;
-		for (unsigned i = 1; i < TOP_SLOTS; i++)
-			if (sum[i] > sum[best])
-				best = i;
-		if (sum[best] == 0)
-			break;
-		text_add(t, "client %s queries %llu\n", addr_text(&top_clients[best].addr), (unsigned long long)sum[best]);
-		sum[best] = 0;
-	}
-	if (t->len == 0)
-		text_add(t, "no queries yet\n");
+}
+
+static void run_top(struct admin *a, char **w)
+{
+	(void)w;
+	top_reply(&a->reply, &top_names, true);
+	top_reply(&a->reply, &top_clients, false);
+	if (a->reply.len == 0)
+		text_add(&a->reply, "no queries yet\n");
 }
 
 static void admin_close(struct admin *a)
@@ -5767,6 +5752,8 @@ static void admin_close(struct admin *a)
 /* Sends the reply as far as the reader takes it, making more of it as room comes. */
 static void admin_write(struct admin *a)
 {
+	char rest[512];
+
 	for (;;) {
 		ssize_t r;
 		if (a->out_at == a->reply.len) {
@@ -5788,8 +5775,8 @@ static void admin_write(struct admin *a)
 			break;
 		a->out_at += (size_t)r;
 	}
-	while (recv(a->fd, inbox, sizeof inbox, 0) > 0 && a->out_at < 1024)
-		a->out_at++;                    /* read what is left, or the close would reset the reply away */
+	for (int i = 0; i < 1024 && recv(a->fd, rest, sizeof rest, 0) > 0; i++)
+		;                               /* what is left unread would make the close reset the reply away */
 	admin_close(a);
 }
 
@@ -6124,15 +6111,15 @@ static void upstream_stop(struct upstream *u)
 		struct query *q = &queries[i];
 		if (!q->active)
 			continue;
-		if (q->best >= 0 && &upstreams[q->asks[q->best].up] == u)
+		if (q->best >= 0 && &upstreams[q->asks[q->best].up] == u) {
 			held_free(q);
+			q->best = -1;
+			q->best_verdict = V_NONE;
+		}
 		for (unsigned k = 0; k < q->nasks; k++) {
 			if (&upstreams[q->asks[k].up] != u)
 				continue;
 			ask_stop(&q->asks[k]);
-			if (q->best == (int)q->nasks - 1)
-				q->best = (int)k;
-			list_remove(&q->asks[k].on);
 			q->asks[k].state = ASK_DONE;
 			q->asks[k].why = "upstream removed";
 		}
@@ -6190,10 +6177,12 @@ static void upstreams_apply(const struct config *c)
 static bool config_reload(struct text *errors)
 {
 	static struct config fresh;
-	char from[80], *line, *save;
+	char from[80], reloading[64], *line, *save;
 	bool good;
 
-	notify("RELOADING=1");
+	clock_read();
+	snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)now);
+	notify(reloading);
 	good = config_read(&fresh, errors, from) && tls_prepare(&fresh, errors);
 	if (!good) {
 		char copy[4096];
