@@ -170,6 +170,43 @@ static void *must_calloc(size_t n, size_t size)
 	return p;
 }
 
+/* n equal pieces of memory, to be taken and given back; the first bytes of a free one lead to the next. Memory that was never
+ * needed is never written, so that the system need not provide it. */
+struct pool { uint8_t *base; size_t size; unsigned n, used, ever; void *free; };
+
+static void pool_init(struct pool *p, size_t n, size_t size)
+{
+	*p = (struct pool){ .base = must_calloc(n, size), .size = size, .n = (unsigned)n };
+}
+
+static bool pool_empty(const struct pool *p) { return p->used == p->n; }
+static void *pool_at(const struct pool *p, size_t i) { return p->base + i * p->size; }
+static bool pool_has(const struct pool *p, const void *x)
+{
+	return (const uint8_t *)x >= p->base && (const uint8_t *)x < p->base + p->n * p->size;
+}
+
+/* A piece of any content; NULL when all are taken. */
+static void *pool_take(struct pool *p)
+{
+	void *x = p->free;
+
+	if (pool_empty(p))
+		return NULL;
+	p->used++;
+	if (x == NULL)
+		return pool_at(p, p->ever++);
+	memcpy(&p->free, x, sizeof x);
+	return x;
+}
+
+static void pool_give(struct pool *p, void *x)
+{
+	memcpy(x, &p->free, sizeof x);
+	p->free = x;
+	p->used--;
+}
+
 /* Text that is built up in a fixed buffer; what does not fit is cut. */
 struct text { char *p; size_t size, len; };
 
@@ -2124,31 +2161,28 @@ static void watch_remove(int *slot)
 		watch_move(npolls, at);
 }
 
+/* Waits until something is ready or "wake" has come. Gives the number of ready ones. */
 static int watch_poll(void)
 {
-	static usec cold_seen;
-	static bool busy;
-	int n = 0, timeout = -1;
+	static usec cold_due;                   /* when the cold must be looked at; 0 while the hot ones rest */
+	int n = 0, timeout = wake == 0 ? -1 : (int)MIN((MAX(wake - now, 0) + 999) / 1000, 3600000);
 
-	if (busy && npolls - nhot > 16 && now - cold_seen < COLD_EVERY) {
-		n = poll(polls, (nfds_t)nhot, 0);
-		for (int i = nhot; i < npolls; i++)
-			polls[i].revents = 0;
+	if (npolls - nhot > 16 && cold_due > now) {
+		int soon = (int)((cold_due - now + 999) / 1000);
+		n = poll(polls, (nfds_t)nhot, timeout < 0 ? soon : MIN(soon, timeout));
+		clock_read();
+		if (n > 0 || (wake != 0 && wake <= now))
+			return n;
+		timeout = wake == 0 ? -1 : (int)MIN((wake - now + 999) / 1000, 3600000);
 	}
-	if (n == 0) {
-		if (wake != 0)
-			timeout = wake <= now ? 0 : (int)MIN((wake - now + 999) / 1000, 3600000);
-		n = poll(polls, (nfds_t)npolls, timeout);
-		clock_read();
-		cold_seen = now;
-	} else
-		clock_read();
-	busy = n > 0;
+	n = poll(polls, (nfds_t)npolls, timeout);
+	clock_read();
+	cold_due = n > 0 ? now + COLD_EVERY : 0;
 	return n;
 }
 
-/* One turn: wait, tell each owner. An owner may add and remove watches: a slot that changed hands is looked at again, and a
- * new watch has no revents yet. */
+/* One turn: wait, tell each owner. An owner may add and remove watches: a slot that changed hands is looked at again, a new
+ * watch has no revents yet, and one that moved to a place already passed is ready in the next turn too. */
 static void loop_turn(void)
 {
 	int n = watch_poll();
@@ -2160,6 +2194,7 @@ static void loop_turn(void)
 			i++;
 			continue;
 		}
+		n--;
 		watches[i].ready(watches[i].owner, r);
 	}
 }
@@ -2713,12 +2748,10 @@ struct tcp_client {
 };
 #define TCP_IDLE SEC(15)
 
-static struct tcp_client *tcp_clients, *tcp_dirty;
+static struct tcp_client *tcp_clients, *tcp_dirty;      /* tcp_clients: the pool as an array */
 static struct tcp_client *tcp_busy;             /* whose query is being read: not to be closed */
-static struct node tcp_lru = { &tcp_lru, &tcp_lru }, tcp_free = { &tcp_free, &tcp_free };
-static unsigned ntcp;
-static uint8_t *out_blocks;
-static unsigned out_free[OUT_BLOCKS], nout_free;
+static struct node tcp_lru = { &tcp_lru, &tcp_lru };
+static struct pool tcp_pool, out_blocks;
 #define OUT_BLOCK (MSG_MAX + 2)
 
 static void tcp_client_close(struct tcp_client *c)
@@ -2730,11 +2763,10 @@ static void tcp_client_close(struct tcp_client *c)
 	c->fd = -1;
 	c->generation++;
 	if (c->out != NULL)
-		out_free[nout_free++] = (unsigned)((c->out - out_blocks) / OUT_BLOCK);
+		pool_give(&out_blocks, c->out);
 	c->out = NULL;
 	list_remove(&c->lru);
-	list_append(&tcp_free, &c->lru);
-	ntcp--;
+	pool_give(&tcp_pool, c);
 }
 
 static void tcp_client_touch(struct tcp_client *c)
@@ -2766,7 +2798,7 @@ static void tcp_client_flush(struct tcp_client *c)
 	if (c->fd < 0)
 		return;
 	if (c->out != NULL && c->out_at == c->out_len) {
-		out_free[nout_free++] = (unsigned)((c->out - out_blocks) / OUT_BLOCK);
+		pool_give(&out_blocks, c->out);
 		c->out = NULL;
 		c->out_at = c->out_len = 0;
 		tcp_client_touch(c);
@@ -2782,7 +2814,7 @@ static void tcp_client_flush(struct tcp_client *c)
 /* Room for a reply of up to n bytes behind its length; NULL when the client does not read, and is closed. */
 static uint8_t *tcp_client_room(struct tcp_client *c, size_t n)
 {
-	if (c->out == NULL && nout_free == 0) {         /* the one that has kept a block longest pays */
+	if (c->out == NULL && pool_empty(&out_blocks)) {         /* the one that has kept a block longest pays */
 		for (struct node *x = tcp_lru.next; x != &tcp_lru; x = x->next) {
 			struct tcp_client *o = OWNER(x, struct tcp_client, lru);
 			if (o->out != NULL && o != c && o != tcp_busy) {
@@ -2793,9 +2825,9 @@ static uint8_t *tcp_client_room(struct tcp_client *c, size_t n)
 		}
 	}
 	if (c->out == NULL) {
-		if (nout_free == 0)
+		c->out = pool_take(&out_blocks);
+		if (c->out == NULL)
 			return NULL;
-		c->out = out_blocks + (size_t)out_free[--nout_free] * OUT_BLOCK;
 		c->out_at = c->out_len = 0;
 	}
 	if (c->out_len + 2 + n > OUT_BLOCK) {
@@ -2956,12 +2988,11 @@ static void listener_tcp_ready(void *owner, short revents)
 			continue;
 		}
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-		if (list_empty(&tcp_free)) {
+		if (pool_empty(&tcp_pool)) {
 			stats.full++;
 			tcp_client_close(OWNER(tcp_lru.next, struct tcp_client, lru));
 		}
-		c = OWNER(tcp_free.next, struct tcp_client, lru);
-		list_remove(&c->lru);
+		c = pool_take(&tcp_pool);
 		c->fd = fd;
 		c->in_len = c->skip = c->out_at = c->out_len = 0;
 		c->waiting = 0;
@@ -2971,21 +3002,15 @@ static void listener_tcp_ready(void *owner, short revents)
 		c->peer.generation = c->generation;
 		c->active = now;
 		list_append(&tcp_lru, &c->lru);
-		ntcp++;
 		watch_add(&c->slot, fd, POLLIN, tcp_client_ready, c, true);
 	}
 }
 
 static void tcp_init(void)
 {
-	tcp_clients = must_calloc((size_t)cfg.tcp_clients, sizeof *tcp_clients);
-	for (int64_t i = 0; i < cfg.tcp_clients; i++) {
-		tcp_clients[i].fd = tcp_clients[i].slot = -1;
-		list_append(&tcp_free, &tcp_clients[i].lru);
-	}
-	out_blocks = must_calloc(OUT_BLOCKS, OUT_BLOCK);
-	for (nout_free = 0; nout_free < OUT_BLOCKS; nout_free++)
-		out_free[nout_free] = OUT_BLOCKS - 1 - nout_free;
+	pool_init(&tcp_pool, (size_t)cfg.tcp_clients, sizeof *tcp_clients);
+	tcp_clients = pool_at(&tcp_pool, 0);
+	pool_init(&out_blocks, OUT_BLOCKS, OUT_BLOCK);
 	buckets = must_calloc(RATE_SLOTS, sizeof *buckets);
 }
 
@@ -3099,16 +3124,13 @@ enum { STAGE_RESEND, STAGE_AGAIN, STAGE_STALE, STAGE_END, STAGES };
 static const usec stage_delay[STAGES] = { MS(350), MS(1050), MS(1800), SEC(3600) };
 static struct node stages[STAGES], patient = { &patient, &patient }, lingering = { &lingering, &lingering };
 
-static struct query *queries, *queries_free, **query_table;
-static unsigned query_table_mask, nqueries_active;
-static struct waiter *waiters;
-static struct node waiters_free = { &waiters_free, &waiters_free };
-static unsigned nwaiting;
-static struct holder *holders, *holders_free, **holder_table;
+static struct pool queries, waiters, holders;
+static struct query **query_table;
+static unsigned query_table_mask;
+static struct holder **holder_table;
 static struct node *holders_by;
 static unsigned holders_most;
-static uint8_t *held_small, *held_big;
-static unsigned *held_small_free, nheld_small, held_big_free[HELD_BIG], nheld_big;
+static struct pool held_small, held_big;
 static struct query *held_big_of[HELD_BIG];
 static bool rechoose;                           /* an upstream went down: look at every query again */
 
@@ -3123,30 +3145,19 @@ static void query_init(void)
 {
 	size_t n = (size_t)cfg.queries;
 
-	queries = must_calloc(n, sizeof *queries);
-	waiters = must_calloc(n, sizeof *waiters);
-	holders = must_calloc(n, sizeof *holders);
+	pool_init(&queries, n, sizeof(struct query));
+	pool_init(&waiters, n, sizeof(struct waiter));
+	pool_init(&holders, n, sizeof(struct holder));
 	holders_by = must_calloc(n + 1, sizeof *holders_by);
-	held_small = must_calloc(n, UDP_SIZE);
-	held_small_free = must_calloc(n, sizeof *held_small_free);
-	held_big = must_calloc(HELD_BIG, MSG_MAX);
+	pool_init(&held_small, n, UDP_SIZE);
+	pool_init(&held_big, HELD_BIG, MSG_MAX);
 	for (query_table_mask = 1; query_table_mask < 2 * n; query_table_mask *= 2)
 		;
 	query_table = must_calloc(query_table_mask, sizeof *query_table);
 	holder_table = must_calloc(query_table_mask, sizeof *holder_table);
 	query_table_mask--;
-	for (size_t i = n; i-- > 0; ) {
-		queries[i].next = queries_free;
-		queries_free = &queries[i];
-		list_append(&waiters_free, &waiters[n - 1 - i].of_query);
-		holders[i].next = holders_free;
-		holders_free = &holders[i];
-		held_small_free[nheld_small++] = (unsigned)i;
-	}
 	for (size_t i = 0; i <= n; i++)
 		list_init(&holders_by[i]);
-	for (nheld_big = 0; nheld_big < HELD_BIG; nheld_big++)
-		held_big_free[nheld_big] = nheld_big;
 	for (unsigned i = 0; i < STAGES; i++)
 		list_init(&stages[i]);
 }
@@ -3185,25 +3196,21 @@ static void waiter_free(struct waiter *w)
 	if (h->count == 0) {
 		place = holder_place(h->client);
 		*place = h->next;
-		h->next = holders_free;
-		holders_free = h;
+		pool_give(&holders, h);
 	}
-	list_append(&waiters_free, &w->of_query);
-	nwaiting--;
+	pool_give(&waiters, w);
 }
 
 static struct waiter *waiter_new(struct query *q, const struct peer *p, const struct question *ask)
 {
-	struct waiter *w = OWNER(waiters_free.prev, struct waiter, of_query);
+	struct waiter *w = pool_take(&waiters);
 	struct holder **place, *h;
 	struct addr a;
 
 	peer_addr(&a, p);
-	list_remove(&w->of_query);
 	place = holder_place(addr_client(&a));
 	if (*place == NULL) {
-		h = holders_free;
-		holders_free = h->next;
+		h = pool_take(&holders);
 		h->client = addr_client(&a);
 		h->count = 0;
 		h->next = NULL;
@@ -3229,7 +3236,6 @@ static struct waiter *waiter_new(struct query *q, const struct peer *p, const st
 	list_append(&q->waiters, &w->of_query);
 	if (p->kind == PEER_TCP)
 		tcp_clients[p->slot].waiting++;
-	nwaiting++;
 	return w;
 }
 
@@ -3284,14 +3290,11 @@ static void waiter_fail(struct waiter *w, unsigned rcode, int info)
 /* Gives back the memory of the answer in hand. */
 static void held_free(struct query *q)
 {
-	size_t i;
-
-	if (q->held_buf >= held_small && q->held_buf < held_small + (size_t)cfg.queries * UDP_SIZE)
-		held_small_free[nheld_small++] = (unsigned)((size_t)(q->held_buf - held_small) / UDP_SIZE);
+	if (pool_has(&held_small, q->held_buf))
+		pool_give(&held_small, q->held_buf);
 	else if (q->held_buf != NULL) {
-		i = (size_t)(q->held_buf - held_big) / MSG_MAX;
-		held_big_of[i] = NULL;
-		held_big_free[nheld_big++] = (unsigned)i;
+		held_big_of[(size_t)(q->held_buf - held_big.base) / MSG_MAX] = NULL;
+		pool_give(&held_big, q->held_buf);
 	}
 	q->held_buf = NULL;
 }
@@ -3304,9 +3307,9 @@ static void held_keep(struct query *q, const struct answer *a)
 {
 	held_free(q);
 	if (a->len <= UDP_SIZE)
-		q->held_buf = held_small + (size_t)held_small_free[--nheld_small] * UDP_SIZE;
+		q->held_buf = pool_take(&held_small);
 	else {
-		if (nheld_big == 0) {
+		if (pool_empty(&held_big)) {
 			struct query *oldest = held_big_of[0];
 			for (unsigned i = 1; i < HELD_BIG; i++)
 				if (held_big_of[i]->born < oldest->born)
@@ -3314,8 +3317,8 @@ static void held_keep(struct query *q, const struct answer *a)
 			stats.full++;
 			query_reply(oldest);
 		}
-		q->held_buf = held_big + (size_t)held_big_free[--nheld_big] * MSG_MAX;
-		held_big_of[(size_t)(q->held_buf - held_big) / MSG_MAX] = q;
+		q->held_buf = pool_take(&held_big);
+		held_big_of[(size_t)(q->held_buf - held_big.base) / MSG_MAX] = q;
 	}
 	memcpy(q->held_buf, a->msg, a->len);
 	q->held = *a;
@@ -3340,20 +3343,18 @@ static void query_free(struct query *q)
 	if (*place == q)
 		*place = q->next;
 	q->active = false;
-	q->next = queries_free;
-	queries_free = q;
-	nqueries_active--;
+	pool_give(&queries, q);
 }
 
 /* Makes sure that a waiter and a query are free: what nobody waits for goes first, then the oldest query of the client that
  * holds the most. */
 static void query_make_room(bool need_waiter)
 {
-	while (queries_free == NULL || (need_waiter && list_empty(&waiters_free))) {
+	while (pool_empty(&queries) || (need_waiter && pool_empty(&waiters))) {
 		struct waiter *w;
 		struct query *q;
 		stats.full++;
-		if (queries_free == NULL && !list_empty(&lingering)) {
+		if (pool_empty(&queries) && !list_empty(&lingering)) {
 			query_free(OWNER(lingering.next, struct query, lingering));
 			continue;
 		}
@@ -3362,7 +3363,7 @@ static void query_make_room(bool need_waiter)
 		w = OWNER(OWNER(holders_by[holders_most].next, struct holder, of_count)->waiters.next, struct waiter, of_holder);
 		q = w->q;
 		waiter_fail(w, SERVFAIL, EDE_UNREACHABLE);
-		if (list_empty(&q->waiters) && queries_free == NULL && !q->starting)
+		if (list_empty(&q->waiters) && pool_empty(&queries) && !q->starting)
 			query_free(q);
 	}
 }
@@ -3484,10 +3485,8 @@ static void query_send(struct query *q, uint32_t mask)
 
 static struct query *query_new(const struct key *k, uint32_t hash)
 {
-	struct query *q = queries_free;
+	struct query *q = pool_take(&queries);
 
-	queries_free = q->next;
-	nqueries_active++;
 	q->staged.next = q->patient.next = q->lingering.next = NULL;
 	q->key = *k;
 	q->hash = hash;
@@ -3532,14 +3531,14 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 		stats.failed++;
 		return false;
 	}
-	if (q == NULL || list_empty(&waiters_free)) {
+	if (q == NULL || pool_empty(&waiters)) {
 		if (q != NULL)
 			q->starting = true;     /* not to be freed for room */
 		query_make_room(true);
 		if (q != NULL)
 			q->starting = false;
 	}
-	if (queries_free == NULL && q == NULL) {
+	if (pool_empty(&queries) && q == NULL) {
 		stats.failed++;
 		return false;
 	}
@@ -3572,7 +3571,7 @@ static void query_refresh(const struct key *k, uint32_t hash)
 	struct query *q;
 	uint32_t mask = route(k->b, k->name_len);
 
-	if (mask == 0 || query_find(k, hash) != NULL || queries_free == NULL)
+	if (mask == 0 || query_find(k, hash) != NULL || pool_empty(&queries))
 		return;
 	q = query_new(k, hash);
 	q->replied = true;
@@ -3922,9 +3921,11 @@ static void query_sweep(void)
 	}
 	if (rechoose) {
 		rechoose = false;
-		for (int64_t i = 0; i < cfg.queries; i++)
-			if (queries[i].active && !queries[i].replied)
-				query_choose(&queries[i]);
+		for (unsigned i = 0; i < queries.ever; i++) {
+			struct query *q = pool_at(&queries, i);
+			if (q->active && !q->replied)
+				query_choose(q);
+		}
 	}
 }
 
@@ -3937,11 +3938,11 @@ struct port {
 	struct upstream *u;
 	unsigned life, open, busy;              /* busy: being worked on, not to be closed */
 	bool dirty;
-	struct port *next;                      /* dirty, or free */
+	struct port *next_dirty;
 	struct node asks;
 };
-static struct port *ports, *ports_free, *ports_dirty;
-static unsigned nports;
+static struct pool ports;
+static struct port *ports_dirty;
 
 static void port_release(struct port *p)
 {
@@ -3951,9 +3952,7 @@ static void port_release(struct port *p)
 		p->u->port = NULL;
 	watch_remove(&p->slot);
 	close(p->fd);
-	p->fd = -1;
-	p->next = ports_free;
-	ports_free = p;
+	pool_give(&ports, p);
 }
 
 static void port_ready(void *owner, short revents);
@@ -3973,7 +3972,7 @@ static struct port *port_for(struct upstream *u)
 		errno = ENETUNREACH;
 		return NULL;
 	}
-	fd = ports_free ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
+	fd = !pool_empty(&ports) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
 	if (fd < 0) {
 		if (log_now(&warned))
 			log_error("out of descriptors for upstream ports: queries share them");
@@ -3987,8 +3986,7 @@ static struct port *port_for(struct upstream *u)
 		errno = e;
 		return NULL;
 	}
-	p = ports_free;
-	ports_free = p->next;
+	p = pool_take(&ports);
 	p->fd = fd;
 	p->u = u;
 	p->life = p->open = p->busy = 0;
@@ -4032,7 +4030,7 @@ static void ask_send(struct ask *a)
 	a->resend = true;
 	if (!p->dirty) {
 		p->dirty = true;
-		p->next = ports_dirty;
+		p->next_dirty = ports_dirty;
 		ports_dirty = p;
 	}
 }
@@ -4091,7 +4089,7 @@ static void ports_flush(void)
 	struct port *p;
 
 	while ((p = ports_dirty) != NULL) {
-		ports_dirty = p->next;
+		ports_dirty = p->next_dirty;
 		p->dirty = false;
 		port_flush(p);
 	}
@@ -5472,7 +5470,7 @@ static bool status_next(struct admin *a, struct text *t)
 		text_add(t, "dnsproxy %s uptime %lld", VERSION, (long long)((now - started) / SEC(1)));
 		for (size_t k = 0; k < STATUS_COUNTERS; k++)
 			text_add(t, " %s %llu", counter_rows[k].word, (unsigned long long)counter_value(k));
-		text_add(t, " inflight %u tcp %u\n", nwaiting, ntcp);
+		text_add(t, " inflight %u tcp %u\n", waiters.used, tcp_pool.used);
 	} else if (i <= norder) {
 		const struct upstream *u = &upstreams[order[i - 1]];
 		text_add(t, "upstream %s %s priority %u state %s rtt_ms ", addr_text(&u->spec.addr), proto_names[u->spec.proto],
@@ -5562,9 +5560,9 @@ static bool metrics_next(struct admin *a, struct text *t)
 		metric_head(t, "uptime_seconds", "gauge", "Seconds since the start.");
 		text_add(t, "dnsproxy_uptime_seconds %lld\n", (long long)((now - started) / SEC(1)));
 		metric_head(t, "inflight", "gauge", "Queries of clients that wait for an answer.");
-		text_add(t, "dnsproxy_inflight %u\n", nwaiting);
+		text_add(t, "dnsproxy_inflight %u\n", waiters.used);
 		metric_head(t, "tcp_clients", "gauge", "TCP connections of clients.");
-		text_add(t, "dnsproxy_tcp_clients %u\n", ntcp);
+		text_add(t, "dnsproxy_tcp_clients %u\n", tcp_pool.used);
 		metric_head(t, "cache_entries", "gauge", "Answers in the cache.");
 		text_add(t, "dnsproxy_cache_entries %u\n", cache.entries);
 		metric_head(t, "cache_bytes", "gauge", "Bytes of the answers in the cache.");
@@ -5667,7 +5665,7 @@ static void run_query(struct admin *a, char **w)
 	}
 	mask = route(k.b, n);
 	query_make_room(false);
-	if (mask == 0 || queries_free == NULL) {
+	if (mask == 0 || pool_empty(&queries)) {
 		admin_error(a, "no upstream for this name");
 		return;
 	}
@@ -6108,8 +6106,8 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 /* The line is gone: nothing it still says counts. */
 static void upstream_stop(struct upstream *u)
 {
-	for (int64_t i = 0; i < cfg.queries; i++) {
-		struct query *q = &queries[i];
+	for (unsigned i = 0; i < queries.ever; i++) {
+		struct query *q = pool_at(&queries, i);
 		if (!q->active)
 			continue;
 		if (q->best >= 0 && &upstreams[q->asks[q->best].up] == u) {
@@ -6206,8 +6204,8 @@ static bool config_reload(struct text *errors)
 	cfg = fresh;
 	log_level = (enum level)cfg.level;
 	upstreams_apply(&cfg);
-	for (int64_t i = 0; i < cfg.queries; i++) {
-		struct query *q = &queries[i];
+	for (unsigned i = 0; i < queries.ever; i++) {
+		struct query *q = pool_at(&queries, i);
 		uint32_t mask, asked = 0;
 		if (!q->active || q->replied)
 			continue;
@@ -6541,6 +6539,7 @@ static void descriptors_init(void)
 {
 	struct rlimit r = { .rlim_cur = 256 };
 	int64_t total, ours, tcp, want;
+	unsigned nports;
 
 	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != r.rlim_max) {
 		r.rlim_cur = r.rlim_max;
@@ -6554,12 +6553,7 @@ static void descriptors_init(void)
 	nports = (unsigned)MAX(MIN(want, total - ours - tcp - MIN(MAX_ADMIN, total / 8)), 2);
 	log_info("%lld descriptors: %u for upstream ports, %lld for TCP clients", (long long)total, nports, (long long)tcp);
 	cfg.tcp_clients = tcp;
-	ports = must_calloc(nports, sizeof *ports);
-	for (unsigned i = nports; i-- > 0; ) {
-		ports[i].fd = ports[i].slot = -1;
-		ports[i].next = ports_free;
-		ports_free = &ports[i];
-	}
+	pool_init(&ports, nports, sizeof(struct port));
 	max_polls = (int)(nports + (unsigned)tcp + MAX_ADMIN + 4 * MAX_LISTEN + 2 * MAX_UPSTREAMS + 4);
 	polls = must_calloc((size_t)max_polls, sizeof *polls);
 	watches = must_calloc((size_t)max_polls, sizeof *watches);
