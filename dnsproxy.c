@@ -46,6 +46,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
+#include <limits.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -61,6 +62,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -86,7 +88,7 @@
 
 enum {
 	MAX_UPSTREAMS = 32,             /* a query holds one ask for each */
-	MAX_LISTEN = 16, MAX_ALLOW = 64, MAX_DOMAINS = 16, MAX_PINS = 4,
+	MAX_LISTEN = 16, MAX_ALLOW = 64, MAX_PINS = 4,
 	MAX_ADMIN = 64,                 /* admin connections; the oldest makes room */
 	NAME_MAX_WIRE = 255,            /* RFC 1035 3.1 */
 	UDP_SIZE = 1232,                /* what we advertise and send at most over UDP (RFC 9715) */
@@ -196,13 +198,13 @@ static void *pool_take(struct pool *p)
 	p->used++;
 	if (x == NULL)
 		return pool_at(p, p->ever++);
-	memcpy(&p->free, x, sizeof x);
+	memcpy(&p->free, x, sizeof(void *));
 	return x;
 }
 
 static void pool_give(struct pool *p, void *x)
 {
-	memcpy(x, &p->free, sizeof x);
+	memcpy(x, &p->free, sizeof(void *));
 	p->free = x;
 	p->used--;
 }
@@ -223,6 +225,14 @@ static void text_add(struct text *t, const char *fmt, ...)
 	va_end(ap);
 	if (n > 0)
 		t->len = MIN(t->len + (size_t)n, t->size - 1);
+}
+
+/* Bytes that are not printable ASCII become '?'. */
+static void text_clean(char *s)
+{
+	for (; *s != '\0'; s++)
+		if (*s < ' ' || *s > '~')
+			*s = '?';
 }
 
 /* A doubly linked list with the node first in its owner. A node that is on no list has next == NULL. */
@@ -260,14 +270,14 @@ static enum level log_level = L_INFO;
 static bool log_syslog;
 
 /* One line to standard error or syslog. A standard error that takes nothing loses the line, it never blocks us: a pipe
- * that poll() calls writable has room for PIPE_BUF bytes. Bytes that are not printable ASCII become '?'. */
+ * that poll() calls writable has room for PIPE_BUF bytes. */
 static void log_line(enum level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void log_line(enum level level, const char *fmt, ...)
 {
 	static const int severity[] = { LOG_ERR, LOG_INFO, LOG_DEBUG };
 	struct pollfd out = { .fd = 2, .events = POLLOUT };
 	char line[1024];
-	size_t i, n;
+	size_t n;
 	va_list ap;
 	int r, keep = errno;
 
@@ -279,10 +289,8 @@ static void log_line(enum level level, const char *fmt, ...)
 	if (r < 0)
 		return;
 	n = MIN((size_t)r, sizeof line - 2);
-	for (i = 0; i < n; i++)
-		if (line[i] < ' ' || line[i] > '~')
-			line[i] = '?';
 	line[n] = '\0';
+	text_clean(line);
 	if (log_syslog)
 		syslog(severity[level], "%s", line);
 	else if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT)) {
@@ -1166,9 +1174,7 @@ static void config_error(struct reader *r, const char *place, const char *fmt, .
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof what, fmt, ap);
 	va_end(ap);
-	for (char *c = what; *c != '\0'; c++)
-		if (*c < ' ' || *c > '~')
-			*c = '?';
+	text_clean(what);
 	r->nerrors++;
 	text_add(r->errors, "%s: %s\n", place, what);
 }
@@ -1441,6 +1447,7 @@ static const char *pin_text(const uint8_t *pin)
 static const char *spec_option(struct spec *s, const char *w, bool *transport)
 {
 	uint8_t name[NAME_MAX_WIRE];
+	struct addr host;
 	size_t n;
 
 	if (strcmp(w, "tcp") == 0 || strcmp(w, "tls") == 0 || strncmp(w, "tls=", 4) == 0) {
@@ -1450,6 +1457,8 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport)
 		s->proto = w[1] == 'c' ? P_TCP : P_TLS;
 		if (w[3] != '=')
 			return NULL;
+		if (addr_parse(&host, w + 4))
+			return "tls alone for a certificate of the address, or a host name behind tls=";
 		n = strlen(w + 4);
 		if (n > 0 && w[3 + n] == '.')
 			n--;
@@ -2423,6 +2432,7 @@ struct reply_to {
 	size_t limit;                           /* bytes the client takes */
 	const uint8_t *name;                    /* as the client spelled it */
 	size_t name_len;
+	unsigned type;                          /* NXDOMAIN in the cache may be that of another */
 };
 
 /* A message to send, from the cache or fresh. ttl_at NULL: the places of the TTLs are walked for. */
@@ -2482,6 +2492,7 @@ static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct
 	put16at(out, r->id);
 	put16at(out + 2, flags);
 	memcpy(out + 12, r->name, r->name_len);
+	put16at(out + 12 + r->name_len, r->type);
 	if (opt > 0) {
 		put16at(out + 10, get16at(out + 10) + 1);
 		n += opt_write(out + n, s->rcode, r->dnssec_ok, s->ede, ede);
@@ -2499,6 +2510,7 @@ static void reply_to_question(struct reply_to *r, const struct question *q, bool
 	r->limit = tcp ? MSG_MAX : !q->edns ? 512 : MIN(MAX(q->edns_size, 512u), (unsigned)UDP_SIZE);
 	r->name = q->name;
 	r->name_len = q->key.name_len;
+	r->type = key_type(&q->key);
 }
 
 /* The fixed tables behind "top": sets of four rows, in which a newcomer takes over the row with the fewest. */
@@ -3046,13 +3058,14 @@ struct upstream {
 	struct histogram latency;
 	struct port *port;                      /* the one that new queries may join */
 	struct stream *streams[2], *stream;     /* the second while a silent one is replaced; the one in use */
-	const char *trouble;                    /* last reason logged */
+	char trouble[320], reason[320];         /* the last failure of a connection that was logged; the last one */
 	usec retry_at;                          /* when a stream may be tried without a query; 0 for not */
 	usec tried, queried;                    /* last connect; last query */
 	unsigned fails;                         /* connections in a row that were of no use */
 	br_ssl_session_parameters session;      /* of the last good handshake, under this very line */
 	bool has_session;
-	int64_t session_until;                  /* Unix seconds: when its certificates end */
+	bool one_a_record;                      /* it overlooks all but the first query of a TLS record, as nsd 4.6 does */
+	int64_t session_from, session_until;    /* Unix seconds: when its certificates are valid */
 };
 
 static struct upstream upstreams[MAX_UPSTREAMS];
@@ -3081,8 +3094,9 @@ struct ask {
 	const char *why;                        /* what went wrong */
 	usec sent, took;
 	uint16_t id, rcode, ancount;
+	uint16_t answers_then, record;          /* of its stream when it was written: answers so far; TLS record */
 	uint8_t up, state, verdict;
-	bool plain, again, charged, malformed, via_stream, doubted, resend, answered;
+	bool plain, again, charged, malformed, via_stream, doubted, resend, answered, queued;
 };
 
 /* A client that waits for a query. Kept also by client, in order of birth: see struct holder. */
@@ -3112,6 +3126,7 @@ struct query {
 	unsigned nasks;
 	struct node waiters;
 	bool active, starting, replied, probe, stale_ok;
+	bool last_resort;                       /* nothing but upstreams that are down is left: they are waited for */
 	struct peer probe_peer;                 /* the admin connection that asked, for a probe */
 	int best;                               /* the ask whose answer is held, or -1 */
 	enum verdict best_verdict;
@@ -3138,7 +3153,8 @@ static void query_choose(struct query *q);
 static void ask_send(struct ask *a);
 static void ask_stop(struct ask *a);
 static void ask_over_stream(struct ask *a);
-static void stream_useful(struct stream *s, const struct answer *ans);
+static void stream_doom(struct stream *s, usec since);
+static void stream_useful(struct stream *s, const struct answer *ans, uint16_t record);
 static void probe_done(struct query *q);
 
 static void query_init(void)
@@ -3245,7 +3261,8 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s)
 	uint8_t name[NAME_MAX_WIRE];
 	const struct key *k = &w->q->key;
 	struct reply_to r = { .id = w->id, .edns = w->edns, .dnssec_ok = key_flags(k) & KEY_DO, .want_ad = w->want_ad,
-		.check_off = key_flags(k) & KEY_CD, .limit = w->limit, .name = name, .name_len = k->name_len };
+		.check_off = key_flags(k) & KEY_CD, .limit = w->limit, .name = name, .name_len = k->name_len,
+		.type = key_type(k) };
 	struct tcp_client *c = w->peer.kind == PEER_TCP ? &tcp_clients[w->peer.slot] : NULL;
 	uint8_t *out;
 
@@ -3441,6 +3458,16 @@ static bool query_all_down(const struct query *q)
 	return true;
 }
 
+static void ask_start(struct ask *a)
+{
+	struct upstream *u = &upstreams[a->up];
+
+	a->state = ASK_WAIT;
+	a->sent = u->asked = u->queried = now;
+	u->sent++;
+	ask_send(a);
+}
+
 /* Asks the upstreams in mask. Finished asks of the same upstream are used again, so that there is never more than one. */
 static void query_send(struct query *q, uint32_t mask)
 {
@@ -3459,6 +3486,8 @@ static void query_send(struct query *q, uint32_t mask)
 			if (q->asks[k].up == order[i])
 				a = &q->asks[k];
 		if (a != NULL && a->state == ASK_WAIT) {
+			a->charged = false;     /* for rule 6 it is a query of its own */
+			u->sent++;
 			if (a->port != NULL)
 				ask_send(a);    /* the open question, with its ID and port, once more */
 			continue;
@@ -3475,10 +3504,7 @@ static void query_send(struct query *q, uint32_t mask)
 			a->why = "down";
 			continue;
 		}
-		a->state = ASK_WAIT;
-		a->sent = u->asked = u->queried = now;
-		u->sent++;
-		ask_send(a);
+		ask_start(a);
 	}
 	q->starting = false;
 }
@@ -3493,7 +3519,7 @@ static struct query *query_new(const struct key *k, uint32_t hash)
 	q->born = now;
 	q->nasks = 0;
 	q->active = true;
-	q->starting = q->replied = q->probe = q->stale_ok = false;
+	q->starting = q->replied = q->probe = q->stale_ok = q->last_resort = false;
 	q->held_buf = NULL;
 	q->best = -1;
 	q->best_verdict = V_NONE;
@@ -3510,6 +3536,7 @@ static void query_revive(struct query *q)
 {
 	q->replied = false;
 	q->born = now;
+	q->last_resort = false;
 	q->best = -1;
 	q->best_verdict = V_NONE;
 	list_remove(&q->lingering);
@@ -3643,7 +3670,7 @@ static void query_reply(struct query *q)
 		struct source_msg s = { .msg = q->held.msg, .len = q->held.len, .ede = q->held.ede, .ede_len = q->held.ede_len,
 			.nttl = q->held.nttl, .cap = NO_TTL, .rcode = q->held.rcode, .ad = q->held.ad };
 		silent = query_silent(q, u->spec.priority);
-		if (silent && q->best_verdict == V_SUCCESS)
+		if (silent)
 			s.cap = MARKED_TTL;
 		upstreams[q->asks[q->best].up].won++;
 		log_debug("answer %s %s: %s from %s won%s", name_text(q->key.b), type_text(key_type(&q->key)),
@@ -3669,6 +3696,28 @@ static void query_reply(struct query *q)
 	log_debug("answer %s %s: no upstream answered", name_text(q->key.b), type_text(key_type(&q->key)));
 }
 
+/* Nothing in hand, and all that were not down have failed: those that are down may be back, so they are asked, and waited
+ * for as long as patience lasts. False when there are none, or they have failed too. */
+static bool query_last_resort(struct query *q)
+{
+	bool any = false;
+
+	if (q->last_resort)
+		return false;
+	q->last_resort = q->starting = true;
+	for (unsigned i = 0; i < q->nasks; i++) {
+		struct ask *a = &q->asks[i];
+		if (a->state == ASK_SKIPPED)
+			ask_start(a);
+		any |= a->state == ASK_WAIT;
+	}
+	q->starting = false;
+	q->impatient_at = now + MS(cfg.patience);
+	if (any && !list_on(&q->patient))
+		list_append(&patient, &q->patient);
+	return any;
+}
+
 /* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
 static void query_choose(struct query *q)
 {
@@ -3683,7 +3732,7 @@ static void query_choose(struct query *q)
 		if (q->asks[i].state != ASK_WAIT)
 			continue;
 		open = true;
-		if (u->down && !all_down && !q->probe)
+		if (u->down && !all_down && !q->probe && !q->last_resort)
 			continue;
 		any = true;
 		better |= u->spec.priority < priority;
@@ -3704,7 +3753,7 @@ static void query_choose(struct query *q)
 				}
 				return;
 			}
-		} else if (any)
+		} else if (any || (q->best < 0 && !q->stale_ok && query_last_resort(q)))
 			return;
 		query_reply(q);
 	}
@@ -3827,7 +3876,7 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 		err = "truncated over TCP";
 	if (err == NULL) {
 		if (stream)
-			stream_useful(a->stream, &ans);
+			stream_useful(a->stream, &ans, a->record);
 		answer_strip(&ans, msg);
 		ask_answer(a, &ans);
 		return;
@@ -3840,16 +3889,15 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 		a->malformed = true;            /* perhaps forged: the true one may still come */
 }
 
-/* Patience is over: the silent ones are charged with it. */
-static void query_impatient(struct query *q)
+/* Nobody waits any longer for the upstreams better than the answer in hand: they are charged with it. */
+static void query_impatient(struct query *q, const char *why)
 {
-	unsigned priority = upstreams[q->asks[q->best].up].spec.priority;
+	unsigned priority = q->best >= 0 ? upstreams[q->asks[q->best].up].spec.priority : UINT_MAX;
 
 	list_remove(&q->patient);
-	for (unsigned i = 0; i < q->nasks; i++) {
+	for (unsigned i = 0; i < q->nasks; i++)
 		if (q->asks[i].state == ASK_WAIT && upstreams[q->asks[i].up].spec.priority < priority)
-			ask_charge(&q->asks[i], "no answer within patience");
-	}
+			ask_charge(&q->asks[i], why);
 	query_reply(q);
 	query_choose(q);
 }
@@ -3864,6 +3912,8 @@ static void query_expire(struct query *q)
 		a->why = "timeout";
 		upstreams[a->up].failed++;
 		ask_charge(a, "no answer");
+		if (a->stream != NULL)
+			stream_doom(a->stream, q->born);
 	}
 	if (q->probe)
 		probe_done(q);
@@ -3908,7 +3958,7 @@ static void query_sweep(void)
 			if (s == STAGE_RESEND || s == STAGE_AGAIN)
 				query_resend(q);
 			else if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best < 0)
-				query_reply(q);
+				query_impatient(q, "no answer within 1.8 s");
 		}
 	}
 	while (!list_empty(&patient)) {
@@ -3917,7 +3967,7 @@ static void query_sweep(void)
 			wake_by(q->impatient_at);
 			break;
 		}
-		query_impatient(q);
+		query_impatient(q, "no answer within patience");
 	}
 	if (rechoose) {
 		rechoose = false;
@@ -4163,9 +4213,10 @@ struct stream {
 	struct upstream *u;
 	int fd, slot;
 	enum stream_state state;
-	usec opened, heard, used, idle_limit;   /* idle_limit: from keepalive (RFC 7828); 0 for none */
+	usec opened, heard, answered, used, idle_limit;   /* idle_limit: from keepalive (RFC 7828); 0 for none */
 	unsigned answers;
-	bool dirty, replaced;
+	uint16_t record, record_heard;          /* TLS records of queries so far; one that brought an answer */
+	bool dirty, replaced, doomed;
 	struct stream *next_dirty;
 	struct node pending, sent;
 	struct tls *tls;                        /* NULL for plain TCP */
@@ -4230,12 +4281,13 @@ static void stream_mark(struct stream *s)
 	}
 }
 
-/* What went wrong with a connection is logged when it changes, not every time. */
+/* What went wrong with a connection is logged when it changes, not every time; what stands in brackets may change. */
 static void upstream_trouble(struct upstream *u, const char *why)
 {
-	if (u->trouble == NULL || strcmp(u->trouble, why) != 0)
+	if (u->trouble[0] == '\0' || strncmp(u->trouble, why, strcspn(why, "(")) != 0)
 		log_info("upstream %s %s: %s", addr_text(&u->spec.addr), proto_names[u->spec.proto], why);
-	u->trouble = why;
+	if (why != u->trouble)
+		snprintf(u->trouble, sizeof u->trouble, "%s", why);
 }
 
 static void stream_events(struct stream *s, bool out)
@@ -4271,7 +4323,9 @@ static bool stream_open(struct stream *s, const char **why)
 	s->state = S_CONNECTING;
 	s->opened = s->heard = s->used = now;
 	s->answers = 0;
-	s->replaced = false;
+	s->record = s->record_heard = 0;
+	s->replaced = s->doomed = false;
+	s->answered = 0;
 	s->idle_limit = 0;
 	s->in_len = s->out_at = s->out_len = 0;
 	watch_add(&s->slot, s->fd, POLLOUT, stream_ready, s, false);
@@ -4318,7 +4372,7 @@ static void ask_over_stream(struct ask *a)
 {
 	struct upstream *u = &upstreams[a->up];
 	struct stream *s = u->stream;
-	const char *why = u->trouble ? u->trouble : "connection failed";
+	const char *why = u->trouble[0] ? u->trouble : "connection failed";
 
 	ask_stop(a);
 	a->via_stream = true;
@@ -4331,14 +4385,15 @@ static void ask_over_stream(struct ask *a)
 	ask_join(a, s);
 }
 
-/* Ends a connection. why: NULL when the server closed one in good order. Its queries are asked again, once, unless it was
- * of some use: then it is not their fault. Before a handshake has succeeded they fail at once. */
+/* Ends a connection. why: NULL when the server closed one in good order. Its queries are asked again: once, or, if it has
+ * answered others since they were written, without counting. Before a handshake has succeeded they fail at once. */
 static void stream_close(struct stream *s, const char *why)
 {
 	struct upstream *u = s->u;
 	struct stream *other = u->streams[s == u->streams[0]];
 	bool open = s->state == S_OPEN, waiting = !list_empty(&s->sent) || !list_empty(&s->pending);
 	struct node *lists[2] = { &s->sent, &s->pending }, mine;
+	uint16_t answers = (uint16_t)s->answers;
 	bool useful = s->answers > 0;
 
 	if (s->state == S_CLOSED)
@@ -4359,13 +4414,14 @@ static void stream_close(struct stream *s, const char *why)
 	if (!open)
 		upstream_back_off(u);
 	else if (u->spec.proto == P_TLS && now - u->queried < WARM_FOR)
-		u->retry_at = MAX(now, u->tried + SEC(1));
+		u->retry_at = useful || now - s->opened >= MS(200) ? now : MAX(now, u->tried + SEC(1));
 	if (s == u->stream && other->state == S_OPEN)
 		u->stream = other;
 	list_init(&mine);                       /* first all, for those asked again may join this very stream */
 	for (int i = 0; i < 2; i++)
 		while (!list_empty(lists[i])) {
 			struct node *x = lists[i]->next;
+			OWNER(x, struct ask, on)->queued = i == 1;
 			list_remove(x);
 			list_append(&mine, x);
 		}
@@ -4375,8 +4431,8 @@ static void stream_close(struct stream *s, const char *why)
 			ask_stop(a);
 			a->via_stream = false;
 			ask_send(a);            /* no TCP there: the datagrams decide after all */
-		} else if (open && (useful || !a->again)) {
-			a->again |= !useful;
+		} else if (open && (a->queued || answers != a->answers_then || !a->again)) {
+			a->again |= !a->queued && answers == a->answers_then;
 			ask_over_stream(a);
 		} else
 			ask_fail(a, why ? why : "connection closed");
@@ -4392,12 +4448,14 @@ static void stream_opened(struct stream *s)
 	s->state = S_OPEN;
 	s->heard = now;
 	u->connects++;
-	if (u->trouble != NULL)
+	if (u->trouble[0])
 		log_info("upstream %s %s: connected", addr_text(&u->spec.addr), proto_names[u->spec.proto]);
-	u->trouble = NULL;
+	u->trouble[0] = '\0';
 	stream_events(s, false);
 	stream_mark(s);
 	if (old->state != S_CLOSED && old->replaced) {
+		const struct ask *first = list_empty(&old->sent) ? NULL : OWNER(old->sent.next, struct ask, on);
+		u->one_a_record |= first != NULL && old->answers > 0 && first->record == old->record_heard;
 		for (struct node *x = old->sent.next, *next; x != &old->sent; x = next) {
 			struct ask *a = OWNER(x, struct ask, on);
 			next = x->next;
@@ -4410,10 +4468,18 @@ static void stream_opened(struct stream *s)
 	}
 }
 
+/* Not one answer in the whole life of a query: such a connection is of no use, whatever bytes it brings. */
+static void stream_doom(struct stream *s, usec since)
+{
+	s->doomed |= s->state == S_OPEN && s->answered < since;
+}
+
 /* A good answer has come over it. */
-static void stream_useful(struct stream *s, const struct answer *ans)
+static void stream_useful(struct stream *s, const struct answer *ans, uint16_t record)
 {
 	s->answers++;
+	s->answered = now;
+	s->record_heard = record;
 	s->u->fails = 0;
 	if (ans->keepalive != NO_KEEPALIVE)
 		s->idle_limit = MAX(MS(ans->keepalive * 100), 1);
@@ -4433,7 +4499,7 @@ static void stream_message(struct stream *s, uint8_t *msg, size_t len)
 /* Bytes that came over the connection, decrypted. */
 static void stream_input(struct stream *s, const uint8_t *p, size_t n)
 {
-	s->heard = s->used = now;
+	s->used = now;
 	while (n > 0 && s->state == S_OPEN) {
 		size_t k = MIN(n, 2 + (size_t)MSG_MAX - s->in_len), at = 0;
 		memcpy(s->in + s->in_len, p, k);
@@ -4442,6 +4508,7 @@ static void stream_input(struct stream *s, const uint8_t *p, size_t n)
 		n -= k;
 		while (s->in_len - at >= 2 && s->in_len - at - 2 >= get16at(s->in + at)) {
 			size_t len = get16at(s->in + at);
+			s->heard = now;         /* whole messages count: a byte now and then is silence too */
 			stream_message(s, s->in + at + 2, len);
 			at += 2 + len;
 		}
@@ -4460,6 +4527,8 @@ static size_t stream_fill(struct stream *s, uint8_t *p, size_t room)
 		n = query_write(p + at + 2, a->id, &a->q->key, !a->plain, s->tls != NULL);
 		put16at(p + at, (unsigned)n);
 		at += 2 + n;
+		a->answers_then = (uint16_t)s->answers;
+		a->record = s->record;
 		list_remove(&a->on);
 		list_append(&s->sent, &a->on);
 		if (s->sent.next == &a->on)
@@ -4559,6 +4628,8 @@ static void stream_sweep(struct stream *s)
 	const char *why;
 	usec idle = s->idle_limit ? s->idle_limit : u->spec.proto == P_UDP ? SEC(5) : 0;
 
+	if (s->doomed)
+		stream_close(s, "no answer within timeout");
 	if (s->state == S_CONNECTING || s->state == S_HANDSHAKE) {
 		if (now - s->opened >= HANDSHAKE_LIMIT)
 			stream_close(s, s->state == S_CONNECTING ? "no connection within 4 s" : "no TLS handshake within 4 s");
@@ -4704,9 +4775,8 @@ static const char *ca_load(const char *path)
 		return "not a file of at most 16 MB";
 	}
 	size = (size_t)st.st_size;
-	text = must_calloc(size + 1, 1);
-	if (read(fd, text, size) != (ssize_t)size) {
-		free(text);
+	text = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);     /* gone again without a trace */
+	if (text == MAP_FAILED || read(fd, text, size) != (ssize_t)size) {
 		close(fd);
 		return "it cannot be read";
 	}
@@ -4719,7 +4789,7 @@ static const char *ca_load(const char *path)
 		if (ca_decode(&r, p, size))
 			list[n++] = (struct ca){ ca_hash(r.dn, r.dn_len), (uint32_t)(p - text), (uint32_t)size };
 	}
-	free(text);
+	munmap(text, (size_t)st.st_size + 1);
 	if (n == 0) {
 		free(list);
 		close(fd);
@@ -4748,7 +4818,7 @@ struct auth {
 	uint8_t pin[32];
 	bool pin_ok, name_ok, key_use_ok;
 	char seen[128];                         /* the first names of the certificate, for the log */
-	int64_t now, floor, not_after, wrong_from, wrong_to;    /* Unix seconds; wrong_*: dates that do not hold */
+	int64_t now, floor, not_before, not_after, wrong_from, wrong_to;    /* Unix seconds; wrong_*: dates that do not hold */
 	unsigned nanchors;
 	br_x509_trust_anchor anchors[MAX_ANCHORS];
 	uint8_t anchor_dn[MAX_ANCHORS][512], anchor_key[MAX_ANCHORS][528];
@@ -4757,7 +4827,7 @@ struct auth {
 struct tls {
 	br_ssl_client_context client;
 	struct auth auth;
-	bool tried_resume;
+	bool tried_resume, heard, spoke;        /* heard anything yet; and was it a TLS record? */
 	uint8_t session_id[32];
 	uint8_t in[BR_SSL_BUFSIZE_INPUT], out[4096 + 85];
 };
@@ -4865,6 +4935,7 @@ static void cert_names(struct auth *a)
 			a->name_ok |= a->spec->name[0] == '\0' && n == m && memcmp(v.p, ip, n) == 0;
 		}
 	}
+	text_clean(a->seen);
 }
 
 /* Where extended key usage is present it must allow serverAuth (1.3.6.1.5.5.7.3.1) or anything (2.5.29.37.0). */
@@ -4971,6 +5042,7 @@ static void auth_set_time(struct auth *a)
 		a->wrong_from = from;
 		a->wrong_to = to;
 	}
+	a->not_before = MAX(a->not_before, from);
 	a->not_after = MIN(a->not_after, to);
 	br_x509_minimal_set_time(&a->minimal, (uint32_t)(at / 86400 + 719528), (uint32_t)(at % 86400));
 }
@@ -4999,6 +5071,7 @@ static void auth_start_chain(const br_x509_class **c, const char *name)
 	a->index = a->bad = a->nanchors = 0;
 	a->pin_ok = a->name_ok = a->key_use_ok = false;
 	a->wrong_from = a->wrong_to = 0;
+	a->not_before = 0;
 	a->not_after = INT64_MAX;
 	a->seen[0] = '\0';
 	a->minimal.vtable->start_chain(&a->minimal.vtable, name);
@@ -5117,33 +5190,38 @@ static const char *time_text(int64_t t)
 	return out;
 }
 
-/* Why a handshake failed, in words that a router's owner can act on. */
-static const char *tls_reason(const struct stream *s, int err, char *buf, size_t size)
+/* Why a connection failed, in words that a router's owner can act on. They stay until the upstream's next failure. */
+static const char *tls_reason(const struct stream *s, int err)
 {
 	const struct auth *a = &s->tls->auth;
 	const struct spec *spec = &s->u->spec;
+	struct addr host = spec->addr;
+	struct text t = { s->u->reason, sizeof s->u->reason, 0 };
 
-	if (a->bad == ERR_NAME || err == BR_ERR_X509_BAD_SERVER_NAME)
-		snprintf(buf, size, "certificate for a wrong name: wanted %s, seen %s",
-		    spec->name[0] ? spec->name : addr_text(&spec->addr), a->seen[0] ? a->seen : "none");
+	addr_set_port(&host, 0);
+	if (!s->tls->spoke)
+		text_add(&t, "the server does not speak TLS");
+	else if (a->bad == ERR_NAME || err == BR_ERR_X509_BAD_SERVER_NAME)
+		text_add(&t, "certificate for a wrong name: wanted %s, seen %s", spec->name[0] ? spec->name : addr_text(&host),
+		    a->seen[0] ? a->seen : "none");
 	else if (a->bad == ERR_PIN)
-		snprintf(buf, size, "wrong pin: the server's is %s", pin_text(a->pin));
+		text_add(&t, "wrong pin: the server's is %s", pin_text(a->pin));
 	else if (a->bad == ERR_KEY_USE)
-		snprintf(buf, size, "the certificate is not for servers (extended key usage)");
+		text_add(&t, "the certificate is not for servers (extended key usage)");
 	else if (err == BR_ERR_X509_EXPIRED && a->wrong_to < MAX(a->now, a->floor))
-		snprintf(buf, size, "certificate expired on %s (the clock says %s)", time_text(a->wrong_to), time_text(a->now));
+		text_add(&t, "certificate expired on %s (the clock says %s)", time_text(a->wrong_to), time_text(a->now));
 	else if (err == BR_ERR_X509_EXPIRED)
-		snprintf(buf, size, "certificate not yet valid before %s (the clock says %s)", time_text(a->wrong_from), time_text(a->now));
+		text_add(&t, "certificate not yet valid before %s (the clock says %s)", time_text(a->wrong_from), time_text(a->now));
 	else {
 		for (size_t i = 0; i < COUNT(tls_errors); i++)
 			if (tls_errors[i].code == err)
 				return tls_errors[i].words;
 		if (err >= BR_ERR_RECV_FATAL_ALERT && err < BR_ERR_RECV_FATAL_ALERT + 256)
-			snprintf(buf, size, "server alert %d", err - BR_ERR_RECV_FATAL_ALERT);
+			text_add(&t, "server alert %d", err - BR_ERR_RECV_FATAL_ALERT);
 		else
-			snprintf(buf, size, "TLS error %d", err);
+			text_add(&t, "TLS error %d", err);
 	}
-	return buf;
+	return t.p;
 }
 
 static int64_t build_time(void)
@@ -5212,13 +5290,14 @@ static bool tls_start(struct stream *s)
 	tls_init(t, &u->spec);
 	random_bytes(seed, sizeof seed);
 	br_ssl_engine_inject_entropy(&t->client.eng, seed, sizeof seed);
-	t->tried_resume = u->has_session && MAX(t->auth.now, t->auth.floor) < u->session_until;
+	t->tried_resume = u->has_session && MAX(t->auth.now, t->auth.floor) < u->session_until &&
+	    (t->auth.now < t->auth.floor || t->auth.now >= u->session_from);
 	u->has_session = false;                 /* until this handshake has succeeded too */
 	if (t->tried_resume) {
 		br_ssl_engine_set_session_parameters(&t->client.eng, &u->session);
 		memcpy(t->session_id, u->session.session_id, sizeof t->session_id);
 	}
-	t->auth.not_after = u->session_until;
+	t->heard = t->spoke = false;
 	t->auth.bad = 0;
 	return br_ssl_client_reset(&t->client, u->spec.name[0] ? u->spec.name : NULL, t->tried_resume) == 1;
 }
@@ -5232,12 +5311,14 @@ static void tls_established(struct stream *s)
 	br_ssl_engine_get_session_parameters(&t->client.eng, &u->session);
 	resumed = t->tried_resume && u->session.session_id_len == 32 && memcmp(t->session_id, u->session.session_id, 32) == 0;
 	u->has_session = u->session.session_id_len == 32;
-	if (!resumed)
+	if (!resumed) {
+		u->session_from = t->auth.not_before;
 		u->session_until = t->auth.not_after;
+	}
 	u->resumed += resumed;
 	log_debug("upstream %s: TLS 1.2 suite %04x, certificate %s, pin %s, %s handshake in %lld ms", addr_text(&u->spec.addr),
-	    u->session.cipher_suite, t->auth.seen[0] ? t->auth.seen : "-", pin_text(t->auth.pin), resumed ? "resumed" : "full",
-	    (long long)((now - s->opened) / 1000));
+	    u->session.cipher_suite, resumed ? "as before" : t->auth.seen[0] ? t->auth.seen : "-",
+	    resumed ? "as before" : pin_text(t->auth.pin), resumed ? "resumed" : "full", (long long)((now - s->opened) / 1000));
 	stream_opened(s);
 }
 
@@ -5276,7 +5357,8 @@ static void tls_write(struct stream *s)
 		p = br_ssl_engine_sendapp_buf(e, &room);
 		if (p == NULL || room < 2 + UPSTREAM_QUERY_MAX)
 			break;                  /* a record is on its way: when it has gone */
-		n = stream_fill(s, p, room);
+		s->record++;
+		n = stream_fill(s, p, s->u->one_a_record ? 2 + UPSTREAM_QUERY_MAX : room);
 		br_ssl_engine_sendapp_ack(e, n);
 		br_ssl_engine_flush(e, 0);
 		if (!tls_send(s))
@@ -5287,27 +5369,11 @@ static void tls_write(struct stream *s)
 /* The engine has ended: by the server's close_notify, or with an error. */
 static void tls_ended(struct stream *s)
 {
-	static char reasons[MAX_UPSTREAMS][512];
-	char *buf = reasons[s->u - upstreams], fresh[sizeof reasons[0]];
 	int err = br_ssl_engine_last_error(&s->tls->client.eng);
-	const char *why;
 
-	if (err == 0) {
+	if (err == 0)
 		tls_send(s);
-		stream_close(s, NULL);
-		return;
-	}
-	why = tls_reason(s, err, fresh, sizeof fresh);
-	if (why == fresh && s->u->trouble == buf && strcmp(fresh, buf) != 0)
-		s->u->trouble = NULL;
-	if (why == fresh) {
-		for (char *c = fresh; *c != '\0'; c++)
-			if (*c < ' ' || *c > '~')
-				*c = '?';
-		memcpy(buf, fresh, sizeof fresh);
-		why = buf;
-	}
-	stream_close(s, why);
+	stream_close(s, err ? tls_reason(s, err) : NULL);
 }
 
 /* Hands received bytes to the engine, and decrypted ones on. Gives how many it took before it ended. */
@@ -5373,6 +5439,9 @@ static void tls_handshake(struct stream *s)
 		}
 		if (r > 0) {
 			stepped = now;
+			if (!s->tls->heard)
+				s->tls->spoke = (p[0] == 0x15 || p[0] == 0x16) && (r == 1 || p[1] == 3);
+			s->tls->heard = true;
 			br_ssl_engine_recvrec_ack(e, (size_t)r);
 			if (!tls_send(s))
 				return;
@@ -5498,7 +5567,7 @@ static bool status_next(struct admin *a, struct text *t)
 		uint32_t age = seconds() - e->stored, left = age < e->ttl ? e->ttl - age : 0;
 		text_add(t, "entry %s %s ", name_text(q), type_text(get16at(q + n)));
 		text_add(t, "%s expires %s remaining %u upstream %s\n", class_text(get16at(q + n + 2)),
-		    time_text((int64_t)time(NULL) + left), left, addr_text(&origins[e->origin]));
+		    time_text((int64_t)time(NULL) + e->ttl - age), left, addr_text(&origins[e->origin]));
 	}
 	a->step++;
 	return true;
@@ -6341,10 +6410,12 @@ static void listeners_retry(void)
 			struct listener *l = &listeners[i];
 			if (l->tcp >= 0)
 				continue;
-			listener_open(l);
-			if (l->tcp >= 0)
+			if (!listener_open(l))
+				log_error("listen %s: %s, given up", addr_text(&l->addr), strerror(errno));
+			else if (l->tcp >= 0)
 				log_info("listening on %s", addr_text(&l->addr));
-			waiting |= l->tcp < 0;
+			else
+				waiting = true;
 		}
 		listen_retry = waiting ? now + SEC(1) : 0;
 	}
@@ -6666,13 +6737,16 @@ int main(int argc, char **argv)
 	}
 	source.lines = argv + optind;
 	start_descriptors();
+	tzset();                                /* later it would open a file and take memory */
 	clock_read();
 	started = now;
+	if (command != NULL) {                  /* the running program may be well though the file is broken by now */
+		config_read(&cfg, &t, from);
+		return admin_client(command);
+	}
 	config_start(from);
 	if (test)
 		return config_test();
-	if (command != NULL)
-		return admin_client(command);
 	log_level = (enum level)cfg.level;
 	log_syslog = cfg.syslog;
 	if (log_syslog)
