@@ -35,6 +35,7 @@
 #if defined(__linux__) && !defined(PLAIN_POSIX)
 #define _GNU_SOURCE 1           /* recvmmsg, sendmmsg, struct in6_pktinfo */
 #define HAVE_MMSG 1
+#define HAVE_EPOLL 1            /* for clients that are idle */
 #else
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE 1       /* getentropy, setgroups */
@@ -73,6 +74,7 @@
 #include <unistd.h>
 #include <bearssl.h>
 #if defined(__linux__)
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/random.h>
@@ -183,6 +185,7 @@ static void pool_init(struct pool *p, size_t n, size_t size)
 
 static bool pool_empty(const struct pool *p) { return p->used == p->n; }
 static void *pool_at(const struct pool *p, size_t i) { return p->base + i * p->size; }
+static unsigned pool_slot(const struct pool *p, const void *x) { return (unsigned)((size_t)((const uint8_t *)x - p->base) / p->size); }
 static bool pool_has(const struct pool *p, const void *x)
 {
 	return (const uint8_t *)x >= p->base && (const uint8_t *)x < p->base + p->n * p->size;
@@ -2109,15 +2112,14 @@ static unsigned cache_clear(const uint8_t *name, size_t len)
 
 /* ---- 8 Loop ---------------------------------------------------------- */
 
-/* Everything polled, in two runs: the hot (listeners, upstreams) and behind them the cold (connections of clients, nearly
- * all of them idle). While the hot ones are busy the cold are looked at only every COLD_EVERY: a turn under load does not
- * cost more for a thousand idle clients. *slot is where the owner keeps its place, -1 for none. */
+/* Everything that is waited for, in two runs: the hot (listeners, upstreams) and behind them the cold (connections of clients,
+ * nearly all of them idle). Where the system has epoll the cold are in such a set, and poll() sees one descriptor for all of
+ * them: a thousand idle clients cost nothing. *slot is where the owner keeps its place, -1 for none. */
 struct watch { void (*ready)(void *owner, short revents); void *owner; int *slot; };
-#define COLD_EVERY MS(2)
 
 static struct pollfd *polls;
 static struct watch *watches;
-static int nhot, npolls, max_polls;
+static int nhot, npolls, max_polls, cold_fd = -1;
 static usec wake;                               /* when the loop must turn next; 0 is never */
 
 static void wake_by(usec t)
@@ -2132,6 +2134,34 @@ static void watch_move(int from, int to)
 	watches[to] = watches[from];
 	*watches[to].slot = to;
 }
+
+/* Tells the set of the cold what becomes of a slot: EPOLL_CTL_ADD, MOD or DEL. */
+#ifdef HAVE_EPOLL
+static void cold_set(int slot, int what)
+{
+	struct epoll_event e = { .events = (uint32_t)polls[slot].events, .data.ptr = watches[slot].slot };
+
+	if (slot >= nhot && cold_fd >= 0)
+		epoll_ctl(cold_fd, what, polls[slot].fd, &e);
+}
+
+/* Some of the cold are ready. One whose owner has closed it meanwhile has no slot any more. */
+static void cold_ready(void *owner, short revents)
+{
+	struct epoll_event e[BATCH];
+	int n = epoll_wait(cold_fd, e, BATCH, 0);
+
+	(void)owner;
+	(void)revents;
+	for (int i = 0; i < n; i++) {
+		int slot = *(int *)e[i].data.ptr;
+		if (slot >= 0)
+			watches[slot].ready(watches[slot].owner, (short)e[i].events);
+	}
+}
+#else
+#define cold_set(slot, what) ((void)(slot))
+#endif
 
 static void watch_add(int *slot, int fd, short events, void (*ready)(void *, short), void *owner, bool cold)
 {
@@ -2148,9 +2178,16 @@ static void watch_add(int *slot, int fd, short events, void (*ready)(void *, sho
 	polls[at] = (struct pollfd){ .fd = fd, .events = events };
 	watches[at] = (struct watch){ ready, owner, slot };
 	*slot = at;
+	cold_set(at, EPOLL_CTL_ADD);
 }
 
-static void watch_events(int slot, short events) { polls[slot].events = events; }
+static void watch_events(int slot, short events)
+{
+	if (polls[slot].events == events)
+		return;
+	polls[slot].events = events;
+	cold_set(slot, EPOLL_CTL_MOD);
+}
 
 static void watch_remove(int *slot)
 {
@@ -2158,6 +2195,7 @@ static void watch_remove(int *slot)
 
 	if (at < 0)
 		return;
+	cold_set(at, EPOLL_CTL_DEL);
 	*slot = -1;
 	if (at < nhot) {
 		nhot--;
@@ -2170,32 +2208,30 @@ static void watch_remove(int *slot)
 		watch_move(npolls, at);
 }
 
-/* Waits until something is ready or "wake" has come. Gives the number of ready ones. */
-static int watch_poll(void)
+static void watch_init(int most)
 {
-	static usec cold_due;                   /* when the cold must be looked at; 0 while the hot ones rest */
-	int n = 0, timeout = wake == 0 ? -1 : (int)MIN((MAX(wake - now, 0) + 999) / 1000, 3600000);
+#ifdef HAVE_EPOLL
+	static int slot;
+#endif
 
-	if (npolls - nhot > 16 && cold_due > now) {
-		int soon = (int)((cold_due - now + 999) / 1000);
-		n = poll(polls, (nfds_t)nhot, timeout < 0 ? soon : MIN(soon, timeout));
-		clock_read();
-		if (n > 0 || (wake != 0 && wake <= now))
-			return n;
-		timeout = wake == 0 ? -1 : (int)MIN((wake - now + 999) / 1000, 3600000);
-	}
-	n = poll(polls, (nfds_t)npolls, timeout);
-	clock_read();
-	cold_due = n > 0 ? now + COLD_EVERY : 0;
-	return n;
+	max_polls = most;
+	polls = must_calloc((size_t)most, sizeof *polls);
+	watches = must_calloc((size_t)most, sizeof *watches);
+#ifdef HAVE_EPOLL
+	cold_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (cold_fd >= 0)
+		watch_add(&slot, cold_fd, POLLIN, cold_ready, NULL, false);
+#endif
 }
 
 /* One turn: wait, tell each owner. An owner may add and remove watches: a slot that changed hands is looked at again, a new
  * watch has no revents yet, and one that moved to a place already passed is ready in the next turn too. */
 static void loop_turn(void)
 {
-	int n = watch_poll();
+	int timeout = wake == 0 ? -1 : wake <= now ? 0 : (int)MIN((wake - now + 999) / 1000, 3600000);
+	int n = poll(polls, (nfds_t)(cold_fd >= 0 ? nhot : npolls), timeout);
 
+	clock_read();
 	for (int i = 0; n > 0 && i < npolls; ) {
 		short r = polls[i].revents;
 		polls[i].revents = 0;
@@ -3064,6 +3100,7 @@ struct upstream {
 	unsigned fails;                         /* connections in a row that were of no use */
 	br_ssl_session_parameters session;      /* of the last good handshake, under this very line */
 	bool has_session;
+	bool all_suites;                        /* it has said that it has none of those for machines with AES instructions */
 	bool one_a_record;                      /* it overlooks all but the first query of a TLS record, as nsd 4.6 does */
 	int64_t session_from, session_until;    /* Unix seconds: when its certificates are valid */
 };
@@ -3310,7 +3347,7 @@ static void held_free(struct query *q)
 	if (pool_has(&held_small, q->held_buf))
 		pool_give(&held_small, q->held_buf);
 	else if (q->held_buf != NULL) {
-		held_big_of[(size_t)(q->held_buf - held_big.base) / MSG_MAX] = NULL;
+		held_big_of[pool_slot(&held_big, q->held_buf)] = NULL;
 		pool_give(&held_big, q->held_buf);
 	}
 	q->held_buf = NULL;
@@ -3335,7 +3372,7 @@ static void held_keep(struct query *q, const struct answer *a)
 			query_reply(oldest);
 		}
 		q->held_buf = pool_take(&held_big);
-		held_big_of[(size_t)(q->held_buf - held_big.base) / MSG_MAX] = q;
+		held_big_of[pool_slot(&held_big, q->held_buf)] = q;
 	}
 	memcpy(q->held_buf, a->msg, a->len);
 	q->held = *a;
@@ -4399,7 +4436,8 @@ static void stream_close(struct stream *s, const char *why)
 	if (s->state == S_CLOSED)
 		return;
 	watch_remove(&s->slot);
-	close(s->fd);
+	if (s->fd >= 0)
+		close(s->fd);
 	s->fd = -1;
 	s->state = S_CLOSED;
 	if (useful)
@@ -4437,6 +4475,18 @@ static void stream_close(struct stream *s, const char *why)
 		} else
 			ask_fail(a, why ? why : "connection closed");
 	}
+}
+
+/* Connects anew at once; the queries that wait for the connection go on waiting. */
+static void stream_reopen(struct stream *s)
+{
+	const char *why;
+
+	watch_remove(&s->slot);
+	close(s->fd);
+	s->fd = -1;
+	if (!stream_open(s, &why))
+		stream_close(s, why);
 }
 
 /* The connection stands, and its server is who it should be. What waited on a silent one is asked again here. */
@@ -5235,25 +5285,24 @@ static int64_t build_time(void)
 }
 
 /* Sets up the engine for one upstream, once; resets keep it. TLS 1.2 with forward secrecy and AEAD only. */
-static void tls_init(struct tls *t, const struct spec *spec)
+static void tls_init(struct tls *t, const struct upstream *u)
 {
-	static const uint16_t aes_first[] = {
-		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 };
-	static const uint16_t chacha_first[] = {
+	/* A machine with instructions for AES offers no ChaCha20: many servers would prefer it, and it costs several times as
+	 * much there. A server that has nothing else is asked again with all. */
+	static const uint16_t suites[] = {
 		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 };
 	static const br_hash_class *const hashes[] = { &br_sha256_vtable, &br_sha384_vtable, &br_sha512_vtable };
 	br_ssl_engine_context *e = &t->client.eng;
 	br_x509_minimal_context *x = &t->auth.minimal;
+	size_t skip = !u->all_suites && br_aes_x86ni_ctr_get_vtable() && br_ghash_pclmul_get() ? 2 : 0;
 
-	t->auth.spec = spec;
+	t->auth.spec = &u->spec;
 	t->auth.vtable = &auth_class;
 	br_ssl_client_zero(&t->client);
 	br_ssl_engine_set_versions(e, BR_TLS12, BR_TLS12);
-	br_ssl_engine_set_suites(e, br_ghash_pclmul_get() ? aes_first : chacha_first, COUNT(aes_first));
+	br_ssl_engine_set_suites(e, suites + skip, COUNT(suites) - skip);
 	br_ssl_engine_add_flags(e, BR_OPT_NO_RENEGOTIATION);
 	br_x509_minimal_init(x, &br_sha256_vtable, NULL, 0);
 	for (int i = 0; i < 3; i++) {
@@ -5287,7 +5336,7 @@ static bool tls_start(struct stream *s)
 		log_info("the clock is wrong: it says %s, which is before %s; certificates are judged at that time until it is set",
 		    time_text(t->auth.now), time_text(t->auth.floor));
 	told = t->auth.now < t->auth.floor;
-	tls_init(t, &u->spec);
+	tls_init(t, u);
 	random_bytes(seed, sizeof seed);
 	br_ssl_engine_inject_entropy(&t->client.eng, seed, sizeof seed);
 	t->tried_resume = u->has_session && MAX(t->auth.now, t->auth.floor) < u->session_until &&
@@ -5373,7 +5422,11 @@ static void tls_ended(struct stream *s)
 
 	if (err == 0)
 		tls_send(s);
-	stream_close(s, err ? tls_reason(s, err) : NULL);
+	if (err == BR_ERR_RECV_FATAL_ALERT + 40 && s->state == S_HANDSHAKE && !s->u->all_suites) {
+		s->u->all_suites = true;
+		stream_reopen(s);
+	} else
+		stream_close(s, err ? tls_reason(s, err) : NULL);
 }
 
 /* Hands received bytes to the engine, and decrypted ones on. Gives how many it took before it ended. */
@@ -5487,6 +5540,7 @@ static void tls_goodbye(struct stream *s)
 /* An admin connection: one line in, one reply out. A reply is made piece by piece as the reader takes it: "next" adds one
  * record to the text and says whether there is more. */
 struct admin {
+	struct node on;                         /* oldest first */
 	int fd, slot;
 	unsigned generation;
 	usec opened;
@@ -5501,7 +5555,8 @@ struct admin {
 #define ADMIN_LINE_LIMIT SEC(5)
 #define ADMIN_LIMIT SEC(40)
 
-static struct admin admins[MAX_ADMIN];
+static struct pool admins;
+static struct node admins_open = { &admins_open, &admins_open };
 static int admin_fd = -1, admin_slot = -1;
 
 static bool config_reload(struct text *errors);
@@ -5741,7 +5796,7 @@ static void run_query(struct admin *a, char **w)
 	key_set(&k, n, (unsigned)type, 1, 0);
 	q = query_new(&k, hash_bytes(k.b, k.len) ^ random16());         /* a place of its own: clients do not join */
 	q->probe = true;
-	q->probe_peer = (struct peer){ .kind = PEER_ADMIN, .slot = (unsigned)(a - admins), .generation = a->generation };
+	q->probe_peer = (struct peer){ .kind = PEER_ADMIN, .slot = pool_slot(&admins, a), .generation = a->generation };
 	a->next = NULL;
 	a->step = 1;                            /* the reply comes with probe_done() */
 	query_send(q, mask);
@@ -5815,6 +5870,8 @@ static void admin_close(struct admin *a)
 	close(a->fd);
 	a->fd = -1;
 	a->generation++;
+	list_remove(&a->on);
+	pool_give(&admins, a);
 }
 
 /* Sends the reply as far as the reader takes it, making more of it as room comes. */
@@ -5851,7 +5908,7 @@ static void admin_write(struct admin *a)
 /* The lines of "query": one an upstream, and which of them the rules chose. */
 static void probe_done(struct query *q)
 {
-	struct admin *a = &admins[q->probe_peer.slot];
+	struct admin *a = pool_at(&admins, q->probe_peer.slot);
 
 	if (a->fd < 0 || a->generation != q->probe_peer.generation)
 		return;
@@ -5982,7 +6039,7 @@ static void admin_ready(void *owner, short revents)
 
 static void admin_accept(void *owner, short revents)
 {
-	struct admin *a = NULL;
+	struct admin *a;
 	int fd;
 
 	(void)owner;
@@ -5993,10 +6050,10 @@ static void admin_accept(void *owner, short revents)
 			close(fd);
 		return;
 	}
-	for (unsigned i = 0; i < MAX_ADMIN; i++)        /* a free one, else the oldest */
-		if (a == NULL || admins[i].fd < 0 || (a->fd >= 0 && admins[i].opened < a->opened))
-			a = &admins[i];
-	admin_close(a);
+	if (pool_empty(&admins))
+		admin_close(OWNER(admins_open.next, struct admin, on));
+	a = pool_take(&admins);
+	list_append(&admins_open, &a->on);
 	a->fd = fd;
 	a->opened = now;
 	a->asked = a->http = a->host_ok = false;
@@ -6009,11 +6066,10 @@ static void admin_accept(void *owner, short revents)
 
 static void admin_sweep(void)
 {
-	for (unsigned i = 0; i < MAX_ADMIN; i++) {
-		struct admin *a = &admins[i];
+	for (struct node *x = admins_open.next, *next; x != &admins_open; x = next) {
+		struct admin *a = OWNER(x, struct admin, on);
 		usec due = a->opened + (a->asked ? ADMIN_LIMIT : ADMIN_LINE_LIMIT);
-		if (a->fd < 0)
-			continue;
+		next = x->next;
 		if (due <= now)
 			admin_close(a);
 		else
@@ -6541,7 +6597,10 @@ static const uint32_t system_calls[] = {        /* those of every query first: o
 #endif
 	__NR_recvmmsg, __NR_sendmmsg, __NR_recvfrom, __NR_sendto, __NR_socket, __NR_connect, __NR_close, __NR_ppoll,
 	__NR_clock_gettime, __NR_getrandom, __NR_setsockopt, __NR_getsockopt, __NR_recvmsg, __NR_sendmsg, __NR_read, __NR_write,
-	__NR_accept4,
+	__NR_accept4, __NR_epoll_pwait, __NR_epoll_ctl,
+#ifdef __NR_epoll_wait
+	__NR_epoll_wait,
+#endif
 #ifdef __NR_accept
 	__NR_accept,
 #endif
@@ -6625,9 +6684,7 @@ static void descriptors_init(void)
 	log_info("%lld descriptors: %u for upstream ports, %lld for TCP clients", (long long)total, nports, (long long)tcp);
 	cfg.tcp_clients = tcp;
 	pool_init(&ports, nports, sizeof(struct port));
-	max_polls = (int)(nports + (unsigned)tcp + MAX_ADMIN + 4 * MAX_LISTEN + 2 * MAX_UPSTREAMS + 4);
-	polls = must_calloc((size_t)max_polls, sizeof *polls);
-	watches = must_calloc((size_t)max_polls, sizeof *watches);
+	watch_init((int)(nports + (unsigned)tcp + MAX_ADMIN + 4 * MAX_LISTEN + 2 * MAX_UPSTREAMS + 4));
 	stream_ids = must_calloc(query_table_mask + 1, sizeof(struct ask *));
 }
 
@@ -6761,8 +6818,7 @@ int main(int argc, char **argv)
 	descriptors_init();
 	cache_init((size_t)cfg.cache_size);
 	tcp_init();
-	for (unsigned i = 0; i < MAX_ADMIN; i++)
-		admins[i].fd = admins[i].slot = -1;
+	pool_init(&admins, MAX_ADMIN, sizeof(struct admin));
 	signals_init();
 	upstreams_apply(&cfg);
 	if (!listeners_open() || !privileges_drop())
