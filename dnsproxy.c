@@ -4413,7 +4413,7 @@ static void ask_over_stream(struct ask *a)
 
 	ask_stop(a);
 	a->via_stream = true;
-	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < SEC(1)) || !stream_open(s, &why))) {
+	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < (a->q->last_resort ? MS(100) : SEC(1))) || !stream_open(s, &why))) {
 		if (u->fails < USELESS_MAX || u->tried == now)
 			upstream_useless(u, why);
 		ask_fail(a, why);
@@ -6048,10 +6048,14 @@ static void admin_accept(void *owner, short revents)
 	if (fd < 0 || !fd_prepare(fd)) {
 		if (fd >= 0)
 			close(fd);
+		else if ((errno == EMFILE || errno == ENFILE) && !list_empty(&admins_open))
+			admin_close(OWNER(admins_open.next, struct admin, on));
 		return;
 	}
-	if (pool_empty(&admins))
+	if (pool_empty(&admins)) {
+		stats.full++;
 		admin_close(OWNER(admins_open.next, struct admin, on));
+	}
 	a = pool_take(&admins);
 	list_append(&admins_open, &a->on);
 	a->fd = fd;
@@ -6668,7 +6672,7 @@ static void sandbox(void) { log_info("no filter of system calls in this build");
 static void descriptors_init(void)
 {
 	struct rlimit r = { .rlim_cur = 256 };
-	int64_t total, ours, tcp, want;
+	int64_t total, ours, tcp, admin, want;
 	unsigned nports;
 
 	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != r.rlim_max) {
@@ -6680,10 +6684,12 @@ static void descriptors_init(void)
 	ours = 12 + 4 * (int64_t)cfg.nlistens + 2 * (int64_t)cfg.nspecs;
 	want = cfg.queries * MAX((int64_t)cfg.nspecs, 2);
 	tcp = MIN(cfg.tcp_clients, MAX((total - ours) / 3, 1));
-	nports = (unsigned)MAX(MIN(want, total - ours - tcp - MIN(MAX_ADMIN, total / 8)), 2);
+	admin = MAX(MIN(MAX_ADMIN, total / 8), 1);
+	nports = (unsigned)MAX(MIN(want, total - ours - tcp - admin), 2);
 	log_info("%lld descriptors: %u for upstream ports, %lld for TCP clients", (long long)total, nports, (long long)tcp);
 	cfg.tcp_clients = tcp;
 	pool_init(&ports, nports, sizeof(struct port));
+	pool_init(&admins, (size_t)admin, sizeof(struct admin));
 	watch_init((int)(nports + (unsigned)tcp + MAX_ADMIN + 4 * MAX_LISTEN + 2 * MAX_UPSTREAMS + 4));
 	stream_ids = must_calloc(query_table_mask + 1, sizeof(struct ask *));
 }
@@ -6818,7 +6824,6 @@ int main(int argc, char **argv)
 	descriptors_init();
 	cache_init((size_t)cfg.cache_size);
 	tcp_init();
-	pool_init(&admins, MAX_ADMIN, sizeof(struct admin));
 	signals_init();
 	upstreams_apply(&cfg);
 	if (!listeners_open() || !privileges_drop())
