@@ -163,11 +163,12 @@ static void put32at(uint8_t *p, uint32_t v) { put16at(p, v >> 16); put16at(p + 2
 
 static uint8_t lower(uint8_t c) { return c >= 'A' && c <= 'Z' ? c | 0x20 : c; }
 
-static void *must_calloc(size_t n, size_t size)
+/* Zeroed memory for good, straight from the system: a page that is never needed is never provided. */
+static void *table_new(size_t n, size_t size)
 {
-	void *p = calloc(n ? n : 1, size);
+	void *p = mmap(NULL, MAX(n * size, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
 
-	if (p == NULL) {
+	if (p == MAP_FAILED || (n > 0 && n * size / n != size)) {
 		fputs("dnsproxy: not enough memory for the configured tables\n", stderr);
 		exit(1);
 	}
@@ -180,7 +181,7 @@ struct pool { uint8_t *base; size_t size; unsigned n, used, ever; void *free; };
 
 static void pool_init(struct pool *p, size_t n, size_t size)
 {
-	*p = (struct pool){ .base = must_calloc(n, size), .size = size, .n = (unsigned)n };
+	*p = (struct pool){ .base = table_new(n, size), .size = size, .n = (unsigned)n };
 }
 
 static bool pool_empty(const struct pool *p) { return p->used == p->n; }
@@ -1812,7 +1813,7 @@ static void cache_init(size_t memory)
 	cache.memory = memory;
 	if (memory == 0)
 		return;
-	block = must_calloc(1, memory);
+	block = table_new(1, memory);
 	cache.nslots = memory / 64;
 	cache.slots = (struct slot *)(void *)block;
 	cache.ring = block + cache.nslots * sizeof(struct slot);
@@ -2215,8 +2216,8 @@ static void watch_init(int most)
 #endif
 
 	max_polls = most;
-	polls = must_calloc((size_t)most, sizeof *polls);
-	watches = must_calloc((size_t)most, sizeof *watches);
+	polls = table_new((size_t)most, sizeof *polls);
+	watches = table_new((size_t)most, sizeof *watches);
 #ifdef HAVE_EPOLL
 	cold_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (cold_fd >= 0)
@@ -3007,6 +3008,14 @@ static void tcp_flush_dirty(void)
 	}
 }
 
+/* There is no descriptor for who waits at a door, and nobody who could make room: it stays shut for a moment. */
+static usec accept_rest;
+static void accept_pause(int slot)
+{
+	watch_events(slot, 0);
+	accept_rest = now + MS(100);
+}
+
 static void listener_tcp_ready(void *owner, short revents)
 {
 	static usec warned;
@@ -3024,7 +3033,7 @@ static void listener_tcp_ready(void *owner, short revents)
 			if (log_now(&warned))
 				log_error("out of file descriptors: TCP clients wait");
 			if (list_empty(&tcp_lru))
-				watch_events(l->tcp_slot, 0);   /* the sweep opens it again */
+				accept_pause(l->tcp_slot);
 			else
 				tcp_client_close(OWNER(tcp_lru.next, struct tcp_client, lru));
 			return;
@@ -3059,7 +3068,7 @@ static void tcp_init(void)
 	pool_init(&tcp_pool, (size_t)cfg.tcp_clients, sizeof *tcp_clients);
 	tcp_clients = pool_at(&tcp_pool, 0);
 	pool_init(&out_blocks, OUT_BLOCKS, OUT_BLOCK);
-	buckets = must_calloc(RATE_SLOTS, sizeof *buckets);
+	buckets = table_new(RATE_SLOTS, sizeof *buckets);
 }
 
 /* Closes who has been silent, half-way or not reading for too long. */
@@ -3073,9 +3082,6 @@ static void tcp_sweep(void)
 		}
 		tcp_client_close(c);
 	}
-	for (unsigned i = 0; i < nlisteners; i++)
-		if (listeners[i].tcp >= 0)
-			watch_events(listeners[i].tcp_slot, POLLIN);
 }
 
 /* ---- 10 Queries ------------------------------------------------------ */
@@ -3201,13 +3207,13 @@ static void query_init(void)
 	pool_init(&queries, n, sizeof(struct query));
 	pool_init(&waiters, n, sizeof(struct waiter));
 	pool_init(&holders, n, sizeof(struct holder));
-	holders_by = must_calloc(n + 1, sizeof *holders_by);
+	holders_by = table_new(n + 1, sizeof *holders_by);
 	pool_init(&held_small, n, UDP_SIZE);
 	pool_init(&held_big, HELD_BIG, MSG_MAX);
 	for (query_table_mask = 1; query_table_mask < 2 * n; query_table_mask *= 2)
 		;
-	query_table = must_calloc(query_table_mask, sizeof *query_table);
-	holder_table = must_calloc(query_table_mask, sizeof *holder_table);
+	query_table = table_new(query_table_mask, sizeof *query_table);
+	holder_table = table_new(query_table_mask, sizeof *holder_table);
 	query_table_mask--;
 	for (size_t i = 0; i <= n; i++)
 		list_init(&holders_by[i]);
@@ -3595,6 +3601,8 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 		stats.failed++;
 		return false;
 	}
+	if (q != NULL && q->replied)
+		query_revive(q);
 	if (q == NULL || pool_empty(&waiters)) {
 		if (q != NULL)
 			q->starting = true;     /* not to be freed for room */
@@ -3608,8 +3616,6 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 	}
 	if (q == NULL)
 		q = query_new(&ask->key, hash);
-	else if (q->replied)
-		query_revive(q);
 	q->stale_ok = stale;
 	if (fresh)
 		query_send(q, mask);
@@ -4256,7 +4262,7 @@ struct stream {
 	bool dirty, replaced, doomed;
 	struct stream *next_dirty;
 	struct node pending, sent;
-	struct tls *tls;                        /* NULL for plain TCP */
+	struct tls *tls, *tls_memory;           /* tls: NULL for plain TCP */
 	size_t in_len, out_at, out_len;
 	uint8_t *in;                            /* 2 + MSG_MAX */
 	uint8_t out[4096];
@@ -4832,8 +4838,8 @@ static const char *ca_load(const char *path)
 	}
 	for (room = 0, p = text; (p = (uint8_t *)strstr((char *)p, begin)) != NULL; p += sizeof begin)
 		room++;
-	list = must_calloc(room, sizeof *list);
-	for (p = (uint8_t *)strstr((char *)text, begin); p != NULL; p = next) {
+	list = calloc(room + 1, sizeof *list);
+	for (p = (uint8_t *)strstr((char *)text, begin); p != NULL && list != NULL; p = next) {
 		next = (uint8_t *)strstr((char *)p + sizeof begin, begin);
 		size = (size_t)((next ? next : text + st.st_size) - p);
 		if (ca_decode(&r, p, size))
@@ -6048,7 +6054,9 @@ static void admin_accept(void *owner, short revents)
 	if (fd < 0 || !fd_prepare(fd)) {
 		if (fd >= 0)
 			close(fd);
-		else if ((errno == EMFILE || errno == ENFILE) && !list_empty(&admins_open))
+		else if ((errno == EMFILE || errno == ENFILE) && list_empty(&admins_open))
+			accept_pause(admin_slot);
+		else if (errno == EMFILE || errno == ENFILE)
 			admin_close(OWNER(admins_open.next, struct admin, on));
 		return;
 	}
@@ -6211,18 +6219,16 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 	for (int i = 0; i < 2; i++) {
 		struct stream *x = streams[i];
 		if (x == NULL) {
-			x = must_calloc(1, sizeof *x);
-			x->in = must_calloc(1, 2 + MSG_MAX);
+			x = table_new(1, sizeof *x);
+			x->in = table_new(1, 2 + MSG_MAX);
 			x->fd = x->slot = -1;
 			list_init(&x->pending);
 			list_init(&x->sent);
 		}
 		x->u = u;
-		if (s->proto != P_TLS) {
-			free(x->tls);
-			x->tls = NULL;
-		} else if (x->tls == NULL)
-			x->tls = must_calloc(1, sizeof *x->tls);
+		if (s->proto == P_TLS && x->tls_memory == NULL)
+			x->tls_memory = table_new(1, sizeof *x->tls);
+		x->tls = s->proto == P_TLS ? x->tls_memory : NULL;
 		u->streams[i] = x;
 	}
 	u->stream = u->streams[0];
@@ -6691,7 +6697,24 @@ static void descriptors_init(void)
 	pool_init(&ports, nports, sizeof(struct port));
 	pool_init(&admins, (size_t)admin, sizeof(struct admin));
 	watch_init((int)(nports + (unsigned)tcp + MAX_ADMIN + 4 * MAX_LISTEN + 2 * MAX_UPSTREAMS + 4));
-	stream_ids = must_calloc(query_table_mask + 1, sizeof(struct ask *));
+	stream_ids = table_new(query_table_mask + 1, sizeof(struct ask *));
+}
+
+/* Opens the doors again that were shut for want of descriptors. */
+static void accept_sweep(void)
+{
+	if (accept_rest == 0)
+		return;
+	if (accept_rest > now) {
+		wake_by(accept_rest);
+		return;
+	}
+	accept_rest = 0;
+	if (admin_slot >= 0)
+		watch_events(admin_slot, POLLIN);
+	for (unsigned i = 0; i < nlisteners; i++)
+		if (listeners[i].tcp >= 0)
+			watch_events(listeners[i].tcp_slot, POLLIN);
 }
 
 /* What happens between two polls: all that has gathered leaves, all that is due is done. */
@@ -6703,6 +6726,7 @@ static void turn_end(void)
 	admin_sweep();
 	streams_sweep();
 	listeners_retry();
+	accept_sweep();
 	watchdog_sweep();
 	ports_flush();
 	streams_flush();
