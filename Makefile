@@ -20,10 +20,10 @@ DESTDIR =
 PREFIX = /usr/local
 UNITDIR = $(PREFIX)/lib/systemd/system
 
-# With BEARSSL its header and archive, else the system's.
+# With BEARSSL its header and archive, else the system's; its archive rather than its shared object, so that the binary can be copied.
 # The compiler is asked for the header first, so that its absence is told in one line.
 need_bearssl = \
-	set -e; inc=; lib=-lbearssl; \
+	set -e; inc=; lib=$$($(CC) -print-file-name=libbearssl.a); test "$${lib\#/}" != "$$lib" || lib=-lbearssl; \
 	test -z '$(BEARSSL)' || { inc='-I$(BEARSSL)/inc'; lib='$(BEARSSL)/build/libbearssl.a'; }; \
 	have() { echo '\#include <bearssl.h>' | "$$@" $(CPPFLAGS) $$inc -E - >/dev/null 2>&1; }; \
 	missing='bearssl.h not found: install libbearssl-dev (Debian), or set BEARSSL to the tree of a built BearSSL'
