@@ -827,7 +827,8 @@ static int question_read(struct question *q, const uint8_t *p, size_t len)
 	unsigned i, type, class, arcount, opts = 0, version = 0;
 	bool dnssec_ok = false;
 	struct rr r;
-	uint8_t c;
+	const uint8_t *name = p + 12;
+	uint8_t upper = 0;
 
 	q->key.name_len = 0;
 	q->edns = q->mixed = false;
@@ -844,24 +845,21 @@ static int question_read(struct question *q, const uint8_t *p, size_t len)
 	arcount = get16at(p + 10);
 	if (get16at(p + 4) != 1 || (q->flags & F_TC) || get16at(p + 6) || get16at(p + 8))
 		return FORMERR;
-	q->name = p + 12;
+	q->name = name;
 	for (i = 0; ; ) {               /* the name: copied in lower case while it is checked */
-		unsigned label;
-		if (m.at >= len)
+		unsigned label = 12 + i < len ? name[i] : 64, end = i + 1 + label;
+		if (label > 63 || end + (label > 0) > NAME_MAX_WIRE || 12 + end > len)
 			return FORMERR;
-		label = p[m.at];
-		if (label > 63 || i + label + 2 > NAME_MAX_WIRE + (label == 0) || len - m.at <= label)
-			return FORMERR;
-		m.at++;
-		q->key.b[i++] = (uint8_t)label;
+		for (q->key.b[i++] = (uint8_t)label; i < end; i++) {
+			uint8_t c = lower(name[i]);
+			q->key.b[i] = c;
+			upper |= name[i] ^ c;
+		}
 		if (label == 0)
 			break;
-		for (; label > 0; label--, i++) {
-			c = p[m.at++];
-			q->key.b[i] = lower(c);
-			q->mixed |= q->key.b[i] != c;
-		}
 	}
+	q->mixed = upper != 0;
+	m.at = 12 + i;
 	type = msg_get16(&m);
 	class = msg_get16(&m);
 	if (m.err)
@@ -1044,7 +1042,7 @@ static bool answer_matches(const uint8_t *p, size_t len, const struct key *key)
 		return false;
 	if ((get16at(p + 2) & (F_QR | F_OPCODE)) != F_QR || get16at(p + 4) != 1)
 		return false;
-	for (size_t i = 0; i < key->name_len; i++)
+	for (size_t i = memcmp(p + 12, key->b, key->name_len) ? 0 : key->name_len; i < key->name_len; i++)
 		if (lower(p[12 + i]) != key->b[i])
 			return false;
 	return memcmp(p + 12 + key->name_len, key->b + key->name_len, 4) == 0;
@@ -3151,7 +3149,7 @@ struct waiter {
 	usec born;
 	uint16_t id;
 	uint16_t limit;
-	bool edns, want_ad;
+	bool edns, want_ad, mixed;
 	uint8_t upper[32];                      /* which letters of the name the client wrote in upper case */
 };
 
@@ -3286,6 +3284,7 @@ static struct waiter *waiter_new(struct query *q, const struct peer *p, const st
 	w->id = (uint16_t)ask->id;
 	w->edns = ask->edns;
 	w->want_ad = ask->want_ad;
+	w->mixed = ask->mixed;
 	w->limit = (uint16_t)(p->kind == PEER_TCP ? MSG_MAX : !ask->edns ? 512 : MIN(MAX(ask->edns_size, 512u), (unsigned)UDP_SIZE));
 	memset(w->upper, 0, sizeof w->upper);
 	for (size_t i = 0; ask->mixed && i < ask->key.name_len; i++)
@@ -3310,7 +3309,7 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s)
 	uint8_t *out;
 
 	memcpy(name, k->b, k->name_len);
-	for (size_t i = 0; i < k->name_len; i++)
+	for (size_t i = 0; w->mixed && i < k->name_len; i++)
 		if (w->upper[i / 8] >> i % 8 & 1)
 			name[i] &= 0xdf;
 	histogram_add(&client_latency, now - w->born);
@@ -4555,7 +4554,7 @@ static void stream_message(struct stream *s, uint8_t *msg, size_t len)
 /* Bytes that came over the connection, decrypted. */
 static void stream_input(struct stream *s, const uint8_t *p, size_t n)
 {
-	s->used = now;
+	s->heard = s->used = now;
 	while (n > 0 && s->state == S_OPEN) {
 		size_t k = MIN(n, 2 + (size_t)MSG_MAX - s->in_len), at = 0;
 		memcpy(s->in + s->in_len, p, k);
@@ -4564,7 +4563,6 @@ static void stream_input(struct stream *s, const uint8_t *p, size_t n)
 		n -= k;
 		while (s->in_len - at >= 2 && s->in_len - at - 2 >= get16at(s->in + at)) {
 			size_t len = get16at(s->in + at);
-			s->heard = now;         /* whole messages count: a byte now and then is silence too */
 			stream_message(s, s->in + at + 2, len);
 			at += 2 + len;
 		}
