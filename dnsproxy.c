@@ -32,10 +32,12 @@
  * through sections 11 and 12, and gives every answer to query_choose(). One thread, one poll(), no allocation after the
  * start but for a reload. "now" is read once a turn of the loop.
  */
-#if defined(__linux__) && !defined(PLAIN_POSIX)
+#if defined(__linux__)
 #define _GNU_SOURCE 1           /* recvmmsg, sendmmsg, struct in6_pktinfo */
+#ifndef PLAIN_POSIX             /* a build without what only Linux has, to test what other systems get */
 #define HAVE_MMSG 1
 #define HAVE_EPOLL 1            /* for clients that are idle */
+#endif
 #else
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE 1       /* getentropy, setgroups */
@@ -554,7 +556,9 @@ static const char *rcode_text(unsigned rcode)
 	static char buf[16];
 
 	snprintf(buf, sizeof buf, "RCODE%u", rcode);
-	return rcode < COUNT(names) ? names[rcode] : rcode == BADVERS ? "BADVERS" : buf;
+	if (rcode == BADVERS)
+		return "BADVERS";
+	return rcode < COUNT(names) ? names[rcode] : buf;
 }
 
 #define NAME_TEXT (NAME_MAX_WIRE * 4 + 2)
@@ -793,14 +797,19 @@ static void key_set(struct key *k, size_t name_len, unsigned type, unsigned clas
 static br_ghash hash_function;
 static uint8_t hash_secret[16];
 
-/* GHASH under a secret key: nobody outside can find names that collide. Two unequal keys never differ by trailing zeros
- * alone, since the name tells its own length. */
+/* GHASH under a secret key: nobody outside can find names that collide. It is linear, so names that differ in a few bits
+ * would crowd together under some keys; the last lines end that. Two unequal keys never differ by trailing zeros alone,
+ * since the name tells its own length. */
 static uint32_t hash_bytes(const uint8_t *p, size_t n)
 {
 	uint8_t y[16] = { 0 };
+	uint64_t v;
 
 	hash_function(y, hash_secret, p, n);
-	return get32at(y);
+	memcpy(&v, y, sizeof v);
+	v = (v ^ v >> 32) * UINT64_C(0x9e3779b97f4a7c15);
+	v = (v ^ v >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
+	return (uint32_t)(v >> 32);
 }
 
 static void hash_init(void)
@@ -1100,7 +1109,8 @@ static size_t opt_write(uint8_t *p, unsigned rcode, bool dnssec_ok, const uint8_
 	return 11 + n;
 }
 
-/* A reply without records into p: header, the question if one was read, OPT if one came. ede: an info code or EDE_NONE. */
+/* A reply without records into p: header, the question if one was read, OPT if one came. rcode: F_TC may be in it; ede: an
+ * info code or EDE_NONE. */
 #define ERROR_REPLY_MAX (12 + NAME_MAX_WIRE + 4 + 11 + 6)
 static size_t error_write(uint8_t *p, const struct question *q, unsigned rcode, int ede)
 {
@@ -1109,7 +1119,7 @@ static size_t error_write(uint8_t *p, const struct question *q, unsigned rcode, 
 	bool known = q->key.name_len > 0 && (q->flags & F_OPCODE) == 0;
 
 	put16at(p, q->id);
-	put16at(p + 2, F_QR | F_RA | (q->flags & (F_OPCODE | F_RD | F_CD)) | (rcode & 15));
+	put16at(p + 2, F_QR | F_RA | (q->flags & (F_OPCODE | F_RD | F_CD)) | (rcode & (F_TC | 15)));
 	memset(p + 4, 0, 8);
 	if (known) {
 		put16at(p + 4, 1);
@@ -1122,7 +1132,7 @@ static size_t error_write(uint8_t *p, const struct question *q, unsigned rcode, 
 		put16at(option + 2, 2);
 		put16at(option + 4, (unsigned)ede);
 		put16at(p + 10, 1);
-		n += opt_write(p + n, rcode, known && key_flags(&q->key) & KEY_DO, option, ede == EDE_NONE ? 0 : 6);
+		n += opt_write(p + n, rcode & 0xff, known && key_flags(&q->key) & KEY_DO, option, ede == EDE_NONE ? 0 : 6);
 	}
 	return n;
 }
@@ -2310,7 +2320,7 @@ static struct listener listeners[2 * MAX_LISTEN];
 static unsigned nlisteners;
 static usec listen_retry;                       /* when an address that was not there is tried again; 0 for none */
 
-#ifndef HAVE_MMSG
+#ifndef __linux__
 struct mmsghdr { struct msghdr msg_hdr; unsigned msg_len; };
 #endif
 
@@ -2597,13 +2607,10 @@ static enum rate_verdict rate_check(uint64_t client)
 	return b->odd ? RATE_DROP : RATE_TRUNCATE;
 }
 
-static bool client_allowed(const struct peer *p)
+static bool client_allowed(const struct addr *a)
 {
-	struct addr a;
-
-	peer_addr(&a, p);
 	for (unsigned i = 0; i < cfg.nallows; i++)
-		if (addr_in(&a, &cfg.allows[i].net, cfg.allows[i].bits))
+		if (addr_in(a, &cfg.allows[i].net, cfg.allows[i].bits))
 			return true;
 	return false;
 }
@@ -2637,24 +2644,44 @@ static struct slot *cache_find_any(const struct key *k, uint32_t hash)
 	return s == NULL && cfg.cache_negative > 0 ? cache_find(k, hash_of_name(k)) : s;
 }
 
+/* Where a reply is written to: reply_room() finds the place, for n bytes at most, and reply_commit() sends it off with the
+ * rest of the turn. NULL when a TCP client does not read what it has asked for; it is closed then. */
+static uint8_t *reply_room(const struct peer *p, size_t n);
+static void reply_commit(const struct peer *p, size_t n);
+
+static void client_reply(const struct peer *p, const struct source_msg *s, const struct reply_to *r)
+{
+	uint8_t *out = reply_room(p, MIN(s->len + 11 + s->ede_len, (size_t)MSG_MAX));
+
+	if (out != NULL)
+		reply_commit(p, reply_write(out, s, r));
+}
+
+static void client_error(const struct peer *p, const struct question *q, unsigned rcode, int ede)
+{
+	uint8_t *out = reply_room(p, ERROR_REPLY_MAX);
+
+	if (out != NULL)
+		reply_commit(p, error_write(out, q, rcode, ede));
+}
+
 /* A hit: the reply, and where the entry is popular and nearly over, a query of our own to renew it. */
-static size_t hit_reply(uint8_t *out, struct slot *slot, const struct question *q, uint32_t hash, const struct reply_to *r)
+static void client_hit(const struct peer *p, struct slot *slot, const struct question *q, uint32_t hash, const struct reply_to *r)
 {
 	struct entry *e = slot_entry(slot);
 	struct source_msg s = entry_source(e, false);
-	size_t n = reply_write(out, &s, r);
 
+	client_reply(p, &s, r);
 	stats.hits++;
 	client_latency.bucket[0]++;
 	client_latency.count++;
 	e->bits |= E_USED;
-	if (e->hits >= 2 && !(e->bits & (E_REFRESH | E_NAME)) && (uint64_t)(seconds() - e->stored) * 10 > (uint64_t)e->ttl * 9) {
+	if (e->hits < 255)
+		e->hits++;
+	if (e->hits > 2 && !(e->bits & (E_REFRESH | E_NAME)) && (uint64_t)(seconds() - e->stored) * 10 > (uint64_t)e->ttl * 9) {
 		e->bits |= E_REFRESH;
 		query_refresh(&q->key, hash);
 	}
-	if (e->hits < 255)
-		e->hits++;
-	return n;
 }
 
 static void client_log(const struct peer *p, const struct question *q, const char *what)
@@ -2668,45 +2695,44 @@ static void client_log(const struct peer *p, const struct question *q, const cha
 	    q->key.name_len ? type_text(key_type(&q->key)) : "-", what);
 }
 
-/* Everything a client sends comes through here. Writes the reply into out, which has room for UDP_SIZE bytes over UDP and
- * MSG_MAX over TCP, and gives its length; 0 when there is none, or none yet. */
-static size_t client_ask(const struct peer *p, const uint8_t *msg, size_t len, uint8_t *out)
+/* Everything a client sends comes through here: it is answered now, or by a query later, or dropped. */
+static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
 {
 	struct question q;
 	int rcode = question_read(&q, msg, len);
+	enum rate_verdict rate = RATE_OK;
 	struct reply_to r;
 	struct addr a;
 	struct slot *slot;
-	enum rate_verdict rate;
 	uint64_t client;
 	uint32_t hash;
 	bool stale_now = false;
-	struct source_msg s;
 
 	if (rcode < 0) {
 		stats.dropped++;
-		return 0;
+		return;
 	}
 	peer_addr(&a, p);
 	client = addr_client(&a);
-	if (!client_allowed(p)) {
+	if (!client_allowed(&a)) {
 		stats.refused++;
 		client_log(p, &q, "refused, the client is not allowed");
-		return error_write(out, &q, REFUSED, EDE_PROHIBITED);
+		client_error(p, &q, REFUSED, EDE_PROHIBITED);
+		return;
 	}
 	stats.queries++;
-	if (cfg.rate > 0 && p->kind == PEER_UDP && (rate = rate_check(client)) != RATE_OK) {
-		if (rate == RATE_DROP)
-			return 0;
-		len = error_write(out, &q, NOERROR, EDE_NONE);
-		put16at(out + 2, get16at(out + 2) | F_TC);
-		return len;
-	}
+	if (cfg.rate > 0 && p->kind == PEER_UDP)
+		rate = rate_check(client);
+	if (rate == RATE_TRUNCATE)
+		client_error(p, &q, NOERROR | F_TC, EDE_NONE);
+	if (rate != RATE_OK)
+		return;
 	if (rcode != NOERROR) {
 		stats.malformed += rcode == FORMERR;
 		stats.refused += rcode == REFUSED;
 		client_log(p, &q, rcode_text((unsigned)rcode));
-		return error_write(out, &q, (unsigned)rcode, EDE_NONE);
+		client_error(p, &q, (unsigned)rcode, EDE_NONE);
+		return;
 	}
 	hash = hash_bytes(q.key.b, q.key.len);
 	top_count(&top_names, hash, q.key.b, q.key.name_len);
@@ -2715,18 +2741,18 @@ static size_t client_ask(const struct peer *p, const uint8_t *msg, size_t len, u
 	slot = cache_find_any(&q.key, hash);
 	if (slot != NULL && !entry_expired(slot_entry(slot))) {
 		client_log(p, &q, "hit");
-		return hit_reply(out, slot, &q, hash, &r);
+		client_hit(p, slot, &q, hash, &r);
+		return;
 	}
 	client_log(p, &q, "miss");
 	stats.misses++;
 	if (!query_ask(p, &q, hash, &stale_now))
-		return error_write(out, &q, SERVFAIL, EDE_NETWORK);
-	if (stale_now && (slot = cache_find(&q.key, hash)) != NULL) {
+		client_error(p, &q, SERVFAIL, EDE_NETWORK);
+	else if (stale_now && (slot = cache_find(&q.key, hash)) != NULL) {
+		struct source_msg s = entry_source(slot_entry(slot), true);
 		stats.stale++;
-		s = entry_source(slot_entry(slot), true);
-		return reply_write(out, &s, &r);
+		client_reply(p, &s, &r);
 	}
-	return 0;
 }
 
 static uint8_t inbox[BATCH][2048];              /* what came in this system call; upstreams' datagrams use it too */
@@ -2737,15 +2763,15 @@ static void listener_udp_ready(void *owner, short revents)
 	static struct iovec iov[BATCH];
 	static struct peer peers[BATCH];
 	static union { size_t align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
-	static const struct listener *last;
-	static int used;                        /* headers that the last call has written to */
+	static unsigned last = MAX_LISTEN * 2;  /* the listener of the last call, */
+	static int used;                        /* and how many headers it has written to */
 	struct listener *l = owner;
 	int n;
 
 	(void)revents;
-	if (l != last)
+	if (last != (unsigned)(l - listeners))
 		used = BATCH;
-	last = l;
+	last = (unsigned)(l - listeners);
 	for (int i = 0; i < used; i++) {
 		struct msghdr *h = &v[i].msg_hdr;
 		iov[i] = (struct iovec){ inbox[i], sizeof inbox[i] };
@@ -2761,19 +2787,15 @@ static void listener_udp_ready(void *owner, short revents)
 	for (int i = 0; i < n; i++) {
 		struct peer *p = &peers[i];
 		size_t len = MIN(v[i].msg_len, QUERY_MAX);
-		uint8_t *out;
 		p->kind = PEER_UDP;
-		p->slot = (unsigned)(l - listeners);
+		p->slot = last;
 		if (v[i].msg_hdr.msg_namelen == 0 || (p->from.sa.sa_family == AF_INET6 ? p->from.in6.sin6_port : p->from.in.sin_port) == 0) {
 			stats.dropped++;        /* port 0 cannot be answered */
 			continue;
 		}
 		if (l->wild)
 			peer_read_local(p, &v[i].msg_hdr);
-		out = outbox_room(p);
-		len = client_ask(p, inbox[i], len, out);
-		if (len > 0)
-			outbox_commit(p, len);
+		client_ask(p, inbox[i], len);
 	}
 }
 
@@ -2796,7 +2818,6 @@ struct tcp_client {
 #define TCP_IDLE SEC(15)
 
 static struct tcp_client *tcp_clients, *tcp_dirty;      /* tcp_clients: the pool as an array */
-static struct tcp_client *tcp_busy;             /* whose query is being read: not to be closed */
 static struct node tcp_lru = { &tcp_lru, &tcp_lru };
 static struct pool tcp_pool, out_blocks;
 #define OUT_BLOCK (MSG_MAX + 2)
@@ -2864,7 +2885,7 @@ static uint8_t *tcp_client_room(struct tcp_client *c, size_t n)
 	if (c->out == NULL && pool_empty(&out_blocks)) {         /* the one that has kept a block longest pays */
 		for (struct node *x = tcp_lru.next; x != &tcp_lru; x = x->next) {
 			struct tcp_client *o = OWNER(x, struct tcp_client, lru);
-			if (o->out != NULL && o != c && o != tcp_busy) {
+			if (o->out != NULL && o != c) {
 				stats.full++;
 				tcp_client_close(o);
 				break;
@@ -2896,11 +2917,38 @@ static void tcp_client_commit(struct tcp_client *c, size_t n)
 	}
 }
 
-/* The longest reply from the cache or an error that may come at once; what is waited for has its own length. */
+static uint8_t *reply_room(const struct peer *p, size_t n)
+{
+	struct tcp_client *c = &tcp_clients[p->slot];
+	uint8_t *out;
+
+	if (p->kind == PEER_UDP)
+		return outbox_room(p);
+	out = tcp_client_room(c, n);
+	if (out == NULL) {
+		tcp_client_flush(c);
+		out = c->fd >= 0 ? tcp_client_room(c, n) : NULL;
+	}
+	if (out == NULL)
+		tcp_client_close(c);
+	return out;
+}
+
+static void reply_commit(const struct peer *p, size_t n)
+{
+	if (p->kind == PEER_UDP)
+		outbox_commit(p, n);
+	else
+		tcp_client_commit(&tcp_clients[p->slot], n);
+}
+
+/* Is so much on its way to it that it must read before it may ask again? */
+static bool tcp_client_choked(const struct tcp_client *c) { return c->out != NULL && c->out_len - c->out_at > OUT_BLOCK / 2; }
+
+/* Takes the whole messages out of "in". */
 static void tcp_client_take(struct tcp_client *c)
 {
 	size_t at = 0, len;
-	uint8_t *out;
 
 	while (c->fd >= 0 && !c->stopped && c->in_len - at >= 2) {
 		len = get16at(c->in + at);
@@ -2911,41 +2959,28 @@ static void tcp_client_take(struct tcp_client *c)
 		}
 		if (len > QUERY_MAX ? c->in_len - at < 2 + 12 : c->in_len - at < 2 + len)
 			break;
-		if (c->out != NULL && c->out_len > OUT_BLOCK / 2)
+		if (tcp_client_choked(c))
 			tcp_client_flush(c);
 		if (c->fd < 0)
 			return;
-		if (c->out != NULL && c->out_len > OUT_BLOCK / 2) {
-			c->stopped = true;      /* it asks but does not read */
+		c->stopped = tcp_client_choked(c);
+		if (c->stopped)
 			break;
-		}
-		out = tcp_client_room(c, MSG_MAX);
-		if (out == NULL && c->out != NULL) {
-			tcp_client_flush(c);
-			if (c->fd < 0)
-				return;
-			out = tcp_client_room(c, MSG_MAX);
-		}
-		if (out == NULL) {
-			c->stopped = true;
-			break;
-		}
 		tcp_client_touch(c);
 		if (len > QUERY_MAX) {          /* header only: it cannot be read whole */
 			struct question q = { .id = get16at(c->in + at + 2), .flags = get16at(c->in + at + 4) };
 			c->skip = len - (c->in_len - at - 2);
 			at = c->in_len;
 			stats.malformed++;
-			len = q.flags & F_QR ? 0 : error_write(out, &q, FORMERR, EDE_NONE);
+			if (!(q.flags & F_QR))
+				client_error(&c->peer, &q, FORMERR, EDE_NONE);
 		} else {
 			at += 2 + len;
-			tcp_busy = c;
-			len = client_ask(&c->peer, c->in + at - len, len, out);
-			tcp_busy = NULL;
+			client_ask(&c->peer, c->in + at - len, len);
 		}
-		if (len > 0)
-			tcp_client_commit(c, len);
 	}
+	if (c->fd < 0)
+		return;
 	memmove(c->in, c->in + at, c->in_len - at);
 	c->in_len -= at;
 }
@@ -3306,29 +3341,17 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s)
 		.check_off = key_flags(k) & KEY_CD, .limit = w->limit, .name = name, .name_len = k->name_len,
 		.type = key_type(k) };
 	struct tcp_client *c = w->peer.kind == PEER_TCP ? &tcp_clients[w->peer.slot] : NULL;
-	uint8_t *out;
+	bool gone = c != NULL && (c->fd < 0 || c->generation != w->peer.generation);
 
 	memcpy(name, k->b, k->name_len);
 	for (size_t i = 0; w->mixed && i < k->name_len; i++)
 		if (w->upper[i / 8] >> i % 8 & 1)
 			name[i] &= 0xdf;
 	histogram_add(&client_latency, now - w->born);
-	if (c == NULL) {
-		out = outbox_room(&w->peer);
-		outbox_commit(&w->peer, reply_write(out, s, &r));
-	} else if (c->fd >= 0 && c->generation == w->peer.generation) {
-		size_t need = MIN(s->len + 11 + s->ede_len, (size_t)MSG_MAX);
+	if (!gone)
+		client_reply(&w->peer, s, &r);
+	if (c != NULL && !gone)
 		c->waiting--;
-		out = tcp_client_room(c, need);
-		if (out == NULL && c != tcp_busy) {
-			tcp_client_flush(c);
-			out = c->fd >= 0 ? tcp_client_room(c, need) : NULL;
-		}
-		if (out != NULL)
-			tcp_client_commit(c, reply_write(out, s, &r));
-		else if (c->fd >= 0 && c != tcp_busy)
-			tcp_client_close(c);    /* it asks for more than it reads */
-	}
 	waiter_free(w);
 }
 
@@ -3894,8 +3917,9 @@ static void ask_answer(struct ask *a, struct answer *ans)
 static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bool cut)
 {
 	unsigned rcode = get16at(msg + 2) & 15;
-	struct answer ans;
+	struct answer ans, again;
 	const char *err;
+	bool last;
 
 	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
 		a->plain = true;                /* it does not know EDNS (RFC 6891 7) */
@@ -3916,10 +3940,14 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 	err = answer_read(&ans, msg, len, &a->q->key);
 	if (err == NULL && ans.truncated)
 		err = "truncated over TCP";
+	last = !ans.opt || ans.opt_at + ans.opt_len == ans.len;
+	if (err == NULL)
+		answer_strip(&ans, msg);
+	if (err == NULL && !last)               /* names may have run through the OPT that is gone */
+		err = answer_read(&again, msg, ans.len, &a->q->key);
 	if (err == NULL) {
 		if (stream)
 			stream_useful(a->stream, &ans, a->record);
-		answer_strip(&ans, msg);
 		ask_answer(a, &ans);
 		return;
 	}
@@ -4136,15 +4164,9 @@ static const char *error_words(int e)
 
 static void port_fail(struct port *p, int e)
 {
-	struct node *x, *next;
-
 	p->busy++;
-	for (x = p->asks.next; x != &p->asks; x = next) {
-		struct ask *a = OWNER(x, struct ask, on);
-		next = x->next;
-		ask_fail(a, error_words(e));
-		next = p->asks.next;
-	}
+	while (!list_empty(&p->asks))
+		ask_fail(OWNER(p->asks.next, struct ask, on), error_words(e));
 	p->busy--;
 	port_release(p);
 }
@@ -4511,14 +4533,6 @@ static void stream_opened(struct stream *s)
 	if (old->state != S_CLOSED && old->replaced) {
 		const struct ask *first = list_empty(&old->sent) ? NULL : OWNER(old->sent.next, struct ask, on);
 		u->one_a_record |= first != NULL && old->answers > 0 && first->record == old->record_heard;
-		for (struct node *x = old->sent.next, *next; x != &old->sent; x = next) {
-			struct ask *a = OWNER(x, struct ask, on);
-			next = x->next;
-			if (!a->again) {
-				a->again = true;
-				ask_join(a, s);
-			}
-		}
 		stream_close(old, "silent");
 	}
 }
