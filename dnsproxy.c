@@ -241,6 +241,18 @@ static void text_clean(char *s)
 			*s = '?';
 }
 
+/* A number that is the whole string and within the bounds, else -1. */
+static int64_t number(const char *s, int64_t lo, int64_t hi)
+{
+	char *end;
+	long long v;
+
+	if (*s < '0' || *s > '9' || strlen(s) > 15)
+		return -1;
+	v = strtoll(s, &end, 10);
+	return *end == '\0' && v >= lo && v <= hi ? v : -1;
+}
+
 /* A doubly linked list with the node first in its owner. A node that is on no list has next == NULL. */
 struct node { struct node *next, *prev; };
 
@@ -363,29 +375,21 @@ static bool addr_parse(struct addr *a, const char *s)
 {
 	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_DGRAM }, *res;
 	const char *pct = strchr(s, '%');
-	char host[64];
-	size_t n = pct ? (size_t)(pct - s) : strlen(s);
+	char host[INET6_ADDRSTRLEN], back[INET_ADDRSTRLEN];
+	size_t n = pct ? (size_t)(pct - s) : strlen(s), scope = pct ? strlen(pct + 1) : 0;
 
-	if (n == 0 || n >= sizeof host || (pct && (pct[1] == '\0' || strlen(pct + 1) >= sizeof a->scope)))
+	memset(a, 0, sizeof *a);
+	if (n == 0 || n >= sizeof host || (pct && scope == 0) || scope >= sizeof a->scope)
 		return false;
 	memcpy(host, s, n);
 	host[n] = '\0';
-	if (strchr(host, ':') == NULL && strspn(host, "0123456789.") != n)
+	if ((strchr(host, ':') == NULL && strspn(host, "0123456789.") != n) || getaddrinfo(host, NULL, &hints, &res) != 0)
 		return false;
-	if (getaddrinfo(host, NULL, &hints, &res) != 0)
-		return false;
-	memset(a, 0, sizeof *a);
 	memcpy(&a->u, res->ai_addr, MIN((size_t)res->ai_addrlen, sizeof a->u));
 	freeaddrinfo(res);
-	if (!addr_is6(a)) {             /* inet_aton forms such as 10.1 are no address */
-		char back[INET_ADDRSTRLEN];
-		inet_ntop(AF_INET, &a->u.in.sin_addr, back, sizeof back);
-		if (strcmp(back, host) != 0 || pct)
-			return false;
-	}
-	if (pct)
-		snprintf(a->scope, sizeof a->scope, "%s", pct + 1);
-	return true;
+	memcpy(a->scope, pct ? pct + 1 : "", scope);
+	/* forms of inet_aton() such as 10.1 are no address */
+	return addr_is6(a) || (inet_ntop(AF_INET, &a->u.in.sin_addr, back, sizeof back) && strcmp(back, host) == 0 && pct == NULL);
 }
 
 /* Fills in the number of the scope; false while there is no such interface. */
@@ -394,8 +398,8 @@ static bool addr_resolve_scope(struct addr *a)
 	if (a->scope[0] == '\0')
 		return true;
 	a->u.in6.sin6_scope_id = if_nametoindex(a->scope);
-	if (a->u.in6.sin6_scope_id == 0 && strspn(a->scope, "0123456789") == strlen(a->scope))
-		a->u.in6.sin6_scope_id = (uint32_t)strtoul(a->scope, NULL, 10);
+	if (a->u.in6.sin6_scope_id == 0)
+		a->u.in6.sin6_scope_id = (uint32_t)MAX(number(a->scope, 1, UINT32_MAX), 0);
 	return a->u.in6.sin6_scope_id != 0;
 }
 
@@ -435,24 +439,18 @@ static const char *const local_nets[] = { "127.0.0.0/8", "::1/128", "10.0.0.0/8"
 
 static bool cidr_parse(struct cidr *c, const char *s)
 {
-	char host[64], *slash, *end;
-	unsigned long bits;
-	size_t n;
+	const char *slash = strchr(s, '/');
+	char host[INET6_ADDRSTRLEN];
+	size_t n = slash ? (size_t)(slash - s) : strlen(s);
+	int64_t most, bits;
 
-	snprintf(host, sizeof host, "%s", s);
-	if ((slash = strchr(host, '/')) != NULL)
-		*slash = '\0';
-	if (strchr(host, '%') || !addr_parse(&c->net, host))
+	snprintf(host, sizeof host, "%.*s", (int)MIN(n, sizeof host), s);
+	if (n >= sizeof host || strchr(host, '%') || !addr_parse(&c->net, host))
 		return false;
-	(void)addr_bytes(&c->net, &n);
-	c->bits = (unsigned)n * 8;
-	if (slash != NULL) {
-		bits = strtoul(slash + 1, &end, 10);
-		if (slash[1] < '0' || slash[1] > '9' || *end != '\0' || bits > n * 8)
-			return false;
-		c->bits = (unsigned)bits;
-	}
-	return true;
+	most = addr_is6(&c->net) ? 128 : 32;
+	bits = slash ? number(slash + 1, 0, most) : most;
+	c->bits = (unsigned)bits;
+	return bits >= 0;
 }
 
 static bool addr_in_nets(const struct addr *a, const char *const *nets, size_t n)
@@ -519,18 +517,6 @@ static const char *type_text(unsigned type)
 
 	snprintf(buf, sizeof buf, "TYPE%u", type);
 	return t ? t->name : buf;
-}
-
-/* A number that is the whole string and within the bounds, else -1. */
-static int64_t number(const char *s, int64_t lo, int64_t hi)
-{
-	char *end;
-	long long v;
-
-	if (*s < '0' || *s > '9' || strlen(s) > 15)
-		return -1;
-	v = strtoll(s, &end, 10);
-	return *end == '\0' && v >= lo && v <= hi ? v : -1;
 }
 
 static int type_parse(const char *s)
@@ -607,7 +593,9 @@ static size_t name_parse(uint8_t *name, const char *s)
 			continue;
 		}
 		if (c == '\\') {
-			if (s[0] >= '0' && s[0] <= '2' && s[1] >= '0' && s[1] <= '9' && s[2] >= '0' && s[2] <= '9') {
+			if (*s >= '0' && *s <= '9') {
+				if (strspn(s, "0123456789") < 3)
+					return 0;
 				c = (unsigned)((s[0] - '0') * 100 + (s[1] - '0') * 10 + (s[2] - '0'));
 				s += 3;
 			} else if (*s == '\0')
@@ -685,12 +673,12 @@ static uint32_t msg_get32(struct msg *m)
 /* Steps over a name and checks it whole: labels, length, and that pointers go backwards only, at most 127 of them. */
 static void msg_name(struct msg *m)
 {
-	size_t at = m->at, low = m->at, end = 0, total = 1;
+	size_t at = m->at, low = m->at, end = 0, total = 1, limit = m->len;
 	unsigned hops = 0;
 
 	while (m->err == NULL) {
 		unsigned c;
-		if (at >= m->len) {
+		if (at >= limit) {
 			m->err = "name cut short";
 			break;
 		}
@@ -710,6 +698,7 @@ static void msg_name(struct msg *m)
 				end = at + 2;
 			if (to >= low || to < 12 || ++hops > 127)
 				m->err = "bad compression pointer";
+			limit = at;             /* what stands earlier must end before the pointer that leads there */
 			low = at = to;
 		} else
 			m->err = c >= 192 ? "name cut short" : "unknown label type";
@@ -1276,7 +1265,7 @@ static const char *set_listen(struct config *c, const struct directive *d, char 
 	memset(l, 0, sizeof *l);
 	if (args[0][0] == '*' && (args[0][1] == '@' || args[0][1] == '\0')) {
 		char any[32];
-		snprintf(any, sizeof any, "0.0.0.0%.16s", args[0] + 1);
+		snprintf(any, sizeof any, "0.0.0.0%.20s", args[0] + 1);
 		err = address_parse(&l->addr, any, c->default_port);
 		l->any = true;
 	} else
@@ -1398,7 +1387,7 @@ static const struct directive directives[] = {
 	  "who may ask; repeatable; replaces the default", set_allow, print_allow, 0, 0, 0, "networks such as 192.168.0.0/16" },
 	{ "rate", "N", "0", "UDP answers per second and client; 0 is no limit", NUMBER(rate, 0, 1000000, "a number, 0 to 1000000") },
 	{ "cache-size", "BYTES", "1m", "memory of the cache; 0 is off; k and m are understood", set_size, print_number,
-	  offsetof(struct config, cache_size), 0, INT64_C(4) << 30, "0 or 4k to 4096m" },
+	  offsetof(struct config, cache_size), 0, SIZE_MAX > UINT32_MAX ? INT64_C(4) << 30 : INT64_C(1) << 30, "0 or 4k to 4096m" },
 	{ "cache-min-ttl", "S", "0", "the cache keeps answers at least so long",
 	  NUMBER(cache_min_ttl, 0, 604800, "seconds, 0 to 604800") },
 	{ "cache-max-ttl", "S", "86400", "the cache keeps answers at most so long",
@@ -1627,7 +1616,7 @@ static void config_init(struct config *c, unsigned default_port)
 	c->allow_seen = false;
 }
 
-/* Reads a file. A line holds at most 4094 bytes and no NUL. */
+/* Reads a file. A line holds at most 4095 bytes and no NUL. */
 static void config_file(struct reader *r, const char *path)
 {
 	char line[4096];
@@ -1667,18 +1656,20 @@ static void config_file(struct reader *r, const char *path)
 	fclose(f);
 }
 
-/* Would a packet to a reach this machine? Then a socket can be bound to it. */
+/* Would a packet to a reach this machine? Then it would leave from that very address. (To bind a socket to it proves nothing:
+ * there is net.ipv4.ip_nonlocal_bind.) */
 static bool addr_is_own(const struct addr *a)
 {
-	struct addr b = *a;
+	struct addr to = *a, from = *a;
+	socklen_t n = sizeof from.u;
 	int fd = socket(a->u.sa.sa_family, SOCK_DGRAM, 0);
 	bool own;
 
-	addr_set_port(&b, 0);
-	own = fd >= 0 && addr_resolve_scope(&b) && bind(fd, &b.u.sa, addr_len(&b)) == 0;
+	own = fd >= 0 && addr_resolve_scope(&to) && connect(fd, &to.u.sa, addr_len(&to)) == 0 &&
+	    getsockname(fd, &from.u.sa, &n) == 0 && addr_same_host(&from, a);
 	if (fd >= 0)
 		close(fd);
-	return own;
+	return own || addr_is_loopback(a);
 }
 
 /* What only the whole configuration shows: no upstream, doubles, loops. */
@@ -1720,13 +1711,20 @@ static void config_check(struct reader *r)
 		config_error(r, r->place, "cache-min-ttl above cache-max-ttl, expected it not above");
 }
 
-static void config_print(struct text *t, const struct config *c)
+static void config_print(FILE *out, const struct config *c)
 {
-	for (size_t i = 0; i < COUNT(directives); i++)
-		directives[i].print(t, c, &directives[i]);
-	for (unsigned i = 0; i < c->nspecs; i++) {
-		spec_print(t, &c->specs[i]);
-		text_add(t, "\n");
+	char buf[8192];
+
+	for (size_t i = 0; i < COUNT(directives) + c->nspecs; i++) {
+		struct text t = { buf, sizeof buf, 0 };
+		buf[0] = '\0';
+		if (i < COUNT(directives))
+			directives[i].print(&t, c, &directives[i]);
+		else {
+			spec_print(&t, &c->specs[i - COUNT(directives)]);
+			text_add(&t, "\n");
+		}
+		fputs(buf, out);
 	}
 }
 
@@ -1743,6 +1741,9 @@ static bool config_read(struct config *c, struct text *errors, char *from)
 	const char *file = source.file;
 	char line[4096];
 
+	ip = ip && *ip ? ip : NULL;             /* set to nothing is as good as not set */
+	port = port && *port ? port : NULL;
+	own = own && *own ? own : NULL;
 	config_init(c, source.port ? source.port : 53);
 	if (file == NULL && source.lines[0] == NULL && access("/etc/dns.config", F_OK) == 0)
 		file = "/etc/dns.config";
@@ -2514,7 +2515,8 @@ static void reply_age(uint8_t *out, const struct source_msg *s, size_t at)
 static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct reply_to *r)
 {
 	size_t opt = r->edns ? 11 : 0, ede = r->edns ? s->ede_len : 0, n = s->len;
-	unsigned flags = F_QR | F_RA | F_RD | (r->check_off ? F_CD : 0) | (s->rcode & 15);
+	unsigned rcode = s->rcode > 15 && !r->edns ? SERVFAIL : s->rcode & 15;   /* the rest of it is in the OPT */
+	unsigned flags = F_QR | F_RA | F_RD | (r->check_off ? F_CD : 0) | rcode;
 
 	if (n + opt + ede > r->limit)
 		ede = 0;
@@ -2616,7 +2618,7 @@ static bool client_allowed(const struct addr *a)
 }
 
 static bool query_ask(const struct peer *p, const struct question *q, uint32_t hash, bool *stale_now);
-static void query_refresh(const struct key *k, uint32_t hash);
+static bool query_refresh(const struct key *k, uint32_t hash);
 
 /* The message of an entry as it goes out now: aged, or, past its life, as stale (RFC 8767 4). */
 static struct source_msg entry_source(const struct entry *e, bool stale)
@@ -2679,8 +2681,8 @@ static void client_hit(const struct peer *p, struct slot *slot, const struct que
 	if (e->hits < 255)
 		e->hits++;
 	if (e->hits > 2 && !(e->bits & (E_REFRESH | E_NAME)) && (uint64_t)(seconds() - e->stored) * 10 > (uint64_t)e->ttl * 9) {
-		e->bits |= E_REFRESH;
-		query_refresh(&q->key, hash);
+		if (query_refresh(&q->key, hash))
+			e->bits |= E_REFRESH;
 	}
 }
 
@@ -3049,6 +3051,11 @@ static void accept_pause(int slot)
 	accept_rest = now + MS(100);
 }
 
+static bool accept_impossible(void)
+{
+	return errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR && errno != ECONNABORTED;
+}
+
 static void listener_tcp_ready(void *owner, short revents)
 {
 	static usec warned;
@@ -3062,9 +3069,9 @@ static void listener_tcp_ready(void *owner, short revents)
 	for (int i = 0; i < 16; i++) {
 		n = sizeof p.from;
 		fd = accept(l->tcp, &p.from.sa, &n);
-		if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+		if (fd < 0 && accept_impossible()) {
 			if (log_now(&warned))
-				log_error("out of file descriptors: TCP clients wait");
+				log_error("TCP clients wait: %s", strerror(errno));
 			if (list_empty(&tcp_lru))
 				accept_pause(l->tcp_slot);
 			else
@@ -3104,7 +3111,7 @@ static void tcp_init(void)
 	buckets = table_new(RATE_SLOTS, sizeof *buckets);
 }
 
-/* Closes who has been silent, half-way or not reading for too long. */
+/* Closes who has been silent, half-way or not reading for too long, and waits for nothing. */
 static void tcp_sweep(void)
 {
 	while (!list_empty(&tcp_lru)) {
@@ -3113,7 +3120,10 @@ static void tcp_sweep(void)
 			wake_by(c->active + TCP_IDLE);
 			break;
 		}
-		tcp_client_close(c);
+		if (c->waiting > 0 && c->out == NULL)
+			tcp_client_touch(c);    /* it is we who are silent; a query's life has an end */
+		else
+			tcp_client_close(c);
 	}
 }
 
@@ -3172,7 +3182,8 @@ struct ask {
 	uint16_t id, rcode, ancount;
 	uint16_t answers_then, record;          /* of its stream when it was written: answers so far; TLS record */
 	uint8_t up, state, verdict;
-	bool plain, again, charged, malformed, via_stream, doubted, resend, answered, queued;
+	bool plain, again, charged, malformed, via_stream, resend, answered, queued;
+	bool doubted, in_doubt;                 /* somebody guessed IDs; TCP is asked for that reason alone */
 };
 
 /* A client that waits for a query. Kept also by client, in order of birth: see struct holder. */
@@ -3445,7 +3456,7 @@ static void query_make_room(bool need_waiter)
 		w = OWNER(OWNER(holders_by[holders_most].next, struct holder, of_count)->waiters.next, struct waiter, of_holder);
 		q = w->q;
 		waiter_fail(w, SERVFAIL, EDE_UNREACHABLE);
-		if (list_empty(&q->waiters) && pool_empty(&queries) && !q->starting)
+		if (list_empty(&q->waiters) && !q->starting)
 			query_free(q);
 	}
 }
@@ -3523,6 +3534,14 @@ static bool query_all_down(const struct query *q)
 	return true;
 }
 
+static bool all_down(uint32_t mask)
+{
+	for (unsigned i = 0; i < norder; i++)
+		if ((mask >> order[i] & 1) && !upstreams[order[i]].down)
+			return false;
+	return true;
+}
+
 static void ask_start(struct ask *a)
 {
 	struct upstream *u = &upstreams[a->up];
@@ -3536,22 +3555,23 @@ static void ask_start(struct ask *a)
 /* Asks the upstreams in mask. Finished asks of the same upstream are used again, so that there is never more than one. */
 static void query_send(struct query *q, uint32_t mask)
 {
-	bool all_down = true;
+	bool none_up = all_down(mask);
 
-	for (unsigned i = 0; i < norder; i++)
-		if ((mask >> order[i] & 1) && !upstreams[order[i]].down)
-			all_down = false;
 	q->starting = true;
 	for (unsigned i = 0; i < norder; i++) {
 		struct upstream *u = &upstreams[order[i]];
 		struct ask *a = NULL;
+		bool due = !u->down || none_up || q->probe || now - u->asked >= SEC(1);
 		if (!(mask >> order[i] & 1))
 			continue;
 		for (unsigned k = 0; k < q->nasks && a == NULL; k++)
 			if (q->asks[k].up == order[i])
 				a = &q->asks[k];
-		if (a != NULL && a->state == ASK_WAIT) {
+		if (a != NULL && a->state == ASK_WAIT && now - a->sent < MS(cfg.timeout)) {
+			if (!due)
+				continue;
 			a->charged = false;     /* for rule 6 it is a query of its own */
+			u->asked = u->queried = now;
 			u->sent++;
 			if (a->port != NULL)
 				ask_send(a);    /* the open question, with its ID and port, once more */
@@ -3559,12 +3579,14 @@ static void query_send(struct query *q, uint32_t mask)
 		}
 		if (a == NULL && q->nasks == MAX_UPSTREAMS)
 			continue;
-		if (a == NULL)
+		if (a != NULL)
+			ask_stop(a);            /* an ID and a port that are too old are left to nobody's guesses */
+		else
 			a = &q->asks[q->nasks++];
 		memset(a, 0, sizeof *a);
 		a->q = q;
 		a->up = order[i];
-		if (u->down && !all_down && !q->probe && now - u->asked < SEC(1)) {
+		if (!due) {
 			a->state = ASK_SKIPPED;
 			a->why = "down";
 			continue;
@@ -3623,6 +3645,11 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 		stats.failed++;
 		return false;
 	}
+	if (stale && all_down(mask)) {          /* no other reply may be written now: the caller has room for this one */
+		*stale_now = true;
+		query_refresh(&ask->key, hash);
+		return true;
+	}
 	if (q != NULL && q->replied)
 		query_revive(q);
 	if (q == NULL || pool_empty(&waiters)) {
@@ -3641,16 +3668,6 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 	q->stale_ok = stale;
 	if (fresh)
 		query_send(q, mask);
-	if (stale && query_all_down(q)) {
-		*stale_now = true;
-		if (list_empty(&q->waiters)) {
-			q->replied = true;
-			list_append(&lingering, &q->lingering);
-		}
-		if (fresh)
-			query_choose(q);
-		return true;
-	}
 	waiter_new(q, p, ask);
 	if (fresh)
 		query_choose(q);
@@ -3658,18 +3675,19 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 }
 
 /* A query of our own for an entry that is nearly over. */
-static void query_refresh(const struct key *k, uint32_t hash)
+static bool query_refresh(const struct key *k, uint32_t hash)
 {
 	struct query *q;
 	uint32_t mask = route(k->b, k->name_len);
 
 	if (mask == 0 || query_find(k, hash) != NULL || pool_empty(&queries))
-		return;
+		return false;
 	q = query_new(k, hash);
 	q->replied = true;
 	list_append(&lingering, &q->lingering);
 	query_send(q, mask);
 	query_choose(q);
+	return true;
 }
 
 /* Better upstreams than the one of the answer in hand that said nothing, as a mask (rule 10). */
@@ -3691,25 +3709,27 @@ static void query_cache(const struct query *q, const struct answer *a)
 	struct keep k = { .key = &q->key, .hash = q->hash, .silent = silent, .origin = u->origin };
 	int64_t ttl = a->ttl;
 	struct key name;
+	struct slot *old;
 
-	if (cache.memory == 0 || key_type(&q->key) == T_ANY || a->ttl == 0 || a->rcode > NXDOMAIN || a->rcode == FORMERR ||
-	    a->rcode == SERVFAIL)
+	if (cache.memory == 0 || key_type(&q->key) == T_ANY || (a->rcode != NOERROR && a->rcode != NXDOMAIN))
 		return;
 	if (!a->positive) {
-		if (cfg.cache_negative == 0 || a->soa_ttl == NO_TTL)
-			return;
-		ttl = MIN(MIN((int64_t)a->soa_ttl, ttl), cfg.cache_negative);
 		for (unsigned i = 0; i < q->nasks; i++)
 			if (!q->asks[i].answered && a->verdict != V_SUCCESS)
 				return;         /* an upstream that said nothing may know better */
-	} else
+		if ((old = cache_find(&q->key, q->hash)) != NULL)
+			slot_kill(old);         /* it is not even stale any more (RFC 8767 5) */
+		if (cfg.cache_negative == 0 || a->soa_ttl == NO_TTL)
+			return;
+		ttl = MIN(MIN((int64_t)a->soa_ttl, ttl), cfg.cache_negative);
+	} else if (ttl > 0)
 		ttl = MAX(ttl, cfg.cache_min_ttl);
 	if (ttl == 0 || a->nttl == 0)
 		return;
 	ttl = MIN(ttl, silent ? MARKED_TTL : cfg.cache_max_ttl);
 	k.ttl = (uint32_t)ttl;
 	k.bits = a->ad ? E_AD : 0;
-	if (a->rcode == NXDOMAIN) {
+	if (a->rcode == NXDOMAIN && a->ancount == 0) {  /* else it speaks of the end of a chain (RFC 2308 2.1) */
 		name = q->key;
 		k.key = &name;
 		k.hash = hash_of_name(&name);
@@ -3786,18 +3806,18 @@ static bool query_last_resort(struct query *q)
 /* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
 static void query_choose(struct query *q)
 {
-	bool all_down, better = false, any = false, open = false;
+	bool none_up, better = false, any = false, open = false;
 	unsigned priority = q->best >= 0 ? upstreams[q->asks[q->best].up].spec.priority : 0;
 
 	if (q->starting)
 		return;
-	all_down = query_all_down(q);
+	none_up = query_all_down(q);
 	for (unsigned i = 0; i < q->nasks; i++) {
 		const struct upstream *u = &upstreams[q->asks[i].up];
 		if (q->asks[i].state != ASK_WAIT)
 			continue;
 		open = true;
-		if (u->down && !all_down && !q->probe && !q->last_resort)
+		if (u->down && !none_up && !q->probe && !q->last_resort)
 			continue;
 		any = true;
 		better |= u->spec.priority < priority;
@@ -3934,6 +3954,7 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 		return;
 	}
 	if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
+		a->in_doubt = false;
 		ask_over_stream(a);
 		return;
 	}
@@ -4060,6 +4081,7 @@ struct port {
 	bool dirty;
 	struct port *next_dirty;
 	struct node asks;
+	uint16_t ids[PORT_LIFE];                /* of all that left here: who answers twice or late is no stranger */
 };
 static struct pool ports;
 static struct port *ports_dirty;
@@ -4135,7 +4157,6 @@ static void ask_send(struct ask *a)
 			return;
 		}
 		a->port = p;
-		p->life++;
 		p->open++;
 		do {
 			struct node *x;
@@ -4145,6 +4166,7 @@ static void ask_send(struct ask *a)
 			if (x == &p->asks)
 				break;
 		} while (true);
+		p->ids[p->life++ % PORT_LIFE] = a->id;
 		list_append(&p->asks, &a->on);
 	}
 	a->resend = true;
@@ -4209,6 +4231,14 @@ static void ports_flush(void)
 	}
 }
 
+static bool port_asked(const struct port *p, unsigned id)
+{
+	for (unsigned i = 0; i < p->life && i < PORT_LIFE; i++)
+		if (p->ids[i] == id)
+			return true;
+	return false;
+}
+
 /* One datagram from an upstream. */
 static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 {
@@ -4221,14 +4251,14 @@ static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 				a = OWNER(x, struct ask, on);
 	if (a == NULL) {
 		u->strays++;
-		if (len < 12)
+		if (len < 12 || port_asked(p, get16at(msg)))
 			return;
 		for (struct node *x = p->asks.next, *next; x != &p->asks; x = next) {
 			struct ask *doubt = OWNER(x, struct ask, on);
 			next = x->next;
 			if (doubt->doubted)
 				continue;
-			doubt->doubted = true;  /* somebody guesses IDs: TCP decides */
+			doubt->doubted = doubt->in_doubt = true;        /* somebody guesses IDs: TCP decides */
 			ask_over_stream(doubt);
 			next = p->asks.next;
 		}
@@ -4431,6 +4461,17 @@ static void ask_join(struct ask *a, struct stream *s)
 	stream_mark(s);
 }
 
+/* There is no TCP to decide a doubt: the datagrams do after all. False when it was no doubt. */
+static bool ask_undoubt(struct ask *a)
+{
+	if (!a->in_doubt)
+		return false;
+	a->in_doubt = a->via_stream = false;
+	ask_stop(a);
+	ask_send(a);
+	return true;
+}
+
 /* Asks over the upstream's connection, which is opened if need be: at most once a second while that fails. */
 static void ask_over_stream(struct ask *a)
 {
@@ -4443,7 +4484,8 @@ static void ask_over_stream(struct ask *a)
 	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < (a->q->last_resort ? MS(100) : SEC(1))) || !stream_open(s, &why))) {
 		if (u->fails < USELESS_MAX || u->tried == now)
 			upstream_useless(u, why);
-		ask_fail(a, why);
+		if (!ask_undoubt(a))
+			ask_fail(a, why);
 		return;
 	}
 	ask_join(a, s);
@@ -4479,7 +4521,7 @@ static void stream_close(struct stream *s, const char *why)
 	if (!open)
 		upstream_back_off(u);
 	else if (u->spec.proto == P_TLS && now - u->queried < WARM_FOR)
-		u->retry_at = useful || now - s->opened >= MS(200) ? now : MAX(now, u->tried + SEC(1));
+		u->retry_at = MAX(now, u->tried + SEC(1));
 	if (s == u->stream && other->state == S_OPEN)
 		u->stream = other;
 	list_init(&mine);                       /* first all, for those asked again may join this very stream */
@@ -4492,11 +4534,9 @@ static void stream_close(struct stream *s, const char *why)
 		}
 	while (!list_empty(&mine)) {
 		struct ask *a = OWNER(mine.next, struct ask, on);
-		if (a->doubted && u->spec.proto == P_UDP && !open) {
-			ask_stop(a);
-			a->via_stream = false;
-			ask_send(a);            /* no TCP there: the datagrams decide after all */
-		} else if (open && (a->queued || answers != a->answers_then || !a->again)) {
+		if (!open && ask_undoubt(a))
+			;
+		else if (open && (a->queued || answers != a->answers_then || !a->again)) {
 			a->again |= !a->queued && answers == a->answers_then;
 			ask_over_stream(a);
 		} else
@@ -4869,6 +4909,8 @@ static const char *ca_load(const char *path)
 	cas = list;
 	ncas = n;
 	ca_fd = fd;
+	for (unsigned i = 0; i < MAX_UPSTREAMS; i++)
+		upstreams[i].has_session = false;       /* it was made under other authorities */
 	return NULL;
 }
 
@@ -5812,7 +5854,7 @@ static void run_query(struct admin *a, char **w)
 		return;
 	}
 	key_set(&k, n, (unsigned)type, 1, 0);
-	q = query_new(&k, hash_bytes(k.b, k.len) ^ random16());         /* a place of its own: clients do not join */
+	q = query_new(&k, hash_bytes(k.b, k.len) ^ (random16() | 1u));         /* a place of its own: clients do not join */
 	q->probe = true;
 	q->probe_peer = (struct peer){ .kind = PEER_ADMIN, .slot = pool_slot(&admins, a), .generation = a->generation };
 	a->next = NULL;
@@ -5951,7 +5993,7 @@ static void admin_http_refuse(struct admin *a, const char *status)
 /* A header line of GET /metrics; the empty one ends the request. True when the reply is due. */
 static bool admin_http_line(struct admin *a, char *line)
 {
-	struct addr host;
+	struct in6_addr host;
 	char *v = line + 5, *end;
 
 	if (*line == '\0') {
@@ -5972,7 +6014,7 @@ static bool admin_http_line(struct admin *a, char *line)
 	} else if ((end = strchr(v, ':')) != NULL)
 		*end = '\0';
 	v[strcspn(v, " \t")] = '\0';
-	a->host_ok = strcasecmp(v, "localhost") == 0 || addr_parse(&host, v);
+	a->host_ok = strcasecmp(v, "localhost") == 0 || inet_pton(AF_INET, v, &host) == 1 || inet_pton(AF_INET6, v, &host) == 1;
 	return false;
 }
 
@@ -6066,9 +6108,9 @@ static void admin_accept(void *owner, short revents)
 	if (fd < 0 || !fd_prepare(fd)) {
 		if (fd >= 0)
 			close(fd);
-		else if ((errno == EMFILE || errno == ENFILE) && list_empty(&admins_open))
+		else if (accept_impossible() && list_empty(&admins_open))
 			accept_pause(admin_slot);
-		else if (errno == EMFILE || errno == ENFILE)
+		else if (accept_impossible())
 			admin_close(OWNER(admins_open.next, struct admin, on));
 		return;
 	}
@@ -6168,10 +6210,10 @@ static void notify(const char *state)
 static void watchdog_sweep(void)
 {
 	static usec every = -1, next;
-	const char *s = getenv("WATCHDOG_USEC");
+	const char *s = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
 
 	if (every < 0)
-		every = s && getenv("NOTIFY_SOCKET") ? MAX(number(s, 0, INT64_C(3600000000)) / 2, 0) : 0;
+		every = s && getenv("NOTIFY_SOCKET") && (pid == NULL || number(pid, 1, INT32_MAX) == getpid()) ? MAX(number(s, 0, INT64_C(100000000000000)) / 2, 0) : 0;
 	if (every == 0)
 		return;
 	if (now >= next) {
@@ -6617,6 +6659,9 @@ static const uint32_t system_calls[] = {        /* those of every query first: o
 #ifdef __NR_socketcall
 	__NR_socketcall,
 #endif
+#ifdef __NR_recv
+	__NR_recv, __NR_send,
+#endif
 	__NR_recvmmsg, __NR_sendmmsg, __NR_recvfrom, __NR_sendto, __NR_socket, __NR_connect, __NR_close, __NR_ppoll,
 	__NR_clock_gettime, __NR_getrandom, __NR_setsockopt, __NR_getsockopt, __NR_recvmsg, __NR_sendmsg, __NR_read, __NR_write,
 	__NR_accept4, __NR_epoll_pwait, __NR_epoll_ctl,
@@ -6745,6 +6790,8 @@ static void turn_end(void)
 	query_sweep();                          /* a failed send may have freed or finished queries */
 	tcp_flush_dirty();
 	outbox_flush();
+	if (ports_dirty != NULL || streams_dirty != NULL || rechoose)
+		wake_by(now);                   /* what these steps have caused themselves */
 }
 
 static void usage(FILE *out)
@@ -6779,15 +6826,14 @@ static void config_start(char *from)
 
 static int config_test(void)
 {
-	static char out[65536], errors[8192];
-	struct text t = { out, sizeof out, 0 }, e = { errors, sizeof errors, 0 };
+	static char errors[8192];
+	struct text e = { errors, sizeof errors, 0 };
 
 	if (!tls_prepare(&cfg, &e)) {
 		fputs(errors, stderr);
 		return 1;
 	}
-	config_print(&t, &cfg);
-	fputs(out, stdout);
+	config_print(stdout, &cfg);
 	return fflush(stdout) != 0;
 }
 
