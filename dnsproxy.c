@@ -215,6 +215,9 @@ static void pool_give(struct pool *p, void *x)
 	p->used--;
 }
 
+/* Is it no failure of a socket, but only not the time for it? */
+static bool later(int e) { return e == EAGAIN || e == EWOULDBLOCK || e == EINTR; }
+
 /* Text that is built up in a fixed buffer; what does not fit is cut. */
 struct text { char *p; size_t size, len; };
 
@@ -317,6 +320,13 @@ static void log_line(enum level level, const char *fmt, ...)
 			line[0] = '\0';
 	}
 	errno = keep;
+}
+
+/* Each line of a text by itself. */
+static void log_lines(enum level level, char *text)
+{
+	for (char *save, *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
+		log_line(level, "%s", line);
 }
 
 #define log_error(...) log_line(L_ERROR, __VA_ARGS__)
@@ -761,10 +771,9 @@ static bool edns_well_formed(const uint8_t *p, size_t n)
 	unsigned code;
 	size_t at = 0, len;
 
-	while (at < n)
-		if (!edns_next(p, n, &at, &code, &d, &len))
-			return false;
-	return true;
+	while (edns_next(p, n, &at, &code, &d, &len))
+		;
+	return at == n;
 }
 
 /* What asks the same as what: name in lower case, type, class, DO and CD, in one run of bytes for hashing and comparing. */
@@ -1052,39 +1061,6 @@ static bool answer_is_bare_error(const uint8_t *p, size_t len)
 	return len == 12 && (get16at(p + 2) & (F_QR | F_OPCODE)) == F_QR && get16at(p + 4) == 0 && (get16at(p + 2) & 15) != 0;
 }
 
-/* Writes the question of key for an upstream. pad: to a multiple of 128 bytes and with the keepalive option (RFC 8467,
- * 7828), for TLS. edns: with an OPT. Gives the length; at most 12 + 259 + 11 + 4 + 4 + 127 bytes. */
-#define UPSTREAM_QUERY_MAX 432
-static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edns, bool pad)
-{
-	size_t n = 12 + k->name_len + 4, opt, fill;
-
-	put16at(p, id);
-	put16at(p + 2, F_RD | (key_flags(k) & KEY_CD ? F_CD : 0));
-	put16at(p + 4, 1);
-	memset(p + 6, 0, 6);
-	memcpy(p + 12, k->b, k->name_len + 4);
-	if (!edns)
-		return n;
-	p[11] = 1;
-	opt = n;
-	p[n] = 0;
-	put16at(p + n + 1, T_OPT);
-	put16at(p + n + 3, UDP_SIZE);
-	put32at(p + n + 5, key_flags(k) & KEY_DO ? 0x8000 : 0);
-	n += 11;
-	if (pad) {
-		put32at(p + n, (uint32_t)EDNS_KEEPALIVE << 16);
-		n += 4;
-		fill = (128 - (n + 4) % 128) % 128;
-		put32at(p + n, (uint32_t)EDNS_PADDING << 16 | (uint32_t)fill);
-		memset(p + n + 4, 0, fill);
-		n += 4 + fill;
-	}
-	put16at(p + opt + 9, (unsigned)(n - opt - 11));
-	return n;
-}
-
 /* Writes our own OPT. Gives its length. */
 static size_t opt_write(uint8_t *p, unsigned rcode, bool dnssec_ok, const uint8_t *options, size_t n)
 {
@@ -1098,12 +1074,32 @@ static size_t opt_write(uint8_t *p, unsigned rcode, bool dnssec_ok, const uint8_
 	return 11 + n;
 }
 
+/* Writes the question of key for an upstream. pad: to a multiple of 128 bytes and with the keepalive option (RFC 8467,
+ * 7828), for TLS. edns: with an OPT. Gives the length; at most 12 + 259 + 11 + 4 + 4 + 127 bytes. */
+#define UPSTREAM_QUERY_MAX 432
+static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edns, bool pad)
+{
+	uint8_t options[8 + 127] = { 0, EDNS_KEEPALIVE, 0, 0, 0, EDNS_PADDING };
+	size_t n = 12 + k->name_len + 4, fill = (128 - (n + 11 + 8) % 128) % 128;
+
+	put16at(p, id);
+	put16at(p + 2, F_RD | (key_flags(k) & KEY_CD ? F_CD : 0));
+	put16at(p + 4, 1);
+	memset(p + 6, 0, 6);
+	memcpy(p + 12, k->b, k->name_len + 4);
+	if (!edns)
+		return n;
+	p[11] = 1;
+	options[7] = (uint8_t)fill;
+	return n + opt_write(p + n, NOERROR, key_flags(k) & KEY_DO, options, pad ? 8 + fill : 0);
+}
+
 /* A reply without records into p: header, the question if one was read, OPT if one came. rcode: F_TC may be in it; ede: an
  * info code or EDE_NONE. */
 #define ERROR_REPLY_MAX (12 + NAME_MAX_WIRE + 4 + 11 + 6)
 static size_t error_write(uint8_t *p, const struct question *q, unsigned rcode, int ede)
 {
-	uint8_t option[6];
+	const uint8_t option[6] = { 0, EDNS_EDE, 0, 2, 0, (uint8_t)ede };
 	size_t n = 12;
 	bool known = q->key.name_len > 0 && (q->flags & F_OPCODE) == 0;
 
@@ -1117,9 +1113,6 @@ static size_t error_write(uint8_t *p, const struct question *q, unsigned rcode, 
 		n += q->key.name_len + 4;
 	}
 	if (q->edns) {
-		put16at(option, EDNS_EDE);
-		put16at(option + 2, 2);
-		put16at(option + 4, (unsigned)ede);
 		put16at(p + 10, 1);
 		n += opt_write(p + n, rcode & 0xff, known && key_flags(&q->key) & KEY_DO, option, ede == EDE_NONE ? 0 : 6);
 	}
@@ -1211,26 +1204,18 @@ static void print_number(struct text *t, const struct config *c, const struct di
 
 static const char *set_size(struct config *c, const struct directive *d, char **args)
 {
-	char buf[24], *one[] = { buf, NULL };
-	int64_t unit = 1;
-	size_t n = args[0] && !args[1] ? strlen(args[0]) : 0;
-	const char *err;
+	char digits[17] = "";
+	size_t n = args[0] && !args[1] ? strspn(args[0], "0123456789") : 0;
+	const char *unit = n > 0 ? args[0] + n : "?";
+	int shift = strcasecmp(unit, "k") == 0 ? 10 : strcasecmp(unit, "m") == 0 ? 20 : 0;
+	int64_t v;
 
-	if (n == 0 || n >= sizeof buf)
+	memcpy(digits, n > 0 ? args[0] : "", MIN(n, 16));
+	v = *unit == '\0' || shift > 0 ? number(digits, d->lo, d->hi >> shift) : -1;
+	if (v < 0 || (v > 0 && v << shift < 4096))
 		return d->expected;
-	memcpy(buf, args[0], n + 1);
-	if (lower((uint8_t)buf[n - 1]) == 'k')
-		unit = 1024;
-	else if (lower((uint8_t)buf[n - 1]) == 'm')
-		unit = 1024 * 1024;
-	if (unit > 1)
-		buf[n - 1] = '\0';
-	err = set_number(c, d, one);
-	if (err == NULL && (*config_number(c, d) *= unit) > d->hi)
-		err = d->expected;
-	if (err == NULL && *config_number(c, d) > 0 && *config_number(c, d) < 4096)
-		err = d->expected;
-	return err;
+	*config_number(c, d) = v << shift;
+	return NULL;
 }
 
 /* "HOST", "HOST@PORT"; port is what stands without one, 0 for none needed. */
@@ -2321,38 +2306,27 @@ static struct listener listeners[2 * MAX_LISTEN];
 static unsigned nlisteners;
 static usec listen_retry;                       /* when an address that was not there is tried again; 0 for none */
 
+/* Receives up to n datagrams, or sends n: the number done, or -1 with errno. */
+#ifdef HAVE_MMSG
+#define batch_receive(fd, v, n) recvmmsg(fd, v, n, MSG_DONTWAIT, NULL)
+#define batch_send(fd, v, n) sendmmsg(fd, v, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+#else
+#define batch_receive(fd, v, n) batch_do(fd, v, n, false)
+#define batch_send(fd, v, n) batch_do(fd, v, n, true)
 #ifndef __linux__
 struct mmsghdr { struct msghdr msg_hdr; unsigned msg_len; };
 #endif
 
-/* Receives up to n datagrams, or sends n: the number done, or -1 with errno. */
-static int batch_receive(int fd, struct mmsghdr *v, unsigned n)
+static int batch_do(int fd, struct mmsghdr *v, unsigned n, bool out)
 {
-#ifdef HAVE_MMSG
-	return recvmmsg(fd, v, n, MSG_DONTWAIT, NULL);
-#else
 	unsigned i;
 	ssize_t r = 0;
 
-	for (i = 0; i < n && (r = recvmsg(fd, &v[i].msg_hdr, 0)) >= 0; i++)
+	for (i = 0; i < n && (r = out ? sendmsg(fd, &v[i].msg_hdr, MSG_NOSIGNAL) : recvmsg(fd, &v[i].msg_hdr, 0)) >= 0; i++)
 		v[i].msg_len = (unsigned)r;
 	return i > 0 ? (int)i : (int)r;
-#endif
 }
-
-static int batch_send(int fd, struct mmsghdr *v, unsigned n)
-{
-#ifdef HAVE_MMSG
-	return sendmmsg(fd, v, n, MSG_DONTWAIT | MSG_NOSIGNAL);
-#else
-	unsigned i;
-	ssize_t r = 0;
-
-	for (i = 0; i < n && (r = sendmsg(fd, &v[i].msg_hdr, MSG_NOSIGNAL)) >= 0; i++)
-		;
-	return i > 0 ? (int)i : (int)r;
 #endif
-}
 
 #ifdef IP_PKTINFO
 #define CONTROL_SIZE (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)))
@@ -2383,38 +2357,34 @@ static void peer_read_local(struct peer *p, struct msghdr *h)
 /* The control data that makes a reply leave from there. */
 static void peer_write_local(const struct peer *p, struct msghdr *h, void *control)
 {
+	struct in6_pktinfo six = { .ipi6_ifindex = 0 };
 	struct cmsghdr *c = control;
 
 	if (!listeners[p->slot].wild)
 		return;
-	h->msg_control = control;
-	h->msg_controllen = CONTROL_SIZE;
 	memset(control, 0, CONTROL_SIZE);
+	h->msg_control = control;
 	if (p->from.sa.sa_family == AF_INET6) {
-		struct in6_pktinfo i = { .ipi6_ifindex = 0 };
-		memcpy(&i.ipi6_addr, p->local, 16);
-		if (IN6_IS_ADDR_LINKLOCAL(&i.ipi6_addr))
-			i.ipi6_ifindex = (__typeof__(i.ipi6_ifindex))p->local_if;
+		memcpy(&six.ipi6_addr, p->local, 16);
+		if (IN6_IS_ADDR_LINKLOCAL(&six.ipi6_addr))
+			six.ipi6_ifindex = (__typeof__(six.ipi6_ifindex))p->local_if;
 		c->cmsg_level = IPPROTO_IPV6;
 		c->cmsg_type = IPV6_PKTINFO;
-		c->cmsg_len = CMSG_LEN(sizeof i);
-		memcpy(CMSG_DATA(c), &i, sizeof i);
-		h->msg_controllen = CMSG_SPACE(sizeof i);
+		c->cmsg_len = CMSG_LEN(sizeof six);
+		memcpy(CMSG_DATA(c), &six, sizeof six);
+		h->msg_controllen = CMSG_SPACE(sizeof six);
 		return;
 	}
 #ifdef IP_PKTINFO
-	{
-		struct in_pktinfo i = { .ipi_ifindex = 0 };
-		memcpy(&i.ipi_spec_dst, p->local, 4);
-		c->cmsg_level = IPPROTO_IP;
-		c->cmsg_type = IP_PKTINFO;
-		c->cmsg_len = CMSG_LEN(sizeof i);
-		memcpy(CMSG_DATA(c), &i, sizeof i);
-		h->msg_controllen = CMSG_SPACE(sizeof i);
-	}
+	struct in_pktinfo four = { .ipi_ifindex = 0 };
+	memcpy(&four.ipi_spec_dst, p->local, 4);
+	c->cmsg_level = IPPROTO_IP;
+	c->cmsg_type = IP_PKTINFO;
+	c->cmsg_len = CMSG_LEN(sizeof four);
+	memcpy(CMSG_DATA(c), &four, sizeof four);
+	h->msg_controllen = CMSG_SPACE(sizeof four);
 #else
 	h->msg_control = NULL;
-	h->msg_controllen = 0;
 #endif
 }
 
@@ -3008,7 +2978,7 @@ static void tcp_client_ready(void *owner, short revents)
 		r = recv(c->fd, inbox, MIN(c->skip, sizeof inbox), 0);
 	else
 		r = recv(c->fd, c->in + c->in_len, sizeof c->in - c->in_len, 0);
-	if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+	if (r < 0 && later(errno))
 		return;
 	if (r < 0) {
 		tcp_client_close(c);
@@ -3193,9 +3163,8 @@ struct waiter {
 	struct holder *holder;
 	struct peer peer;
 	usec born;
-	uint16_t id;
-	uint16_t limit;
-	bool edns, want_ad, mixed;
+	struct reply_to to;                     /* without the name */
+	bool mixed;
 	uint8_t upper[32];                      /* which letters of the name the client wrote in upper case */
 };
 
@@ -3327,11 +3296,8 @@ static struct waiter *waiter_new(struct query *q, const struct peer *p, const st
 	w->q = q;
 	w->peer = *p;
 	w->born = now;
-	w->id = (uint16_t)ask->id;
-	w->edns = ask->edns;
-	w->want_ad = ask->want_ad;
 	w->mixed = ask->mixed;
-	w->limit = (uint16_t)(p->kind == PEER_TCP ? MSG_MAX : !ask->edns ? 512 : MIN(MAX(ask->edns_size, 512u), (unsigned)UDP_SIZE));
+	reply_to_question(&w->to, ask, p->kind == PEER_TCP);
 	memset(w->upper, 0, sizeof w->upper);
 	for (size_t i = 0; ask->mixed && i < ask->key.name_len; i++)
 		if (ask->name[i] != ask->key.b[i])
@@ -3348,13 +3314,11 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s)
 {
 	uint8_t name[NAME_MAX_WIRE];
 	const struct key *k = &w->q->key;
-	struct reply_to r = { .id = w->id, .edns = w->edns, .dnssec_ok = key_flags(k) & KEY_DO, .want_ad = w->want_ad,
-		.check_off = key_flags(k) & KEY_CD, .limit = w->limit, .name = name, .name_len = k->name_len,
-		.type = key_type(k) };
+	struct reply_to r = w->to;
 	struct tcp_client *c = w->peer.kind == PEER_TCP ? &tcp_clients[w->peer.slot] : NULL;
 	bool gone = c != NULL && (c->fd < 0 || c->generation != w->peer.generation);
 
-	memcpy(name, k->b, k->name_len);
+	r.name = memcpy(name, k->b, k->name_len);
 	for (size_t i = 0; w->mixed && i < k->name_len; i++)
 		if (w->upper[i / 8] >> i % 8 & 1)
 			name[i] &= 0xdf;
@@ -3596,6 +3560,20 @@ static void query_send(struct query *q, uint32_t mask)
 	q->starting = false;
 }
 
+/* The life of a query begins: of a new one, or of one whose reply was sent while some upstream was silent, when a client asks
+ * the same again: those that have answered are asked anew, the silent one keeps its open question. */
+static void query_begin(struct query *q)
+{
+	q->born = now;
+	q->replied = q->last_resort = false;
+	q->best = -1;
+	q->best_verdict = V_NONE;
+	list_remove(&q->lingering);
+	list_remove(&q->patient);
+	list_remove(&q->staged);
+	list_append(&stages[0], &q->staged);
+}
+
 static struct query *query_new(const struct key *k, uint32_t hash)
 {
 	struct query *q = pool_take(&queries);
@@ -3603,33 +3581,15 @@ static struct query *query_new(const struct key *k, uint32_t hash)
 	q->staged.next = q->patient.next = q->lingering.next = NULL;
 	q->key = *k;
 	q->hash = hash;
-	q->born = now;
 	q->nasks = 0;
 	q->active = true;
-	q->starting = q->replied = q->probe = q->stale_ok = q->last_resort = false;
+	q->starting = q->probe = q->stale_ok = false;
 	q->held_buf = NULL;
-	q->best = -1;
-	q->best_verdict = V_NONE;
 	list_init(&q->waiters);
-	list_append(&stages[0], &q->staged);
 	q->next = query_table[hash & query_table_mask];
 	query_table[hash & query_table_mask] = q;
+	query_begin(q);
 	return q;
-}
-
-/* The reply was sent, but a client asks the same again while some upstream is silent: those that have answered are asked
- * anew, the silent one keeps its open question. */
-static void query_revive(struct query *q)
-{
-	q->replied = false;
-	q->born = now;
-	q->last_resort = false;
-	q->best = -1;
-	q->best_verdict = V_NONE;
-	list_remove(&q->lingering);
-	list_remove(&q->patient);
-	list_remove(&q->staged);
-	list_append(&stages[0], &q->staged);
 }
 
 /* A client's question that the cache could not answer. False when there is no room or no upstream for it. *stale_now is set
@@ -3651,7 +3611,7 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 		return true;
 	}
 	if (q != NULL && q->replied)
-		query_revive(q);
+		query_begin(q);
 	if (q == NULL || pool_empty(&waiters)) {
 		if (q != NULL)
 			q->starting = true;     /* not to be freed for room */
@@ -4139,6 +4099,14 @@ static struct port *port_for(struct upstream *u)
 	return p;
 }
 
+static struct ask *port_find(const struct port *p, unsigned id)
+{
+	for (struct node *x = p->asks.next; x != &p->asks; x = x->next)
+		if (OWNER(x, struct ask, on)->id == id)
+			return OWNER(x, struct ask, on);
+	return NULL;
+}
+
 /* Sends a query, or sends it again: over the port it has, so that a forger gains nothing by the second. It leaves when the
  * turn ends, together with what else leaves there. */
 static void ask_send(struct ask *a)
@@ -4158,14 +4126,9 @@ static void ask_send(struct ask *a)
 		}
 		a->port = p;
 		p->open++;
-		do {
-			struct node *x;
+		do
 			a->id = random16();
-			for (x = p->asks.next; x != &p->asks && OWNER(x, struct ask, on)->id != a->id; x = x->next)
-				;
-			if (x == &p->asks)
-				break;
-		} while (true);
+		while (port_find(p, a->id) != NULL);
 		p->ids[p->life++ % PORT_LIFE] = a->id;
 		list_append(&p->asks, &a->on);
 	}
@@ -4214,7 +4177,7 @@ static void port_flush(struct port *p)
 	}
 	while (done < n && (r = batch_send(p->fd, v + done, n - done)) >= 0)
 		done += (unsigned)r;
-	if (r < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS && errno != EINTR)
+	if (r < 0 && errno != ENOBUFS && !later(errno))
 		port_fail(p, errno);            /* what the buffers do not take counts as lost, and is sent again */
 	else
 		port_release(p);
@@ -4243,12 +4206,8 @@ static bool port_asked(const struct port *p, unsigned id)
 static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 {
 	struct upstream *u = p->u;
-	struct ask *a = NULL;
+	struct ask *a = len >= 2 ? port_find(p, get16at(msg)) : NULL;
 
-	if (len >= 2)
-		for (struct node *x = p->asks.next; x != &p->asks && a == NULL; x = x->next)
-			if (OWNER(x, struct ask, on)->id == get16at(msg))
-				a = OWNER(x, struct ask, on);
 	if (a == NULL) {
 		u->strays++;
 		if (len < 12 || port_asked(p, get16at(msg)))
@@ -4286,7 +4245,7 @@ static void port_ready(void *owner, short revents)
 		v[i].msg_hdr.msg_iovlen = 1;
 	}
 	n = batch_receive(p->fd, v, want);
-	if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+	if (n < 0 && !later(errno)) {
 		port_fail(p, errno);
 		return;
 	}
@@ -4327,7 +4286,10 @@ static struct stream *streams_dirty;
 static struct ask **stream_ids;
 
 static bool tls_start(struct stream *s);
-static void tls_work(struct stream *s);
+static void tls_handshake(struct stream *s);
+static void tls_feed(struct stream *s, const uint8_t *p, size_t len);
+static bool tls_send(struct stream *s);
+static void tls_feed(struct stream *s, const uint8_t *p, size_t len);
 static void tls_write(struct stream *s);
 static void tls_goodbye(struct stream *s);
 
@@ -4426,21 +4388,17 @@ static bool stream_open(struct stream *s, const char **why)
 	return true;
 }
 
-/* Back-off after a connection that was of no use: 1 s doubling to 60 s, with jitter. Without queries, only while somebody
- * was here lately, or nobody ever got an answer. */
-static void upstream_back_off(struct upstream *u)
-{
-	usec wait = MIN(SEC(1) << MIN(u->fails > USELESS_MAX ? u->fails - USELESS_MAX : 0, 6u), SEC(60));
-
-	if (u->spec.proto == P_TLS && (u->connects == 0 || now - u->queried < WARM_FOR))
-		u->retry_at = now + wait + wait * (random16() % 256) / 1024;
-}
-
+/* A connection did not come about. Back-off: 1 s doubling to 60 s, with jitter. Without queries, only while somebody was here
+ * lately, or nobody ever got an answer. */
 static void upstream_useless(struct upstream *u, const char *why)
 {
+	usec wait;
+
 	u->fails = MAX(u->fails + 1, (unsigned)USELESS_MAX);    /* no second try at once */
 	upstream_trouble(u, why);
-	upstream_back_off(u);
+	wait = MIN(SEC(1) << MIN(u->fails - USELESS_MAX, 6u), SEC(60));
+	if (u->spec.proto == P_TLS && (u->connects == 0 || now - u->queried < WARM_FOR))
+		u->retry_at = now + wait + wait * (random16() % 256) / 1024;
 }
 
 static void ask_join(struct ask *a, struct stream *s)
@@ -4509,18 +4467,14 @@ static void stream_close(struct stream *s, const char *why)
 		close(s->fd);
 	s->fd = -1;
 	s->state = S_CLOSED;
-	if (useful)
-		u->fails = 0;
-	else if (!open)
-		u->fails = MAX(u->fails + 1, (unsigned)USELESS_MAX);    /* no second try at once */
-	else if (waiting)
-		u->fails++;
-	if (why != NULL && !open)
-		upstream_trouble(u, why);
 	log_debug("upstream %s: connection closed%s%s", addr_text(&u->spec.addr), why ? ": " : "", why ? why : "");
 	if (!open)
-		upstream_back_off(u);
-	else if (u->spec.proto == P_TLS && now - u->queried < WARM_FOR)
+		upstream_useless(u, why ? why : "connection closed");
+	else if (useful)
+		u->fails = 0;
+	else if (waiting)
+		u->fails++;
+	if (open && u->spec.proto == P_TLS && now - u->queried < WARM_FOR)
 		u->retry_at = MAX(now, u->tried + SEC(1));
 	if (s == u->stream && other->state == S_OPEN)
 		u->stream = other;
@@ -4648,6 +4602,11 @@ static size_t stream_fill(struct stream *s, uint8_t *p, size_t room)
 
 static void stream_write(struct stream *s)
 {
+	if (s->tls != NULL) {
+		if (tls_send(s))
+			tls_write(s);
+		return;
+	}
 	for (;;) {
 		ssize_t r;
 		if (s->out_at == s->out_len) {
@@ -4675,11 +4634,13 @@ static void stream_read(struct stream *s)
 {
 	ssize_t r = recv(s->fd, inbox, sizeof inbox, 0);
 
-	if (r > 0)
+	if (r > 0 && s->tls != NULL)
+		tls_feed(s, &inbox[0][0], (size_t)r);
+	else if (r > 0)
 		stream_input(s, &inbox[0][0], (size_t)r);
 	else if (r == 0)
 		stream_close(s, NULL);
-	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+	else if (!later(errno))
 		stream_close(s, error_words(errno));
 }
 
@@ -4702,14 +4663,14 @@ static void stream_ready(void *owner, short revents)
 		if (s->state != S_HANDSHAKE)
 			return;
 	}
-	if (s->tls != NULL)
-		tls_work(s);
-	else {
-		if (revents & (POLLIN | POLLHUP | POLLERR))
-			stream_read(s);
-		if (s->state == S_OPEN && (revents & POLLOUT))
-			stream_write(s);
+	if (s->state == S_HANDSHAKE) {
+		tls_handshake(s);
+		return;
 	}
+	if (revents & (POLLIN | POLLHUP | POLLERR))
+		stream_read(s);
+	if (s->state == S_OPEN)
+		stream_write(s);
 }
 
 /* When a turn ends: the queries that gathered leave in as few pieces as will do. */
@@ -4720,9 +4681,7 @@ static void streams_flush(void)
 	while ((s = streams_dirty) != NULL) {
 		streams_dirty = s->next_dirty;
 		s->dirty = false;
-		if (s->state == S_OPEN && s->tls != NULL)
-			tls_write(s);
-		else if (s->state == S_OPEN)
+		if (s->state == S_OPEN)
 			stream_write(s);
 	}
 }
@@ -5480,8 +5439,6 @@ static void tls_ended(struct stream *s)
 {
 	int err = br_ssl_engine_last_error(&s->tls->client.eng);
 
-	if (err == 0)
-		tls_send(s);
 	if (err == BR_ERR_RECV_FATAL_ALERT + 40 && s->state == S_HANDSHAKE && !s->u->all_suites) {
 		s->u->all_suites = true;
 		stream_reopen(s);
@@ -5546,7 +5503,7 @@ static void tls_handshake(struct stream *s)
 	if (!(state & BR_SSL_CLOSED) && (state & BR_SSL_RECVREC) && stepped != now) {
 		unsigned char *p = br_ssl_engine_recvrec_buf(e, &n);
 		r = recv(s->fd, p, n, 0);
-		if (r == 0 || (r < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+		if (r == 0 || (r < 0 && !later(errno))) {
 			stream_close(s, r == 0 ? "the server closed the connection in the handshake" : error_words(errno));
 			return;
 		}
@@ -5565,25 +5522,6 @@ static void tls_handshake(struct stream *s)
 		tls_ended(s);
 	else if (state & BR_SSL_SENDAPP)
 		tls_established(s);
-}
-
-static void tls_work(struct stream *s)
-{
-	ssize_t r;
-
-	if (s->state == S_HANDSHAKE) {
-		tls_handshake(s);
-		return;
-	}
-	r = recv(s->fd, inbox, sizeof inbox, 0);
-	if (r > 0)
-		tls_feed(s, &inbox[0][0], (size_t)r);
-	else if (r == 0)
-		stream_close(s, NULL);
-	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
-		stream_close(s, error_words(errno));
-	if (s->state == S_OPEN && tls_send(s))
-		tls_write(s);
 }
 
 /* close_notify, as far as it can be sent without waiting. */
@@ -5741,22 +5679,20 @@ static bool metrics_next(struct admin *a, struct text *t)
 	}
 	i -= (unsigned)COUNT(counter_rows);
 	if (i == 0) {
-		metric_head(t, "uptime_seconds", "gauge", "Seconds since the start.");
-		text_add(t, "dnsproxy_uptime_seconds %lld\n", (long long)((now - started) / SEC(1)));
-		metric_head(t, "inflight", "gauge", "Queries of clients that wait for an answer.");
-		text_add(t, "dnsproxy_inflight %u\n", waiters.used);
-		metric_head(t, "tcp_clients", "gauge", "TCP connections of clients.");
-		text_add(t, "dnsproxy_tcp_clients %u\n", tcp_pool.used);
-		metric_head(t, "cache_entries", "gauge", "Answers in the cache.");
-		text_add(t, "dnsproxy_cache_entries %u\n", cache.entries);
-		metric_head(t, "cache_bytes", "gauge", "Bytes of the answers in the cache.");
-		text_add(t, "dnsproxy_cache_bytes %zu\n", cache.used);
-		metric_head(t, "cache_size_bytes", "gauge", "Memory of the cache.");
-		text_add(t, "dnsproxy_cache_size_bytes %zu\n", cache.memory);
-		metric_head(t, "cache_inserted_total", "counter", "Answers put into the cache.");
-		text_add(t, "dnsproxy_cache_inserted_total %llu\n", (unsigned long long)cache.inserted);
-		metric_head(t, "cache_evicted_total", "counter", "Answers that made room.");
-		text_add(t, "dnsproxy_cache_evicted_total %llu\n", (unsigned long long)cache.evicted);
+		const struct { const char *name, *type, *help; uint64_t value; } gauges[] = {
+			{ "uptime_seconds", "gauge", "Seconds since the start.", (uint64_t)((now - started) / SEC(1)) },
+			{ "inflight", "gauge", "Queries of clients that wait for an answer.", waiters.used },
+			{ "tcp_clients", "gauge", "TCP connections of clients.", tcp_pool.used },
+			{ "cache_entries", "gauge", "Answers in the cache.", cache.entries },
+			{ "cache_bytes", "gauge", "Bytes of the answers in the cache.", cache.used },
+			{ "cache_size_bytes", "gauge", "Memory of the cache.", cache.memory },
+			{ "cache_inserted_total", "counter", "Answers put into the cache.", cache.inserted },
+			{ "cache_evicted_total", "counter", "Answers that made room.", cache.evicted },
+		};
+		for (size_t k = 0; k < COUNT(gauges); k++) {
+			metric_head(t, gauges[k].name, gauges[k].type, gauges[k].help);
+			text_add(t, "dnsproxy_%s %llu\n", gauges[k].name, (unsigned long long)gauges[k].value);
+		}
 		return true;
 	}
 	if (i == 1) {
@@ -6067,7 +6003,7 @@ static void admin_ready(void *owner, short revents)
 		return;
 	}
 	r = recv(a->fd, a->in + a->in_len, sizeof a->in - 1 - a->in_len, 0);
-	if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+	if (r < 0 && later(errno))
 		return;
 	if (r <= 0 && (r < 0 || a->in_len == 0 || a->http)) {
 		admin_close(a);
@@ -6365,18 +6301,15 @@ static void upstreams_apply(const struct config *c)
 static bool config_reload(struct text *errors)
 {
 	static struct config fresh;
-	char from[80], reloading[64], *line, *save;
-	bool good;
+	char from[80], reloading[64];
 
 	clock_read();
 	snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)now);
 	notify(reloading);
-	good = config_read(&fresh, errors, from) && tls_prepare(&fresh, errors);
-	if (!good) {
+	if (!config_read(&fresh, errors, from) || !tls_prepare(&fresh, errors)) {
 		char copy[4096];
 		snprintf(copy, sizeof copy, "%s", errors->p);
-		for (line = strtok_r(copy, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
-			log_error("%s", line);
+		log_lines(L_ERROR, copy);
 		log_error("the configuration has errors: the old one stays");
 		notify("READY=1");
 		return false;
@@ -6416,17 +6349,11 @@ static void status_log(void)
 {
 	static struct admin a;
 	static char buf[8192];
-	char *line, *save;
 
 	a.step = 0;
 	a.cursor = 0;
-	for (bool more = true; more; ) {
-		struct text t = { buf, sizeof buf, 0 };
-		buf[0] = '\0';
-		more = status_next(&a, &t);
-		for (line = strtok_r(buf, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
-			log_info("%s", line);
-	}
+	for (struct text t = { buf, sizeof buf, 0 }; status_next(&a, &t); t.len = 0)
+		log_lines(L_INFO, buf);
 }
 
 static void signal_ready(void *owner, short revents)
@@ -6812,27 +6739,8 @@ static void usage(FILE *out)
 		    directives[i].initial[0] ? " (default " : "", directives[i].initial, directives[i].initial[0] ? ")" : "");
 }
 
-/* Reads the configuration for the start. Exits 1 with all its errors. */
-static void config_start(char *from)
-{
-	static char errors[65536];
-	struct text t = { errors, sizeof errors, 0 };
-
-	if (config_read(&cfg, &t, from))
-		return;
-	fputs(errors, stderr);
-	exit(1);
-}
-
 static int config_test(void)
 {
-	static char errors[8192];
-	struct text e = { errors, sizeof errors, 0 };
-
-	if (!tls_prepare(&cfg, &e)) {
-		fputs(errors, stderr);
-		return 1;
-	}
 	config_print(stdout, &cfg);
 	return fflush(stdout) != 0;
 }
@@ -6848,69 +6756,8 @@ static void start_descriptors(void)
 		close(fd);
 }
 
-int main(int argc, char **argv)
+static void serve(void)
 {
-	static const struct option options[] = { { "admin", 1, NULL, 'a' }, { "config", 1, NULL, 'c' }, { "debug", 0, NULL, 'd' },
-		{ "port", 1, NULL, 'p' }, { "test", 0, NULL, 't' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' },
-		{ NULL, 0, NULL, 0 } };
-	static char errors[8192];
-	struct text t = { errors, sizeof errors, 0 };
-	const char *command = NULL;
-	bool test = false;
-	char from[80];
-	int c;
-
-	while ((c = getopt_long(argc, argv, "a:c:dp:tVh", options, NULL)) != -1) {
-		int64_t port;
-		switch (c) {
-		case 'a': command = optarg; break;
-		case 'c': source.file = optarg; break;
-		case 'd': source.debug = true; break;
-		case 'p':
-			port = number(optarg, 1, 65535);
-			if (port < 0) {
-				fprintf(stderr, "dnsproxy: \"%s\" is not a port, expected 1 to 65535\n", optarg);
-				return 2;
-			}
-			source.port = (unsigned)port;
-			break;
-		case 't': test = true; break;
-		case 'V': puts("dnsproxy " VERSION); return 0;
-		case 'h': usage(stdout); return 0;
-		default: usage(stderr); return 2;
-		}
-	}
-	source.lines = argv + optind;
-	start_descriptors();
-	tzset();                                /* later it would open a file and take memory */
-	clock_read();
-	started = now;
-	if (command != NULL) {                  /* the running program may be well though the file is broken by now */
-		config_read(&cfg, &t, from);
-		return admin_client(command);
-	}
-	config_start(from);
-	if (test)
-		return config_test();
-	log_level = (enum level)cfg.level;
-	log_syslog = cfg.syslog;
-	if (log_syslog)
-		openlog("dnsproxy", LOG_PID | LOG_NDELAY, LOG_DAEMON);
-	log_info("dnsproxy %s, configuration from %s", VERSION, from);
-	if (!tls_prepare(&cfg, &t)) {
-		fputs(errors, stderr);
-		return 1;
-	}
-	hash_init();
-	query_init();
-	descriptors_init();
-	cache_init((size_t)cfg.cache_size);
-	tcp_init();
-	signals_init();
-	upstreams_apply(&cfg);
-	if (!listeners_open() || !privileges_drop())
-		return 1;
-	sandbox();
 	notify("READY=1");
 	while (!stopping) {
 		turn_end();
@@ -6922,5 +6769,66 @@ int main(int argc, char **argv)
 		tls_goodbye(upstreams[order[i]].streams[1]);
 	}
 	log_info("stopped");
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = { { "admin", 1, NULL, 'a' }, { "config", 1, NULL, 'c' }, { "debug", 0, NULL, 'd' },
+		{ "port", 1, NULL, 'p' }, { "test", 0, NULL, 't' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 } };
+	static char errors[65536];
+	struct text t = { errors, sizeof errors, 0 };
+	const char *command = NULL;
+	bool test = false, good;
+	char from[80];
+	int c;
+
+	while ((c = getopt_long(argc, argv, "a:c:dp:tVh", options, NULL)) != -1) {
+		switch (c) {
+		case 'a': command = optarg; break;
+		case 'c': source.file = optarg; break;
+		case 'd': source.debug = true; break;
+		case 'p':
+			source.port = (unsigned)MAX(number(optarg, 1, 65535), 0);
+			if (source.port > 0)
+				break;
+			fprintf(stderr, "dnsproxy: \"%s\" is not a port, expected 1 to 65535\n", optarg);
+			return 2;
+		case 't': test = true; break;
+		case 'V': puts("dnsproxy " VERSION); return 0;
+		case 'h': usage(stdout); return 0;
+		default: usage(stderr); return 2;
+		}
+	}
+	source.lines = argv + optind;
+	start_descriptors();
+	tzset();                                /* later it would open a file and take memory */
+	clock_read();
+	started = now;
+	good = config_read(&cfg, &t, from);
+	if (command != NULL)                    /* the running program may be well though the file is broken by now */
+		return admin_client(command);
+	if (!good || !tls_prepare(&cfg, &t)) {
+		fputs(errors, stderr);
+		return 1;
+	}
+	if (test)
+		return config_test();
+	log_level = (enum level)cfg.level;
+	log_syslog = cfg.syslog;
+	if (log_syslog)
+		openlog("dnsproxy", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+	log_info("dnsproxy %s, configuration from %s", VERSION, from);
+	hash_init();
+	query_init();
+	descriptors_init();
+	cache_init((size_t)cfg.cache_size);
+	tcp_init();
+	signals_init();
+	upstreams_apply(&cfg);
+	if (!listeners_open() || !privileges_drop())
+		return 1;
+	sandbox();
+	serve();
 	return 0;
 }
