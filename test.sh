@@ -5807,9 +5807,14 @@ leg_tls_idle()
     done
 
     promise "a server that closes idle connections costs no query a handshake while queries come now and then"
-    dot one good : idle=300
+    dot one good : idle=1200
     proxy px "$ca" "$one 1 tls=dns.test"
-    answered 10 7 rate=2
+    answered 10 1
+    for i in 1 2 3 4; do
+        sleep 1.7
+        answered 10 1
+    done
+    same 4 "$(asked one '^end .*by server')" "idle closes"
     same 0 "$(awk '$1 == "up" { up[$2] = $4 } $1 == "query" && n++ && $4 - up[$2] < 1' "$T/one.q" | wc -l)" "queries that waited for a handshake"
     unlike 'warning|error|failed' "$(grep -F "$one" "$T/px.log")" "an idle close is no failure"
     same 0 "$(field "$one" failed)" "failures"
@@ -5826,6 +5831,17 @@ leg_tls_idle()
     done
     same 3 "$(asked one '^end .*by server')" "idle closes"
     same 0 "$(awk '$1 == "up" { up[$2] = $4 } $1 == "query" && n++ && $4 - up[$2] < 1' "$T/one.q" | wc -l)" "queries that waited for a handshake"
+    stop px
+    reap
+
+    promise "a server that closes after 200 ms gets no more than a connection a second when nobody asks"
+    dot one good : idle=200
+    proxy px "$ca" "$one 1 tls=dns.test"
+    answered 10 1
+    forget one
+    sleep 4
+    within 2 5 "$(asked one '^open')" "connections in 4 s"
+    within 1 2 "$(crowded one)" "connections in the worst second"
     stop px
     reap
 
@@ -6218,7 +6234,8 @@ compare()
     answered_r=$(load 50 name=%.wild.real.test window=10)
     like 'wrong 50 failed 0 lost 0' "$answered_r" "50 at once (the addresses are not ours)"
     case $1 in
-    nsd)    # of a record with several queries it answers one, until more comes: one pause of a second, then they go one a record
+    nsd | dnsdist)  # nsd answers one query of a record, until more comes: a pause of a second, then they go one a record.
+                    # dnsdist loses one now and then on a busy machine.
         within 1 2 "$(field "$real" connects)" "connections"
         within 0 $((2000 * SLOW)) "$(val worst "$answered_r")" "slowest, ms"
         ;;
