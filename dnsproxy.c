@@ -103,7 +103,7 @@ enum {
 	PORT_LIFE = 32,                 /* queries that may leave from one upstream port */
 	DOWN_AFTER = 3,                 /* queries in a row left unanswered */
 	HELD_BIG = 16,                  /* answers over UDP_SIZE that may wait for a better one */
-	OUT_BLOCKS = 64,                /* 64 KiB each: replies to TCP clients on their way out */
+	OUT_BLOCKS = 32,                /* 128 KiB each: replies to TCP clients on their way out */
 	EDE_MAX = 128,                  /* bytes of Extended DNS Error options kept with an answer */
 	MARKED_TTL = 30, STALE_TTL = 30,
 	RATE_SLOTS = 4096, TOP_SLOTS = 256, ORIGINS = 256,
@@ -2792,7 +2792,7 @@ struct tcp_client {
 static struct tcp_client *tcp_clients, *tcp_dirty;      /* tcp_clients: the pool as an array */
 static struct node tcp_lru = { &tcp_lru, &tcp_lru };
 static struct pool tcp_pool, out_blocks;
-#define OUT_BLOCK (MSG_MAX + 2)
+#define OUT_BLOCK (2 * (MSG_MAX + 2))             /* the longest reply fits behind half a block of others */
 
 static void tcp_client_close(struct tcp_client *c)
 {
@@ -2878,15 +2878,21 @@ static uint8_t *tcp_client_room(struct tcp_client *c, size_t n)
 	return c->out_len + 2 + n > OUT_BLOCK ? NULL : c->out + c->out_len + 2;
 }
 
-static void tcp_client_commit(struct tcp_client *c, size_t n)
+/* Its turn comes when this one of the loop ends: see tcp_flush_dirty(). */
+static void tcp_client_mark(struct tcp_client *c)
 {
-	put16at(c->out + c->out_len, (unsigned)n);
-	c->out_len += 2 + n;
 	if (!c->dirty) {
 		c->dirty = true;
 		c->next_dirty = tcp_dirty;
 		tcp_dirty = c;
 	}
+}
+
+static void tcp_client_commit(struct tcp_client *c, size_t n)
+{
+	put16at(c->out + c->out_len, (unsigned)n);
+	c->out_len += 2 + n;
+	tcp_client_mark(c);
 }
 
 static uint8_t *reply_room(const struct peer *p, size_t n)
@@ -2917,6 +2923,19 @@ static void reply_commit(const struct peer *p, size_t n)
 /* Is so much on its way to it that it must read before it may ask again? */
 static bool tcp_client_choked(const struct tcp_client *c) { return c->out != NULL && c->out_len - c->out_at > OUT_BLOCK / 2; }
 
+/* A message that is too long to be read whole: only its header is known. */
+static void client_refuse_unread(const struct peer *p, const struct question *q)
+{
+	struct addr a;
+	bool allowed;
+
+	peer_addr(&a, p);
+	allowed = client_allowed(&a);
+	stats.malformed += allowed;
+	stats.refused += !allowed;
+	client_error(p, q, allowed ? FORMERR : REFUSED, EDE_NONE);
+}
+
 /* Takes the whole messages out of "in". */
 static void tcp_client_take(struct tcp_client *c)
 {
@@ -2943,9 +2962,8 @@ static void tcp_client_take(struct tcp_client *c)
 			struct question q = { .id = get16at(c->in + at + 2), .flags = get16at(c->in + at + 4) };
 			c->skip = len - (c->in_len - at - 2);
 			at = c->in_len;
-			stats.malformed++;
 			if (!(q.flags & F_QR))
-				client_error(&c->peer, &q, FORMERR, EDE_NONE);
+				client_refuse_unread(&c->peer, &q);
 		} else {
 			at += 2 + len;
 			client_ask(&c->peer, c->in + at - len, len);
@@ -2962,12 +2980,7 @@ static void tcp_client_ready(void *owner, short revents)
 	struct tcp_client *c = owner;
 	ssize_t r;
 
-	if (revents & POLLOUT) {
-		tcp_client_flush(c);
-		tcp_client_take(c);     /* what it had sent before it was stopped */
-	}
-	if (c->fd < 0)
-		return;
+	tcp_client_mark(c);
 	if ((c->eof || c->stopped) && (revents & (POLLHUP | POLLERR))) {
 		tcp_client_close(c);
 		return;
@@ -2992,8 +3005,6 @@ static void tcp_client_ready(void *owner, short revents)
 		c->in_len += (size_t)r;
 		tcp_client_take(c);
 	}
-	if (c->fd >= 0 && !c->dirty)
-		tcp_client_flush(c);
 }
 
 /* When a turn ends: what gathered leaves. What a stopped client had sent before is taken up again. */
