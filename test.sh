@@ -5505,7 +5505,7 @@ leg_tls_clock()
     esac
     [ -z "$WRAP" ] || skip "not here: under $WRAP"
     [ -z "$skipwhy" ] || return
-    same 60 "$(LD_PRELOAD="$T/clock.so" TEST_CLOCK="$T/clock" "$T/tls" now | cut -c 1-2)"
+    within 60 120 "$(LD_PRELOAD="$T/clock.so" TEST_CLOCK="$T/clock" "$T/tls" now)" "the time"
 
     crt expired by="$T/pki/root" cn=dns.test san=dns:dns.test from=-1728000 to=-259200
     crt future by="$T/pki/root" cn=dns.test san=dns:dns.test from=432000
@@ -5574,14 +5574,14 @@ END
 
     promise "a certificate that expires is refused at the next connection, also when its session could be resumed"
     reap
-    crt brief by="$T/pki/root" cn=dns.test san=dns:dns.test to=4
+    crt brief by="$T/pki/root" cn=dns.test san=dns:dns.test to=8
     dot one brief
     dot last good : net=11
     proxy px "$ca" "$one 1 tls=dns.test" "$last 2 tls=dns.test"
     answered 10 2
     turn one kick=1
     await 2 sees one '^up .* resumed' 2 || fail "no second connection"
-    await 6 eval '[ "$(date +%s)" -gt $(($(date -r "$T/pki/brief.crt" +%s) + 5)) ]'
+    await 12 eval '[ "$(date +%s)" -gt $(($(date -r "$T/pki/brief.crt" +%s) + 9)) ]'
     forget one
     turn one kick=2
     answered 11 5
