@@ -3358,9 +3358,11 @@ static void waiter_fail(struct waiter *w, unsigned rcode, int info)
 /* Gives back the memory of the answer in hand. */
 static void held_free(struct query *q)
 {
+	if (q->held_buf == NULL)
+		return;
 	if (pool_has(&held_small, q->held_buf))
 		pool_give(&held_small, q->held_buf);
-	else if (q->held_buf != NULL) {
+	else {
 		held_big_of[pool_slot(&held_big, q->held_buf)] = NULL;
 		pool_give(&held_big, q->held_buf);
 	}
