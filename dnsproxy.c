@@ -648,8 +648,9 @@ static bool name_below(const uint8_t *name, size_t len, const uint8_t *suffix, s
 	return len == suffix_len && memcmp(name, suffix, len) == 0;
 }
 
-/* The one way in for bytes from the network: each read checks the room, and after the first error reads give 0. */
-struct msg { const uint8_t *p; size_t len, at; const char *err; };
+/* The one way in for bytes from the network: each read checks the room, and after the first error reads give 0. hole: bytes
+ * that will be taken out; no name behind them may need them. */
+struct msg { const uint8_t *p; size_t len, at; const char *err; size_t hole, hole_end; };
 
 static bool msg_has(struct msg *m, size_t n)
 {
@@ -693,6 +694,8 @@ static void msg_name(struct msg *m)
 			break;
 		}
 		c = m->p[at];
+		if (at < m->hole_end && at + (c < 64 ? 1 + c : 2) > m->hole)
+			m->err = "name runs through the OPT";
 		if (c == 0) {
 			m->at = end ? end : at + 1;
 			break;
@@ -830,7 +833,7 @@ struct question {
  * with; q->key.name_len is 0 where not even a question could be read. */
 static int question_read(struct question *q, const uint8_t *p, size_t len)
 {
-	struct msg m = { p, len, 12, NULL };
+	struct msg m = { p, len, 12, NULL, 0, 0 };
 	unsigned i, type, class, arcount, opts = 0, version = 0;
 	bool dnssec_ok = false;
 	struct rr r;
@@ -944,7 +947,7 @@ static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsign
  * have been matched by answer_matches() before. TTLs with the top bit set are 0 (RFC 2181 8), in place. */
 static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const struct key *key)
 {
-	struct msg m = { p, len, 12 + key->name_len + 4, NULL };
+	struct msg m = { p, len, 12 + key->name_len + 4, NULL, 0, 0 };
 	unsigned qtype = key_type(key), section, count;
 	bool wanted = qtype == T_ANY, soa = false;
 	struct rr r;
@@ -971,6 +974,8 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 					return "bad EDNS options";
 				a->opt_at = r.at;
 				a->opt_len = m.at - r.at;
+				m.hole = r.at;          /* it will be taken out: no name behind it may need it */
+				m.hole_end = m.at;
 				answer_read_opt(a, p + r.rdata_at, r.rdlen, r.ttl >> 24);
 				continue;
 			}
@@ -2902,6 +2907,8 @@ static uint8_t *reply_room(const struct peer *p, size_t n)
 
 	if (p->kind == PEER_UDP)
 		return outbox_room(p);
+	if (c->generation != p->generation)
+		return NULL;                    /* it is gone, and somebody else may be in its place */
 	out = tcp_client_room(c, n);
 	if (out == NULL) {
 		tcp_client_flush(c);
@@ -3327,16 +3334,14 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s)
 	const struct key *k = &w->q->key;
 	struct reply_to r = w->to;
 	struct tcp_client *c = w->peer.kind == PEER_TCP ? &tcp_clients[w->peer.slot] : NULL;
-	bool gone = c != NULL && (c->fd < 0 || c->generation != w->peer.generation);
 
 	r.name = memcpy(name, k->b, k->name_len);
 	for (size_t i = 0; w->mixed && i < k->name_len; i++)
 		if (w->upper[i / 8] >> i % 8 & 1)
 			name[i] &= 0xdf;
 	histogram_add(&client_latency, now - w->born);
-	if (!gone)
-		client_reply(&w->peer, s, &r);
-	if (c != NULL && !gone)
+	client_reply(&w->peer, s, &r);
+	if (c != NULL && c->generation == w->peer.generation)
 		c->waiting--;
 	waiter_free(w);
 }
@@ -3910,9 +3915,8 @@ static void ask_answer(struct ask *a, struct answer *ans)
 static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bool cut)
 {
 	unsigned rcode = get16at(msg + 2) & 15;
-	struct answer ans, again;
+	struct answer ans;
 	const char *err;
-	bool last;
 
 	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
 		a->plain = true;                /* it does not know EDNS (RFC 6891 7) */
@@ -3934,12 +3938,8 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 	err = answer_read(&ans, msg, len, &a->q->key);
 	if (err == NULL && ans.truncated)
 		err = "truncated over TCP";
-	last = !ans.opt || ans.opt_at + ans.opt_len == ans.len;
-	if (err == NULL)
-		answer_strip(&ans, msg);
-	if (err == NULL && !last)               /* names may have run through the OPT that is gone */
-		err = answer_read(&again, msg, ans.len, &a->q->key);
 	if (err == NULL) {
+		answer_strip(&ans, msg);
 		if (stream)
 			stream_useful(a->stream, &ans, a->record);
 		ask_answer(a, &ans);
