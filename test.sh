@@ -8187,9 +8187,10 @@ static const char *config_of(const char *text)
 {
 	static char copy[65536], *lines[300];
 	static struct config c;
-	struct text e = { errors, sizeof errors, 0 }, t = { normal, sizeof normal, 0 };
+	struct text e = { errors, sizeof errors, 0 };
 	char from[80], *save;
 	unsigned k = 0;
+	FILE *f;
 
 	snprintf(copy, sizeof copy, "%s", text);
 	for (char *l = strtok_r(copy, "\n", &save); l != NULL && k < COUNT(lines) - 1; l = strtok_r(NULL, "\n", &save))
@@ -8200,7 +8201,9 @@ static const char *config_of(const char *text)
 	seed("config", text, strlen(text));
 	if (!config_read(&c, &e, from))
 		return NULL;
-	config_print(&t, &c);
+	f = fmemopen(normal, sizeof normal, "w");
+	config_print(f, &c);
+	fclose(f);
 	return normal;
 }
 
@@ -10021,13 +10024,17 @@ static void fuzz_one(const uint8_t *data, size_t size)
 		return;
 	}
 	MUST(answer_read(&again, twin, a.len, &k) == NULL && !again.opt && again.nttl == a.nttl && again.ttl == a.ttl && again.len == a.len);
-	at = 12 + k.name_len + 4;
-	for (unsigned i = 0; i < a.nttl; i++) {         /* a name that runs through a TTL changes with it: no promise there */
-		at = name_end(twin, at);
-		memset(twin + at + 4, 0x40, 4);
-		at += 10 + get16at(twin + at + 8);
+	ttl = true;
+	for (int fill = 0; fill <= 0x40 && ttl; fill += 0x40) {
+		memcpy(twin, p, a.len);         /* a name that runs through a TTL changes with it: no promise there */
+		at = 12 + k.name_len + 4;
+		for (unsigned i = 0; i < a.nttl; i++) {
+			at = name_end(twin, at);
+			memset(twin + at + 4, fill, 4);
+			at += 10 + get16at(twin + at + 8);
+		}
+		ttl = answer_read(&again, twin, a.len, &k) == NULL;
 	}
-	ttl = answer_read(&again, twin, a.len, &k) == NULL;
 	free(twin);
 	if (!ttl)
 		return;
