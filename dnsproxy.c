@@ -829,19 +829,40 @@ struct question {
 	struct key key;
 };
 
+/* Copies the name in lower case while it checks it; "room" bytes are there. Gives its length, 0 when it is no whole name. */
+static size_t question_name(struct question *q, const uint8_t *name, size_t room)
+{
+	size_t i = 0, label, end;
+	uint8_t upper = 0;
+
+	q->name = name;
+	do {
+		label = i < room ? name[i] : 64;
+		end = i + 1 + label;
+		if (label > 63 || end + (label > 0) > NAME_MAX_WIRE || end > room)
+			return 0;
+		for (q->key.b[i++] = (uint8_t)label; i < end; i++) {
+			uint8_t c = lower(name[i]);
+			q->key.b[i] = c;
+			upper |= name[i] ^ c;
+		}
+	} while (label != 0);
+	q->mixed = upper != 0;
+	return i;
+}
+
 /* Reads a client's message. Gives -1 for one that deserves silence, NOERROR for one to answer, else the RCODE to refuse it
  * with; q->key.name_len is 0 where not even a question could be read. */
 static int question_read(struct question *q, const uint8_t *p, size_t len)
 {
 	struct msg m = { p, len, 12, NULL, 0, 0 };
-	unsigned i, type, class, arcount, opts = 0, version = 0;
+	unsigned type, class, arcount, opts = 0, version = 0;
 	bool dnssec_ok = false;
 	struct rr r;
-	const uint8_t *name = p + 12;
-	uint8_t upper = 0;
+	size_t n;
 
 	q->key.name_len = 0;
-	q->edns = q->mixed = false;
+	q->edns = false;
 	q->edns_size = 0;
 	if (len < 12)
 		return -1;
@@ -855,26 +876,13 @@ static int question_read(struct question *q, const uint8_t *p, size_t len)
 	arcount = get16at(p + 10);
 	if (get16at(p + 4) != 1 || (q->flags & F_TC) || get16at(p + 6) || get16at(p + 8))
 		return FORMERR;
-	q->name = name;
-	for (i = 0; ; ) {               /* the name: copied in lower case while it is checked */
-		unsigned label = 12 + i < len ? name[i] : 64, end = i + 1 + label;
-		if (label > 63 || end + (label > 0) > NAME_MAX_WIRE || 12 + end > len)
-			return FORMERR;
-		for (q->key.b[i++] = (uint8_t)label; i < end; i++) {
-			uint8_t c = lower(name[i]);
-			q->key.b[i] = c;
-			upper |= name[i] ^ c;
-		}
-		if (label == 0)
-			break;
-	}
-	q->mixed = upper != 0;
-	m.at = 12 + i;
+	n = question_name(q, p + 12, len - 12);
+	m.at = 12 + n;
 	type = msg_get16(&m);
 	class = msg_get16(&m);
-	if (m.err)
+	if (n == 0 || m.err)
 		return FORMERR;
-	key_set(&q->key, i, type, class, 0);
+	key_set(&q->key, n, type, class, 0);
 	for (; arcount > 0; arcount--) {
 		bool root = m.at < len && p[m.at] == 0;
 		msg_name(&m);
@@ -894,7 +902,7 @@ static int question_read(struct question *q, const uint8_t *p, size_t len)
 	if (m.at != len || type == T_OPT || type == 0)
 		return FORMERR;
 	q->want_ad |= dnssec_ok;
-	q->key.b[i + 4] = (uint8_t)((dnssec_ok ? KEY_DO : 0) | (q->flags & F_CD ? KEY_CD : 0));
+	q->key.b[n + 4] = (uint8_t)((dnssec_ok ? KEY_DO : 0) | (q->flags & F_CD ? KEY_CD : 0));
 	if (version > 0)
 		return BADVERS;
 	if (type == T_AXFR || type == T_IXFR)
