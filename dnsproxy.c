@@ -28,9 +28,9 @@
  * 14 Admin        status, clear, query, metrics
  * 15 Process      signals, privileges, supervisor, main
  *
- * A query travels down the file: a client section hands it to query_ask(), which looks into the cache, asks the upstreams
- * through sections 11 and 12, and gives every answer to query_choose(). One thread, one poll(), no allocation after the
- * start but for a reload. "now" is read once a turn of the loop.
+ * A query travels down the file: client_ask() looks into the cache, else hands it to query_ask(), which asks the upstreams
+ * through sections 11 and 12; every answer leads to query_choose(). One thread, one poll(), no allocation after the start
+ * but for a reload. "now" is read once a turn of the loop.
  */
 #if defined(__linux__)
 #define _GNU_SOURCE 1           /* recvmmsg, sendmmsg, struct in6_pktinfo */
@@ -2464,7 +2464,7 @@ struct reply_to {
 	unsigned type;                          /* NXDOMAIN in the cache may be that of another */
 };
 
-/* A message to send, from the cache or fresh. ttl_at NULL: the places of the TTLs are walked for. */
+/* A message to send, from the cache or fresh: an entry knows the places of its TTLs, in a fresh one they are walked to. */
 struct source_msg {
 	const uint8_t *msg, *ede;
 	size_t len, ede_len;
@@ -3631,7 +3631,7 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 		stats.failed++;
 		return false;
 	}
-	if (stale && all_down(mask)) {          /* no other reply may be written now: the caller has room for this one */
+	if (stale && all_down(mask)) {          /* nobody to wait for */
 		*stale_now = true;
 		query_refresh(&ask->key, hash);
 		return true;
@@ -4768,7 +4768,7 @@ static void streams_sweep(void)
 /* ---- 13 TLS ---------------------------------------------------------- */
 
 /* A certificate authority of the bundle: what its subject hashes to, and where in the file it stands. */
-struct ca { uint64_t subject; uint32_t at, len; };
+struct ca { uint32_t subject, at, len; };
 static struct ca *cas;
 static unsigned ncas;
 static int ca_fd = -1;
@@ -4831,20 +4831,18 @@ static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n)
 	}
 }
 
-static uint64_t ca_hash(const uint8_t *dn, size_t n)
+static uint32_t ca_hash(const uint8_t *dn, size_t n)
 {
 	br_sha256_context sha;
 	uint8_t out[32];
-	uint64_t v;
 
 	br_sha256_init(&sha);
 	br_sha256_update(&sha, dn, n);
 	br_sha256_out(&sha, out);
-	memcpy(&v, out, sizeof v);
-	return v;
+	return get32at(out);
 }
 
-/* Reads the bundle and keeps an index of it, sixteen bytes a CA, and the file open. NULL, or what is wrong. */
+/* Reads the bundle and keeps an index of it, twelve bytes a CA, and the file open. NULL, or what is wrong. */
 static const char *ca_load(const char *path)
 {
 	static const char begin[] = "-----BEGIN CERTIFICATE-----";
@@ -5076,7 +5074,7 @@ static void auth_load_anchors(struct auth *a)
 	static struct ca_reader r;
 	struct der issuer, val;
 	const br_x509_pkey *key;
-	uint64_t subject;
+	uint32_t subject;
 
 	if (!cert_field(a, CERT_ISSUER, &val, &issuer))
 		return;
