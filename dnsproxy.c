@@ -490,8 +490,7 @@ static uint64_t addr_client(const struct addr *a)
 /* ---- 5 Messages ------------------------------------------------------ */
 
 enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16 };
-enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_PTR = 12, T_MX = 15, T_TXT = 16, T_AAAA = 28, T_SRV = 33, T_DNAME = 39,
-	T_OPT = 41, T_IXFR = 251, T_AXFR = 252, T_ANY = 255 };
+enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_MX = 15, T_TXT = 16, T_AAAA = 28, T_SRV = 33, T_OPT = 41, T_IXFR = 251, T_AXFR = 252, T_ANY = 255 };
 enum { F_QR = 0x8000, F_OPCODE = 0x7800, F_AA = 0x400, F_TC = 0x200, F_RD = 0x100, F_RA = 0x80, F_AD = 0x20, F_CD = 0x10 };
 enum { EDNS_KEEPALIVE = 11, EDNS_PADDING = 12, EDNS_EDE = 15 };
 enum { EDE_NONE = -1, EDE_STALE = 3, EDE_BLOCKED = 15, EDE_FILTERED = 17, EDE_PROHIBITED = 18, EDE_UNREACHABLE = 22,
