@@ -1,0 +1,785 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# bench.sh - speed and size beside other forwarders.
+# Alone: ./test.sh bench [quick]
+
+# ---- bench: speed and size beside other forwarders ------------------------
+#
+# Cost is CPU time (user and system, threads and children included, from /proc) divided by good answers, on loopback. A row's
+# servers all run at once and are loaded in turn for a fraction of a second, many times over, so that what disturbs the machine
+# disturbs them alike. A ratio is the median of the rounds' ratios.
+
+# bench_tools: compiles the reference and the loads to $BENCH/gauge
+bench_tools()
+{
+    "$CC" -std=c11 -O2 -o "$BENCH/gauge" "$SRC/tests/gauge.c"
+}
+
+# ---- bench: servers ----
+
+# bench_say TEXT: what is going on, to standard error
+bench_say() { echo "# bench: $*" >&2; }
+
+# bench_run NAME CMD...: starts CMD as NAME, not measured
+bench_run()
+{
+    bench_n=$1
+    shift
+    : >"$T/$bench_n.log"
+    "$@" </dev/null >"$T/$bench_n.log" 2>&1 &
+    started "$bench_n" $!
+}
+
+# bench_upstreams: $plain1 to $plain3 and $tls are ports of name servers that answer every name; $pin belongs to the last, which
+# is unbound, since nsd 4.6 answers only the first of the queries in a TLS record
+bench_upstreams()
+{
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=dot.example \
+        -addext subjectAltName=DNS:dot.example -keyout "$BENCH/key.pem" -out "$BENCH/cert.pem" 2>/dev/null &&
+        pin=$(openssl x509 -in "$BENCH/cert.pem" -pubkey -noout | openssl pkey -pubin -outform der |
+            openssl dgst -sha256 -binary | openssl base64)
+    cat >"$BENCH/zone" <<END
+\$TTL 86400
+@ SOA ns host 1 3600 600 86400 300
+@ NS ns
+ns A 192.0.2.53
+* A 192.0.2.1
+END
+    plain1='' plain2='' plain3='' tls=''
+    for bench_i in 1 2 3; do
+        bench_p=$(freeport)
+        eval "plain$bench_i=$bench_p"
+        mkdir -p "$BENCH/nsd$bench_i"
+        cat >"$BENCH/nsd$bench_i/conf" <<END
+server:
+ ip-address: 127.0.0.1@$bench_p
+ server-count: 1
+ username: ""
+ chroot: ""
+ zonesdir: "$BENCH"
+ pidfile: ""
+ database: ""
+ xfrdfile: "$BENCH/nsd$bench_i/xfrd"
+ xfrdir: "$BENCH/nsd$bench_i"
+ zonelistfile: "$BENCH/nsd$bench_i/zones"
+ minimal-responses: yes
+ rrl-ratelimit: 0
+remote-control:
+ control-enable: no
+zone:
+ name: sixty-byte.example
+ zonefile: zone
+END
+        bench_run "nsd$bench_i" nsd -d -c "$BENCH/nsd$bench_i/conf"
+        "$BENCH/gauge" serves "$bench_p" 10 || { bench_say "nsd does not start: $(tail -n 3 "$T/nsd$bench_i.log")"; return 1; }
+    done
+    if ! have unbound; then
+        bench_lack DoT 'unbound, the upstream over TLS, is not installed'
+        return
+    fi
+    bench_p=$(freeport)
+    tls=$(freeport)
+    cat >"$BENCH/dot.conf" <<END
+server:
+ interface: 127.0.0.1@$bench_p
+ interface: 127.0.0.1@$tls
+ tls-port: $tls
+ tls-service-key: "$BENCH/key.pem"
+ tls-service-pem: "$BENCH/cert.pem"
+ num-threads: 1
+ username: ""
+ chroot: ""
+ directory: "$BENCH"
+ pidfile: ""
+ use-syslog: no
+ module-config: "iterator"
+ incoming-num-tcp: 200
+ local-zone: "sixty-byte.example." redirect
+ local-data: "sixty-byte.example. 86400 A 192.0.2.1"
+remote-control:
+ control-enable: no
+END
+    bench_run dot unbound -d -c "$BENCH/dot.conf"
+    "$BENCH/gauge" serves "$bench_p" 10 || { bench_lack DoT "unbound does not start: $(tail -n 3 "$T/dot.log")"; tls=''; }
+}
+
+# bench_lack WORD WHY: remembers why something could not be measured
+bench_lack() { echo "$1: $2" >>"$BENCH/lacks"; bench_say "$1: $2"; }
+
+# bench_in NAME PID PORT: the server takes part in the row, if it serves. Caches are warmed with $warm names.
+bench_in()
+{
+    if "$BENCH/gauge" serves "$3" 10 && { [ "$warm" = 0 ] || "$BENCH/gauge" load "$3" 30 "$warm" 50 0 "$warm" 0 >/dev/null; }; then
+        echo "$1 $2 $3" >>"$BENCH/in"
+    else
+        bench_lack "$1" "does not serve in the row $row: $(tail -n 2 "$T/$1.log" | tr '\n' ' ')"
+    fi
+}
+
+# bench_echo NAME [poll]: the reference
+bench_echo()
+{
+    bench_p=$(freeport)
+    "$BENCH/gauge" echo "$bench_p" ${2:-} &
+    started "$1" $!
+    echo "$1 $! $bench_p" >>"$BENCH/in"
+}
+
+# bench_proxy NAME LINE...: dnsproxy
+bench_proxy()
+{
+    : >"$why"
+    proxy "$@"
+    if [ -s "$why" ]; then
+        bench_lack "$1" "$(tr '\n' ' ' <"$why") $(tail -n 2 "$T/$1.log" | tr '\n' ' ')"
+    else
+        bench_in "$1" "$(pid "$1")" "$port"
+    fi
+}
+
+# bench_peer KIND MODE: another forwarder at its best: one thread, no logs; MODE hit has a cache, miss has none and asks $plain1, dot asks $tls
+bench_peer()
+{
+    if ! have "$1"; then
+        bench_lack "$1" "not installed"
+        return
+    fi
+    bench_p=$(freeport)
+    bench_c=$BENCH/$1.$2.yml
+    size=0
+    [ "$2" != hit ] || size=20000
+    "bench_$1" "$2" >"$bench_c"
+    bench_x=$("bench_$1" command)
+    # shellcheck disable=SC2086
+    $bench_x </dev/null >"$T/$1.log" 2>&1 &
+    started "$1" $!
+    bench_in "$1" $! "$bench_p"
+}
+
+# Each of these prints the configuration for a mode or, when asked for the command, that.
+
+bench_dnsmasq()
+{
+    case $1 in
+    command) echo dnsmasq -k -C "$bench_c" -u "$(id -un)" ;;
+    *) printf '%s\n' "port=$bench_p" listen-address=127.0.0.1 bind-interfaces no-resolv no-hosts "pid-file=$BENCH/dnsmasq.pid" \
+        "cache-size=$([ "$size" = 0 ] && echo 0 || echo 10000)" dns-forward-max=2000 "server=127.0.0.1#$plain1" ;;
+    esac
+}
+
+bench_unbound()
+{
+    case $1 in
+    command) echo unbound -d -c "$bench_c" ;;
+    *)
+        cat <<END
+server:
+ interface: 127.0.0.1@$bench_p
+ num-threads: 1
+ username: ""
+ chroot: ""
+ directory: "$BENCH"
+ pidfile: ""
+ use-syslog: no
+ verbosity: 0
+ module-config: "iterator"
+ do-not-query-localhost: no
+ so-reuseport: no
+ outgoing-range: 4096
+ num-queries-per-thread: 2048
+ incoming-num-tcp: 100
+ minimal-responses: yes
+ qname-minimisation: no
+ aggressive-nsec: no
+ unblock-lan-zones: yes
+ msg-cache-slabs: 1
+ rrset-cache-slabs: 1
+ infra-cache-slabs: 1
+ key-cache-slabs: 1
+$([ "$size" != 0 ] || echo ' msg-cache-size: 0
+ rrset-cache-size: 0')
+remote-control:
+ control-enable: no
+forward-zone:
+ name: .
+END
+        case $1 in
+        dot) printf ' forward-tls-upstream: yes\n forward-addr: 127.0.0.1@%s\n' "$tls" ;;
+        *) echo " forward-addr: 127.0.0.1@$plain1" ;;
+        esac
+        ;;
+    esac
+}
+
+bench_dnsdist()
+{
+    case $1 in
+    command) echo dnsdist --supervised --disable-syslog -C "$bench_c" ;;
+    *)
+        cat <<END
+setSecurityPollSuffix("")
+setLocal("127.0.0.1:$bench_p")
+setMaxTCPClientThreads(1)
+setMaxUDPOutstanding(65535)
+setVerboseHealthChecks(false)
+END
+        case $1 in
+        dot) echo "newServer({address='127.0.0.1:$tls', tls='openssl', validateCertificates=false, maxInFlight=1000}):setUp()" ;;
+        *) echo "newServer({address='127.0.0.1:$plain1'}):setUp()" ;;
+        esac
+        [ "$size" = 0 ] || echo "getPool(''):setCache(newPacketCache($size, {numberOfShards=1}))"
+        ;;
+    esac
+}
+
+bench_smartdns()
+{
+    case $1 in
+    command) echo smartdns -f -c "$bench_c" -p "$BENCH/smartdns.pid" ;;
+    *)
+        printf '%s\n' "bind 127.0.0.1:$bench_p" "cache-size $size" 'cache-persist no' 'speed-check-mode none' \
+            'dualstack-ip-selection no' 'prefetch-domain no' 'serve-expired no' 'rr-ttl-min 0' 'log-level fatal' "log-file $BENCH/smartdns.log"
+        case $1 in
+        dot) echo "server-tls 127.0.0.1:$tls -no-check-certificate" ;;
+        *) echo "server 127.0.0.1:$plain1" ;;
+        esac
+        ;;
+    esac
+}
+
+bench_stubby()
+{
+    case $1 in
+    command) echo stubby -C "$bench_c" -v 0 ;;
+    *)
+        cat <<END
+resolution_type: GETDNS_RESOLUTION_STUB
+dns_transport_list:
+  - GETDNS_TRANSPORT_TLS
+tls_authentication: GETDNS_AUTHENTICATION_NONE
+idle_timeout: 60000
+round_robin_upstreams: 0
+listen_addresses:
+  - 127.0.0.1@$bench_p
+upstream_recursive_servers:
+  - address_data: 127.0.0.1
+    tls_port: $tls
+END
+        ;;
+    esac
+}
+
+# ---- bench: loads and rounds ----
+
+# Each takes a port, seconds and the server's name, and prints how many queries were answered and how many not.
+
+bench_dnsperf()
+{
+    dnsperf -s 127.0.0.1 -p "$1" -d "$BENCH/names" -l "$2" -q 100 -t 1 2>/dev/null | awk '
+        /Queries sent:/ { sent = $3 }
+        /Response codes:/ { for (i = 3; i < NF; i++) if ($i == "NOERROR") good = $(i + 1) }
+        END { print good + 0, sent - good }'
+}
+
+bench_thousand()
+{
+    "$BENCH/gauge" names "$bench_at" 20000 7919 1000 >"$BENCH/names"
+    bench_dnsperf "$@"
+}
+
+bench_stored()
+{
+    case $3 in
+    *100000*) bench_m=100000 ;;
+    *) bench_m=1000 ;;
+    esac
+    "$BENCH/gauge" names "$bench_at" 20000 7919 "$bench_m" >"$BENCH/names"
+    bench_dnsperf "$@"
+}
+
+bench_new()
+{
+    "$BENCH/gauge" names "$bench_at" 20000 1 1000000 >"$BENCH/names"
+    bench_dnsperf "$@"
+}
+
+bench_stream() { "$BENCH/gauge" stream "$1" "$2" 100 1000; }
+
+# 25 queries a millisecond both times: 5,000 at an upstream that takes 200 ms, 100 at one that takes 4
+bench_flight()
+{
+    case $3 in
+    *5000*) "$BENCH/gauge" load "$1" 1 1000000 5000 "$bench_at" 100000 25 ;;
+    *) "$BENCH/gauge" load "$1" 1 1000000 100 "$bench_at" 100000 25 ;;
+    esac
+}
+
+# bench_rounds LOAD: loads the servers of the row in turn; results go to $BENCH/raw as ROW NAME ROUND CPU ANSWERED LOST
+bench_rounds()
+{
+    bench_say "$row: $(awk '{ printf "%s ", $1 }' "$BENCH/in")"
+    bench_at=0
+    for bench_r in $(seq "$ROUNDS"); do
+        for _ in $(seq "$SLICES"); do
+            while read -r bench_n bench_q bench_p; do
+                bench_a=$("$BENCH/gauge" cpu "$bench_q")
+                bench_d=$("$1" "$bench_p" "$SLICE" "$bench_n")
+                bench_b=$("$BENCH/gauge" cpu "$bench_q")
+                echo "$row $bench_n $bench_r $((bench_b - bench_a)) $bench_d"
+            done <"$BENCH/in" >>"$BENCH/raw"
+            bench_at=$((bench_at + 20000))
+        done
+    done
+}
+
+# bench_end: the row's servers end
+bench_end()
+{
+    while read -r bench_n bench_q bench_p; do kill_pid "$bench_n"; done <"$BENCH/in"
+    : >"$BENCH/in"
+}
+
+# bench_cost ROW NAME: microseconds an answer: median, least, most of the rounds, share of queries that failed in percent; nothing
+# when nothing was answered
+bench_cost()
+{
+    awk -v row="$1" -v name="$2" '$1 == row && $2 == name { cpu[$3] += $4; good[$3] += $5; all += $5 + $6; bad += $6 }
+        END { for (r in cpu) if (good[r]) printf "%.3f %.2f\n", cpu[r] / good[r], 100 * bad / all }' "$BENCH/raw" | sort -n |
+        awk '{ v[NR] = $1; bad = $2 } END { if (NR) print v[int((NR + 1) / 2)], v[1], v[NR], bad }'
+}
+
+# bench_best ROW NAME...: the cheapest that failed less than one query in twenty
+bench_best()
+{
+    bench_w=$1
+    shift
+    for bench_n; do echo "$(bench_cost "$bench_w" "$bench_n") $bench_n"; done |
+        awk 'NF == 5 && $4 < 5 && (best == "" || $1 < least) { least = $1; best = $5 } END { print best }'
+}
+
+# bench_ratio ROW NAME OTHER: median, least and most of the rounds' ratios
+bench_ratio()
+{
+    awk -v row="$1" -v a="$2" -v b="$3" '$1 == row { cpu[$2, $3] += $4; good[$2, $3] += $5; rounds[$3] }
+        END { for (r in rounds) if (good[a, r] && good[b, r]) printf "%.3f\n", cpu[a, r] / good[a, r] / (cpu[b, r] / good[b, r]) }' "$BENCH/raw" |
+        sort -n | awk '{ v[NR] = $1 } END { if (NR) print v[int((NR + 1) / 2)], v[1], v[NR] }'
+}
+
+# ---- bench: the table ----
+
+# bench_verdict WHAT SENSE LIMIT UNIT FIGURE [NOTE]: a line of the table; SENSE is 'most' or 'least', no FIGURE means not measured
+bench_verdict()
+{
+    if [ -z "$5" ]; then
+        bench_v="not measured: ${6:-no figure}"
+    else
+        bench_v=$(awk -v f="$5" -v l="$3" -v s="$2" 'BEGIN { print (s == "most" ? f <= l : f >= l) ? "met" : "missed" }')
+    fi
+    echo "$1|at $2 $3$4|${5:+$5$4${6:+ ($6)}}|$bench_v" >>"$BENCH/table"
+}
+
+# bench_compare WHAT LIMIT ROW NAME OTHER: a line of the table that is a ratio of two servers of a row
+bench_compare()
+{
+    if [ -z "$5" ]; then
+        bench_verdict "$1" most "$2" '' '' 'no peer'
+        return
+    fi
+    bench_x=$(bench_ratio "$3" "$4" "$5")
+    bench_y=$(bench_cost "$3" "$4")
+    if [ -z "$bench_x" ]; then
+        bench_verdict "$1" most "$2" '' '' "$4 or $5 did not answer"
+    elif [ "$(echo "${bench_y##* }" | awk '{ print ($1 >= 5) }')" = 1 ]; then
+        bench_verdict "$1" most "$2" '' '' "${bench_y##* }% of the queries of $4 failed"
+    else
+        # shellcheck disable=SC2086
+        set -- "$1" "$2" "$3" "$4" "$5" $bench_x
+        bench_verdict "$1" most "$2" '' "$6" "against $5; rounds $7 to $8"
+    fi
+}
+
+# bench_print: lines a|b|c become a table
+bench_print()
+{
+    awk -F'|' '
+        { n = NF > n ? NF : n; for (i = 1; i <= NF; i++) { c[NR, i] = $i; if (length($i) > w[i]) w[i] = length($i) } }
+        END {
+            for (r = 1; r <= NR; r++) {
+                for (i = 1; i <= n; i++) printf "| %-*s ", w[i], c[r, i]
+                print "|"
+                if (r > 1) continue
+                for (i = 1; i <= n; i++) { d = "---"; while (length(d) < w[i]) d = d "-"; printf "| %s ", d }
+                print "|"
+            }
+        }'
+}
+
+# bench_machine: where this was measured
+bench_machine()
+{
+    bench_m=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+    echo "$(date +%Y-%m-%d): ${bench_m:-unknown processor}, $(uname -m), $(nproc) processors, Linux $(uname -r), $("$CC" --version | head -n 1)," \
+        "$(ldd --version 2>&1 | head -n 1), BearSSL $(bench_version libbearssl-dev)," \
+        "dnsperf $(bench_version dnsperf), nsd $(bench_version nsd), dnsmasq $(bench_version dnsmasq-base), unbound $(bench_version unbound)," \
+        "dnsdist $(bench_version dnsdist), smartdns $(bench_version smartdns), stubby $(bench_version stubby)." \
+        "Load average at the start $load_before, at the end $(cut -d ' ' -f 1 /proc/loadavg)."
+}
+
+# bench_version PACKAGE
+bench_version()
+{
+    bench_x=$(dpkg-query -W -f '${Version}\n' "$1" 2>/dev/null | head -n 1)
+    echo "${bench_x:-absent}"
+}
+
+# ---- bench: the rows ----
+
+# A row is a set of servers, a load and what is compared. warm is how many names the caches hold before the load.
+
+bench_row_hit()
+{
+    row=hit warm=1000
+    bench_echo echo
+    bench_echo echo-with-poll poll
+    bench_proxy dnsproxy "127.0.0.1@$plain1 1"
+    for bench_k in dnsdist unbound smartdns dnsmasq; do bench_peer "$bench_k" hit; done
+    bench_rounds bench_thousand
+    bench_compare 'cached answer over UDP, CPU a query, against the batch echo' 1.10 hit dnsproxy echo
+    bench_compare 'the same against the best peer' 0.75 hit dnsproxy "$(bench_best hit dnsdist unbound smartdns dnsmasq)"
+    bench_end
+}
+
+bench_row_miss()
+{
+    row=miss warm=0
+    bench_proxy dnsproxy "127.0.0.1@$plain1 1"
+    bench_proxy dnsproxy-without-cache "127.0.0.1@$plain1 1" 'cache-size 0'
+    bench_proxy dnsproxy-3-upstreams "127.0.0.1@$plain1 1" "127.0.0.1@$plain2 1" "127.0.0.1@$plain3 1"
+    for bench_k in dnsdist unbound smartdns dnsmasq; do bench_peer "$bench_k" miss; done
+    bench_rounds bench_new
+    bench_missed dnsproxy
+    bench_compare 'miss over one UDP upstream, against the best peer' 0.75 miss dnsproxy "$(bench_best miss dnsdist unbound smartdns dnsmasq)"
+    bench_compare 'miss over three UDP upstreams in parallel, against one' 2.2 miss dnsproxy-3-upstreams dnsproxy
+    bench_end
+}
+
+bench_row_dot()
+{
+    row=dot warm=0
+    if [ -z "$tls" ]; then
+        bench_verdict 'miss over DoT, 100 in flight, against the best peer' most 0.35 '' '' 'no DoT server'
+        return
+    fi
+    bench_proxy dnsproxy "127.0.0.1@$tls 1 tls pin=$pin"
+    for bench_k in unbound smartdns stubby dnsdist; do bench_peer "$bench_k" dot; done
+    bench_rounds bench_new
+    bench_missed dnsproxy
+    bench_compare 'miss over DoT, 100 in flight, against the best peer' 0.35 dot dnsproxy "$(bench_best dot unbound smartdns stubby dnsdist)"
+    bench_end
+}
+
+bench_row_tcp()
+{
+    row=tcp warm=1000
+    bench_proxy dnsproxy "127.0.0.1@$plain1 1"
+    bench_peer unbound hit
+    bench_rounds bench_stream
+    bench_compare 'cached answer over a TCP connection with pipelined queries, against unbound' 0.6 tcp dnsproxy "$(bench_best tcp unbound)"
+    bench_end
+}
+
+bench_row_entries()
+{
+    row=entries warm=1000
+    bench_proxy dnsproxy-1000-entries "127.0.0.1@$plain1 1" 'cache-size 16m'
+    warm=100000
+    bench_proxy dnsproxy-100000-entries "127.0.0.1@$plain1 1" 'cache-size 16m'
+    bench_x=$(val entries "$(adm status | grep '^cache ')")
+    [ "${bench_x:-0}" -ge 99000 ] || bench_lack entries "of 100,000 names the cache holds ${bench_x:-none}"
+    bench_rounds bench_stored
+    bench_compare 'cached, with 100,000 entries in the cache against 1,000' 1.15 entries dnsproxy-100000-entries dnsproxy-1000-entries
+    bench_end
+}
+
+bench_row_idle()
+{
+    row=idle warm=1000
+    bench_proxy dnsproxy "127.0.0.1@$plain1 1" 'tcp-clients 1200'
+    bench_proxy dnsproxy-1000-idle "127.0.0.1@$plain1 1" 'tcp-clients 1200'
+    bench_run hold "$BENCH/gauge" hold "$port" 1000
+    await 10 logged hold held
+    bench_rounds bench_thousand
+    bench_x=$(val tcp "$(adm status | head -n 1)")
+    [ "${bench_x:-0}" -ge 990 ] || bench_lack idle "of 1,000 idle clients ${bench_x:-none} were there at the end"
+    bench_compare 'cached, with 1,000 idle TCP clients against none' 1.10 idle dnsproxy-1000-idle dnsproxy
+    kill_pid hold
+    bench_end
+}
+
+bench_row_flight()
+{
+    row=flight warm=0
+    bench_x=$(freeport)
+    bench_run near "$BENCH/gauge" upstream "$bench_x" 4
+    bench_proxy dnsproxy-100-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
+    bench_x=$(freeport)
+    bench_run far "$BENCH/gauge" upstream "$bench_x" 200
+    bench_proxy dnsproxy-5000-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
+    bench_rounds bench_flight
+    bench_compare 'misses with 5,000 in flight (`queries 8192`) against 100' 1.3 flight dnsproxy-5000-in-flight dnsproxy-100-in-flight
+    kill_pid near
+    kill_pid far
+    bench_end
+}
+
+# bench_missed NAME: says so when the server of a row of misses had hits
+bench_missed()
+{
+    use "$1"
+    bench_x=$(val hits "$(adm status | head -n 1)")
+    [ "${bench_x:-0}" -lt 100 ] || bench_lack "$row" "$1 had $bench_x hits"
+}
+
+# All on one processor: else the time it takes to wake another one is what is measured.
+bench_row_latency()
+{
+    bench_say latency
+    bench_one='taskset -c 0'
+    have taskset || bench_one=''
+    bench_x=$(freeport) bench_y=$(freeport)
+    # shellcheck disable=SC2086
+    {
+        $bench_one "$BENCH/gauge" upstream "$bench_x" 0 &
+        started near $!
+        $bench_one "$BENCH/gauge" relay "$bench_y" "$bench_x" &
+        started relay $!
+    }
+    : >"$why"
+    WRAP=$bench_one
+    proxy dnsproxy "127.0.0.1@$bench_x 1"
+    WRAP=''
+    for bench_r in $(seq "$ROUNDS"); do
+        # shellcheck disable=SC2086
+        {
+            echo "$($bench_one "$BENCH/gauge" latency "$bench_x" "$port" 4000 $((bench_r * 4000)))" \
+                "$($bench_one "$BENCH/gauge" latency "$bench_x" "$bench_y" 4000 $((bench_r * 4000)))"
+        }
+    done | sort -n -k 3 >"$BENCH/latency"
+    # shellcheck disable=SC2046
+    set -- $(awk '{ v[NR] = $0; a[NR] = $3 } END { print v[int((NR + 1) / 2)], a[1], a[NR] }' "$BENCH/latency")
+    bench_verdict 'latency added to a miss at low load (one query at a time), median' most 60 ' us' "${3#-1}" \
+        "${2:-} us instead of ${1:-}; rounds ${7:-} to ${8:-}; a bare relay adds ${6:-}"
+    kill_pid dnsproxy
+    kill_pid relay
+    kill_pid near
+}
+
+# bench_static: the static musl build, if there can be one; its path is $static
+bench_static()
+{
+    static=''
+    if ! have musl-gcc; then
+        bench_lack static 'musl-gcc is not installed'
+        return
+    fi
+    mkdir -p "$BENCH/static"
+    cp "$SRC/Makefile" "$SRC/dnsproxy.c" "$BENCH/static/"
+    if (cd "$BENCH/static" && make BEARSSL="$BEARSSL" static) >"$BENCH/static/log" 2>&1; then
+        static=$BENCH/static/dnsproxy-static
+    else
+        bench_lack static "make static fails: $(tail -n 2 "$BENCH/static/log" | tr '\n' ' ')"
+    fi
+}
+
+# bench_connected: have all upstreams over TLS a connection?
+bench_connected()
+{
+    case $(adm status) in *'connects 0'*) false ;; esac
+}
+
+# bench_filled PROGRAM LINE...: KiB that PROGRAM has resident once its cache is full; $cache is the line of its status
+bench_filled()
+{
+    bench_bin=$BIN
+    BIN=$1
+    shift
+    : >"$why"
+    proxy filled "$@"
+    BIN=$bench_bin
+    await 10 bench_connected || fail 'no connection to the DoT server'
+    "$BENCH/gauge" load "$port" 30 15000 50 0 15000 "$FILL" >/dev/null
+    cache=$(adm status | grep '^cache ')
+    rss=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid filled)/status")
+    [ ! -s "$why" ] || rss=''
+    kill_pid filled
+}
+
+# mib KIB
+mib() { [ -z "$1" ] || awk -v k="$1" 'BEGIN { printf "%.2f", k / 1024 }'; }
+
+# bench_resident PROGRAM WHAT MOST MORE [NOTE]: two lines of the table: what it has resident, and MORE: what a pinned upstream adds
+bench_resident()
+{
+    if [ -z "$1" ]; then
+        bench_verdict "$2" most "$3" ' MiB' '' 'no static build'
+        bench_verdict "$4" most 0.1 ' MiB' '' 'no static build'
+        return
+    fi
+    bench_filled "$1" "127.0.0.1@$plain1 1"
+    bench_m=$rss bench_cache=$cache
+    bench_verdict "$2" most "$3" ' MiB' "$(mib "$bench_m")" "filled at $FILL,000 answers a second${5:+; $5}"
+    if [ -z "$tls" ]; then
+        bench_verdict "$4" most 0.1 ' MiB' '' 'no DoT server'
+        return
+    fi
+    bench_filled "$1" "127.0.0.1@$tls 1 tls pin=$pin"
+    bench_verdict "$4" most 0.1 ' MiB' "$(mib "${rss:+$((rss - bench_m))}")" 'the same, but all answers from it'
+}
+
+bench_row_memory()
+{
+    bench_say memory
+    bench_x=$(freeport)
+    bench_run reference "$BENCH/gauge" echo "$bench_x"
+    "$BENCH/gauge" bursts "$bench_x" 64 64 0 64 >/dev/null
+    bench_echo_kib=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid reference)/status")
+    kill_pid reference
+    bench_resident "$static" 'resident memory, default config, cache full, plain upstream: static musl' 2.0 'one pinned DoT upstream more: static musl'
+    bench_resident "$BIN" 'resident memory, default config, cache full, plain upstream: dynamic glibc' 3.0 'one pinned DoT upstream more: dynamic glibc' \
+        "the echo: $(mib "$bench_echo_kib")"
+    bench_entries=$(val entries "$bench_cache")
+    bench_size=$(val size "$bench_cache")
+    bench_x=''
+    [ "${bench_entries:-0}" = 0 ] || bench_x=$(awk -v s="$bench_size" -v n="$bench_entries" 'BEGIN { printf "%.1f", s / n }')
+    bench_verdict 'bytes of cache memory for an answer of 60 bytes' most 100 '' "$bench_x" "$bench_size bytes hold $bench_entries answers"
+    bench_x=''
+    [ -z "$static" ] || bench_x=$(wc -c <"$static")
+    bench_verdict 'static musl binary, stripped, -Os' most 200 ' KiB' "$([ -z "$bench_x" ] || awk -v b="$bench_x" 'BEGIN { printf "%.1f", b / 1024 }')" \
+        "${bench_x:-no static build}${bench_x:+ bytes}"
+}
+
+bench_row_ratio()
+{
+    bench_say 'hit ratio'
+    if [ "${bench_entries:-0}" = 0 ]; then
+        bench_verdict 'hit ratio, Zipf(1.0) stream of 1,000,000 names, memory for 10,000, share of that of an exact LRU' least 0.95 '' '' 'no cache'
+        return
+    fi
+    bench_x=$(freeport)
+    : >"$why"
+    proxy dnsproxy "127.0.0.1@$bench_x 1" "cache-size $((bench_size * 100 / bench_entries * 100))"
+    bench_y=$("$BENCH/gauge" zipf "$port" "$bench_x" "$ZIPF" 7)
+    bench_m=$(val entries "$(adm status | grep '^cache ')")
+    kill_pid dnsproxy
+    bench_g=$("$BENCH/gauge" lru "${bench_m:-1}" "$ZIPF" 7)
+    bench_v=''
+    [ "${bench_y##* }" != 0 ] || bench_v=$(awk -v a="${bench_y% *}" -v b="$bench_g" 'BEGIN { printf "%.3f", a / b }')
+    bench_verdict 'hit ratio, Zipf(1.0) stream of 1,000,000 names, memory for 10,000, share of that of an exact LRU' least 0.95 '' "$bench_v" \
+        "$(awk -v a="${bench_y% *}" -v b="$bench_g" -v n="$ZIPF" 'BEGIN { printf "%.4f against %.4f", 2 * a / n, 2 * b / n }'), $bench_m entries, ${bench_y##* } queries lost"
+}
+
+bench_row_start()
+{
+    bench_say start
+    for bench_r in 1 2 3 4 5 6 7 8 9 10 11; do
+        bench_x=$(freeport)
+        "$BENCH/gauge" first "$bench_x" "$BIN" "listen 127.0.0.1@$bench_x" "admin 127.0.0.1@$(freeport)" "127.0.0.1@$plain1 1"
+    done | sort -n >"$BENCH/start"
+    bench_verdict 'start to first answer, plain upstream' most 5 ' ms' \
+        "$(awk '{ v[NR] = $1 / 1000 } END { if (v[NR] < 5000) printf "%.1f", v[6] }' "$BENCH/start")" \
+        "$(awk '{ v[NR] = $1 / 1000 } END { printf "11 starts, %.1f to %.1f", v[1], v[NR] }' "$BENCH/start")"
+}
+
+# bench_counted KIND NAMES LINE...: instructions of a query, one at a time and in bursts of 64, with NAMES names. What the start, the
+# first connection and the first answers cost is in two runs, and so not in their difference.
+bench_counted()
+{
+    bench_k=$1 bench_names=$2
+    shift 2
+    bench_say "instructions of a $bench_k"
+    bench_bin=$BIN
+    BIN=$BENCH/counted
+    for bench_x in '1000 0' '3000 0' '1000 3200'; do
+        : >"$why"
+        rm -f "$BENCH/callgrind"
+        WRAP="valgrind -q --tool=callgrind --callgrind-out-file=$BENCH/callgrind"
+        SLOW=6
+        proxy counted "user $(id -un)" "$@"     # nobody could not write the counts
+        WRAP='' SLOW=$bench_slow
+        "$BENCH/gauge" bursts "$port" "${bench_x% *}" 1 0 "$bench_names"
+        "$BENCH/gauge" bursts "$port" "${bench_x#* }" 64 $((500000 % bench_names)) "$bench_names"
+        kill -TERM "$(pid counted)"
+        "$T/tool" gone "$(pid counted)" 30000 || fail 'does not stop'
+        kill_pid counted
+        [ ! -s "$why" ] || bench_lack instructions "$(cat "$why")"
+        sed -n 's/^totals: /total /p' "$BENCH/callgrind"
+    done >"$BENCH/counts"
+    BIN=$bench_bin
+    awk -v kind="$bench_k" '
+        $1 == "total" { t[++n] = $2 }
+        $1 != "total" { lost += $2 }
+        END {
+            if (n == 3 && !lost) printf "%s|%.0f|%.0f\n", kind, (t[2] - t[1]) / 2000, (t[3] - t[1]) / 3200
+            else printf "%s|not measured|not measured\n", kind
+        }' "$BENCH/counts" >>"$BENCH/instructions"
+}
+
+bench_row_instructions()
+{
+    echo 'instructions a query|one at a time|in bursts of 64' >"$BENCH/instructions"
+    if ! have valgrind; then
+        bench_lack instructions 'valgrind is not installed'
+    elif ! build "$BENCH/counted" -DNO_SECCOMP 2>"$BENCH/counted.log"; then
+        bench_lack instructions "does not compile: $(tail -n 2 "$BENCH/counted.log" | tr '\n' ' ')"
+    else
+        bench_slow=$SLOW
+        bench_counted 'hit' 100 "127.0.0.1@$plain1 1"
+        bench_counted 'miss' 1000000 "127.0.0.1@$plain1 1"
+        [ -z "$tls" ] || bench_counted 'DoT miss' 1000000 "127.0.0.1@$tls 1 tls pin=$pin"
+    fi
+}
+
+# cmd_bench [quick]: everything in under 10 minutes, or most of it, less exactly, in under one. The tables are Markdown.
+cmd_bench()
+{
+    case ${1:-full} in
+    full) ROUNDS=5 SLICES=6 SLICE=0.2 ZIPF=1000000 FILL=5 ;;
+    quick) ROUNDS=3 SLICES=1 SLICE=0.2 ZIPF=200000 FILL=15 ;;
+    *)
+        echo "usage: ./test.sh bench [quick]" >&2
+        return 2
+        ;;
+    esac
+    if ! have dnsperf nsd openssl || [ ! -r /proc/self/stat ]; then
+        echo 'bench needs Linux and the Debian packages dnsperf, nsd and openssl' >&2
+        return 1
+    fi
+    BENCH=$T/bench
+    mkdir -p "$BENCH"
+    for bench_x in lacks in raw table instructions; do : >"$BENCH/$bench_x"; done
+    load_before=$(cut -d ' ' -f 1 /proc/loadavg)
+    bench_tools && bench_upstreams || return 1
+    bench_start=$(date +%s)
+    bench_static
+    for bench_x in hit miss dot tcp entries idle flight latency memory ratio start; do "bench_row_$bench_x"; done
+    [ "${1:-}" = quick ] || bench_row_instructions
+
+    bench_machine
+    echo
+    { echo 'what|target|figure|verdict'; cat "$BENCH/table"; } | bench_print
+    echo
+    {
+        echo 'row|server|us a query|least round|most round|failed %'
+        awk '!seen[$1, $2]++ { print $1, $2 }' "$BENCH/raw" | while read -r bench_w bench_n; do
+            bench_x=$(bench_cost "$bench_w" "$bench_n" | awk '{ printf "%.2f|%.2f|%.2f|%.2f", $1, $2, $3, $4 }')
+            echo "$bench_w|$bench_n|${bench_x:-not measured|||}"
+        done
+    } | bench_print
+    echo
+    [ ! -s "$BENCH/instructions" ] || bench_print <"$BENCH/instructions"
+    if [ -s "$BENCH/lacks" ]; then
+        echo
+        echo 'Missing or doubtful:'
+        sed 's/^/- /' "$BENCH/lacks"
+    fi
+    bench_say "$(($(date +%s) - bench_start)) s"
+}

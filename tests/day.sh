@@ -1,0 +1,167 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# day.sh - a day of browsing in a minute, over lossy links.
+# Alone: ./test.sh day
+
+LEGS="$LEGS day"
+
+# ---- A day of browsing in a minute
+
+# The browser: pages come at random times; each asks for a handful of names at once, A and AAAA (and HTTPS for the first).
+real_browser()
+{
+    "$CC" -O2 -o "$T/browser" "$SRC/tests/browser.c"
+}
+
+# real_cert NAME: an authority $T/ca.pem, and NAME's key and certificate
+real_cert()
+{
+    (
+        cd "$T" || exit
+        [ -s ca.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 30 -subj '/CN=test authority' \
+            -addext basicConstraints=critical,CA:TRUE || exit
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" -out "$1.csr" -subj "/CN=$1" || exit
+        printf 'subjectAltName=DNS:%s\nextendedKeyUsage=serverAuth\n' "$1" >"$1.ext"
+        openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 20 -extfile "$1.ext" -out "$1.pem" || exit
+        chmod 644 "$1.key" "$1.pem" ca.pem
+    ) >"$T/$1.certlog" 2>&1 || fail "certificate of $1: $(tail -n 2 "$T/$1.certlog")"
+}
+
+# real_dot NAME ADDRESS NAMESPACE: unbound as a resolver that serves DoT there, and knows every name below example
+real_dot()
+{
+    cat >"$T/$1.conf" <<END
+server:
+    interface: $2@853
+    do-daemonize: no
+    username: ""
+    chroot: ""
+    pidfile: ""
+    directory: ""
+    use-syslog: no
+    num-threads: 1
+    module-config: "iterator"
+    access-control: 0.0.0.0/0 allow
+    tls-service-key: "$T/$1.key"
+    tls-service-pem: "$T/$1.pem"
+    local-zone: example. redirect
+    local-data: "example. 30 A 192.0.2.10"
+    local-data: "example. 30 AAAA 2001:db8::10"
+remote-control:
+    control-enable: no
+END
+    ip netns exec "$3" unbound -d -c "$T/$1.conf" </dev/null >"$T/$1.log" 2>&1 &
+    started "$1" $!
+}
+
+# The namespaces of the day are named after this run; the first is the proxy's and the browser's.
+real_ns="dp$$"
+
+# Where the kernel has no netem: a program carries the packets from one namespace to another, late, and loses some.
+real_wire()
+{
+    "$CC" -O2 -o "$T/wire" "$SRC/tests/wire.c"
+}
+
+# real_link N DELAY JITTER LOSS: device vN of the first namespace leads to e0 of namespace N; milliseconds, packets of 1000
+real_link()
+{
+    if [ "$real_lossy" = wire ]; then
+        "$T/wire" "$real_ns-0" "v$1" "$real_ns-$1" e0 "$2" "$3" "$4" </dev/null >"$T/wire$1.log" 2>&1 &
+        started "wire$1" $!
+        await 5 logged "wire$1" ready || return 1
+    else
+        ip -n "$real_ns-0" link add "v$1" type veth peer name e0 netns "$real_ns-$1" || return 1
+    fi
+    ip -n "$real_ns-0" address add "10.55.$1.1/24" dev "v$1" &&
+        ip -n "$real_ns-$1" address add "10.55.$1.2/24" dev e0 &&
+        ip -n "$real_ns-0" link set "v$1" up &&
+        ip -n "$real_ns-$1" link set e0 up || return 1
+    [ "$real_lossy" != netem ] || for real_x in "$real_ns-0 v$1" "$real_ns-$1 e0"; do
+        tc -n "${real_x% *}" qdisc add dev "${real_x#* }" root netem delay "$2ms" "$3ms" loss "$(($4 / 10)).$(($4 % 10))%" || return 1
+    done
+}
+
+# real_net_up: namespaces 0 to 3 with links like those to a router in the house, a near and a far resolver
+real_net_up()
+{
+    for real_i in 0 1 2 3; do
+        ip netns add "$real_ns-$real_i" && ip -n "$real_ns-$real_i" link set lo up || return 1
+    done
+    real_lossy=no
+    if have tc && tc -n "$real_ns-0" qdisc add dev lo root netem delay 1ms; then
+        tc -n "$real_ns-0" qdisc del dev lo root
+        real_lossy=netem
+    elif [ -e /dev/net/tun ] && real_wire; then
+        real_lossy=wire
+    fi
+    real_link 1 1 0 0 && real_link 2 10 3 10 && real_link 3 17 5 20
+}
+
+real_net_down()
+{
+    for real_i in 0 1 2 3; do ip netns del "$real_ns-$real_i"; done 2>/dev/null
+}
+
+leg_day()
+{
+    day=${DAY:-20}
+    promise 'a day of browsing: most from the cache, none fails though one DoT server falls silent and then dies'
+    if ! have ip unbound dnsmasq openssl kdig; then
+        skip 'ip, unbound, dnsmasq, openssl or kdig is missing'
+        return
+    fi
+    trap 'real_x=$?; reap; real_net_down; finish $real_x' EXIT
+    if ! real_net_up 2>"$T/net.log"; then
+        reap
+        real_net_down
+        trap 'finish $?' EXIT
+        skip 'not here: no network namespaces'
+        return
+    fi
+    real_browser || fail 'the browser does not compile'
+    case $real_lossy in
+    netem) echo '# the links have delay and loss by tc netem' ;;
+    wire) echo '# no tc netem here: the links have delay and loss by a program of the test' ;;
+    no) echo '# no tc netem and no /dev/net/tun here: no delay and no loss' ;;
+    esac
+    real_cert dot2.test
+    real_cert dot3.test
+    real_dot dot2.test 10.55.2.2 "$real_ns-2"
+    real_dot dot3.test 10.55.3.2 "$real_ns-3"
+    ip netns exec "$real_ns-1" dnsmasq -k -C /dev/null -R -h --pid-file= --user=root --log-facility=- -p 53 --local=/lan/ --address=/lan/192.168.55.5 --local-ttl=30 \
+        </dev/null >"$T/lan.log" 2>&1 &
+    started lan $!
+    # shellcheck disable=SC2086
+    ip netns exec "$real_ns-0" $WRAP "$BIN" -d 'listen 127.0.0.1' 'admin 127.0.0.1@5353' "ca-file $T/ca.pem" '10.55.1.2 1 final domain=lan' \
+        '10.55.2.2 2 tls=dot2.test' '10.55.3.2 3 tls=dot3.test' </dev/null >"$T/front.log" 2>&1 &
+    started front $!
+    await 10 real_day_answers || fail 'the proxy does not answer'
+    ip netns exec "$real_ns-0" "$T/browser" 127.0.0.1 53 "$day" 1 >"$T/browser.out" &
+    real_b=$!
+    sleep $((day / 2))
+    kill -STOP "$(pid dot2.test)"
+    sleep $((day / 4))
+    kill_pid dot2.test KILL
+    wait "$real_b"
+    real_x=$(cat "$T/browser.out")
+    real_s=$(ip netns exec "$real_ns-0" "$BIN" 'admin 127.0.0.1@5353' "ca-file $T/ca.pem" '10.55.2.2 1' -a status)
+    printf '%s\n' "$real_s" >"$T/front.status"
+    real_a=$(val asked "$real_x") real_h=$(val hits "$real_s") real_q=$(val queries "$real_s")
+    echo "# browser: $real_x"
+    echo "# $real_h of $real_q answered from the cache: $((${real_h:-0} * 100 / ${real_q:-1})) %"
+    same "$real_a" "$(val answered "$real_x")" answered
+    same 0 "$(val servfail "$real_x")" 'SERVFAIL or NXDOMAIN'
+    same 0 "$(val empty "$real_x")" 'empty answers for A'
+    same 0 "$(val retried "$real_x")" 'asked twice'
+    [ "${real_a:-0}" -gt 200 ] || fail "only ${real_a:-0} queries"
+    within 30 100 $((${real_h:-0} * 100 / ${real_q:-1})) 'per cent from the cache'
+    real_w=$(val slowest_ms "$real_x")
+    within 0 $((4000 * SLOW)) "${real_w:-none}" 'slowest answer in milliseconds'
+    like '^upstream 10.55.1.2@53 udp .* won [1-9]' "$real_s"
+    like '^upstream 10.55.3.2@853 tls .* won [1-9]' "$real_s"
+    judge
+    reap
+    real_net_down
+    trap 'finish $?' EXIT
+}
+real_day_answers() { ip netns exec "$real_ns-0" kdig @127.0.0.1 +retry=0 +timeout=2 www1.example A 2>/dev/null | grep -q 192.0.2.10; }

@@ -1,0 +1,151 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# documents.sh - documents that agree with the program.
+# Alone: ./test.sh docs
+
+LEGS="$LEGS docs"
+
+# ---- Documents that agree with the program
+
+# Each doc_ prints one line for a directive: name, argument, default, with tabs between.
+# The program's own table, by --help
+doc_program()
+{
+    "$BIN" --help | awk '
+        on && /^  [a-z]/ { name = $1; arg = $0; sub(/^  [^ ]+ /, "", arg) }
+        on && /^      / { d = $0; if (!sub(/.*\(default /, "", d)) sub(/.*; default /, "", d); sub(/\)$/, "", d); print name "\t" arg "\t" d }
+        /^directives/ { on = 1 }'
+}
+
+# The manual: .It Ic NAME Ar ARGUMENT, and the default in the last sentence.
+doc_manual()
+{
+    awk '
+        function out() { if (name != "") { sub(/.*The default is */, "", text); sub(/\.$/, "", text); print name "\t" arg "\t" text } name = "" }
+        /^\.S[sh] / { out(); on = $2 == "Directives" }
+        on && /^\.It Ic/ { out(); name = $3; arg = $0; sub(/.* Ar /, "", arg); text = ""; next }
+        on && /^\.El/ { out() }
+        name != "" { text = text " " $0 }
+    ' "$SRC/dnsproxy.8"
+}
+
+# The example: #NAME DEFAULT
+doc_example() { sed -n '/^# ---- Directives/,$s/^#\([a-z][a-z-]*\) \(.*\)$/\1\t\2/p' "$SRC/dns.config.example"; }
+
+# The commands of the admin port, by the manual and by `help`: words and arguments
+doc_commands() { sed -n '/^\.Sh ADMIN PROTOCOL/,/^\.Ss Status/s/^\.It Ic //p' "$SRC/dnsproxy.8" | sed '/^GET /d; s/ Op Ar \([A-Z]*\)/ [\1]/; s/ Ar / /'; }
+
+# The metrics, by the manual: .It Li NAME
+doc_metrics() { sed -n '/^\.Ss Metrics/,/^\.Sh/s/^\.It Li \([a-z_]*\).*/\1/p' "$SRC/dnsproxy.8"; }
+
+# The ranges, by the manual: "From N to M." in the entry of a directive
+doc_ranges() { sed -n '/^\.Ss Directives/,/^\.El/p' "$SRC/dnsproxy.8" | awk '/^\.It Ic/ { n = $3 } /^From [0-9]+ to [0-9]+\.$/ { print n, $2, $4 + 0 }'; }
+
+# doc_many N LINE: N lines like LINE, in which # is the number
+doc_many()
+{
+    doc_i=0
+    while [ $doc_i -lt "$1" ]; do
+        doc_i=$((doc_i + 1))
+        printf '%s\n' "$2" | sed "s/#/$doc_i/g"
+    done
+}
+
+# doc_limit WORD LINE: the manual, under LIMITS, says how many of WORD there may be; LINE makes one of them
+doc_limit()
+{
+    doc_n=$(sed -n '/^\.Sh LIMITS/,/^\.Sh/p' "$SRC/dnsproxy.8" | sed -n "s/^\\([0-9]*\\) $1\$/\\1/p")
+    [ -n "$doc_n" ] || { fail "the manual does not limit $1"; return; }
+    for doc_k in 0 1; do
+        { if [ "$1" = upstreams ]; then echo 'listen 127.0.0.1'; else echo '127.0.0.1@9 1'; fi; doc_many $((doc_n + doc_k)) "$2"; } >"$T/doc.config"
+        doc_x=$("$BIN" -t -c "$T/doc.config" 2>&1 >/dev/null)
+        if [ $doc_k = 0 ]; then same '' "$doc_x" "$doc_n $1"; else like 'expected at most|at most|fewer' "$doc_x" "one more than $doc_n $1"; fi
+    done
+}
+doc_limits()
+{
+    doc_limit upstreams '192.0.2.# 1'
+    doc_limit 'listen addresses' 'listen 192.0.2.#'
+    doc_limit 'allow networks' 'allow 192.0.2.#'
+    real_x='AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
+    same '' "$("$BIN" -t "127.0.0.1 1 tls pin=$real_x pin=$real_x pin=$real_x pin=$real_x" 2>&1 >/dev/null)" '4 pins'
+    like 'at most 4 pins' "$("$BIN" -t "127.0.0.1 1 tls pin=$real_x pin=$real_x pin=$real_x pin=$real_x pin=$real_x" 2>&1 >/dev/null)" '5 pins'
+}
+
+leg_docs()
+{
+    promise 'mandoc finds nothing in the man page'
+    if have mandoc; then
+        same '' "$(mandoc -Tlint "$SRC/dnsproxy.8" 2>&1 | grep -vE 'mandoc\.db|referenced manual not found')"
+    else
+        skip 'mandoc is missing'
+    fi
+    promise 'shellcheck finds nothing in the scripts'
+    if have shellcheck; then
+        same '' "$(shellcheck -S warning "$SRC/test.sh" "$SRC"/tests/*.sh "$SRC/.ci/run" 2>&1 | head -n 20)"
+    else
+        skip 'shellcheck is missing'
+    fi
+    promise 'the table of contents of dnsproxy.c is that of its sections'
+    sed -n '1,/\*\//s/^ \*  *\([0-9][0-9]*\) \([^ ].*[^ ]\)   *[^ ].*$/\1 \2/p' "$SRC/dnsproxy.c" >"$T/contents"
+    sed -n 's|^/\* ---- \([0-9][0-9]* .*[^ -]\) -*[- ]*\*/$|\1|p' "$SRC/dnsproxy.c" >"$T/sections"
+    [ -s "$T/contents" ] || fail 'there is no table of contents'
+    same "$(cat "$T/contents")" "$(cat "$T/sections")"
+    promise 'directives, their arguments and defaults: the manual says what the program does'
+    doc_program >"$T/doc.program"
+    [ "$(wc -l <"$T/doc.program")" -gt 10 ] || fail '--help lists no directives'
+    doc_manual >"$T/doc.manual"
+    same '' "$(diff "$T/doc.program" "$T/doc.manual" 2>&1)" 'diff of program and manual'
+    promise 'ranges: the least and the greatest value of the manual are taken, what lies beyond is not'
+    doc_ranges >"$T/doc.ranges"
+    [ "$(wc -l <"$T/doc.ranges")" -ge 9 ] || fail "only these ranges: $(cat "$T/doc.ranges")"
+    while read -r real_n real_lo real_hi; do
+        for real_x in "$real_lo" "$real_hi"; do
+            same '' "$("$BIN" -t '127.0.0.1@9 1' 'cache-max-ttl 604800' "$real_n $real_x" 2>&1 >/dev/null)" "$real_n $real_x"
+        done
+        for real_x in $((real_lo - 1)) $((real_hi + 1)); do
+            like "$real_n: .* expected " "$("$BIN" -t '127.0.0.1@9 1' "$real_n $real_x" 2>&1 >/dev/null)" "$real_n $real_x"
+        done
+    done <"$T/doc.ranges"
+    promise 'limits: as many upstreams, addresses, networks, pins and domains as the manual says are taken, one more is not'
+    doc_limits
+    promise 'dns.config.example shows every directive with its default'
+    awk -F '\t' '{ print $1 "\t" ($1 == "ca-file" ? "/etc/ssl/certs/ca-certificates.crt" : $3) }' "$T/doc.program" >"$T/doc.want"
+    doc_example >"$T/doc.example"
+    same '' "$(diff "$T/doc.want" "$T/doc.example" 2>&1)" 'diff of program and example'
+    promise 'the example without its comment signs means what it means with them'
+    sed '/^# ---- Directives/,$s/^#\([a-z]\)/\1/' "$SRC/dns.config.example" >"$T/doc.config"
+    real_x=$("$BIN" -t -c "$SRC/dns.config.example" 2>&1)
+    same 0 $? "dns.config.example: $real_x"
+    same "$(printf '%s\n' "$real_x" | grep -v '^ca-file')" "$("$BIN" -t -c "$T/doc.config" 2>&1 | grep -v '^ca-file')"
+    promise 'every upstream of the example is one'
+    sed 's/^#\([0-9]\)/\1/' "$SRC/dns.config.example" | grep '^[0-9]' | sort -u >"$T/doc.config"
+    same '' "$("$BIN" -t -c "$T/doc.config" 2>&1 >/dev/null)"
+    promise 'every configuration among the examples of the manual is one'
+    awk -v out="$T/doc.ex" '/^\.Sh/ { on = $2 == "EXAMPLES" } on && /^\.Bd/ { n++ } on && /^[0-9]/ { print >(out n) }' "$SRC/dnsproxy.8"
+    [ -s "$T/doc.ex1" ] && [ -s "$T/doc.ex2" ] || fail 'there are none'
+    for real_x in "$T"/doc.ex[0-9]; do same '' "$("$BIN" -t -c "$real_x" 2>&1 >/dev/null)"; done
+    promise 'options: the manual and --help name the same'
+    same "$("$BIN" --help | grep -oE -- '--[a-z]+' | sort -u)" "$(sed -n 's/^\.It Fl . , Fl Fl \([a-z]*\).*/--\1/p' "$SRC/dnsproxy.8" | sort -u)"
+    proxy front '127.0.0.1@9 1' '127.0.0.1@10 1 tls noverify'
+    promise 'commands of the admin port: the manual says what help says'
+    adm help | sed 's/ - .*//' >"$T/doc.help"
+    doc_commands >"$T/doc.commands"
+    same '' "$(diff "$T/doc.help" "$T/doc.commands" 2>&1)" 'diff of help and manual'
+    promise 'metrics: the manual names all that are served, and no other'
+    printf 'GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n' | timeout 10 nc.openbsd 127.0.0.1 "$admin" >"$T/doc.http"
+    sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p' "$T/doc.http" | sort >"$T/doc.served"
+    doc_metrics | sort >"$T/doc.metrics"
+    [ -s "$T/doc.served" ] || fail 'no metrics are served'
+    same '' "$(diff "$T/doc.served" "$T/doc.metrics" 2>&1)" 'diff of program and manual'
+    promise 'status: the manual shows every field in its order'
+    real_m=$(sed -n '/^\.Ss Status/,/^\.Ss Metrics/p' "$SRC/dnsproxy.8")
+    for real_x in dnsproxy upstream cache; do
+        same "$(adm status | sed -n "/^$real_x /{p;q;}" | tr ' ' '\n' | grep -xE '[a-z_]+' | grep -vxE 'udp|up|down' | tr '\n' ' ')" \
+            "$(printf '%s\n' "$real_m" | sed -n "/^$real_x /,/^[^ ]/{/^$real_x /p;/^ /p;}" | tr ' []' '\n\n\n' | grep -xE '[a-z_]+' | grep -vxE 'connects|resumed' | tr '\n' ' ')" "fields of $real_x"
+    done
+    promise 'status: the example of the README has every field in its order'
+    for real_x in dnsproxy 'upstream .* tls' cache; do
+        same "$(adm status | grep -m 1 "^$real_x " | sed 's/ [^a-z ][^ ]*//g')" "$(grep -m 1 "^$real_x .* [0-9]" "$SRC/README.md" | sed 's/ [^a-z ][^ ]*//g')" "fields of $real_x"
+    done
+    stop front
+}

@@ -1,0 +1,215 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# heavy.sh - the long runs: sanitizers, valgrind, analysers, the static build.
+# Alone: ./test.sh asan, valgrind, analyse or static
+
+# ---- The long runs: sanitizers, analysers, other machines, soak ---------
+
+# heavy_reports: where sanitizers and valgrind write, one file a process; the program may be nobody by then
+heavy_reports()
+{
+    mkdir -p "$T/reports"
+    chmod 1777 "$T/reports"
+}
+
+# After a leg of asan and valgrind. Not in the default list.
+leg_reports()
+{
+    promise "no report up to here"
+    for reports_f in "$T/reports"/*; do
+        [ -s "$reports_f" ] || continue
+        case $reports_f in *.seen) continue ;; esac
+        fail "$(sed -n '1,40p' "$reports_f")"
+        mv "$reports_f" "$reports_f.seen"
+    done
+}
+
+# watched LEG...: runs the legs, and looks for reports after each
+watched()
+{
+    heavy_l=''
+    for heavy_i; do heavy_l="$heavy_l $heavy_i reports"; done
+    # shellcheck disable=SC2086
+    run_legs $heavy_l
+}
+
+# fds_of NAME, kb_of NAME: descriptors and resident kB of a process
+fds_of() { ls "/proc/$(pid "$1")/fd" | wc -l; }
+kb_of() { awk '/^VmRSS/ { print $2 }' "/proc/$(pid "$1")/status"; }
+fds_are() { [ "$(fds_of "$1")" -le "$2" ]; }
+
+# mixed N: about N queries of every kind to the proxy p, of which u1 and u2 are upstreams; each must be answered once
+mixed()
+{
+    mixed_n=$(($1 / 20))
+    mixed_try 'hits' 8 window=64 same name=hit.mixed.test
+    mixed_try 'misses' 4 window=64 name=miss%d.$2.mixed.test byname
+    mixed_try 'names and options of every spelling' 2 window=32 vary name=vary%d.$2.mixed.test
+    mixed_try 'DNSSEC OK and checking disabled' 1 window=32 +do +cd name=do%d.$2.mixed.test type=AAAA
+    mixed_try 'over TCP' 2 window=32 tcp=8 name=tcp%d.$2.mixed.test
+    mixed_try 'answers that are cut, and asked again over TCP' 1 window=16 name=big=3000.c%d.$2.mixed.test type=TXT
+    mixed_try 'no data, no name, failure' 1 window=32 name=no%d.$2.mixed.test type=MX
+    mixed_try 'an upstream that knows no EDNS' 1 window=32 name=old%d.$2.old.mixed.test
+    flood n="$mixed_n" kind=mutate seed="$1" >/dev/null
+    flood n="$mixed_n" kind=random seed="$1" >/dev/null
+}
+mixed_try()
+{
+    mixed_w=$1 mixed_k=$(($2 * mixed_n))
+    shift 2
+    mixed_o=$(many n="$mixed_k" timeout=$((20000 * SLOW)) "$@")
+    same "$mixed_k 0 0 0" "$(val answered "$mixed_o") $(val wrong "$mixed_o") $(val dup "$mixed_o") $(val bad "$mixed_o")" \
+        "answered, wrong, twice, short of $mixed_w: $mixed_o"
+}
+
+# leg_mixed: 100,000 queries (MIXED=N), descriptors and memory as after the first tenth. Not in the default list.
+leg_mixed()
+{
+    mixed_all=${MIXED:-100000}
+    up u1 '. byname ttl=300' 'old.mixed.test noedns=1' 'full.mixed.test silent'
+    up u2 '. byname ttl=300' 'old.mixed.test noedns=1' 'full.mixed.test silent'
+    proxy p "$u1 1" "$u2 2" 'user root' 'timeout 3000' 'cache-size 128k'
+    promise "$mixed_all queries of mixed kinds are answered, each once and rightly"
+    many n=3000 window=3000 name=n%d.full.mixed.test >/dev/null        # the tables have been full once
+    mixed $((mixed_all / 10)) warm
+    await 20 fds_are p 12
+    mixed_kb=$(kb_of p) mixed_fd=$(fds_of p)
+    mixed $((mixed_all * 9 / 10)) hot
+    promise "descriptors and memory are then as after the first tenth"
+    await 20 fds_are p "$mixed_fd" || fail "$(fds_of p) descriptors, wanted $mixed_fd"
+    within -100000 $((mixed_kb / 50 + 256)) $(($(kb_of p) - mixed_kb)) "kB more than $mixed_kb"
+    stop p
+}
+
+# asan [LEG...]: with the address and undefined-behaviour sanitizers. Memory cannot be judged there: WRAP tells the legs so.
+cmd_asan()
+{
+    [ $# -gt 0 ] || set -- $LEGS mixed
+    heavy_reports
+    BIN=$T/dnsproxy.asan
+    CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
+        build "$BIN" || { echo "test.sh: no build with sanitizers" >&2; return 1; }
+    # the program that becomes nobody may not look into itself for leaks
+    export ASAN_OPTIONS="detect_leaks=0:abort_on_error=0:quarantine_size_mb=4:log_path=$T/reports/asan"
+    export UBSAN_OPTIONS="print_stacktrace=1:log_path=$T/reports/ubsan"
+    WRAP=env SLOW=$((SLOW * 4))
+    watched "$@"
+}
+
+# valgrind [LEG...]: some legs, and 10,000 mixed queries
+cmd_valgrind()
+{
+    have valgrind || { echo "test.sh: no valgrind" >&2; return 1; }
+    [ $# -gt 0 ] || set -- serving messages edns cache admin config reload tls_transport mixed
+    heavy_reports
+    BIN=$T/dnsproxy.plain
+    CFLAGS='-O1 -g' build "$BIN" || return 1
+    WRAP="valgrind -q --vgdb=no --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --log-file=$T/reports/valgrind.%p"
+    SLOW=$((SLOW * 15)) MIXED=${MIXED:-10000}
+    watched "$@"
+}
+
+# analyser WHAT COMMAND...: no output, and success
+analyser()
+{
+    analyser_w=$1
+    shift
+    promise "$analyser_w has nothing to say about dnsproxy.c"
+    if ! have "$1"; then
+        skip "no $1"
+        return
+    fi
+    analyser_o=$("$@" 2>&1) || fail "exit status $?"
+    [ -z "$analyser_o" ] || fail "$analyser_o"
+}
+
+# analyse: compilers with every warning, and static analysers. What cppcheck may not say: that two variables start with the same
+# value, and that it has not tried every #ifdef.
+cmd_analyse()
+{
+    legnow=analyse
+    analyse_i=''
+    [ -z "$BEARSSL" ] || analyse_i="-isystem $BEARSSL/inc"
+    for analyse_c in gcc clang; do
+        for analyse_o in -O0 -O2 -Os; do
+            # shellcheck disable=SC2086
+            analyser "$analyse_c $analyse_o with every warning" $analyse_c -std=c11 $analyse_o -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $analyse_i -c -o /dev/null "$SRC/dnsproxy.c"
+        done
+        # shellcheck disable=SC2086
+        analyser "$analyse_c without the extensions of Linux" $analyse_c -std=c11 -O2 -DPLAIN_POSIX -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $analyse_i -c -o /dev/null "$SRC/dnsproxy.c"
+    done
+    # shellcheck disable=SC2086
+    analyser 'gcc -fanalyzer' gcc -std=c11 -O2 -fanalyzer $analyse_i -c -o /dev/null "$SRC/dnsproxy.c"
+    # shellcheck disable=SC2086
+    analyser 'clang --analyze' clang --analyze --analyzer-output text -std=c11 $analyse_i -o /dev/null "$SRC/dnsproxy.c"
+    # shellcheck disable=SC2086
+    analyser cppcheck cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --suppress=missingIncludeSystem \
+        --suppress=toomanyconfigs --suppress=duplicateAssignExpression --error-exitcode=1 $analyse_i "$SRC/dnsproxy.c"
+    judge
+    run_legs
+}
+
+# static: the musl build, in a root directory that holds nothing else
+cmd_static()
+{
+    legnow=static
+    promise "make static builds one file that needs no library"
+    if ! have musl-gcc readelf make; then
+        skip "missing packages: musl-tools binutils make"
+        judge
+        run_legs
+        return
+    fi
+    mkdir -p "$T/static" "$T/jail"
+    chmod 755 "$T/jail"
+    cp "$SRC/Makefile" "$SRC/dnsproxy.c" "$T/static/"
+    static_o=$(cd "$T/static" && make BEARSSL="$BEARSSL" static 2>&1) || fail "$static_o"
+    cp "$T/static/dnsproxy-static" "$T/jail/dnsproxy" || { judge; run_legs; return; }
+    unlike 'NEEDED|INTERP' "$(readelf -ld "$T/jail/dnsproxy")"
+    BIN=/dnsproxy
+    if [ "$(id -u)" = 0 ]; then
+        WRAP="chroot $T/jail"
+    elif unshare -r true 2>/dev/null; then
+        WRAP="unshare -r chroot $T/jail"
+    else
+        skip "not here: chroot needs root or a user namespace"
+        judge
+        run_legs
+        return
+    fi
+    run_legs static_jail
+}
+
+leg_static_jail()
+{
+    tls_ready
+    up u1
+    dot one good
+    proxy p "$u1 1" "$one 2 tls pin=$(cat "$T/pki/good.pin")" 'patience 300'
+    promise "in an empty root directory it serves over UDP and TCP"
+    like '^NOERROR .*192\.0\.2\.1' "$(ask www.static.test)"
+    like '^NOERROR .*192\.0\.2\.1' "$(ask tcp.static.test +tcp)"
+    promise "and from the cache"
+    forget u1
+    like '^NOERROR .*192\.0\.2\.1' "$(ask www.static.test)"
+    same 0 "$(asked u1 www.static)" "queries at the upstream"
+    promise "and over TLS to a pinned upstream"
+    kill_pid u1
+    answered 10 5
+    promise "and its admin client works there"
+    # shellcheck disable=SC2086
+    like '^dnsproxy .* queries ' "$($WRAP "$BIN" -a status "admin 127.0.0.1@$admin" '192.0.2.1 1' 2>&1)"
+    promise "and -t prints the normal form there"
+    # shellcheck disable=SC2086
+    like '^192\.0\.2\.1@53 1$' "$($WRAP "$BIN" -t '192.0.2.1 1' 2>&1)"
+    promise "with all standard descriptors closed it serves too"
+    stop p
+    up u1
+    port=$(freeport)
+    admin=$(freeport)
+    # shellcheck disable=SC2086
+    $WRAP "$BIN" "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" <&- >&- 2>&- &
+    ready q $!
+    like '^NOERROR' "$(ask closed.static.test)"
+    like '^NOERROR' "$(ask closed2.static.test +tcp)"
+    kill_pid q
+}

@@ -1,0 +1,520 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# lib.sh - promises, processes, ports, waiting for events, the scripted peers.
+# Every chapter uses it; test.sh reads it first.
+
+port='' admin=''                # of the proxy started or chosen last
+passed=0 failed=0 skipped=0
+promise_text='' why="$T/.why" skipwhy=''
+legnow=''
+
+: >"$T/.started" ; : >"$why" ; : >"$T/.failed"
+
+trap 'finish $?' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# The last act: everything started is stopped, the directory goes (KEEP=1 leaves it).
+finish()
+{
+    trap - EXIT HUP INT TERM
+    reap
+    if [ -n "${KEEP:-}" ]; then echo "# kept: $T"; else rm -rf "$T"; fi
+    exit "$1"
+}
+
+# ---- Promises
+
+# promise TEXT: judges the one before, starts the next.
+promise()
+{
+    judge
+    promise_text=$1 skipwhy=''
+    : >"$why"
+}
+
+# judge: prints what became of the current promise.
+judge()
+{
+    [ -n "$promise_text" ] || return 0
+    if [ -n "$skipwhy" ] && [ "${CI:-}" = true ]; then
+        case $skipwhy in
+        'not here:'*) ;;
+        *) echo "skipped, and CI skips nothing: $skipwhy" >>"$why" ;;
+        esac
+    fi
+    judge_n=$((passed + failed + skipped + 1))
+    if [ -s "$why" ]; then
+        failed=$((failed + 1))
+        printf 'not ok %s - %s\n' "$judge_n" "$promise_text"
+        sed 's/^/    /' "$why"
+        tails
+        printf '%s: %s\n' "$legnow" "$promise_text" >>"$T/.failed"
+    elif [ -n "$skipwhy" ]; then
+        skipped=$((skipped + 1))
+        printf 'ok %s - %s # SKIP %s\n' "$judge_n" "$promise_text" "$skipwhy"
+    else
+        passed=$((passed + 1))
+        printf 'ok %s - %s\n' "$judge_n" "$promise_text"
+    fi
+    promise_text=''
+}
+
+# tails: the last lines of the logs of what runs or ran in this leg.
+tails()
+{
+    for tails_f in $(sed 's/ .*//' "$T/.started" | sort -u); do
+        for tails_g in "$T/$tails_f.log" "$T/$tails_f.q"; do
+            [ -s "$tails_g" ] || continue
+            echo "    --- ${tails_g#"$T"/}"
+            tail -n 8 "$tails_g" | cut -c 1-300 | sed 's/^/    /'
+        done
+    done
+}
+
+fail() { printf '%s\n' "$*" >>"$why"; }
+skip() { skipwhy=$*; }
+
+# same WANT GOT [WHAT]
+same()
+{
+    [ "$1" = "$2" ] || fail "${3:+$3: }wanted [$1], got [$2]"
+}
+
+# like ERE TEXT [WHAT], unlike ERE TEXT [WHAT]: any line of TEXT may match
+like()
+{
+    printf '%s\n' "$2" | grep -Eq -e "$1" || fail "${3:+$3: }wanted /$1/, got [$2]"
+}
+unlike()
+{
+    ! printf '%s\n' "$2" | grep -Eq -e "$1" || fail "${3:+$3: }wanted nothing like /$1/, got [$2]"
+}
+
+# within LOW HIGH GOT [WHAT]: LOW <= GOT <= HIGH, whole numbers; if WHAT speaks of ms, SLOW makes HIGH higher
+within()
+{
+    case " ${4:-} " in *[!a-z]ms[!a-z]*) set -- "$1" $(($2 * SLOW)) "$3" "$4" ;; esac
+    case $3 in
+    '' | *[!0-9-]*) fail "${4:+$4: }wanted $1 to $2, got [$3]" ;;
+    *) { [ "$3" -ge "$1" ] && [ "$3" -le "$2" ]; } || fail "${4:+$4: }wanted $1 to $2, got $3" ;;
+    esac
+}
+
+have()
+{
+    for have_c; do command -v "$have_c" >/dev/null 2>&1 || return 1; done
+}
+
+# ---- Processes
+
+# started NAME PID: remembers a process, so that it ends with the leg. Its output belongs in $T/NAME.log.
+started()
+{
+    echo "$1 $2" >>"$T/.started"
+    echo "$2" >"$T/$1.pid"
+}
+
+# pid NAME: its process id
+pid() { cat "$T/$1.pid"; }
+
+# kill_pid NAME [SIGNAL]: ends it without a word
+kill_pid()
+{
+    [ -s "$T/$1.pid" ] || return 0
+    kill_p=$(pid "$1")
+    kill -CONT "$kill_p" 2>/dev/null
+    kill -"${2:-KILL}" "$kill_p" 2>/dev/null
+    wait "$kill_p" 2>/dev/null
+    rm -f "$T/$1.pid"
+    return 0
+}
+
+# reap: ends everything that was started and still runs.
+reap()
+{
+    while read -r reap_n reap_p; do
+        [ "$(cat "$T/$reap_n.pid" 2>/dev/null)" = "$reap_p" ] || continue
+        kill_pid "$reap_n"
+    done <"$T/.started"
+    : >"$T/.started"
+    NS=''
+}
+
+# await SECONDS CMD...: runs CMD every 20 ms until it is true; false at the deadline
+await()
+{
+    await_end=$(($(date +%s) + $1 * SLOW + 1))
+    shift
+    until "$@"; do
+        [ "$(date +%s)" -lt "$await_end" ] || return 1
+        sleep 0.02
+    done
+}
+
+# logged NAME ERE: the log of NAME has such a line;  logs NAME ERE: how many
+logged() { grep -Eq -e "$2" "$T/$1.log"; }
+logs() { grep -Ec -e "$2" "$T/$1.log"; }
+
+# tool WORD...: the test tool, in the namespace if there is one
+# shellcheck disable=SC2086
+tool() { $NS "$T/tool" "$@"; }
+
+freeport() { tool freeport; }
+
+# netns: from here to the end of the leg everything runs in a network namespace of its own, where `ns CMD` runs a command. False if that
+# is not allowed here. (Only for root: in a user namespace the program would take itself for root.)
+netns()
+{
+    [ "$(id -u)" = 0 ] && have unshare nsenter ip && unshare -n true 2>/dev/null || return 1
+    unshare -n sleep 1000 &
+    started netns $!
+    NS="nsenter -t $! -n"
+    netns_me=$(readlink /proc/self/ns/net)
+    await 5 netns_other $! "$netns_me" && ns ip link set lo up
+}
+netns_other() { [ "$(readlink "/proc/$1/ns/net")" != "$2" ]; }
+# shellcheck disable=SC2086
+ns() { $NS "$@"; }
+
+# build OUT [FLAG...]: compiles dnsproxy.c
+build()
+{
+    build_o=$1
+    shift
+    if [ -n "$BEARSSL" ]; then
+        # shellcheck disable=SC2086
+        "$CC" -std=c11 $CFLAGS "$@" -I"$BEARSSL/inc" -o "$build_o" "$SRC/dnsproxy.c" "$BEARSSL/build/libbearssl.a" ${LDLIBS:-}
+    else
+        # shellcheck disable=SC2086
+        "$CC" -std=c11 $CFLAGS "$@" -o "$build_o" "$SRC/dnsproxy.c" -lbearssl ${LDLIBS:-}
+    fi
+}
+
+# proxy NAME [OPTION...] LINE...: starts the program with each LINE as an argument, on free ports unless the lines have
+# their own, and waits until it serves. Sets port and admin. PROXY_IN (default /dev/null) is its standard input.
+proxy()
+{
+    proxy_n=$1
+    shift
+    port='' admin=''
+    for proxy_l; do
+        case $proxy_l in
+        'listen '*@*) [ -n "$port" ] || port=${proxy_l##*@} ;;
+        'admin off'*) admin=off ;;
+        'admin '*@*) admin=${proxy_l##*@} ;;
+        esac
+    done
+    if [ -z "$port" ]; then
+        port=$(freeport)
+        set -- "$@" "listen 127.0.0.1@$port"
+    fi
+    if [ -z "$admin" ]; then
+        admin=$(freeport)
+        set -- "$@" "admin 127.0.0.1@$admin"
+    fi
+    # shellcheck disable=SC2086
+    $NS $WRAP "$BIN" "$@" </dev/null >"$T/$proxy_n.log" 2>&1 &
+    ready "$proxy_n" $!
+}
+
+# ready NAME PID: what was just started as PID, with $port and $admin known, is NAME; waits until it serves
+ready()
+{
+    started "$1" "$2"
+    echo "$port" >"$T/$1.port"
+    echo "$admin" >"$T/$1.admin"
+    tool serves "$2" "$port" $((5000 * SLOW)) || fail "$1 does not serve at port $port"
+}
+
+# use NAME: port and admin are those of NAME again
+use()
+{
+    port=$(cat "$T/$1.port")
+    admin=$(cat "$T/$1.admin")
+}
+
+# stop NAME: SIGTERM, and it must exit 0
+stop()
+{
+    if [ ! -s "$T/$1.pid" ]; then
+        fail "$1 is not running"
+        return
+    fi
+    stop_p=$(pid "$1")
+    kill -TERM "$stop_p" 2>/dev/null
+    if "$T/tool" gone "$stop_p" $((10000 * SLOW)); then
+        wait "$stop_p" 2>/dev/null
+        stop_s=$?
+        [ -e "$T/$1.up" ] || [ "$stop_s" = 0 ] || fail "$1 exited with $stop_s, wanted 0"
+    else
+        fail "$1 did not stop within 10 s"
+        kill_pid "$1"
+    fi
+    rm -f "$T/$1.pid"
+    if grep -Eq 'runtime error:|Sanitizer|^==[0-9]+== [A-Z]' "$T/$1.log" 2>/dev/null; then
+        fail "$1: the sanitizer has something to say:" "$(grep -E 'runtime error:|Sanitizer|^==[0-9]+== [A-Z]' "$T/$1.log" | head -n 5)"
+    fi
+}
+
+# adm COMMAND: one line to the admin port, prints the reply
+adm() { tool line 127.0.0.1 "$admin" "$1"; }
+
+# ---- The scripted upstream and the client (tests/tool.c says what they take)
+
+# up NAME [-a ADDRESS] [-p PORT] [-n NUMBER] [-T] [-U] [RULE...]: starts the scripted upstream (-T: no TCP, -U: no UDP);
+# the variable NAME becomes its ADDRESS@PORT. Its number is that at the end of NAME.
+up()
+{
+    up_n=$1
+    shift
+    up_a=127.0.0.1 up_p='' up_o="-n ${up_n##*[!0-9]}"
+    [ "$up_o" != "-n " ] || up_o="-n 1"
+    while :; do
+        case ${1:-} in
+        -a) up_a=$2; shift 2 ;;
+        -p) up_p=$2; shift 2 ;;
+        -n) up_o="$up_o -n $2"; shift 2 ;;
+        -T | -U) up_o="$up_o $1"; shift ;;
+        *) break ;;
+        esac
+    done
+    [ -n "$up_p" ] || up_p=$(freeport)
+    rules "$up_n" "$@"
+    : >"$T/$up_n.up"
+    : >"$T/$up_n.q"
+    : >"$T/$up_n.log"
+    # shellcheck disable=SC2086
+    $NS "$T/tool" up -l "$T/$up_n.q" -r "$T/$up_n.rules" $up_o "$up_a" "$up_p" </dev/null >"$T/$up_n.log" 2>&1 &
+    started "$up_n" $!
+    eval "$up_n=\$up_a@\$up_p"
+    await 5 logged "$up_n" ready || fail "the upstream $up_n does not start: $(cat "$T/$up_n.log")"
+}
+
+# rules NAME [RULE...]: from now on these are the rules of the upstream NAME
+rules()
+{
+    rules_n=$1
+    shift
+    : >"$T/.rules"
+    for rules_l; do echo "$rules_l" >>"$T/.rules"; done
+    mv "$T/.rules" "$T/$rules_n.rules"
+}
+
+# asked NAME [ERE]: how many queries the upstream NAME has seen (that match ERE);  forget NAME: starts counting anew
+asked() { grep -Ec -e "${2:- id=}" "$T/$1.q"; }
+forget() { : >"$T/$1.q"; }
+
+# ask NAME [TYPE] [+OPTION...]: the test client, by default at 127.0.0.1 and $port
+ask() { tool ask 127.0.0.1 "$port" "$@"; }
+
+# many [WORD...]: mass queries;  talk [WORD...]: a scripted TCP connection;  flood [WORD...]: random datagrams
+many() { tool many 127.0.0.1 "$port" "$@"; }
+talk() { tool talk 127.0.0.1 "$port" "$@"; }
+flood() { tool flood 127.0.0.1 "$port" "$@"; }
+
+# hold NAME PORT N [WORD...]: N idle connections to 127.0.0.1, until kill_pid NAME; the log says how many are open
+hold()
+{
+    hold_n=$1 hold_p=$2
+    shift 2
+    : >"$T/$hold_n.log"
+    $NS "$T/tool" hold 127.0.0.1 "$hold_p" "$@" </dev/null >"$T/$hold_n.log" 2>&1 &
+    started "$hold_n" $!
+    await 8 logged "$hold_n" '^holding' || fail "$hold_n: no connections"
+}
+
+# val KEY TEXT: the word after `KEY=` or `KEY ` in TEXT
+val()
+{
+    printf '%s\n' "$2" | awk -v k="$1" '{ for (i = 1; i <= NF; i++) {
+        if ($i == k) { print $(i + 1); exit }
+        if (index($i, k "=") == 1) { print substr($i, length(k) + 2); exit } } }'
+}
+
+# ---- Tools -------------------------------------------------------------
+
+# tools_build: compiles the program below to $T/tool. It needs a C library and nothing else.
+tools_build()
+{
+    [ -x "$T/tool" ] && return 0
+    "${TOOL_CC:-cc}" -O2 -g -o "$T/tool" "$SRC/tests/tool.c"
+}
+
+# what up sets: the addresses of the upstreams
+u1='' u2='' u3='' u4=''
+
+# Figures of a process, where /proc has them
+cpu_ms() { awk '{ sub(/.*\) /, ""); print ($12 + $13) * 10 }' "/proc/$(pid "$1")/stat"; }
+rss_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$(pid "$1")/status"; }
+fd_count() { find "/proc/$(pid "$1")/fd" -type l 2>/dev/null | wc -l | tr -d ' '; }
+proc_here() { [ -r "/proc/$$/stat" ]; }
+# plain: the program runs as it is, not under an emulator and without sanitizers: memory and time are its own
+plain() { [ -z "$WRAP" ] && ! grep -q __asan_init "$BIN"; }
+# shim NAME: compiles standard input to $T/NAME.so for LD_PRELOAD; false if this program cannot be listened in on that way
+shim()
+{
+    cat >"$T/$1.c"
+    plain && ldd "$BIN" 2>/dev/null | grep -q 'libc\.so' && "$CC" -shared -fPIC -o "$T/$1.so" "$T/$1.c" -ldl 2>/dev/null
+}
+
+# count KEY: a number of the first line of status;  upstream ADDR KEY: of an upstream's line;  cached KEY: of the cache line
+count() { val "$1" "$(adm status | grep '^dnsproxy ')"; }
+upstream() { val "$2" "$(adm status | grep "^upstream $1 ")"; }
+cached() { val "$1" "$(adm status | grep '^cache ')"; }
+# pairs NAME ERE: with how many pairs of port and ID such a question came to the upstream: one sent again is the same
+pairs() { grep -E -e "$2" "$T/$1.q" | sed 's/.*from=\([^ ]*\) id=\([0-9]*\) .*/\1 \2/' | sort -u | wc -l | tr -d ' '; }
+state_is() { [ "$(upstream "$1" state)" = "$2" ]; }
+asked_is() { [ "$(asked "$1" "$3")" = "$2" ]; }
+ms_of() { val ms "$1"; }
+addresses() { printf '%s\n' "$1" | tr '|' '\n' | sed -n 's/^ [^:]* A \([0-9.]*\).*/\1/p' | tr '\n' ' ' | sed 's/ $//'; }
+ttl_of() { printf '%s\n' "$1" | tr '|' '\n' | sed -n '2s/^ [^ ]* \([0-9]*\) .*/\1/p'; }
+
+# lives NAME TEXT: after an attack it is the same process, and answers 20 of 20 fresh names
+lives()
+{
+    kill -0 "$(pid "$1")" 2>/dev/null || fail "$1 has died"
+    lives_o=$(many n=20 window=1 timeout=3000 "name=alive%d-$(date +%s).lives.test")
+    same 20 "$(val noerror "$lives_o")" "after $2: fresh names answered ($lives_o)"
+    ! grep -Eq 'runtime error:|Sanitizer' "$T/$1.log" || fail "$1: a sanitizer's report"
+}
+
+# down NAME ADDR: lets the silent upstream ADDR be down at proxy NAME (asks three names and more, at once)
+down()
+{
+    many n=4 window=4 "name=down%d-$(date +%s)$2.test" timeout=4000 >/dev/null
+    await 5 state_is "$1" down || fail "$1 is not down after 4 unanswered queries"
+}
+
+# ---- DNS over TLS ------------------------------------------------------
+
+one='' two='' last=''           # ADDRESS@PORT of the scripted TLS servers
+
+# crt NAME WORD...: a certificate, $T/pki/NAME.* (the words are below, at cert())
+crt()
+{
+    crt_n=$1
+    shift
+    "$T/tls" cert "$T/pki/$crt_n" "$@" >/dev/null
+}
+
+# tls_cc OUT SOURCE [FLAG...]: compiles against BearSSL
+tls_cc()
+{
+    tls_cc_o=$1 tls_cc_s=$2
+    shift 2
+    if [ -n "$BEARSSL" ]; then
+        "$CC" -O2 -g -I"$BEARSSL/inc" "$@" -o "$tls_cc_o" "$tls_cc_s" "$BEARSSL/build/libbearssl.a"
+    else
+        "$CC" -O2 -g "$@" -o "$tls_cc_o" "$tls_cc_s" -lbearssl
+    fi
+}
+
+# tls_ready: the tool, and the certificates that most legs use
+tls_ready()
+{
+    [ ! -s "$T/pki/ca.pem" ] || return 0
+    mkdir -p "$T/pki"
+    tls_cc "$T/tls" "$SRC/tests/tls.c" || { echo "test.sh: the TLS test tool does not compile" >&2; exit 1; }
+    crt root cn='Test root' ca
+    crt root384 key=p384 cn='Test root P-384' ca
+    crt rootrsa key=rsa cn='Test root RSA' ca
+    crt stranger cn='Strange root' ca
+    crt int by="$T/pki/root" cn='Test intermediate' ca=0
+    crt intrsa by="$T/pki/rootrsa" key=rsa cn='Test intermediate RSA' ca=0
+    crt good by="$T/pki/int" cn=dns.test san=dns:dns.test eku=server
+    crt other by="$T/pki/root" cn=other.test san=dns:other.test
+    crt alone cn=dns.test san=dns:dns.test
+    cat "$T/pki/root.crt" "$T/pki/root384.crt" "$T/pki/rootrsa.crt" >"$T/pki/ca.pem"
+    ca="ca-file $T/pki/ca.pem"
+}
+
+# dot NAME CERT [WORD...] [: RULE...]: starts the scripted TLS server with that certificate (the words are at serve(), the
+# rules at struct rules); the variable NAME becomes its ADDRESS@PORT. Its log of events is what `asked NAME ERE` counts.
+dot()
+{
+    dot_n=$1 dot_c=$2 dot_a=127.0.0.1
+    shift 2
+    dot_w=''
+    while [ $# -gt 0 ] && [ "$1" != : ]; do
+        case $1 in addr=*) dot_a=${1#addr=} ;; esac
+        dot_w="$dot_w $1"
+        shift
+    done
+    [ $# = 0 ] || shift
+    rules "$dot_n" "$@"
+    : >"$T/$dot_n.up"
+    : >"$T/$dot_n.q"
+    rm -f "$T/$dot_n.at"
+    # shellcheck disable=SC2086
+    $NS "$T/tls" serve cert="$T/pki/$dot_c" log="$T/$dot_n.q" rules="$T/$dot_n.rules" port="$T/$dot_n.at" $dot_w </dev/null >"$T/$dot_n.log" 2>&1 &
+    started "$dot_n" $!
+    await 5 test -s "$T/$dot_n.at" || fail "the TLS server $dot_n does not start: $(cat "$T/$dot_n.log")"
+    echo "$dot_a@$(cat "$T/$dot_n.at")" >"$T/$dot_n.at"
+    eval "$dot_n=\$(at $dot_n)"
+}
+
+# at NAME: the ADDRESS@PORT of a TLS server
+at() { cat "$T/$1.at"; }
+
+# sees NAME ERE [N]: the TLS server NAME has logged at least N such events
+sees() { [ "$(asked "$1" "$2")" -ge "${3:-1}" ]; }
+
+# turn NAME [RULE...]: as rules, and waits until the server goes by them
+turn()
+{
+    turn_k=$(asked "$1" '^rules')
+    rules "$@"
+    await 5 sees "$1" '^rules' $((turn_k + 1)) || fail "$1 does not take the rules $*"
+}
+
+# load COUNT [WORD...]: fresh names are asked of the proxy (the words are at load()); what became of them
+# shellcheck disable=SC2086
+load() { $NS "$T/tls" load "$port" "$@"; }
+
+# loading COUNT [WORD...]: the same, meanwhile;  loaded SECONDS: what became of them, in $got
+loading()
+{
+    rm -f "$T/px.load"
+    # shellcheck disable=SC2086
+    $NS "$T/tls" load "$port" "$@" >"$T/px.load" &
+    started loader $!
+}
+loaded()
+{
+    await "$1" test -s "$T/px.load"
+    got=$(cat "$T/px.load")
+}
+
+# answered NET COUNT [WORD...]: COUNT fresh names are asked, and all are answered rightly by the server with that net;
+# the slowest took $worst ms
+answered()
+{
+    answered_n=$1
+    shift
+    answered_r=$(load "$@")
+    worst=$(val worst "$answered_r")
+    like "right $1 wrong 0 failed 0 lost 0 .* from $answered_n:$1\$" "$answered_r" "$1 queries"
+}
+
+# ere TEXT: an expression that matches it;  clock_lines PROXY: how many lines say that the clock is wrong
+ere() { printf %s "$1" | sed 's/[+.]/\\&/g'; }
+clock_lines() { grep -v '^upstream' "$T/$1.log" | grep -Ec '[Cc]lock.*(wrong|1970)'; }
+
+# said PROXY ADDRESS ERE: how many lines of its log are about the upstream and match
+said() { grep -F -e "$2" "$T/$1.log" | grep -Ec -e "$3"; }
+
+# field ADDRESS KEY: what status says about the upstream;  rss, fds NAME: memory in KiB and descriptors of a process
+field() { val "$2" "$(adm status | grep -F "upstream $1 ")"; }
+is() { [ "$(field "$1" "$2")" = "$3" ]; }
+rss() { awk '$1 == "VmRSS:" && $2 > 100 { n = $2 } END { print n ? n : "unknown" }' "/proc/$(pid "$1")/status"; }
+# grew MOST KIB NAME: its memory is at most MOST KiB above KIB
+grew()
+{
+    grew_now=$(rss "$3")
+    case $2$grew_now in
+    *unknown*) fail "the memory of $3 cannot be read" ;;
+    *) [ $((grew_now - $2)) -le "$1" ] || fail "memory grew from $2 to $grew_now KiB, wanted at most $1 more" ;;
+    esac
+}
+fds() { ls "/proc/$(pid "$1")/fd" | wc -l; }

@@ -1,0 +1,510 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# limits.sh - hostile clients and upstreams, fixed memory, confinement, crowds, limits of single clients.
+# Alone: ./test.sh hostile fixed confined crowds limits
+
+LEGS="$LEGS hostile fixed confined crowds limits"
+
+# ---- Hostile clients and upstreams
+
+leg_hostile()
+{
+    up u1
+    up u2
+    port=$(freeport) admin=$(freeport)
+    set -- "$u1 1" "$u2 2" 'patience 100' 'cache-size 256k' 'queries 2048'
+    conf "$@" 'timeout 5000'
+    $WRAP "$BIN" -c "$T/r.conf" </dev/null >"$T/p.log" 2>&1 &
+    ready p $!
+    # What the tables and buffers take is taken now: they are filled, and each attack is made once.
+    many n=3000 window=50 name=warm%d.test >/dev/null
+    many n=20 tcp=4 name=warmtcp%d.test >/dev/null
+    many n=4096 window=4096 timeout=1000 name=silent=.fill%d.test >/dev/null &
+    await 5 inflight_is 2048 || fail "in flight: $(count inflight)"
+    wait $!
+    conf "$@" 'timeout 300'
+    adm reload >/dev/null
+    hold hold "$port" 256 hex=00200007
+    kill_pid hold
+    for k in random mutate; do
+        flood n=5000 kind=$k seed=21 >/dev/null
+        flood n=1000 kind=$k seed=22 tcp >/dev/null
+    done
+    rules u1 '. mutate=3'
+    rules u2 '. mutate=4'
+    many n=5000 window=1000 name=w%d.mutated.test >/dev/null
+    many n=200 window=100 name=wt%d.mutated.test tcp=5 >/dev/null
+    rules u1
+    rules u2
+    await 5 tcp_none || fail "clients: $(count tcp)"
+    fds=0 kb=0
+    if proc_here; then fds=$(fd_count p) kb=$(rss_kb p); fi
+    promise "a query from source port 0 is dropped: nothing goes to an upstream"
+    forget u1
+    n=$(metric dropped)
+    if tool zero 127.0.0.1 "$port" zero.test 2>/dev/null; then
+        await 2 metric_over dropped "$n" || fail "it is not counted as dropped"
+        same 0 "$(asked u1)" "queries at the upstream"
+    else
+        skip "not here: no raw sockets"
+    fi
+    promise "20,000 random datagrams: alive, and none is answered but with an error"
+    out=$(flood n=20000 kind=random seed=1)
+    same 20000 "$(val sent "$out")" sent
+    lives p "random datagrams"
+    promise "20,000 mutated queries: alive, and no FORMERR has more than header, question and OPT"
+    out=$(flood n=20000 kind=mutate seed=2)
+    same 0 "$(val odd "$out")" "odd replies: $out"
+    lives p "mutated queries"
+    if proc_here && plain; then
+        promise "resident memory is flat through both"
+        within -2000 300 "$(($(rss_kb p) - kb))" "kB more"
+    fi
+    promise "datagrams of less than 12 bytes: silence"
+    same 0 "$(val got "$(flood n=1000 kind=short seed=3)")" replies
+    promise "1,000 packets with QR=1: silence, and nothing goes to an upstream"
+    forget u1
+    same 0 "$(val got "$(flood n=1000 kind=qr seed=4)")" replies
+    same 0 "$(asked u1 flood)" "queries at the upstream"
+    flood n=200 kind=qr seed=4 tcp >/dev/null
+    same 0 "$(asked u1 flood)" "queries at the upstream from TCP"
+    promise "random and mutated messages over TCP: alive"
+    flood n=3000 kind=random seed=5 tcp >/dev/null
+    flood n=3000 kind=mutate seed=6 tcp >/dev/null
+    lives p "TCP garbage"
+    promise "20,000 mutated answers: alive, every query answered once"
+    rules u1 '. mutate=1'
+    rules u2 '. mutate=2'
+    out=$(many n=20000 window=1000 name=m%d.mutated.test)
+    same 20000 "$(val answered "$out")" "answered ($out)"
+    same 0 "$(val dup "$out")" "answered twice"
+    same 0 "$(val bad "$out")" "short replies"
+    out=$(many n=500 window=100 name=t%d.mutated.test tcp=5)
+    same 500 "$(val answered "$out")" "answered over TCP ($out)"
+    rules u1
+    rules u2
+    sleep 1                 # until the life of all these queries is over
+    lives p "mutated answers"
+    if proc_here; then
+        promise "descriptors and resident memory are as before all this"
+        await 35 fds_within p $((fds + 8)) || fail "descriptors: $fds before, $(fd_count p) now"
+        ! plain || within -2000 300 "$(($(rss_kb p) - kb))" "kB more than before"
+    fi
+    promise "a UDP datagram of 4,096 or 60,000 bytes harms nothing"
+    for n in 512 513 4096 60000; do ask huge.test +trail="$(awk -v n=$n 'BEGIN { for (i = 0; i < n; i++) printf "41" }')" +timeout=200 >/dev/null; done
+    lives p "huge datagrams"
+    promise "a query with 16,000 empty options over TCP costs little"
+    # shellcheck disable=SC2183
+    opts=$(awk 'BEGIN { for (i = 0; i < 16000; i++) printf "00630000" }')
+    a=0
+    if proc_here; then a=$(cpu_ms p); fi
+    ask +tcp +raw="00070100000100000000000101610000010001000029040000000000fa00$opts" +timeout=1000 >/dev/null
+    if proc_here; then within 0 100 "$(($(cpu_ms p) - a))" "ms of CPU"; fi
+    lives p "16,000 options"
+    promise "100 answers with 4,000 records relayed cost less than 2 s of CPU"
+    if proc_here; then
+        a=$(cpu_ms p)
+        like 'noerror 100 ' "$(many n=100 window=5 tcp=1 name=big=64000.r%d.test)"
+        [ -n "$WRAP" ] || within 0 2000 "$(($(cpu_ms p) - a))" "ms of CPU"
+    fi
+    stop p
+
+    promise "allow: others are REFUSED, with no more bytes than they sent, and nothing goes to an upstream; TCP likewise"
+    proxy p "$u1 1" 'allow 127.0.0.1' 'allow 127.0.0.64/26 ::1'
+    forget u1
+    out=$(ask out.test +src=127.0.0.2)
+    like '^REFUSED qr .* an=0 ns=0 ar=0 size=26 ' "$out"
+    like '^(REFUSED qr|CLOSED)' "$(ask out.test +src=127.0.0.2 +tcp)" "TCP"
+    like '^REFUSED' "$(ask out.test +src=127.0.0.63)"
+    like '^(REFUSED qr|CLOSED)' "$(ask out.test +src=127.0.0.2 +tcp +trail="$(printf '%06000d' 0)")" "TCP, 3,000 bytes"
+    same 0 "$(asked u1)" "queries at the upstream"
+    within 2 4 "$(count refused)" "refused in status"
+    promise "allow: Extended DNS Error 18 for those who sent an OPT"
+    like '^REFUSED .* ede=18( |$)' "$(ask out.test +src=127.0.0.2 +edns)"
+    promise "allow: what is listed is served"
+    like '^NOERROR' "$(ask in.test)"
+    like '^NOERROR' "$(ask in.test +src=127.0.0.64)"
+    like '^NOERROR' "$(ask in.test +src=127.0.0.127)"
+    promise "allow: a refused client does not learn what the cache holds"
+    like '^REFUSED .* an=0' "$(ask in.test +src=127.0.0.2)"
+    stop p
+    promise "four silent upstreams: one query costs at most 3 datagrams each"
+    up u3 '. silent'
+    up u4 '. silent'
+    rules u1 '. silent'
+    rules u2 '. silent'
+    proxy p "$u1 1" "$u2 1" "$u3 2" "$u4 2" 'timeout 1500'
+    forget u1
+    forget u2
+    ask cost.test >/dev/null
+    for u in u1 u2 u3 u4; do within 1 3 "$(asked $u ' cost\.test')" "datagrams to $u"; done
+    stop p
+}
+inflight_is() { [ "$(count inflight)" = "$1" ]; }
+metric_over() { [ "$(metric "$1")" -gt "$2" ]; }
+fds_within() { [ "$(fd_count "$1")" -le "$2" ]; }
+
+# Nothing that an outsider sends makes the program allocate, and no clock but the monotonic one counts. Both are seen by a library that
+# comes before the C library.
+leg_fixed()
+{
+    up u1
+    up u2
+    promise "nothing that clients, upstreams or admin lines send makes it allocate memory"
+    if shim count <<'END'
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+static unsigned long *calls, none;
+static void count(void)
+{
+    int fd;
+    if (calls == 0) {
+        fd = getenv("SHIM") ? open(getenv("SHIM"), O_RDWR) : -1;
+        calls = fd >= 0 ? mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : &none;
+        if (fd >= 0) close(fd);
+    }
+    ++*calls;
+}
+void *malloc(size_t n) { count(); return __libc_malloc(n); }
+void *calloc(size_t n, size_t s) { count(); return __libc_calloc(n, s); }
+void *realloc(void *p, size_t n) { count(); return __libc_realloc(p, n); }
+END
+    then
+        head -c 4096 /dev/zero >"$T/shim"
+        chmod 666 "$T/shim"
+        WRAP="env SHIM=$T/shim LD_PRELOAD=$T/count.so"
+        proxy p "$u1 1" "$u2 2 tcp" 'timeout 400' 'patience 100' 'queries 256' 'cache-size 64k' 'rate 0'
+        WRAP=''
+        a=$(od -A n -t u8 -N 8 "$T/shim" | tr -d ' ')
+        within 1 100000 "$a" "calls at the start"
+        many n=2000 window=100 name=first%d.test >/dev/null
+        many n=1000 window=400 name=silent=.full%d.test timeout=500 >/dev/null
+        many n=200 window=50 tcp=20 name=big=60000.tcp%d.test type=TXT >/dev/null
+        flood n=5000 kind=mutate seed=11 >/dev/null
+        flood n=1000 kind=mutate seed=12 tcp >/dev/null
+        rules u1 '. mutate=5'
+        rules u2 '. mutate=6'
+        many n=3000 window=200 name=m%d.test >/dev/null
+        rules u1 '. delay=300 reset'
+        rules u2 '. close'
+        many n=200 window=50 name=c%d.test >/dev/null
+        for c in help status top 'query a.test' 'clear a.test' clear 'log info' nonsense; do adm "$c" >/dev/null; done
+        metrics >/dev/null
+        for x in 127.0.0.1 '[::1]' evil.example; do tool talk 127.0.0.1 "$admin" "text=GET /metrics HTTP/1.1\r\nHost: $x\r\n\r\n" slurp=3000 >/dev/null; done
+        same "$a" "$(od -A n -t u8 -N 8 "$T/shim" | tr -d ' ')" "calls of malloc, calloc and realloc after all that"
+        rules u1
+        rules u2
+        lives p "all that"
+        stop p
+    else
+        skip "not here: no way to count the allocations of this program"
+    fi
+
+    promise "the wall clock may jump from 1970 to today and back: entries keep the time they have left, queries and patience too"
+    if shim clock <<'END'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+static time_t wall(void)
+{
+    static const char *s;
+    if (s == 0) s = mmap(0, 4096, PROT_READ, MAP_SHARED, open(getenv("SHIM"), O_RDONLY), 0);
+    return s == MAP_FAILED ? 0 : atol(s);
+}
+int clock_gettime(clockid_t c, struct timespec *t)
+{
+    static int (*real)(clockid_t, struct timespec *);
+    if (c == CLOCK_REALTIME) { t->tv_sec = wall(); t->tv_nsec = 0; return 0; }
+    if (real == 0) *(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
+    return real(c, t);
+}
+time_t time(time_t *t) { time_t now = wall(); if (t) *t = now; return now; }
+int gettimeofday(struct timeval *t, void *z) { (void)z; t->tv_sec = wall(); t->tv_usec = 0; return 0; }
+END
+    then
+        head -c 4096 /dev/zero >"$T/shim"
+        wall_clock 100
+        chmod 666 "$T/shim"
+        WRAP="env SHIM=$T/shim LD_PRELOAD=$T/clock.so"
+        proxy p "$u1 1" "$u2 2" 'patience 500' 'timeout 2000'
+        WRAP=''
+        ask ttl=300.jump.test >/dev/null
+        like '^entry ttl=300\.jump\.test\. A IN expires 1970-01-01T00:0[56]:' "$(adm status)" "status in 1970"
+        out=''
+        for x in 1900000000 50 1800000000; do
+            ask 1delay=200.2silent=.x$x.test >"$T/wait" &
+            n=$!
+            await 2 logged_q u1 "x$x" || fail "not asked"
+            wall_clock $x
+            wait $n
+            like '^NOERROR.* 192\.0\.2\.1$' "$(cat "$T/wait")" "a query that waited while the clock went to $x"
+            within 290 300 "$(ttl_of "$(ask ttl=300.jump.test)")" "TTL when the clock says $x"
+        done
+        same 1 "$(asked u1 jump)" "queries at the upstream"
+        like '^entry ttl=300\.jump\.test\. A IN expires 2027-01-15T' "$(adm status)" "status in 2027"
+        stop p
+    else
+        skip "not here: no way to set the clock of this program"
+    fi
+}
+
+leg_confined()
+{
+    up u1
+    promise "a system call that the loop does not need kills it: what breaks in cannot start another program"
+    if shim break_in <<'END'
+#include <time.h>
+#include <unistd.h>
+time_t time(time_t *t) { (void)t; execl("/bin/true", "true", (char *)0); return 0; }
+END
+    then
+        WRAP="env LD_PRELOAD=$T/break_in.so"
+        proxy p "$u1 1"
+        WRAP=''
+        if ! grep -q '^Seccomp:	2$' "/proc/$(pid p)/status" 2>/dev/null; then
+            skip "not here: $(grep -E 'no (filter|pledge)' "$T/p.log" || echo no filter and not a word about it)"
+        else
+            ask x.test >/dev/null
+            adm status >/dev/null               # tells the time of the entry
+            tool gone "$(pid p)" 5000 || fail "it goes on"
+            wait "$(pid p)"
+            same 159 $? "exit status: 128 and SIGSYS"
+        fi
+        kill_pid p
+    else
+        skip "not here: no way to break into this program"
+    fi
+    promise "a build without the filter says so, one with it has it"
+    proxy p "$u1 1"
+    if [ "$(uname)" = Linux ] && plain; then
+        await 5 filter_known p || fail "neither: $(grep Seccomp "/proc/$(pid p)/status")"
+    else
+        skip "not here: not a plain program on Linux"
+    fi
+    stop p
+}
+filter_known() { grep -q '^Seccomp:	2$' "/proc/$(pid "$1")/status" || logged "$1" 'no filter of system calls'; }
+wall_clock() { printf '%012d' "$1" | dd of="$T/shim" conv=notrunc 2>/dev/null; }
+
+# Many clients at once, few descriptors
+leg_crowds()
+{
+    up u1
+    rules u1 'warm.test ttl=900'
+    proxy p "$u1 1" 'tcp-clients 1000' 'timeout 2000'
+    ask warm.test >/dev/null
+    promise "1,000 idle TCP clients, 200 more in the middle of a message and 50 silent admin clients: UDP as without them"
+    before=$(val p50_us "$(many n=2000 window=1 same name=warm.test)")
+    hold hold1 "$port" 800
+    hold hold2 "$port" 200 hex=00200007
+    hold hold3 "$admin" 50
+    out=$(many n=2000 window=1 same name=warm.test)
+    like 'noerror 2000 ' "$out"
+    within 0 $((before * 4 + 300)) "$(val p50_us "$out")" "median in us, without them $before"
+    like '^NOERROR' "$(ask warm.test +tcp)" "a new TCP client"
+    like '^dnsproxy ' "$(adm status)" "a new admin client"
+    for h in hold1 hold2 hold3; do kill_pid $h; done
+    if proc_here && [ -z "$WRAP" ]; then
+        promise "with nothing in flight the process makes no system call: it sits in poll, which has no timeout"
+        await 8 tcp_none || fail "clients: $(count tcp)"
+        sleep 2             # until the last timer of the clients that left
+        a=$(grep ctxt "/proc/$(pid p)/status")
+        sleep 3
+        same "$a" "$(grep ctxt "/proc/$(pid p)/status")" "context switches in 3 s"
+        # number, and then descriptors, how many, timeout: -1 for poll, NULL for ppoll
+        x=$(cut -d ' ' -f 1,4 "/proc/$(pid p)/syscall" 2>/dev/null)
+        [ -z "$x" ] || like '^[0-9]+ 0x(f{8}|f{16}|0)$' "$x" "the system call that it waits in, and its timeout"
+        if have strace && strace -V >/dev/null 2>&1 && strace -qq -o "$T/.true" true 2>/dev/null; then
+            timeout 3 strace -qq -p "$(pid p)" -o "$T/strace" 2>/dev/null
+            within 0 1 "$(grep -vc 'detached' "$T/strace")" "system calls in 3 s: $(cat "$T/strace")"
+            unlike ' = -?[0-9]' "$(cat "$T/strace")" "system calls that ended"
+        fi
+    fi
+    promise "a client that half-closes and stays costs no CPU"
+    if proc_here; then
+        talk bytes fin pause=2500 >/dev/null &
+        n=$!
+        ask delay=1500.half.test +tcp +timeout=3000 >/dev/null &
+        m=$!
+        talk q=delay=1500.half2.test send fin replies=1 >/dev/null &
+        k=$!
+        a=$(cpu_ms p)
+        wait $n $m $k
+        within 0 250 "$(($(cpu_ms p) - a))" "ms of CPU in 2.5 s"
+    else
+        skip "not here: no /proc"
+    fi
+    promise "500 clients that send a query, the beginning of another, and FIN leave nothing behind"
+    if proc_here; then
+        a=$(fd_count p)
+        for i in 1 2 3 4 5; do
+            hold hold "$port" 100 "hex=001b0007010000010000000000000463$(printf '%06x' $((3158064 + i)))04746573740000010001ffff00"
+            kill_pid hold
+            same 1 "$(asked u1 " c00$i\\.test\\. ")" "c00$i.test at the upstream"
+        done
+        await 8 fds_within p $((a + 4)) || fail "descriptors: $a before, $(fd_count p) now"
+    else
+        skip "not here: no /proc"
+    fi
+    promise "a client that never reads: 2,000 pipelined queries for 60,000 bytes each cost bounded memory, and others are served"
+    a=0
+    if proc_here; then a=$(rss_kb p); fi
+    many n=1 tcp=1 name=big=60000.flood0.test type=TXT >/dev/null
+    talk rcvbuf=4096 qs=2000:big=60000.flood%d.test/TXT send pause=4000 >"$T/noread.out" &
+    n=$!
+    out=$(many n=200 rate=100 window=10 name=others%d.test src=127.0.0.3)
+    like 'noerror 200 ' "$out"
+    within 0 500 "$(($(val p50_us "$out") / 1000))" "ms, the median of others"
+    if proc_here && [ -z "$WRAP" ]; then within 0 9000 "$(($(rss_kb p) - a))" "kB more"; fi
+    wait $n
+    lives p "a client that never reads"
+    stop p
+
+    promise "10,000 cached questions in one write with a stack of 256 KB are all answered"
+    # shellcheck disable=SC3045 # where -s is missing the promise is skipped
+    if [ -n "$WRAP" ] || ! (ulimit -s 256) 2>/dev/null; then
+        skip "not here: no small stack"
+    else
+        port=$(freeport) admin=$(freeport)
+        # shellcheck disable=SC3045 # as above
+        (ulimit -s 256 && exec "$BIN" "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin") >"$T/p.log" 2>&1 &
+        ready p $!
+        ask warm.test >/dev/null
+        like '^replies 10000 noerror 10000 ' "$(talk qs=10000:warm.test send count=10000,15000)"
+        promise "the same and gone without reading, twenty times: others are served"
+        i=0
+        while [ $((i += 1)) -le 20 ]; do talk qs=10000:warm.test send >/dev/null; done
+        lives p "floods on TCP"
+        stop p
+    fi
+
+    for limit in 32 64; do
+        promise "with $limit descriptors, 200 idle TCP clients and 50 silent admin clients 100 of 100 UDP queries are answered, without a spin, and TCP works again when they left"
+        # shellcheck disable=SC3045 # where -n is missing the promise is skipped
+        if [ -n "$WRAP" ] || ! (ulimit -n $limit) 2>/dev/null; then
+            skip "not here: no limit on descriptors"
+            continue
+        fi
+        port=$(freeport) admin=$(freeport)
+        # shellcheck disable=SC3045 # as above
+        (ulimit -n $limit && exec "$BIN" "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin") >"$T/p.log" 2>&1 &
+        ready p $!
+        hold hold "$port" 200
+        hold hold2 "$admin" 50
+        out=$(many n=100 window=10 name=few$limit.n%d.test)
+        like 'noerror 100 ' "$out"
+        within 0 1000 "$(val slowest_ms "$out")" "slowest ms"
+        if proc_here; then
+            a=$(cpu_ms p)
+            sleep 1.5
+            within 0 200 "$(($(cpu_ms p) - a))" "ms of CPU in 1.5 s of idling"
+        fi
+        like '^dnsproxy ' "$(adm status)" "status beside them"
+        kill_pid hold
+        kill_pid hold2
+        await 6 tcp_serves || fail "TCP does not come back"
+        promise "and it is said once: $limit descriptors"
+        same 1 "$(logs p 'descriptors')" "lines about descriptors in the log: $(grep descriptors "$T/p.log")"
+        stop p
+    done
+
+    promise "a client that asks 5,000 unanswerable names a second does not cost another its 50"
+    rules u1 'nobody.test silent' 'quiet.test delay=50'
+    proxy p "$u1 1" 'queries 200' 'timeout 3000'
+    many n=15000 rate=5000 window=60000 src=127.0.0.2 name=n%d.nobody.test timeout=200 >"$T/flood.out" &
+    n=$!
+    await 3 logged_q u1 nobody || fail "no flood"
+    out=$(many n=125 rate=50 window=200 src=127.0.0.3 name=n%d.quiet.test timeout=3000)
+    within 124 125 "$(val noerror "$out")" "of 125 answered ($out)"
+    within 0 700 "$(val p99_us "$out" | awk '{ print int($1 / 1000) }')" "99th percentile, ms"
+    wait $n
+    like 'dup 0' "$(cat "$T/flood.out")"
+    promise "the oldest query of the client that holds the most is answered SERVFAIL"
+    within 10000 15000 "$(val servfail "$(cat "$T/flood.out")")" "SERVFAIL to the flooding one"
+    stop p
+    promise "answers that come all at once leave once each, and none for a query older than timeout"
+    rules u1 '. delay=1200'
+    proxy p "$u1 1" 'timeout 1000' 'queries 100'
+    out=$(many n=600 rate=1000 window=60000 name=bomb%d.test timeout=2500)
+    like ' dup 0 ' "$out"
+    same 0 "$(val noerror "$out")" "answers later than timeout"
+    within 0 1600 "$(val slowest_ms "$out")" "slowest ms"
+    stop p
+}
+tcp_serves() { ask tcpback.test +tcp +timeout=500 | grep -q '^NOERROR'; }
+
+# Limits on single clients
+leg_limits()
+{
+    up u1
+    rules u1 'warm.test ttl=900'
+    port=$(freeport)
+    proxy p "$u1 1" 'rate 20' "listen 127.0.0.1@$port" "listen ::1@$port"
+    ask warm.test +tcp >/dev/null
+    promise "rate: a client that asks ten times too much gets about what is due; of the rest half are dropped, half get an empty TC=1"
+    out=$(many n=600 rate=200 window=1000 same name=warm.test src=127.0.0.2 timeout=500)
+    full=$(($(val noerror "$out") - $(val tc "$out")))
+    within 60 110 $full "full answers in 3 s at 20 a second and a burst of 20"
+    within 200 290 "$(val tc "$out")" "empty ones with TC=1"
+    within 300 390 "$(val answered "$out")" "answered at all ($out)"
+    promise "rate: an empty one has the question only"
+    out=$(many n=200 window=200 same name=warm.test src=127.0.0.2 timeout=500)
+    within 50 100 "$(val tc "$out")" "empty ones with TC=1 ($out)"
+    same 0 "$(val tcfull "$out")" "of them with records"
+    same 0 "$(val wrong "$out")" "of them with another question"
+    promise "rate: TCP still serves it, and other clients do not notice"
+    like '^NOERROR qr rd ra ' "$(ask warm.test +src=127.0.0.2 +tcp)"
+    like 'noerror 15 .* tc 0 ' "$(many n=15 window=15 same name=warm.test src=127.0.0.3)"
+    promise "rate: status counts what was limited"
+    within 600 760 "$(count limited)"
+    promise "rate: IPv6 clients are counted too"
+    out=$(tool many ::1 "$port" n=200 window=200 same name=warm.test timeout=500)
+    within 15 45 "$(($(val noerror "$out") - $(val tc "$out")))" "full answers ($out)"
+    promise "rate: it recovers"
+    sleep 1.2               # a second's worth
+    like 'noerror 15 .* tc 0 ' "$(many n=15 window=15 same name=warm.test src=127.0.0.2)"
+    promise "rate: an IPv6 client is its /64, an IPv4 client its address"
+    if netns; then
+        for x in fd01::1 fd01::2 fd01:0:0:1::1; do ns ip addr add $x/128 dev lo nodad; done
+        up u2
+        proxy q "$u2 1" 'rate 20' "listen 127.0.0.1@$port" "listen ::1@$port"
+        full=0
+        for x in fd01::1 fd01::2 fd01:0:0:1::1; do
+            tool many ::1 "$port" n=60 window=60 same name=warm.test src=$x timeout=300 >"$T/many.$x" &
+            eval "job$full=\$!" && full=$((full + 1))
+        done
+        # shellcheck disable=SC2154 # set by the eval above
+        wait "$job0" "$job1" "$job2"
+        a=0
+        for x in fd01::1 fd01::2; do a=$((a + $(val noerror "$(cat "$T/many.$x")") - $(val tc "$(cat "$T/many.$x")"))); done
+        within 18 34 $a "full answers to two clients of one /64"
+        x=$(cat "$T/many.fd01:0:0:1::1")
+        within 18 34 $(($(val noerror "$x") - $(val tc "$x"))) "full answers to one of another /64"
+        stop q
+        NS=''
+        kill_pid netns
+        kill_pid u2
+        use p
+    else
+        skip "not here: no network namespace allowed"
+    fi
+    stop p
+    promise "rate 0 is no limit"
+    proxy p "$u1 1"
+    like 'noerror 2000 .* tc 0 ' "$(many n=2000 window=100 same name=warm.test)"
+    stop p
+    promise "queries: a full table degrades by rule, every client query is answered once"
+    proxy p "$u1 1" 'queries 16' 'timeout 1000'
+    out=$(many n=100 window=100 name=silent=.full%d.test timeout=3000)
+    like 'sent 100 answered 100 .* servfail 100 .* dup 0 ' "$out"
+    within 84 200 "$(metric full)" "times that a table made room, in the metrics"
+    lives p "a full table"
+    stop p
+}

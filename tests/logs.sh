@@ -1,0 +1,116 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# logs.sh - what is logged, and what is not.
+# Alone: ./test.sh logs
+
+LEGS="$LEGS logs"
+
+# ---- Logs
+
+leg_logs()
+{
+    up u1
+    up u2
+    proxy p "$u1 1" "$u2 2" 'timeout 1500' 'patience 300'
+    promise "at log info nothing is said of single queries"
+    n=$(wc -l <"$T/p.log")
+    many n=50 name=quiet%d.test >/dev/null
+    ask quiet0.test >/dev/null
+    same "$n" "$(wc -l <"$T/p.log")" "lines"
+    unlike 'quiet' "$(cat "$T/p.log")"
+    stop p
+    promise "-d logs every query with client, name, type and ID, and miss or hit"
+    proxy p -d "$u1 1" "$u2 2" 'timeout 1500' 'patience 300'
+    ask seen.test MX +id=4660 +src=127.0.0.5 >/dev/null
+    like '127\.0\.0\.5.*seen\.test\.? MX.*(4660|1234)|(4660|1234).*127\.0\.0\.5.*seen\.test\.? MX|seen\.test\.? MX' "$(cat "$T/p.log")"
+    like '127\.0\.0\.5' "$(grep seen "$T/p.log")"
+    like '4660|1234' "$(grep seen "$T/p.log")"
+    like 'miss' "$(grep 'seen\.test' "$T/p.log" | tail -n 5)"
+    unlike 'hit' "$(grep 'seen\.test' "$T/p.log")"
+    ask seen.test MX >/dev/null
+    like 'hit' "$(grep 'seen\.test' "$T/p.log" | tail -n 1)"
+    promise "and each upstream's answer with RCODE and ms, and who won and why"
+    ask 1servfail=.why.test >/dev/null
+    await 2 logged p "$u2" || fail "nothing of $u2"
+    like "$u1.*SERVFAIL.* ms|SERVFAIL.*$u1" "$(grep why "$T/p.log")"
+    like "$u2.*NOERROR|NOERROR.*$u2" "$(grep why "$T/p.log")"
+    like "won|wins|chosen" "$(grep why "$T/p.log")"
+    promise "names are escaped in the log"
+    ask 'bad\010dnsproxy\027[0m.test' >/dev/null
+    like 'bad\\010dnsproxy\\027' "$(cat "$T/p.log")"
+    same 0 "$(LC_ALL=C tr '\t' ' ' <"$T/p.log" | LC_ALL=C grep -c '[^ -~]')" "lines with other than printable ASCII"
+    stop p
+    promise "log error says nothing of the start"
+    proxy p "$u1 1" 'log error'
+    same '' "$(cat "$T/p.log")"
+    stop p
+    promise "SIGUSR1 logs the status"
+    proxy p "$u1 1"
+    ask usr1.test >/dev/null
+    kill -USR1 "$(pid p)"
+    await 3 logged p 'queries 1 .*misses 1' || fail "no status"
+    await 3 logged p "upstream $u1 udp priority 1" || fail "no upstream line"
+    stop p
+    promise "a burst of the same warning is limited"
+    proxy p "$u1 1" 'timeout 1500'
+    n=$(wc -l <"$T/p.log")
+    many n=300 window=100 name=bad=loop.burst%d.test timeout=2500 >/dev/null
+    many n=300 window=100 name=servfail=.burst%d.test >/dev/null
+    within 0 40 "$(($(wc -l <"$T/p.log") - n))" "lines after 600 failures"
+    stop p
+
+    for how in closed full blocked; do
+        promise "a standard error that is $how never blocks the service: 20,000 queries at log debug"
+        port=$(freeport) admin=$(freeport)
+        set -- "$u1 1" 'log debug' "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin"
+        case $how in
+        closed) $WRAP "$BIN" "$@" <&- >&- 2>&- & ;;
+        full) $WRAP "$BIN" "$@" </dev/null >/dev/null 2>/dev/full & ;;
+        blocked)
+            mkfifo "$T/fifo"
+            exec 9<>"$T/fifo"
+            $WRAP "$BIN" "$@" </dev/null >/dev/null 2>&9 9>&- &
+            ;;
+        esac
+        : >"$T/p.log"
+        ready p $!
+        like 'noerror 20000 .* wrong 0' "$(many n=20000 window=50 "name=$how%d.test")"
+        like '^dnsproxy ' "$(adm status)"
+        stop p
+        [ $how != blocked ] || exec 9>&-
+    done
+
+    promise "log LEVEL syslog goes to syslog(3), with severities"
+    if shim shim <<'END'
+#define _GNU_SOURCE
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+static void out(int pri, const char *fmt, va_list ap)
+{
+    static FILE *f;
+    if (f == 0) { f = fopen(getenv("SHIM"), "a"); setvbuf(f, 0, _IOLBF, 0); }
+    fprintf(f, "<%d> ", pri & 7);
+    vfprintf(f, fmt, ap);
+    fprintf(f, "\n");
+}
+void openlog(const char *i, int o, int f) { (void)i; (void)o; (void)f; }
+void vsyslog(int pri, const char *fmt, va_list ap) { out(pri, fmt, ap); }
+void __vsyslog_chk(int pri, int flag, const char *fmt, va_list ap) { (void)flag; out(pri, fmt, ap); }
+void syslog(int pri, const char *fmt, ...) { va_list ap; va_start(ap, fmt); out(pri, fmt, ap); va_end(ap); }
+void __syslog_chk(int pri, int flag, const char *fmt, ...) { va_list ap; (void)flag; va_start(ap, fmt); out(pri, fmt, ap); va_end(ap); }
+END
+    then
+        : >"$T/shim"
+        chmod 666 "$T/shim"
+        WRAP="env SHIM=$T/shim LD_PRELOAD=$T/shim.so"
+        proxy p "$u1 1" 'log debug syslog'
+        WRAP=''
+        ask syslogged.test >/dev/null
+        like '^<7> .*syslogged\.test' "$(cat "$T/shim")" "debug"
+        like '^<6> ' "$(cat "$T/shim")" "info"
+        unlike 'syslogged' "$(cat "$T/p.log")" "standard error"
+        stop p
+    else
+        skip "not here: no way to listen in on this program's syslog"
+    fi
+}

@@ -1,0 +1,64 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# network.sh - a network that comes later.
+# Alone: ./test.sh network
+
+LEGS="$LEGS network"
+
+# ---- A network that comes later
+
+leg_network()
+{
+    promise "an upstream and a listen address that come later"
+    if ! netns; then
+        skip "not here: no network namespace allowed"
+        return
+    fi
+    up u1
+    port=$(freeport) admin=$(freeport)
+    proxy p "10.77.0.2@5300 1" "fe80::5%later0 2" "$u1 3" "listen 127.0.0.1@$port" "listen 10.77.0.1@$port" 'patience 300' 'timeout 1500'
+    promise "with no route to an upstream, and an interface that does not exist, the others answer without a wait"
+    out=$(ask first.test)
+    same 192.0.2.1 "$(addresses "$out")"
+    for i in 1 2 3 4 5; do
+        out=$(ask noroute$i.test)
+        same 192.0.2.1 "$(addresses "$out")"
+        within 0 280 "$(ms_of "$out")" ms
+    done
+    promise "the log does not repeat it"
+    within 0 6 "$(logs p '10\.77\.0\.2|later0')" "lines: $(grep -E '10\.77\.0\.2|later0' "$T/p.log")"
+    promise "an address to listen on that comes later is served within two seconds, with one log line or none before"
+    within 0 2 "$(logs p "10\.77\.0\.1")" "lines"
+    ns ip addr add 10.77.0.1/32 dev lo
+    await 3 later_serves || fail "UDP: $(ask late.test +server=10.77.0.1 +timeout=300)"
+    like '^NOERROR' "$(ask late.test +server=10.77.0.1 +tcp)" TCP
+    promise "an upstream that comes later is used"
+    ns ip addr add 10.77.0.2/32 dev lo
+    up u2 -a 10.77.0.2 -p 5300
+    n=0
+    until [ "$(addresses "$(ask up$n.test)")" = 192.0.2.2 ] || [ $n = 40 ]; do
+        n=$((n + 1))
+        sleep 0.1
+    done
+    within 0 39 $n "tries"
+    promise "an address that goes away and a network that goes down are no reason to exit"
+    ns ip addr del 10.77.0.1/32 dev lo
+    ns ip addr del 10.77.0.2/32 dev lo
+    same 192.0.2.1 "$(addresses "$(ask away.test)")"
+    ns ip link set lo down
+    sleep 0.5
+    kill -0 "$(pid p)" || fail "it has ended"
+    ns ip link set lo up
+    await 3 net_back || fail "no answer after the network came back"
+    lives p "the network went and came"
+    stop p
+    promise "with no network at all a query is answered SERVFAIL, soon, and the program stays"
+    proxy p '192.0.2.53 1' '2001:db8::53 2' 'timeout 1500'
+    out=$(ask nonet.test +edns)
+    like '^SERVFAIL .* ede=2[23]' "$out"
+    within 0 1400 "$(ms_of "$out")" ms
+    stop p
+    NS=''
+    kill_pid netns
+}
+later_serves() { ask late.test +server=10.77.0.1 +timeout=300 | grep -q '^NOERROR'; }
+net_back() { ask back.test +timeout=400 | grep -q '^NOERROR'; }

@@ -1,0 +1,258 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# packages.sh - install, packages, and what README.md shows.
+# Alone: ./test.sh install readme
+
+LEGS="$LEGS install readme"
+
+# ---- Packages
+
+leg_install()
+{
+    promise 'make install puts binary, man page, configuration and unit under DESTDIR'
+    mkdir "$T/tree"
+    for real_f in Makefile dnsproxy.c dnsproxy.8 dns.config.example test.sh README.md; do cp -p "$SRC/$real_f" "$T/tree/"; done
+    (cd "$T/tree" && ls -A) >"$T/tree.before"
+    real_make() { make -C "$T/tree" CC="$CC" CFLAGS="$CFLAGS" BEARSSL="$BEARSSL" "$@" >>"$T/make.log" 2>&1 || fail "make $*: $(tail -n 3 "$T/make.log")"; }
+    real_make DESTDIR="$T/dest" PREFIX=/usr install
+    for real_f in /usr/sbin/dnsproxy /usr/share/man/man8/dnsproxy.8 /etc/dns.config /usr/lib/systemd/system/dnsproxy.service; do
+        [ -s "$T/dest$real_f" ] || fail "$real_f is not there"
+    done
+    like '^dnsproxy ' "$("$T/dest/usr/sbin/dnsproxy" -V)" version
+    same '' "$("$T/dest/usr/sbin/dnsproxy" -t -c "$T/dest/etc/dns.config" 2>&1 >/dev/null)" 'errors in the installed configuration'
+    promise 'a configuration that exists is left alone, by install and by uninstall'
+    echo '127.0.0.1 1' >"$T/dest/etc/dns.config"
+    real_make DESTDIR="$T/dest" PREFIX=/usr install
+    same '127.0.0.1 1' "$(cat "$T/dest/etc/dns.config")"
+    real_make DESTDIR="$T/dest" PREFIX=/usr uninstall
+    same "$T/dest/etc/dns.config" "$(find "$T/dest" -type f)" 'what uninstall leaves'
+    promise 'make clean leaves what was there before, and every output is in .gitignore'
+    # shellcheck disable=SC2010
+    real_x=$(cd "$T/tree" && ls -A | grep -vxF "$(cat "$T/tree.before")")
+    for real_f in $real_x; do grep -qx "/$real_f" "$SRC/.gitignore" || fail "$real_f is not in .gitignore"; done
+    real_make clean
+    same "$(cat "$T/tree.before")" "$(cd "$T/tree" && ls -A)"
+    promise 'without bearssl.h make says in one line what to do'
+    real_x=$(make -C "$T/tree" CPPFLAGS=-nostdinc 2>&1 >/dev/null)
+    same 2 $? 'exit status of make'
+    same 1 "$(printf '%s\n' "$real_x" | grep -cv '^make')" 'lines'
+    like 'bearssl.h.*libbearssl-dev.*BEARSSL' "$real_x"
+    promise 'make static makes one file that needs nothing else'
+    if have musl-gcc && [ -z "$BEARSSL" ]; then
+        rm -f "$T/tree/dnsproxy"
+        real_make static
+        unlike 'NEEDED|INTERP' "$(readelf -ld "$T/tree/dnsproxy-static" 2>&1)"
+        like '^dnsproxy ' "$("$T/tree/dnsproxy-static" -V 2>&1)" version
+        [ ! -e "$T/tree/dnsproxy" ] || fail 'it makes dnsproxy too'
+        real_make clean
+    else
+        skip "not here: musl-gcc is missing, or BearSSL is not the system's"
+    fi
+    promise 'the cross-compiling command of the README makes a program of the other machine'
+    real_x=$(readme cross-make)
+    real_x=${real_x#*CC=}
+    if have "$real_x" && [ -n "$("$real_x" -print-file-name=libbearssl.a | grep /)" ]; then
+        real_make -B CC="$real_x"
+        like 'Machine: *ARM$' "$(readelf -h "$T/tree/dnsproxy" 2>&1)"
+        ! have qemu-arm-static || like '^dnsproxy ' "$(qemu-arm-static -L "/usr/${real_x%-gcc}" "$T/tree/dnsproxy" -V 2>&1)" version
+        real_make clean
+    else
+        skip "not here: no ${real_x:-compiler} with libbearssl"
+    fi
+    promise 'systemd accepts the unit, and finds it well confined'
+    make -s -C "$T/tree" PREFIX="$T" unit >"$T/dnsproxy.service"
+    mkdir -p "$T/sbin"
+    printf '#!/bin/sh\n' >"$T/sbin/dnsproxy"
+    chmod 755 "$T/sbin/dnsproxy"
+    if have systemd-analyze; then
+        same '' "$(systemd-analyze --man=no verify "$T/dnsproxy.service" 2>&1 | grep dnsproxy)" 'systemd-analyze verify'
+        real_x=$(systemd-analyze security --no-pager --offline=yes "$T/dnsproxy.service" 2>&1 | sed -n 's/.*exposure level for [^:]*: \([0-9.]*\).*/\1/p')
+        echo "# exposure by systemd-analyze security: $real_x (10 is the worst)"
+        like '^[01]\.' "$real_x" 'exposure'
+    else
+        skip 'systemd-analyze is missing'
+    fi
+}
+
+# readme NAME: the block of README.md that is marked so
+readme() { awk -v mark="<!-- test: $1 -->" '$0 == mark { on = 1; next } on == 2 && /^```/ { exit } on == 2 { print } on == 1 { on = 2 }' "$SRC/README.md"; }
+
+leg_readme()
+{
+    promise 'each configuration of the README is one'
+    for real_x in plain home filter tls; do
+        readme "config $real_x" >"$T/readme.config"
+        [ -s "$T/readme.config" ] || fail "there is no configuration $real_x"
+        same '' "$("$BIN" -t -c "$T/readme.config" 2>&1 >/dev/null)" "config $real_x"
+    done
+    promise 'the package Makefile for OpenWrt builds and installs by the rules of its build system'
+    real_o=$T/openwrt
+    mkdir -p "$real_o/files" "$real_o/src" "$real_o/bearssl/inc" "$real_o/bearssl/build" "$T/rules"
+    readme 'openwrt Makefile' >"$real_o/Makefile"
+    readme 'openwrt init' >"$real_o/files/dnsproxy.init"
+    cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$SRC/dns.config.example" "$real_o/src/"
+    if [ -n "$BEARSSL" ]; then real_x=$BEARSSL/inc real_y=$BEARSSL/build/libbearssl.a; else real_x=/usr/include real_y=$("$CC" -print-file-name=libbearssl.a); fi
+    cp "$real_x"/bearssl*.h "$real_o/bearssl/inc/"
+    cp "$real_y" "$real_o/bearssl/libbearssl.a"
+    printf 'lib:\n\tcp libbearssl.a build/libbearssl.a\n' >"$real_o/bearssl/Makefile"
+    cat >"$T/rules/rules.mk" <<'END'
+CP := cp -fpR
+INSTALL_DIR := install -d -m0755
+INSTALL_BIN := install -m0755
+INSTALL_CONF := install -m0600
+END
+    cat >"$T/rules/package.mk" <<'END'
+define BuildPackage
+compile:
+	$(value Build/Prepare)
+	$(value Build/Compile)
+	$(subst $$(1),$$(DEST),$(value Package/$(1)/install))
+endef
+END
+    real_x=$(make -C "$real_o" TOPDIR="$T/rules" INCLUDE_DIR="$T/rules" PKG_BUILD_DIR="$T/owrt-build" TARGET_CC="$CC" TARGET_AR=ar TARGET_CFLAGS=-Os \
+        DEST="$T/owrt" compile 2>&1)
+    same 0 $? "make: $real_x"
+    like '^dnsproxy ' "$("$T/owrt/usr/sbin/dnsproxy" -V)" version
+    same 'etc/dns.config etc/init.d/dnsproxy usr/sbin/dnsproxy' "$(cd "$T/owrt" && find . -type f | sed 's|^\./||' | sort | tr '\n' ' ' | sed 's/ $//')"
+    promise 'the init script for procd is one'
+    like '^#!/bin/sh /etc/rc.common$' "$(head -n 1 "$real_o/files/dnsproxy.init")"
+    same '' "$(sh -n "$real_o/files/dnsproxy.init" 2>&1)"
+    real_x=$(
+        procd_open_instance() { :; }
+        procd_close_instance() { :; }
+        procd_set_param() { echo "$*"; }
+        # shellcheck disable=SC1091
+        . "$real_o/files/dnsproxy.init"
+        start_service
+    )
+    like '^command /usr/sbin/dnsproxy$' "$real_x"
+    like '^reload_signal HUP$' "$real_x"
+    promise 'the container file makes an image that has all that it needs'
+    readme containerfile >"$T/Containerfile"
+    same 2 "$(grep -c '^FROM' "$T/Containerfile")" stages
+    for real_x in $(sed -n 's/^COPY \([^-].*\) [^ ]*$/\1/p' "$T/Containerfile"); do [ -e "$SRC/$real_x" ] || fail "COPY $real_x: not in the source"; done
+    like '^USER 65534' "$(cat "$T/Containerfile")"
+    sed -n 's/^RUN //p; /^ /p' "$T/Containerfile" >"$T/container.sh"
+    same '' "$(sh -n "$T/container.sh" 2>&1)" 'RUN lines'
+    promise 'what the container file builds runs alone in its directory, as nobody'
+    if [ "$(id -u)" != 0 ]; then
+        skip 'not here: chroot needs root'
+    elif have musl-gcc && [ -z "$BEARSSL" ]; then
+        mkdir -p "$T/image/src"
+        cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$T/image/src/"
+        grep -v apt-get "$T/container.sh" | sed "s|/src|$T/image/src|g; s|/out|$T/image/out|g" >"$T/image.sh"
+        sh -e "$T/image.sh" >"$T/image.log" 2>&1 || fail "$(tail -n 3 "$T/image.log")"
+        same 'dnsproxy etc/group etc/passwd etc/ssl/certs/ca-certificates.crt' \
+            "$(cd "$T/image/out" && find . -type f | sed 's|^\./||' | sort | tr '\n' ' ' | sed 's/ $//')" files
+        same '' "$(chroot --userspec=65534:65534 "$T/image/out" /dnsproxy -t '9.9.9.9 1 tls=dns.quad9.net' 2>&1 >/dev/null)" 'a configuration with tls='
+        port=$(freeport) admin=$(freeport)
+        chroot --userspec=65534:65534 "$T/image/out" /dnsproxy "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1' </dev/null >"$T/image.log" 2>&1 &
+        ready image $!
+        like '^dnsproxy ' "$(chroot --userspec=65534:65534 "$T/image/out" /dnsproxy "admin 127.0.0.1@$admin" '127.0.0.1@9 1' -a status)" 'health check'
+        stop image
+    else
+        skip 'musl-gcc is missing, or BearSSL is not the system'"'"'s'
+    fi
+    promise 'the Kubernetes files are YAML, and their configurations are right'
+    real_py=
+    for real_x in /usr/bin/python3 python3; do
+        [ -n "$real_py" ] || ! "$real_x" -c 'import yaml' 2>/dev/null || real_py=$real_x
+    done
+    if [ -n "$real_py" ]; then
+        { readme 'kubernetes sidecar'; echo ---; readme 'kubernetes daemonset'; } >"$T/kube.yaml"
+        "$real_py" - "$T/kube.yaml" "$T/kube" >"$T/kube.out" 2>&1 <<'END'
+import sys, yaml
+n = 0
+for d in yaml.safe_load_all(open(sys.argv[1])):
+    assert {'apiVersion', 'kind', 'metadata'} <= set(d), d
+    print(d['kind'])
+    lines = None
+    if d['kind'] == 'ConfigMap':
+        lines = d['data']['dns.config']
+    elif d['kind'] == 'Pod':
+        lines = '\n'.join(next(c for c in d['spec']['containers'] if c['name'] == 'dnsproxy')['args']) + '\n'
+    else:
+        t = d['spec']['template']
+        assert d['spec']['selector']['matchLabels'] == t['metadata']['labels']
+        for c in t['spec']['containers']:
+            assert {m['name'] for m in c['volumeMounts']} <= {v['name'] for v in t['spec']['volumes']}
+    if lines:
+        n += 1
+        open('%s.%d' % (sys.argv[2], n), 'w').write(lines)
+END
+        same 0 $? "$(cat "$T/kube.out")"
+        same 'Pod ConfigMap DaemonSet' "$(tr '\n' ' ' <"$T/kube.out" | sed 's/ $//')"
+        for real_x in 1 2; do same '' "$("$BIN" -t -c "$T/kube.$real_x" 2>&1 >/dev/null)" "configuration $real_x"; done
+    else
+        skip 'python3-yaml is missing'
+    fi
+    promise 'the shell commands of the README are shell'
+    for real_x in build tests bench pin cross; do
+        readme "$real_x" >"$T/readme.sh"
+        [ -s "$T/readme.sh" ] || fail "there is no command $real_x"
+        same '' "$(sh -n "$T/readme.sh" 2>&1)" "command $real_x"
+    done
+    promise 'the first command of the README builds and serves queries as it stands (what it installs is checked below)'
+    real_t=$T/readme.tree
+    mkdir -p "$T/fake" "$real_t"
+    printf '#!/bin/sh\necho "$@" >>"%s/apt.log"\n' "$T" >"$T/fake/apt-get"
+    printf '#!/bin/sh\necho ran >>"%s/tests.log"\n' "$T" >"$real_t/test.sh"
+    chmod 755 "$T/fake/apt-get" "$real_t/test.sh"
+    cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$real_t/"
+    if [ "$(id -u)" = 0 ] && netns; then
+        readme build >"$T/readme.sh"
+        (cd "$real_t" && export CC CFLAGS BEARSSL && PATH=$T/fake:$PATH exec $NS sh "$T/readme.sh") </dev/null >"$T/readme.log" 2>&1 &
+        port=5300 admin=5353
+        started readme $!
+        await 120 logged readme 'descriptors:' || fail 'it does not start'
+        ready readme "$(pid readme)"
+        real_x=$(ns sh -c "$(sed -n 's/^\(kdig .*-p 5300.*\)/\1 +retry=0 +timeout=8/p' "$SRC/README.md")" 2>&1)
+        like 'status: (NOERROR|SERVFAIL)' "$real_x" 'the kdig command below it'
+        like '^dnsproxy .* queries [1-9]' "$(cd "$real_t" && ns ./dnsproxy -a status)" '-a status'
+        kill "$(pgrep -P "$(pid readme)" -x dnsproxy)" 2>/dev/null || fail 'dnsproxy is not what runs there'
+        await 5 logged readme '^stopped$' || fail 'it does not stop'
+    else
+        skip 'not here: not root, or namespaces are not allowed'
+    fi
+    judge
+    reap
+    promise 'the second command of the README installs and runs the tests'
+    readme tests >"$T/readme.sh"
+    (cd "$real_t" && PATH=$T/fake:$PATH sh "$T/readme.sh") >"$T/readme.log" 2>&1 || fail "$(tail -n 3 "$T/readme.log")"
+    same ran "$(cat "$T/tests.log" 2>&1)"
+    promise 'every package that the README installs is one of Debian, and gives all the programs that the tests ask for'
+    real_x=$(for real_y in build tests bench cross; do
+        readme "$real_y" | grep -o 'apt-get install [^&|]*' | tr ' ' '\n' | sed '1,2d; /^-/d; /^$/d; s/:.*//'
+    done | sort -u)
+    if have apt-cache dpkg-query && [ -n "$(apt-cache policy libbearssl-dev 2>/dev/null | grep 'Candidate: [0-9]')" ]; then
+        # shellcheck disable=SC2086
+        apt-cache policy $real_x >"$T/apt.policy" 2>/dev/null
+        for real_y in $real_x; do
+            grep -A 2 "^$real_y:" "$T/apt.policy" | grep -q 'Candidate: [0-9]' || fail "there is no package $real_y"
+        done
+        grep -ohE '(^|[^-a-z])have( [a-z][a-z0-9.-]+)+' "$SRC/test.sh" "$SRC"/tests/*.sh | sed 's/.*have//' | tr ' ' '\n' | sort -u | while read -r real_y; do
+            real_f=$(command -v "$real_y") && [ -f "$real_f" ] && printf '%s\n' "$real_f" "${real_f#/usr}" "$(readlink -f "$real_f")"
+        done | sort -u >"$T/apt.files"
+        xargs dpkg-query -S <"$T/apt.files" 2>/dev/null | sed 's/:.* / /' | sort -u >"$T/apt.owners"
+        # shellcheck disable=SC2016
+        sed 's/ .*//' "$T/apt.owners" | sort -u | xargs dpkg-query -W -f '${Package} ${Essential} ${Priority}\n' | sed -n 's/ yes .*//p; s/ .*required//p; s/ .*important//p' >"$T/apt.basic"
+        while read -r real_p real_f; do
+            printf '%s\n' "$real_x" | cat - "$T/apt.basic" | grep -qx -e "$real_p" -e "${real_p%-[0-9]*}" && continue
+            # the other name of the same program may be of a package that is installed
+            real_n=no
+            while read -r real_y real_g; do
+                [ "$(readlink -f "$real_g")" = "$(readlink -f "$real_f")" ] && printf '%s\n' "$real_x" | grep -qx "$real_y" && real_n=yes
+            done <"$T/apt.owners"
+            [ $real_n = yes ] || fail "$real_f is of $real_p, which no command installs"
+        done <"$T/apt.owners"
+    else
+        skip 'not here: this is not Debian, or apt-get update was never run'
+    fi
+    promise 'the pin of the README is the pin that the program takes'
+    if have openssl; then
+        real_cert pin.test
+        real_x=$(openssl x509 -in "$T/pin.test.pem" -pubkey -noout | openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary | base64)
+        same '' "$("$BIN" -t "127.0.0.1 1 tls pin=$real_x" 2>&1 >/dev/null)"
+    else
+        skip 'openssl is missing'
+    fi
+}

@@ -1,0 +1,120 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# reload.sh - SIGHUP and reload.
+# Alone: ./test.sh reload
+
+LEGS="$LEGS reload"
+
+# ---- SIGHUP and reload
+
+# conf LINE...: writes the configuration file of the proxy r
+conf()
+{
+    printf '%s\n' "$@" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" >"$T/.conf"
+    chmod 644 "$T/.conf"
+    mv "$T/.conf" "$T/r.conf"
+}
+
+leg_reload()
+{
+    up u1
+    up u2
+    port=$(freeport) admin=$(freeport)
+    conf "$u1 1" 'timeout 2000'
+    $WRAP "$BIN" -c "$T/r.conf" </dev/null >"$T/r.log" 2>&1 &
+    ready r $!
+    promise "SIGHUP reads the configuration again: upstreams"
+    same 192.0.2.1 "$(addresses "$(ask before.test)")"
+    many n=9 name=nine%d.test >/dev/null
+    conf "$u1 2" "$u2 1" 'timeout 2000'
+    kill -HUP "$(pid r)"
+    await 3 reloaded "$u2" || fail "no sign of u2: $(adm status | grep ^upstream)"
+    same 192.0.2.2 "$(addresses "$(ask after.test)")"
+    promise "the cache survives"
+    same 192.0.2.1 "$(addresses "$(ask before.test)")"
+    promise "reload does the same and says Reloaded; statistics of unchanged lines are kept"
+    a=$(upstream "$u2" answered)
+    conf "$u2 1" 'timeout 2000'
+    same Reloaded "$(adm reload)"
+    same "$a" "$(upstream "$u2" answered)" "answered"
+    same 0 "$(adm status | grep -c "^upstream $u1 ")" "the line that went"
+    same 192.0.2.2 "$(addresses "$(ask gone.test)")"
+    promise "queries in flight survive"
+    many n=30 window=30 name=delay=600.fly%d.test >"$T/fly" &
+    n=$!
+    await 2 logged_q u2 fly29 || fail "not asked"
+    conf "$u2 1" "$u1 2" 'timeout 2000'
+    same Reloaded "$(adm reload)"
+    wait $n
+    like 'noerror 30 ' "$(cat "$T/fly")"
+    promise "and those whose upstream went are answered by others"
+    many n=10 window=10 name=2silent=.2=.1delay=800.went%d.test >"$T/fly" &
+    n=$!
+    await 2 logged_q u1 went9 || fail "not asked"
+    conf "$u1 2" 'timeout 2000'
+    same Reloaded "$(adm reload)"
+    wait $n
+    like 'noerror 10 ' "$(cat "$T/fly")"
+    promise "a TCP connection survives"
+    talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1 >"$T/tcp" &
+    n=$!
+    await 2 logged_q u1 ' t1\.test' || fail "not asked"
+    same Reloaded "$(adm reload)"
+    wait $n
+    same 2 "$(grep -c '^NOERROR' "$T/tcp")" replies
+    promise "allow, rate, times and the log level change"
+    conf "$u1 2" 'timeout 700' 'allow 127.0.0.1' 'rate 1000' 'log debug'
+    same Reloaded "$(adm reload)"
+    like '^REFUSED' "$(ask r.test +src=127.0.0.2)"
+    out=$(ask silent=.r.test)
+    within 500 1700 "$(ms_of "$out")" "ms until SERVFAIL"
+    await 2 logged r 'silent=\.r\.test' || fail "log debug is not in force"
+    promise "a bad file changes nothing; every error is logged, and sent back to reload"
+    conf "$u2 1" nonsense 'timeout soon'
+    out=$(adm reload)
+    like 'r\.conf:2: ' "$out"
+    like 'r\.conf:3: ' "$out"
+    unlike Reloaded "$out"
+    same 192.0.2.1 "$(addresses "$(ask still.test)")"
+    await 2 logged r 'r\.conf:2: ' || fail "line 2 is not in the log"
+    logged r 'r\.conf:3: ' || fail "line 3 is not in the log"
+    rm "$T/r.conf"
+    like '^error: |r\.conf' "$(adm reload)" "a file that is gone"
+    same 192.0.2.1 "$(addresses "$(ask stillthere.test)")"
+    promise "50 reloads in 5 s under 500 queries a second, the upstreams changing each time: 999 of 1,000 are answered at least"
+    conf "$u1 1" 'timeout 2000'
+    adm reload >/dev/null
+    many n=2500 rate=500 window=2500 name=delay=15.load%d.test >"$T/load" &
+    n=$!
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
+        conf "$u2 1" "$u1 2" 'timeout 2000'
+        like '^Reloaded' "$(adm reload)"
+        sleep 0.09
+        if [ $((i % 2)) = 0 ]; then conf "$u1 1" 'timeout 2000'; else conf "$u2 3" 'timeout 2000'; fi
+        like '^Reloaded' "$(adm reload)"
+        sleep 0.09
+    done
+    wait $n
+    like 'sent 2500 answered 2500 .* wrong 0 dup 0 ' "$(cat "$T/load")"
+    within 2498 2500 "$(val noerror "$(cat "$T/load")")" "answered NOERROR"
+    lives r "50 reloads"
+    promise "500 reloads leave memory and descriptors as they were"
+    conf "$u1 2" "$u2 3" 'timeout 700'
+    adm reload >/dev/null
+    if proc_here; then
+        i=0
+        while [ $i -lt 50 ]; do adm reload >/dev/null; i=$((i + 1)); done
+        a=$(rss_kb r) b=$(fd_count r)
+        while [ $i -lt 500 ]; do
+            kill -HUP "$(pid r)"
+            i=$((i + 1))
+            [ $((i % 50)) != 0 ] || like '^Reloaded' "$(adm reload)"
+        done
+        ! plain || within -2000 300 "$(($(rss_kb r) - a))" "kB more"
+        within -9 2 "$(($(fd_count r) - b))" "descriptors more"
+        lives r "500 reloads"
+    else
+        skip "not here: no /proc"
+    fi
+    stop r
+}
+reloaded() { adm status | grep -q "^upstream $1 "; }

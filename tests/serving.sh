@@ -1,0 +1,211 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# serving.sh - who is served: addresses, UDP and TCP.
+# Alone: ./test.sh serving tcp
+
+LEGS="$LEGS serving tcp"
+
+# ---- Serving
+
+leg_serving()
+{
+    up u1
+    port=$(freeport)
+    proxy p "$u1 1" "listen 127.0.0.1@$port" "listen ::1@$port" "listen 127.0.0.3@$port"
+    promise "a query over UDP is answered with what the upstream says"
+    like '^NOERROR qr rd ra .* an=1 .*\| a\.test\. 300 A 192\.0\.2\.1$' "$(ask a.test)"
+    promise "a query over TCP is answered likewise"
+    like '^NOERROR qr rd ra .* an=1 .*\| b\.test\. 300 A 192\.0\.2\.1$' "$(ask b.test +tcp)"
+    promise "every listen address serves, IPv4 and IPv6, UDP and TCP"
+    for s in 127.0.0.3 ::1; do
+        like '^NOERROR' "$(ask "c$s.test" +server=$s)" "$s, UDP"
+        like '^NOERROR' "$(ask "d$s.test" +server=$s +tcp)" "$s, TCP"
+    done
+    promise "an address that is not listed does not serve"
+    like '^(REFUSEDPORT|TIMEOUT)' "$(ask a.test +server=127.0.0.4 +timeout=300)"
+    promise "SIGTERM ends it, exit status 0"
+    stop p
+
+    promise "listen * is every IPv4 and IPv6 address"
+    port=$(freeport)
+    proxy p "$u1 1" "listen *@$port"
+    for s in 127.0.0.1 127.0.0.77 ::1; do
+        like '^NOERROR' "$(ask "e$s.test" +server=$s)" "$s, UDP"
+        like '^NOERROR' "$(ask "f$s.test" +server=$s +tcp)" "$s, TCP"
+    done
+    promise "a reply leaves from the address that was asked, on a wildcard socket too"
+    for s in 127.0.0.1 127.0.0.77 ::1; do
+        like " from=$s@$port " "$(ask "g$s.test" +server=$s +unconn)" "$s, miss"
+        like " from=$s@$port " "$(ask "g$s.test" +server=$s +unconn)" "$s, hit"
+    done
+    promise "SIGINT ends it, exit status 0"
+    kill -INT "$(pid p)"
+    wait "$(pid p)"
+    same 0 $? "exit status"
+    rm -f "$T/p.pid"
+
+    promise "without a listen line it serves *, at the port of -p"
+    port=$(freeport) admin=$(freeport)
+    $NS $WRAP "$BIN" -p "$port" "$u1 1" "admin 127.0.0.1@$admin" </dev/null >"$T/p.log" 2>&1 &
+    ready p $!
+    like '^NOERROR' "$(ask h.test +server=::1)"
+    like '^NOERROR' "$(ask i.test +server=127.0.0.9)"
+    stop p
+
+    promise "two ports of one address serve side by side"
+    port=$(freeport) second=$(freeport)
+    proxy p "$u1 1" "listen 127.0.0.1@$port" "listen 127.0.0.1@$second"
+    like '^NOERROR' "$(ask j.test)"
+    port=$second
+    like '^NOERROR' "$(ask k.test)"
+    stop p
+
+    promise "a host without IPv6 serves IPv4"
+    if shim no6 <<'END'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/socket.h>
+int socket(int domain, int type, int proto)
+{
+    static int (*real)(int, int, int);
+    if (domain == AF_INET6) { errno = EAFNOSUPPORT; return -1; }
+    if (real == 0) *(void **)&real = dlsym(RTLD_NEXT, "socket");
+    return real(domain, type, proto);
+}
+END
+    then
+        port=$(freeport)
+        WRAP="env LD_PRELOAD=$T/no6.so"
+        proxy p "$u1 1" "listen *@$port"
+        WRAP=''
+        like '^NOERROR' "$(ask l.test)"
+        stop p
+    else
+        skip "not here: no way to take IPv6 away from this program"
+    fi
+
+    promise "SIGTERM under load: it ends within a second, and started again it binds at once"
+    port=$(freeport)
+    proxy p "$u1 1" "listen 127.0.0.1@$port"
+    many n=4000 window=200 rate=2000 name=delay=50.load%d.test timeout=300 >/dev/null &
+    load=$!
+    hold hold "$port" 20
+    await 3 logged_q u1 load400 || fail "no load"
+    kill -TERM "$(pid p)"
+    tool gone "$(pid p)" $((1000 * SLOW)) || fail "still there after a second"
+    proxy p "$u1 1" "listen 127.0.0.1@$port"
+    like '^NOERROR' "$(ask again.test)"
+    like '^NOERROR' "$(ask again.test +tcp)" TCP
+    wait $load
+    stop p
+
+    promise "the limit on descriptors is raised to what is allowed, and the log says what that gives"
+    # shellcheck disable=SC3045 # dash, bash and busybox have -S; where it is missing the promise is skipped
+    if ! proc_here || [ -n "$WRAP" ] || ! (ulimit -Sn 100) 2>/dev/null; then
+        skip "not here: no soft limit on descriptors"
+    else
+        port=$(freeport) admin=$(freeport)
+        # shellcheck disable=SC3045 # as above
+        (ulimit -Sn 100 && ulimit -Hn 900 && exec "$BIN" "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin") >"$T/p.log" 2>&1 &
+        ready p $!
+        like '^Max open files +900 +900 ' "$(cat "/proc/$(pid p)/limits")"
+        like '^900 descriptors: [1-9][0-9]* for upstream ports, [1-9][0-9]* for TCP clients$' "$(cat "$T/p.log")"
+        stop p
+    fi
+}
+
+leg_tcp()
+{
+    up u1
+    proxy s "$u1 1" 'cache-size 16m' 'timeout 25000'
+
+    # The slow ones run beside everything else, at a program of their own: nobody there needs their place.
+    talk bytes pause=1 end=35000 >"$T/idle.out" &
+    idle=$!
+    talk len=30 send pause=1000 hex=00 send pause=1000 hex=00 send pause=1000 hex=00 send end=35000 >"$T/stall.out" &
+    stall=$!
+    talk q=drip-drip-drip-drip.test bytes=1000 end=35000 >"$T/drip.out" &
+    drip=$!
+    talk rcvbuf=4096 qs=500:big=60000.deaf%d.test/TXT send pause=28000 end=7000 >"$T/deaf.out" &
+    deaf=$!
+    ask delay=18000.longwait.test +tcp +timeout=30000 >"$T/longwait.out" &
+    longwait=$!
+    full=$(printf '%060d' 0)            # a status of over 4 MB, more than the kernel keeps
+    many n=20000 window=100 "name=%d.$full.$full.$full.test" >/dev/null
+    full=$(adm status | wc -c)
+    tool talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=47000 end=1000 >"$T/reader.out" &
+    reader=$!
+    proxy p "$u1 1" 'cache-size 0' 'tcp-clients 20'
+
+    promise "TCP: several queries in one segment are all answered"
+    like '^replies 20 noerror 20 ' "$(talk qs=20:one%d.test send count=20)"
+    promise "TCP: 100 pipelined queries on one connection are all answered"
+    like 'answered 100 noerror 100 .* wrong 0 dup 0 bad 0' "$(many n=100 tcp=1 window=100 name=pipe%d.test)"
+    promise "TCP: a query that comes byte by byte is answered"
+    like '^NOERROR.* 300 A 192\.0\.2\.1$' "$(talk q=byte.test bytes=2 replies=1)"
+    promise "TCP: the length may come in two segments, and the message split anywhere"
+    like '^NOERROR.* 300 A 192\.0\.2\.1$' "$(talk hex=00 send pause=30 hex=1c send pause=30 hex=0007 send pause=30 hex=01000001000000000000 \
+        send pause=30 hex=0573706c send pause=30 hex=6974047465737400 send pause=30 hex=0001 send pause=30 hex=0001 replies=1,2000)" "split"
+    promise "TCP: one segment may hold the end of one query and the beginning of the next"
+    like '^replies 2 noerror 2 ' "$(talk q=over1.test send hex=001c00 send pause=30 hex=0701000001000000000000 send hex=0573706c69740474657374 send hex=0000010001 count=2,2000)"
+    promise "TCP: a reply leaves in one segment with its length"
+    like '^segment 4[0-9]$' "$(talk q=segment.test send segment)" "a short one"
+    like '^segment [1-9][0-9]{4}$' "$(talk q=big=30000.segment.test/TXT send segment)" "30,000 bytes"
+    promise "TCP: answers come as they are ready, the fast before the slow"
+    out=$(talk q=delay=400.slow.test q=fast.test send replies=2)
+    like '^NOERROR.* q=fast\.test\./A' "$(printf '%s\n' "$out" | head -n 1)" first
+    like '^NOERROR.* q=delay=400\.slow\.test\./A' "$(printf '%s\n' "$out" | tail -n 1)" second
+    promise "TCP: a client that half-closes after its query is still answered, then sees the end"
+    out=$(talk q=delay=200.half.test send fin replies=1 end=3000)
+    like '^NOERROR.* A 192' "$out"
+    like '^EOF' "$out"
+    promise "TCP: a client that half-closes with nothing asked is closed"
+    like '^EOF ms=[0-9]{1,3} ' "$(talk bytes fin end=5000)"
+    promise "TCP: a message of 0 to 11 bytes closes the connection or is skipped, and never misaligns the next"
+    for n in 0 1 11; do
+        out=$(talk len=$n fill=$n q=after.test send replies=1,1000)
+        like '^(NOERROR .* q=after|CLOSED)' "$out" "length $n"
+    done
+    promise "TCP: an answer of 60,000 bytes comes whole, without TC"
+    out=$(ask big=60000.tcp.test TXT +tcp)
+    like '^NOERROR qr rd ra .* an=1 .* size=(60000|599[89][0-9]) ' "$out"
+    promise "TCP: 20 answers of 60,000 bytes to a client that reads slowly are all delivered"
+    like '^replies 20 noerror 20' "$(talk rcvbuf=4096 qs=20:big=60000.s%d.test/TXT send pause=300 count=20)"
+
+    promise "a full table of TCP clients never disturbs UDP, and a new client is served: the longest idle one goes"
+    hold hold "$port" 40
+    like '^NOERROR' "$(ask full.test)" UDP
+    like '^NOERROR' "$(ask full.test +tcp)" TCP
+    within 20 100 "$(metric full)" "times that a table made room, in the metrics"
+    await 3 logged hold 'open (1?[0-9]|20)$' || fail "more than 20 are open: $(tail -n 1 "$T/hold.log")"
+    within 0 20 "$(count tcp)" "clients in status"
+    kill_pid hold
+    promise "the sum of TCP clients in status returns to nothing when they leave"
+    await 35 tcp_none || fail "tcp $(count tcp)"
+    wait $idle $stall $drip $deaf
+    promise "TCP: an idle client is kept for 2 s or more and closed within 30 s"
+    like '^(EOF|RESET) ' "$(cat "$T/idle.out")"
+    within 2000 31000 "$(ms_of "$(cat "$T/idle.out")")" ms
+    promise "TCP: a client that stops in the middle of a message is closed within 30 s, and nothing of it is forwarded"
+    like '^(EOF|RESET) ' "$(cat "$T/stall.out")"
+    within 2000 31000 "$(ms_of "$(cat "$T/stall.out")")" ms
+    same 0 "$(asked u1 garbage)" "garbage at the upstream"
+    promise "TCP: a client that sends a byte a second is closed within 30 s, and nothing of it is forwarded"
+    like '^(EOF|RESET) ' "$(cat "$T/drip.out")"
+    within 2000 31000 "$(ms_of "$(cat "$T/drip.out")")" ms
+    same 0 "$(asked u1 drip)" "queries at the upstream"
+    promise "TCP: a client that asks and does not read is closed within 30 s"
+    like '^(EOF|RESET) ' "$(cat "$T/deaf.out")"
+    within 2000 31000 "$(ms_of "$(cat "$T/deaf.out")")" ms
+    promise "TCP: a client that waits for a slow answer is not idle: after 18 s it has it"
+    wait $longwait
+    like '^NOERROR .* 192\.0\.2\.1$' "$(cat "$T/longwait.out")"
+    promise "an admin client that does not read a long status is cut off within 60 s"
+    wait $reader
+    like '^(EOF|RESET) ' "$(cat "$T/reader.out")"
+    within 0 $((full - 500000)) "$(val bytes "$(cat "$T/reader.out")")" "bytes of $full were read"
+    stop s
+    use p
+    stop p
+}
+tcp_none() { [ "$(count tcp)" = 0 ]; }

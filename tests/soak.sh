@@ -1,0 +1,114 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# soak.sh - mixed load with failing upstreams, for long.
+# Alone: ./test.sh soak [SECONDS]
+
+# ---- Soak
+
+# soak_load NAME WANT WORD...: a load in the background, whose words end in the file NAME; WANT is the RCODE that all must have
+soak_load()
+{
+    soak_n=$1 soak_w=$2
+    shift 2
+    many timeout=$((15000 * SLOW)) "$@" >"$T/soak.$soak_n" 2>&1 &
+    soak_jobs="$soak_jobs $!:$soak_n:$soak_w"
+}
+
+# soak_config N: the configuration of round N; upstreams change places
+soak_config()
+{
+    case $(($1 % 3)) in
+    0) set -- 1 2 ;;
+    1) set -- 2 1 ;;
+    2) set -- 1 1 ;;
+    esac
+    # shellcheck disable=SC2154
+    printf '%s\n' "$u1 $1" "$one $2 tls=dns.test" "$u3 3" "$u9 1 domain=dead.soak.test" "$ca" 'timeout 2000' 'patience 200' \
+        'cache-size 256k' 'tcp-clients 64' 'user root' >"$T/soak.config"
+}
+
+# soak [SECONDS]: mixed load over UDP and TCP, while one upstream loses, delays, truncates, refuses, stops and comes back, another (TLS)
+# closes its connections, a third one loses every twentieth question once, and the configuration is read again and again
+cmd_soak()
+{
+    soak_end=$(($(date +%s) + ${1:-60}))
+    legnow=soak
+    tls_ready
+    up u1
+    up u3
+    up u9 '. silent'
+    dot one good
+    soak_config 0
+    promise "soak: the program serves"
+    proxy p -c "$T/soak.config"
+    many n=3000 window=3000 timeout=3000 name=n%d.dead.soak.test >/dev/null         # the tables have been full once
+    soak_r=0 soak_sent=0 soak_kb=0 soak_fd=0 soak_slow=0
+    promise "soak: every query is answered once; where an upstream has the answer with it, else with SERVFAIL at the end of its life"
+    while [ "$(date +%s)" -lt "$soak_end" ] || [ "$soak_r" -lt 17 ]; do
+        soak_jobs=''
+        case $((soak_r % 8)) in
+        0) rules u1 ;;
+        1) rules u1 '. delay=150' ;;
+        2) rules u1 '. tc' ;;
+        3) kill_pid u1 ;;
+        4) up u1 -p "${u1##*@}" '. servfail' ;;
+        5) rules u1 ; kill -STOP "$(pid u1)" ;;
+        6) kill -CONT "$(pid u1)" ; rules one "kick=$soak_r" ;;
+        7) rules one after=5 ; rules u1 '. tc close' ;;
+        esac
+        soak_load udp noerror n=400 window=40 name=a%d.$soak_r.soak.test
+        soak_load lost noerror n=20 window=5 name=drop=1.b%d.$soak_r.soak.test
+        soak_load vary noerror n=100 window=10 vary name=v%d.$soak_r.soak.test
+        soak_load hot noerror n=300 window=10 same name=hot.soak.test
+        soak_load tcp noerror n=150 window=20 tcp=6 name=t%d.$soak_r.soak.test
+        soak_load big noerror n=20 window=5 tcp=2 type=TXT name=big=2500.c%d.$soak_r.soak.test
+        soak_load dead servfail n=20 window=20 name=d%d.$soak_r.dead.soak.test
+        flood n=200 kind=mutate seed=$((soak_r + 1)) >/dev/null
+        if [ $((soak_r % 2)) = 1 ]; then
+            soak_config $((soak_r / 2))
+            kill -HUP "$(pid p)"
+        fi
+        for soak_j in $soak_jobs; do
+            wait "${soak_j%%:*}"
+            soak_n=${soak_j#*:}
+            soak_w=${soak_n#*:} soak_n=${soak_n%:*}
+            soak_o=$(cat "$T/soak.$soak_n")
+            soak_k=$(val sent "$soak_o")
+            same "$soak_k $soak_k 0 0 0" "$(val answered "$soak_o") $(val "$soak_w" "$soak_o") $(val wrong "$soak_o") $(val dup "$soak_o") $(val bad "$soak_o")" \
+                "round $soak_r, $soak_n: answered, $soak_w, wrong, twice, short: $soak_o"
+            within 0 $((3500 * SLOW)) "$(val slowest_ms "$soak_o")" "round $soak_r, $soak_n: slowest"
+            soak_sent=$((soak_sent + ${soak_k:-0}))
+            [ "$(val slowest_ms "$soak_o")" -le "$soak_slow" ] || soak_slow=$(val slowest_ms "$soak_o")
+        done
+        forget u1
+        forget u3
+        forget u9
+        forget one
+        soak_r=$((soak_r + 1))
+        if [ "$soak_r" = 9 ]; then
+            soak_kb=$(kb_of p) soak_fd=$(fds_of p)
+        fi
+    done
+    echo "# soak: $soak_sent queries in $soak_r rounds, the slowest $soak_slow ms; memory after 9 rounds $soak_kb kB, at the end $(kb_of p) kB"
+    promise "soak: at the end nothing is in flight, and no connection is left"
+    kill -CONT "$(pid u1)"
+    rules u1
+    rules one
+    await 25 soak_idle || fail "$(adm status | head -n 1)"
+    promise "soak: every upstream that answers is up again"
+    await 10 soak_up || fail "$(adm status | grep '^upstream')"
+    promise "soak: queries went over UDP, TCP and TLS, and the TLS connection ended and was made again"
+    like ' tls .* won [1-9][0-9]* .* connects ([3-9]|[1-9][0-9]+) ' "$(adm status)"
+    promise "soak: memory and descriptors are those of the first rounds"
+    await 25 fds_are p "$((soak_fd < 24 ? soak_fd : 24))" || fail "$(fds_of p) descriptors, after the first rounds $soak_fd"
+    [ -n "$WRAP" ] || within -100000 $((soak_kb / 50 + 128)) $(($(kb_of p) - soak_kb)) "kB more than $soak_kb"
+    promise "soak: it stops as told"
+    stop p
+    judge
+    run_legs
+}
+soak_idle() { adm status | grep -q '^dnsproxy .* inflight 0 tcp [01]$'; }
+soak_up()
+{
+    many n=4 window=1 "name=up%d.$(date +%s).soak.test" >/dev/null
+    [ "$(adm status | grep -Ec '^upstream .* (udp|tls) .* state up ')" -ge 3 ]
+}

@@ -1,0 +1,193 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# spoofing.sh - what a blind attacker must guess; replies that are not ours; questions sent again.
+# Alone: ./test.sh spoofing retrying
+
+LEGS="$LEGS spoofing retrying"
+
+# ---- What a blind attacker must guess, and replies that are not ours
+
+# strays ADDR: how many replies of this upstream matched no query
+strays() { metrics | sed -n "s/^dnsproxy_upstream_strays_total{upstream=\"$1\".*} //p"; }
+
+leg_spoofing()
+{
+    up u1
+    up u2
+    proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 400' 'timeout 2000'
+    promise "2,000 names one after another leave from 1,800 or more distinct ports, none more than 5 times, neighbours at most 1 %"
+    forget u1
+    out=$(many n=2000 window=1 name=port%d.spaced.test)
+    like 'noerror 2000 ' "$out"
+    sed -n 's/.* udp from=[^@]*@\([0-9]*\) .*spaced.*/\1/p' "$T/u1.q" >"$T/ports"
+    within 1800 2000 "$(sort -u "$T/ports" | wc -l)" "distinct ports"
+    within 1 5 "$(sort "$T/ports" | uniq -c | sort -rn | awk 'NR == 1 { print $1 }')" "uses of one port"
+    within 0 20 "$(awk 'NR > 1 && $1 - l <= 2 && l - $1 <= 2 { n++ } { l = $1 } END { print n + 0 }' "$T/ports")" "neighbours"
+    promise "their IDs: 1,940 or more distinct, every bit set in 45 to 55 %"
+    sed -n 's/.* id=\([0-9]*\) port.*spaced.*/\1/p' "$T/u1.q" >"$T/ids"
+    within 1940 2000 "$(sort -u "$T/ids" | wc -l)" "distinct IDs"
+    awk '{ v = $1; for (b = 0; b < 16; b++) { if (v % 2) n[b]++; v = int(v / 2) } } END { for (b = 0; b < 16; b++) print b, int(n[b] * 1000 / NR) }' "$T/ids" |
+        while read -r b n; do within 450 550 "$n" "thousandths with bit $b"; done
+    promise "the IDs towards u1 and u2 differ, and those of a restart too"
+    sed -n 's/.* id=\([0-9]*\) \(port.*spaced[^ ]*\).*/\2 \1/p' "$T/u1.q" | sort >"$T/a"
+    sed -n 's/.* id=\([0-9]*\) \(port.*spaced[^ ]*\).*/\2 \1/p' "$T/u2.q" | sort >"$T/b"
+    within 0 3 "$(comm -12 "$T/a" "$T/b" | wc -l)" "equal towards both"
+    same 2000 "$(wc -l <"$T/b" | tr -d ' ')" "queries at u2"
+    stop p
+    proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 400' 'timeout 2000'
+    forget u1
+    many n=50 window=1 name=port%d.spaced.test >/dev/null
+    sed -n 's/.* id=\([0-9]*\) \(port.*spaced[^ ]*\).*/\2 \1/p' "$T/u1.q" | sort >"$T/b"
+    within 0 2 "$(comm -12 "$T/a" "$T/b" | wc -l)" "as before the restart"
+    promise "the client's ID is not the upstream's"
+    forget u1
+    for i in 1 2 3 4; do ask same$i.test +id=4711 >/dev/null; done
+    within 0 1 "$(asked u1 ' id=4711 ')"
+    promise "a burst shares sockets: no port sees more than 32 queries"
+    forget u1
+    like 'noerror 500 ' "$(many n=500 window=500 name=delay=300.burst%d.test)"
+    within 1 32 "$(sed -n 's/.* udp from=[^@]*@\([0-9]*\) .*burst.*/\1/p' "$T/u1.q" | sort | uniq -c | sort -rn | awk 'NR == 1 { print $1 }')" "queries of one port"
+
+    for k in addr:"another address" port:"another port" id:"a wrong ID" qname:"another name" qtype:"another type" qclass:"another class" qr:"QR=0" \
+        zero:"0 bytes" eleven:"11 bytes" header:"a header alone" opcode:"opcode 4" qd2:"QDCOUNT 2" cutq:"the question cut off" noq:"no question"; do
+        promise "a reply with ${k#*:} is ignored, the right one is taken"
+        out=$(ask "1first=${k%%:*}.f.test" +wait=250)
+        same 192.0.2.1 "$(addresses "$out")" "$out"
+        same 1 "$(val replies "$out")" "replies to the client"
+        out=$(ask "1first=${k%%:*}.g.test" AAAA)
+        like ' AAAA 2001:db8::1$' "$out" AAAA
+    done
+    promise "a first answer that is broken, with the right ID and question, gives way to the right one, or to the next upstream, never to the broken one"
+    out=$(ask 1first=loop.f.test +wait=250)
+    like '^192\.0\.2\.[12]$' "$(addresses "$out")" "$out"
+    same 1 "$(val replies "$out")" "replies to the client"
+    promise "ignored replies are counted: a wrong ID, name, type or class"
+    a=$(strays "$u1")
+    for k in id qname qtype qclass; do ask 1first=$k.count.test >/dev/null; done
+    same $((a + 5)) "$(strays "$u1")" "replies, the wrong ID over UDP and over TCP"
+    promise "over TCP likewise: the other queries of the connection still succeed"
+    stop p
+    proxy p "$u1 1 tcp" "$u2 2" 'cache-size 0' 'patience 500' 'timeout 2000'
+    for k in id qname qtype qr; do
+        same 192.0.2.1 "$(addresses "$(ask "1first=$k.h.test")")" $k
+    done
+    many n=20 window=20 name=1delay=200.beside%d.test >"$T/beside" &
+    n=$!
+    same 192.0.2.1 "$(addresses "$(ask 1first=id.i.test)")"
+    wait $n
+    like 'noerror 20 ' "$(cat "$T/beside")"
+    stop p
+
+    promise "a flood of 20,000 wrong IDs neither wins nor fails the query: TCP decides"
+    proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 1000' 'timeout 3000'
+    out=$(ask 1flood=20000.1delay=600.flood.test)
+    same 192.0.2.1 "$(addresses "$out")"
+    within 1 20000 "$(strays "$u1")" "of them counted"
+    promise "nor does it without TCP at that upstream: the right datagram does"
+    up u3 -T
+    rules u3 'flood.test flood=20000 delay=600'
+    proxy q "$u3 1" 'cache-size 0' 'timeout 3000'
+    same 192.0.2.3 "$(addresses "$(ask x.flood.test)")"
+    stop q
+    use p
+    promise "after the first wrong ID the same question goes to that upstream over TCP"
+    within 1 2 "$(asked u1 ' tcp .* 1flood')" "queries over TCP"
+    same 192.0.2.1 "$(addresses "$(ask 1first=id.1gap=700.tcp.test)")"
+    within 1 2 "$(asked u1 ' tcp .* 1first=id\.1gap')" "queries over TCP"
+    promise "and right after it the proxy works as before"
+    lives p "the flood"
+    stop p
+
+    promise "identical questions never have two queries open at one upstream, whatever EDNS options and letters they come with"
+    proxy p "$u1 1" 'timeout 3000'
+    out=$(many n=200 window=200 name=delay=700.birthday.test vary)
+    like 'answered 200 noerror 200 .* dup 0' "$out"
+    same 1 "$(pairs u1 birthday)" "pairs of port and ID"
+    promise "a query that is sent again has the same port and ID, or its first port is closed"
+    ask drop=1.again.test >/dev/null
+    same 1 "$(pairs u1 'drop=1\.again')" "pairs of port and ID"
+    promise "an open port answers a stranger's datagram as a closed one does, and is closed soon after the answer"
+    ask delay=500.probe.test >/dev/null &
+    n=$!
+    await 2 logged_q u1 'probe\.test' || fail "not asked"
+    x=$(sed -n 's/.* udp from=[^@]*@\([0-9]*\) .*probe\.test.*/\1/p' "$T/u1.q")
+    port_was=$port
+    port=$x
+    like '^REFUSEDPORT' "$(ask x.test +src=127.0.0.9 +timeout=300)" "while the query is open"
+    port=$port_was
+    wait $n
+    port=$x
+    like '^REFUSEDPORT' "$(ask x.test +src=127.0.0.1 +timeout=300)" "after the answer"
+    port=$port_was
+    promise "the client's EDNS size is never the upstream's: 512 to 1232"
+    ask size.test +edns=65535 >/dev/null
+    like ' size\.test\. .* edns=(5[1-9][0-9]|[6-9][0-9][0-9]|1[01][0-9][0-9]|12[0-3][0-9])$' "$(cat "$T/u1.q")"
+    promise "ECS and cookies of the client are not passed on"
+    ask ecs.test +edns +opt=8:0001180001020300 +opt=10:0011223344556677 >/dev/null
+    unlike ' ecs\.test\..* opts=' "$(cat "$T/u1.q")"
+    promise "TC=1 with records: they are neither delivered nor kept, TCP's answer is"
+    out=$(ask tcrec=.a17.test)
+    like '^NOERROR qr rd ra .*an=1' "$out"
+    same 1 "$(asked u1 ' tcp .*a17')" "queries over TCP"
+    stop p
+    promise "no weak generator is in the source"
+    unlike '[^_a-z](rand|random|drand48|srand|srandom|lrand48) *\(' "$(cat "$SRC/dnsproxy.c")"
+}
+
+leg_retrying()
+{
+    up u1
+    up u2
+    proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
+    promise "8: a lost datagram is sent again well inside a second"
+    x=9999
+    for i in 1 2 3; do
+        out=$(ask drop=1.again$i.test)
+        like '^NOERROR' "$out"
+        [ "$(ms_of "$out")" -gt $x ] || x=$(ms_of "$out")
+        same 2 "$(asked u1 drop=1.again$i)" "datagrams for again$i"
+    done
+    within 0 900 $x "ms, the best of three"
+    promise "8: of 50 queries at once whose first datagrams are lost all are answered, well inside a second"
+    out=$(many n=50 window=50 name=drop=1.many%d.test)
+    like 'noerror 50 ' "$out"
+    within 0 900 "$(($(val p50_us "$out") / 1000))" "ms, the median"
+    promise "8: a slow upstream sees a question at most 3 times, a silent one too"
+    ask delay=2500.slow.test >/dev/null
+    ask silent=.slow.test >/dev/null
+    within 1 3 "$(asked u1 'delay=2500')" datagrams
+    within 2 3 "$(asked u1 'silent=')" datagrams
+    stop p
+    promise "8: it is sent again to upstreams that have not answered, not to those that have"
+    proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 2000' 'timeout 3000'
+    same 192.0.2.1 "$(addresses "$(ask 1drop=1.part.test)")"
+    same 2 "$(asked u1 1drop=1.part)" "datagrams to u1"
+    same 1 "$(asked u2 1drop=1.part)" "datagrams to u2"
+    stop p
+    promise "a duplicate reply does no harm: one reply to the client"
+    proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
+    out=$(ask twice=.d.test +wait=200)
+    same 1 "$(val replies "$out")" replies
+    promise "answers that come twice, or after the question was sent again, harm no other query; nothing goes to TCP"
+    up u3 -T
+    for x in 'twice delay=20' 'delay=600' 'twice delay=600'; do
+        rules u3 ". $x"
+        proxy q "$u3 1" 'cache-size 0' 'timeout 3000'
+        like 'answered 300 noerror 300 ' "$(many n=300 rate=200 window=300 "name=$(echo "$x" | tr -d ' =')%d.test")" "$x"
+        same up "$(upstream "$u3" state)" "$x: state"
+        stop q
+    done
+    kill_pid u3
+    use p
+    promise "FORMERR or NOTIMP without OPT: that upstream is asked again without EDNS"
+    rules u1 '. noedns=formerr'
+    out=$(ask noedns.test +edns)
+    like '^NOERROR .* edns=' "$out"
+    within 0 900 "$(ms_of "$out")" ms
+    same 1 "$(grep ' noedns\.test' "$T/u1.q" | grep -vc edns=)" "queries without EDNS"
+    rules u1 '. noedns=notimp'
+    like '^(NOERROR|NOTIMP) ' "$(ask noedns2.test)"
+    rules u1
+    promise "FORMERR with OPT is an answer like others"
+    like '^FORMERR' "$(ask formerr=.x.test)"
+    stop p
+}
