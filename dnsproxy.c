@@ -91,7 +91,7 @@
 #define SEC(n) ((usec)(n) * 1000000)
 
 enum {
-	MAX_UPSTREAMS = 32,             /* a query holds one ask for each */
+	MAX_UPSTREAMS = 32,
 	MAX_LISTEN = 16, MAX_ALLOW = 64, MAX_PINS = 4,
 	MAX_ADMIN = 64,                 /* admin connections; the oldest makes room */
 	NAME_MAX_WIRE = 255,            /* RFC 1035 3.1 */
@@ -779,7 +779,7 @@ static bool edns_well_formed(const uint8_t *p, size_t n)
 }
 
 /* What asks the same as what: name in lower case, type, class, DO and CD, in one run of bytes for hashing and comparing. */
-struct key { size_t len, name_len; uint8_t b[NAME_MAX_WIRE + 5]; };
+struct key { unsigned len, name_len; uint8_t b[NAME_MAX_WIRE + 5]; };
 enum { KEY_DO = 1, KEY_CD = 2 };
 
 static unsigned key_type(const struct key *k) { return get16at(k->b + k->name_len); }
@@ -787,8 +787,8 @@ static unsigned key_flags(const struct key *k) { return k->b[k->name_len + 4]; }
 
 static void key_set(struct key *k, size_t name_len, unsigned type, unsigned class, unsigned flags)
 {
-	k->name_len = name_len;
-	k->len = name_len + 5;
+	k->name_len = (unsigned)name_len;
+	k->len = k->name_len + 5;
 	put16at(k->b + name_len, type);
 	put16at(k->b + name_len + 2, class);
 	k->b[name_len + 4] = (uint8_t)flags;
@@ -2292,9 +2292,9 @@ static void histogram_add(struct histogram *h, usec t)
 	h->sum += t;
 }
 
-/* Where an answer goes. UDP: a listener, the client's address and ours; TCP and admin: a slot of their table and its
- * generation, for the client may be gone by then. */
-enum peer_kind { PEER_NONE, PEER_UDP, PEER_TCP, PEER_ADMIN };
+/* Where an answer goes. UDP: a listener, the client's address and ours; TCP: a slot of its table and its generation, for
+ * the client may be gone by then. */
+enum peer_kind { PEER_NONE, PEER_UDP, PEER_TCP };
 struct peer {
 	enum peer_kind kind;
 	unsigned slot, generation;
@@ -3169,6 +3169,7 @@ enum ask_state { ASK_DONE, ASK_WAIT, ASK_SKIPPED /* its upstream is down and not
 struct ask {
 	struct node on;
 	struct query *q;
+	struct ask *next;                       /* of the query, by priority */
 	struct ask *next_id;                    /* in the table of IDs of streams */
 	struct port *port;
 	struct stream *stream;
@@ -3204,23 +3205,20 @@ struct query {
 	struct key key;
 	uint32_t hash;
 	usec born, impatient_at;
-	unsigned nasks;
 	struct node waiters;
 	bool active, starting, replied, probe, stale_ok;
 	bool last_resort;                       /* nothing but upstreams that are down is left: they are waited for */
-	struct peer probe_peer;                 /* the admin connection that asked, for a probe */
-	int best;                               /* the ask whose answer is held, or -1 */
+	unsigned admin, admin_generation;       /* who asked, for a probe */
 	enum verdict best_verdict;
-	struct answer held;
-	uint8_t *held_buf;
-	struct ask asks[MAX_UPSTREAMS];
+	struct ask *asks, *best;                /* best: the one with the best answer so far, or NULL */
+	struct answer *held;                    /* that answer, its message behind it, while somebody waits */
 };
 
 enum { STAGE_RESEND, STAGE_AGAIN, STAGE_STALE, STAGE_END, STAGES };
 static const usec stage_delay[STAGES] = { MS(350), MS(1050), MS(1800), SEC(3600) };
 static struct node stages[STAGES], patient = { &patient, &patient }, lingering = { &lingering, &lingering };
 
-static struct pool queries, waiters, holders;
+static struct pool queries, asks, waiters, holders;
 static struct query **query_table;
 static unsigned query_table_mask;
 static struct holder **holder_table;
@@ -3243,11 +3241,12 @@ static void query_init(void)
 	size_t n = (size_t)cfg.queries;
 
 	pool_init(&queries, n, sizeof(struct query));
+	pool_init(&asks, n * MAX_UPSTREAMS, sizeof(struct ask));
 	pool_init(&waiters, n, sizeof(struct waiter));
 	pool_init(&holders, n, sizeof(struct holder));
 	holders_by = table_new(n + 1, sizeof *holders_by);
-	pool_init(&held_small, n, UDP_SIZE);
-	pool_init(&held_big, HELD_BIG, MSG_MAX);
+	pool_init(&held_small, n, sizeof(struct answer) + UDP_SIZE);
+	pool_init(&held_big, HELD_BIG, sizeof(struct answer) + MSG_MAX + 1);
 	for (query_table_mask = 1; query_table_mask < 2 * n; query_table_mask *= 2)
 		;
 	query_table = table_new(query_table_mask, sizeof *query_table);
@@ -3370,15 +3369,15 @@ static void waiter_fail(struct waiter *w, unsigned rcode, int info)
 /* Gives back the memory of the answer in hand. */
 static void held_free(struct query *q)
 {
-	if (q->held_buf == NULL)
+	if (q->held == NULL)
 		return;
-	if (pool_has(&held_small, q->held_buf))
-		pool_give(&held_small, q->held_buf);
+	if (pool_has(&held_small, q->held))
+		pool_give(&held_small, q->held);
 	else {
-		held_big_of[pool_slot(&held_big, q->held_buf)] = NULL;
-		pool_give(&held_big, q->held_buf);
+		held_big_of[pool_slot(&held_big, q->held)] = NULL;
+		pool_give(&held_big, q->held);
 	}
-	q->held_buf = NULL;
+	q->held = NULL;
 }
 
 static void query_reply(struct query *q);
@@ -3389,7 +3388,7 @@ static void held_keep(struct query *q, const struct answer *a)
 {
 	held_free(q);
 	if (a->len <= UDP_SIZE)
-		q->held_buf = pool_take(&held_small);
+		q->held = pool_take(&held_small);
 	else {
 		if (pool_empty(&held_big)) {
 			struct query *oldest = held_big_of[0];
@@ -3399,12 +3398,21 @@ static void held_keep(struct query *q, const struct answer *a)
 			stats.full++;
 			query_reply(oldest);
 		}
-		q->held_buf = pool_take(&held_big);
-		held_big_of[pool_slot(&held_big, q->held_buf)] = q;
+		q->held = pool_take(&held_big);
+		held_big_of[pool_slot(&held_big, q->held)] = q;
 	}
-	memcpy(q->held_buf, a->msg, a->len);
-	q->held = *a;
-	q->held.msg = q->held_buf;
+	*q->held = *a;
+	q->held->msg = memcpy(q->held + 1, a->msg, a->len);
+}
+
+/* Takes an ask out of its query, of whose chain *a is a link. */
+static void ask_free(struct ask **a)
+{
+	struct ask *gone = *a;
+
+	ask_stop(gone);
+	*a = gone->next;
+	pool_give(&asks, gone);
 }
 
 /* The only way out of a query: whoever still waits is told, and everything it holds is given back. */
@@ -3414,8 +3422,8 @@ static void query_free(struct query *q)
 
 	while (!list_empty(&q->waiters))
 		waiter_fail(OWNER(q->waiters.next, struct waiter, of_query), SERVFAIL, EDE_UNREACHABLE);
-	for (unsigned i = 0; i < q->nasks; i++)
-		ask_stop(&q->asks[i]);
+	while (q->asks != NULL)
+		ask_free(&q->asks);
 	held_free(q);
 	list_remove(&q->staged);
 	list_remove(&q->patient);
@@ -3517,8 +3525,8 @@ static uint32_t route(const uint8_t *name, size_t len)
 /* Do all the upstreams that this query was meant for count as down? Then all are asked, and waited for. */
 static bool query_all_down(const struct query *q)
 {
-	for (unsigned i = 0; i < q->nasks; i++)
-		if (!upstreams[q->asks[i].up].down)
+	for (const struct ask *a = q->asks; a != NULL; a = a->next)
+		if (!upstreams[a->up].down)
 			return false;
 	return true;
 }
@@ -3541,46 +3549,49 @@ static void ask_start(struct ask *a)
 	ask_send(a);
 }
 
-/* Asks the upstreams in mask. Finished asks of the same upstream are used again, so that there is never more than one. */
+/* Asks once more, in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
+static void ask_again(struct ask *a, bool due)
+{
+	struct upstream *u = &upstreams[a->up];
+
+	if (a->state == ASK_WAIT && now - a->sent < MS(cfg.timeout)) {
+		if (!due)
+			return;
+		a->charged = false;             /* for rule 6 it is a query of its own */
+		u->asked = u->queried = now;
+		u->sent++;
+		if (a->port != NULL)
+			ask_send(a);            /* the open question, with its ID and port, once more */
+		return;
+	}
+	ask_stop(a);                            /* an ID and a port that are too old are left to nobody's guesses */
+	*a = (struct ask){ .q = a->q, .next = a->next, .up = a->up };
+	if (due)
+		ask_start(a);
+	else {
+		a->state = ASK_SKIPPED;
+		a->why = "down";
+	}
+}
+
+/* Asks the upstreams in mask. There is never more than one ask of an upstream; the chain is in the order of "order". */
 static void query_send(struct query *q, uint32_t mask)
 {
 	bool none_up = all_down(mask);
+	struct ask **at = &q->asks;
 
 	q->starting = true;
 	for (unsigned i = 0; i < norder; i++) {
-		struct upstream *u = &upstreams[order[i]];
-		struct ask *a = NULL;
-		bool due = !u->down || none_up || q->probe || now - u->asked >= SEC(1);
-		if (!(mask >> order[i] & 1))
-			continue;
-		for (unsigned k = 0; k < q->nasks && a == NULL; k++)
-			if (q->asks[k].up == order[i])
-				a = &q->asks[k];
-		if (a != NULL && a->state == ASK_WAIT && now - a->sent < MS(cfg.timeout)) {
-			if (!due)
-				continue;
-			a->charged = false;     /* for rule 6 it is a query of its own */
-			u->asked = u->queried = now;
-			u->sent++;
-			if (a->port != NULL)
-				ask_send(a);    /* the open question, with its ID and port, once more */
-			continue;
+		const struct upstream *u = &upstreams[order[i]];
+		if ((mask >> order[i] & 1) && (*at == NULL || (*at)->up != order[i])) {
+			struct ask *a = pool_take(&asks);       /* there is one for each upstream of each query */
+			*a = (struct ask){ .q = q, .next = *at, .up = order[i] };
+			*at = a;
 		}
-		if (a == NULL && q->nasks == MAX_UPSTREAMS)
-			continue;
-		if (a != NULL)
-			ask_stop(a);            /* an ID and a port that are too old are left to nobody's guesses */
-		else
-			a = &q->asks[q->nasks++];
-		memset(a, 0, sizeof *a);
-		a->q = q;
-		a->up = order[i];
-		if (!due) {
-			a->state = ASK_SKIPPED;
-			a->why = "down";
-			continue;
-		}
-		ask_start(a);
+		if (mask >> order[i] & 1)
+			ask_again(*at, !u->down || none_up || q->probe || now - u->asked >= SEC(1));
+		if (*at != NULL && (*at)->up == order[i])
+			at = &(*at)->next;
 	}
 	q->starting = false;
 }
@@ -3591,7 +3602,7 @@ static void query_begin(struct query *q)
 {
 	q->born = now;
 	q->replied = q->last_resort = false;
-	q->best = -1;
+	q->best = NULL;
 	q->best_verdict = V_NONE;
 	list_remove(&q->lingering);
 	list_remove(&q->patient);
@@ -3606,10 +3617,10 @@ static struct query *query_new(const struct key *k, uint32_t hash)
 	q->staged.next = q->patient.next = q->lingering.next = NULL;
 	q->key = *k;
 	q->hash = hash;
-	q->nasks = 0;
+	q->asks = NULL;
 	q->active = true;
 	q->starting = q->probe = q->stale_ok = false;
-	q->held_buf = NULL;
+	q->held = NULL;
 	list_init(&q->waiters);
 	q->next = query_table[hash & query_table_mask];
 	query_table[hash & query_table_mask] = q;
@@ -3680,16 +3691,16 @@ static uint32_t query_silent(const struct query *q, unsigned priority)
 {
 	uint32_t mask = 0;
 
-	for (unsigned i = 0; i < q->nasks; i++)
-		if (!q->asks[i].answered && upstreams[q->asks[i].up].spec.priority < priority)
-			mask |= UINT32_C(1) << q->asks[i].up;
+	for (const struct ask *a = q->asks; a != NULL; a = a->next)
+		if (!a->answered && upstreams[a->up].spec.priority < priority)
+			mask |= UINT32_C(1) << a->up;
 	return mask;
 }
 
 /* Puts the best answer so far into the cache, if it is one to keep. */
 static void query_cache(const struct query *q, const struct answer *a)
 {
-	const struct upstream *u = &upstreams[q->asks[q->best].up];
+	const struct upstream *u = &upstreams[q->best->up];
 	uint32_t silent = q->best_verdict == V_SUCCESS ? query_silent(q, u->spec.priority) : 0;
 	struct keep k = { .key = &q->key, .hash = q->hash, .silent = silent, .origin = u->origin };
 	int64_t ttl = a->ttl;
@@ -3699,8 +3710,8 @@ static void query_cache(const struct query *q, const struct answer *a)
 	if (cache.memory == 0 || key_type(&q->key) == T_ANY || (a->rcode != NOERROR && a->rcode != NXDOMAIN))
 		return;
 	if (!a->positive) {
-		for (unsigned i = 0; i < q->nasks; i++)
-			if (!q->asks[i].answered && a->verdict != V_SUCCESS)
+		for (const struct ask *x = q->asks; x != NULL; x = x->next)
+			if (!x->answered && a->verdict != V_SUCCESS)
 				return;         /* an upstream that said nothing may know better */
 		if ((old = cache_find(&q->key, q->hash)) != NULL)
 			slot_kill(old);         /* it is not even stale any more (RFC 8767 5) */
@@ -3735,25 +3746,26 @@ static void query_reply(struct query *q)
 	list_remove(&q->patient);
 	if (!list_on(&q->lingering))
 		list_append(&lingering, &q->lingering);
-	if (q->best >= 0) {
-		const struct upstream *u = &upstreams[q->asks[q->best].up];
-		struct source_msg s = { .msg = q->held.msg, .len = q->held.len, .ede = q->held.ede, .ede_len = q->held.ede_len,
-			.nttl = q->held.nttl, .cap = NO_TTL, .rcode = q->held.rcode, .ad = q->held.ad };
+	if (q->best != NULL) {
+		struct upstream *u = &upstreams[q->best->up];
+		const struct answer *a = q->held;
+		struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .nttl = a->nttl,
+			.cap = NO_TTL, .rcode = a->rcode, .ad = a->ad };
 		silent = query_silent(q, u->spec.priority);
 		if (silent)
 			s.cap = MARKED_TTL;
-		upstreams[q->asks[q->best].up].won++;
+		u->won++;
 		log_debug("answer %s %s: %s from %s won%s", name_text(q->key.b), type_text(key_type(&q->key)),
-		    rcode_text(q->held.rcode), addr_text(&u->spec.addr), silent ? ", a better upstream is silent" : "");
-		query_cache(q, &q->held);
+		    rcode_text(a->rcode), addr_text(&u->spec.addr), silent ? ", a better upstream is silent" : "");
+		query_cache(q, a);
 		while (!list_empty(&q->waiters))
 			waiter_answer(OWNER(q->waiters.next, struct waiter, of_query), &s);
 		held_free(q);
 		return;
 	}
 	slot = q->stale_ok ? cache_find(&q->key, q->hash) : NULL;
-	for (unsigned i = 0; i < q->nasks; i++)
-		network &= q->asks[i].state == ASK_DONE;
+	for (const struct ask *a = q->asks; a != NULL; a = a->next)
+		network &= a->state == ASK_DONE;
 	while (!list_empty(&q->waiters)) {
 		struct waiter *w = OWNER(q->waiters.next, struct waiter, of_query);
 		if (slot != NULL) {
@@ -3775,8 +3787,7 @@ static bool query_last_resort(struct query *q)
 	if (q->last_resort)
 		return false;
 	q->last_resort = q->starting = true;
-	for (unsigned i = 0; i < q->nasks; i++) {
-		struct ask *a = &q->asks[i];
+	for (struct ask *a = q->asks; a != NULL; a = a->next) {
 		if (a->state == ASK_SKIPPED)
 			ask_start(a);
 		any |= a->state == ASK_WAIT;
@@ -3792,14 +3803,14 @@ static bool query_last_resort(struct query *q)
 static void query_choose(struct query *q)
 {
 	bool none_up, better = false, any = false, open = false;
-	unsigned priority = q->best >= 0 ? upstreams[q->asks[q->best].up].spec.priority : 0;
+	unsigned priority = q->best != NULL ? upstreams[q->best->up].spec.priority : 0;
 
 	if (q->starting)
 		return;
 	none_up = query_all_down(q);
-	for (unsigned i = 0; i < q->nasks; i++) {
-		const struct upstream *u = &upstreams[q->asks[i].up];
-		if (q->asks[i].state != ASK_WAIT)
+	for (const struct ask *a = q->asks; a != NULL; a = a->next) {
+		const struct upstream *u = &upstreams[a->up];
+		if (a->state != ASK_WAIT)
 			continue;
 		open = true;
 		if (u->down && !none_up && !q->probe && !q->last_resort)
@@ -3823,7 +3834,7 @@ static void query_choose(struct query *q)
 				}
 				return;
 			}
-		} else if (any || (q->best < 0 && !q->stale_ok && query_last_resort(q)))
+		} else if (any || (q->best == NULL && !q->stale_ok && query_last_resort(q)))
 			return;
 		query_reply(q);
 	}
@@ -3885,7 +3896,7 @@ static void ask_answer(struct ask *a, struct answer *ans)
 {
 	struct upstream *u = &upstreams[a->up];
 	struct query *q = a->q;
-	const struct upstream *held = q->best >= 0 ? &upstreams[q->asks[q->best].up] : NULL;
+	const struct upstream *held = q->best != NULL ? &upstreams[q->best->up] : NULL;
 	enum verdict v = ans->verdict;
 	bool better;
 
@@ -3908,7 +3919,7 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	    type_text(key_type(&q->key)), rcode_text(ans->rcode), ans->ancount, (long long)(a->took / 1000));
 	better = held == NULL || v > q->best_verdict || (v == q->best_verdict && u->spec.priority < held->spec.priority);
 	if (better && !(q->replied && v != V_SUCCESS)) {
-		q->best = (int)(a - q->asks);
+		q->best = a;
 		q->best_verdict = v;
 		if (q->replied)                 /* late, but better than what the cache has */
 			query_cache(q, ans);
@@ -3963,12 +3974,12 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 /* Nobody waits any longer for the upstreams better than the answer in hand: they are charged with it. */
 static void query_impatient(struct query *q, const char *why)
 {
-	unsigned priority = q->best >= 0 ? upstreams[q->asks[q->best].up].spec.priority : UINT_MAX;
+	unsigned priority = q->best != NULL ? upstreams[q->best->up].spec.priority : UINT_MAX;
 
 	list_remove(&q->patient);
-	for (unsigned i = 0; i < q->nasks; i++)
-		if (q->asks[i].state == ASK_WAIT && upstreams[q->asks[i].up].spec.priority < priority)
-			ask_charge(&q->asks[i], why);
+	for (struct ask *a = q->asks; a != NULL; a = a->next)
+		if (a->state == ASK_WAIT && upstreams[a->up].spec.priority < priority)
+			ask_charge(a, why);
 	query_reply(q);
 	query_choose(q);
 }
@@ -3976,8 +3987,7 @@ static void query_impatient(struct query *q, const char *why)
 /* The life of a query is over. */
 static void query_expire(struct query *q)
 {
-	for (unsigned i = 0; i < q->nasks; i++) {
-		struct ask *a = &q->asks[i];
+	for (struct ask *a = q->asks; a != NULL; a = a->next) {
 		if (a->state != ASK_WAIT)
 			continue;
 		a->why = "timeout";
@@ -3996,8 +4006,7 @@ static void query_expire(struct query *q)
 static void query_resend(struct query *q)
 {
 	q->starting = true;
-	for (unsigned i = 0; i < q->nasks && !q->replied; i++) {
-		struct ask *a = &q->asks[i];
+	for (struct ask *a = q->asks; a != NULL && !q->replied; a = a->next) {
 		if (a->state != ASK_WAIT || a->via_stream || a->port == NULL)
 			continue;
 		if (a->malformed)
@@ -4028,7 +4037,7 @@ static void query_sweep(void)
 			list_append(&stages[s + 1], &q->staged);
 			if (s == STAGE_RESEND || s == STAGE_AGAIN)
 				query_resend(q);
-			else if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best < 0)
+			else if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best == NULL)
 				query_impatient(q, "no answer within 1.8 s");
 		}
 	}
@@ -5810,7 +5819,8 @@ static void run_query(struct admin *a, char **w)
 	key_set(&k, n, (unsigned)type, 1, 0);
 	q = query_new(&k, hash_bytes(k.b, k.len) ^ (random16() | 1u));         /* a place of its own: clients do not join */
 	q->probe = true;
-	q->probe_peer = (struct peer){ .kind = PEER_ADMIN, .slot = pool_slot(&admins, a), .generation = a->generation };
+	q->admin = pool_slot(&admins, a);
+	q->admin_generation = a->generation;
 	a->next = NULL;
 	a->step = 1;                            /* the reply comes with probe_done() */
 	query_send(q, mask);
@@ -5922,17 +5932,16 @@ static void admin_write(struct admin *a)
 /* The lines of "query": one an upstream, and which of them the rules chose. */
 static void probe_done(struct query *q)
 {
-	struct admin *a = pool_at(&admins, q->probe_peer.slot);
+	struct admin *a = pool_at(&admins, q->admin);
 
-	if (a->fd < 0 || a->generation != q->probe_peer.generation)
+	if (a->fd < 0 || a->generation != q->admin_generation)
 		return;
-	for (unsigned i = 0; i < q->nasks; i++) {
-		const struct ask *k = &q->asks[i];
+	for (const struct ask *k = q->asks; k != NULL; k = k->next) {
 		const struct upstream *u = &upstreams[k->up];
 		text_add(&a->reply, "upstream %s %s priority %u ", addr_text(&u->spec.addr), proto_names[u->spec.proto], u->spec.priority);
 		if (k->answered)
 			text_add(&a->reply, "%s answers %u ms %lld%s\n", rcode_text(k->rcode), k->ancount,
-			    (long long)(k->took / 1000), q->best == (int)i ? " won" : "");
+			    (long long)(k->took / 1000), q->best == k ? " won" : "");
 		else
 			text_add(&a->reply, "no answer %s\n", k->why ? k->why : "timeout");
 	}
@@ -6253,17 +6262,17 @@ static void upstream_stop(struct upstream *u)
 		struct query *q = pool_at(&queries, i);
 		if (!q->active)
 			continue;
-		if (q->best >= 0 && &upstreams[q->asks[q->best].up] == u) {
-			held_free(q);
-			q->best = -1;
-			q->best_verdict = V_NONE;
-		}
-		for (unsigned k = 0; k < q->nasks; k++) {
-			if (&upstreams[q->asks[k].up] != u)
+		for (struct ask **a = &q->asks; *a != NULL; ) {
+			if (&upstreams[(*a)->up] != u) {
+				a = &(*a)->next;
 				continue;
-			ask_stop(&q->asks[k]);
-			q->asks[k].state = ASK_DONE;
-			q->asks[k].why = "upstream removed";
+			}
+			if (*a == q->best) {
+				held_free(q);
+				q->best = NULL;
+				q->best_verdict = V_NONE;
+			}
+			ask_free(a);
 		}
 	}
 	for (int i = 0; i < 2; i++) {
@@ -6350,9 +6359,8 @@ static bool config_reload(struct text *errors)
 		if (!q->active || q->replied)
 			continue;
 		mask = route(q->key.b, q->key.name_len);
-		for (unsigned k = 0; k < q->nasks; k++)
-			if (q->asks[k].why == NULL || strcmp(q->asks[k].why, "upstream removed") != 0)
-				asked |= UINT32_C(1) << q->asks[k].up;
+		for (const struct ask *a = q->asks; a != NULL; a = a->next)
+			asked |= UINT32_C(1) << a->up;
 		query_send(q, mask & ~asked);
 		query_choose(q);
 	}
