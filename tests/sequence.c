@@ -150,26 +150,29 @@ static struct fake *fake_accept(struct fake *l)
 
 /* ---- Every table in order? */
 
-static void check_query(const struct query *q, unsigned *nwaiters, unsigned *nudp, unsigned *nheld)
+static void check_query(const struct query *q, unsigned *nasks, unsigned *nwaiters, unsigned *nudp, unsigned *nheld)
 {
 	unsigned found = 0;
+	bool best = q->best == NULL;
 
 	for (const struct query *x = query_table[q->hash & query_table_mask]; x != NULL; x = x->next)
 		found += x == q;
 	MUST(found == 1 && list_on(&q->staged) && !q->starting);
 	MUST(now < q->born + MS(LONGEST) + SEC(1));
-	*nheld += q->held_buf != NULL;
-	MUST(q->best < (int)q->nasks && q->nasks <= MAX_UPSTREAMS);
-	for (unsigned i = 0; i < q->nasks; i++) {
-		const struct ask *a = &q->asks[i];
+	*nheld += q->held != NULL;
+	MUST(q->held == NULL || q->best != NULL);
+	for (const struct ask *a = q->asks; a != NULL; a = a->next) {
+		++*nasks;
+		best |= a == q->best;
 		MUST(a->q == q);
 		if (a->state == ASK_WAIT)
 			MUST((a->port != NULL) != (a->stream != NULL) && list_on(&a->on));
 		else
 			MUST(a->port == NULL && a->stream == NULL && !list_on(&a->on));
-		for (unsigned k = 0; k < i; k++)
-			MUST(q->asks[k].up != a->up || q->asks[k].state != ASK_WAIT || a->state != ASK_WAIT);
+		for (const struct ask *k = a->next; k != NULL; k = k->next)
+			MUST(k->up != a->up && upstreams[k->up].spec.priority >= upstreams[a->up].spec.priority);
 	}
+	MUST(best);
 	for (const struct node *x = q->waiters.next; x != &q->waiters; x = x->next) {
 		const struct waiter *w = OWNER(x, struct waiter, of_query);
 		MUST(w->q == q && x->next->prev == x && !q->replied && w->holder->count > 0);
@@ -180,7 +183,7 @@ static void check_query(const struct query *q, unsigned *nwaiters, unsigned *nud
 
 static void check(void)
 {
-	unsigned nqueries = 0, nwaiters = 0, nudp = 0, nheld = 0, nports = 0, nopen = 0, held = 0, waiting = 0;
+	unsigned nqueries = 0, nasks = 0, nwaiters = 0, nudp = 0, nheld = 0, nports = 0, nopen = 0, held = 0, waiting = 0;
 	const char *broken = cache_broken();
 
 	if (broken != NULL)
@@ -191,9 +194,9 @@ static void check(void)
 		if (!q->active)
 			continue;
 		nqueries++;
-		check_query(q, &nwaiters, &nudp, &nheld);
+		check_query(q, &nasks, &nwaiters, &nudp, &nheld);
 	}
-	MUST(nqueries == queries.used && nwaiters == waiters.used && nheld == held_small.used + held_big.used);
+	MUST(nqueries == queries.used && nasks == asks.used && nwaiters == waiters.used && nheld == held_small.used + held_big.used);
 	for (unsigned i = 0; i <= query_table_mask; i++)
 		for (const struct holder *h = holder_table[i]; h != NULL; h = h->next) {
 			MUST(h->count > 0 && list_on(&h->of_count) && h->count <= holders_most);
