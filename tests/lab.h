@@ -156,7 +156,7 @@ static void cache_again(size_t memory)
 /* The tables of the program, as main() makes them. */
 static void lab_tables(void)
 {
-	hash_init();
+	random_bytes(hash_secret, sizeof hash_secret);
 	query_init();
 	descriptors_init();
 	cache_init((size_t)cfg.cache_size);

@@ -634,7 +634,7 @@ static void test_cache(void)
 	each(cache_broken() == NULL, "%s", cache_broken());
 	all("an answer of over an eighth of the cache is not kept");
 	for (unsigned secret = 0; secret < 40; secret++) {
-		hash_init();
+		random_bytes(hash_secret, sizeof hash_secret);
 		cache_again(1 << 20);
 		for (unsigned i = 0; i < 9000; i++) {
 			snprintf(name, sizeof name, secret & 1 ? "n%u.x.test" : "host-%07x.test", i);
@@ -701,10 +701,30 @@ static void test_cache(void)
 		is(same < 20, "the hash spreads names");
 		lab_key(&k, "h.test", T_A, 0);
 		first = hash_bytes(k.b, k.len);
-		hash_init();
+		random_bytes(hash_secret, sizeof hash_secret);
 		is(first != hash_bytes(k.b, k.len), "the hash has a secret of its own in each run");
 	}
 	cache_again(65536);
+}
+
+/* The published vectors of SipHash-2-4 and HalfSipHash-2-4: the key is the bytes from 0 on, and so is the message. */
+static void test_hash(void)
+{
+	static const struct { unsigned n; uint64_t wide; uint32_t narrow; } vectors[] = {
+		{ 0, 0x726fdb47dd0e0e31, 0x5b9f35a9 }, { 1, 0x74f839c593dc67fd, 0xb85a4727 }, { 4, 0xcf2794e0277187b7, 0x89466e2a },
+		{ 7, 0xab0200f58b01d137, 0xc563cf8b }, { 8, 0x93f5f5799a932462, 0x8f84b8d0 }, { 15, 0xa129ca6149be45e5, 0x972bfe74 } };
+	static const uint16_t one = 1;
+	const word key[2] = { (word)(WORD_BITS == 64 ? 0x0706050403020100 : 0x03020100), (word)(WORD_BITS == 64 ? 0x0f0e0d0c0b0a0908 : 0x07060504) };
+	bool big = *(const uint8_t *)&one == 0;
+	uint8_t p[17];
+
+	for (size_t i = 0; i < COUNT(vectors); i++) {
+		size_t whole = vectors[i].n / (WORD_BITS / 8) * (WORD_BITS / 8);
+		for (size_t k = 0; k < vectors[i].n; k++)       /* the words of a big-endian machine stand the other way round */
+			p[1 + k] = (uint8_t)(big && k < whole ? k ^ (WORD_BITS / 8 - 1) : k);
+		each(sip_hash(key, p + 1, vectors[i].n, 2, 4) == (word)(WORD_BITS == 64 ? vectors[i].wide : vectors[i].narrow), "%u bytes", vectors[i].n);
+	}
+	all("the hash is SipHash, or HalfSipHash on 32 bits: with 2 and 4 rounds it gives the published values");
 }
 
 /* ---- Limits */
@@ -713,6 +733,8 @@ static void test_limits(void)
 {
 	unsigned sent[3] = { 0 };
 
+	is(sizeof(struct query) + 2 * sizeof(struct ask) + sizeof(struct waiter) + sizeof(struct holder) <= 1000,
+	    "a query in flight, its client and two upstreams take at most 1,000 bytes");
 	cfg.rate = 10;
 	now += SEC(100);
 	for (int i = 0; i < 30; i++)
@@ -1017,6 +1039,7 @@ int main(void)
 	test_answers();
 	test_writing();
 	test_cache();
+	test_hash();
 	test_limits();
 	test_config();
 	test_admin();
