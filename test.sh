@@ -6,29 +6,41 @@
 #   ./test.sh NAME...         only these legs (./test.sh list names them)
 #   ./test.sh help            the long runs: bench, fuzz, soak, cross, asan, valgrind, ...
 #
-# A leg is a function leg_NAME. It says `promise TEXT`, does something, and checks with same, like and unlike.
+# This is the door. tests/lib.sh has what the legs are made of, tests/CHAPTER.sh the legs. A leg is a function leg_NAME: it
+# says `promise TEXT`, does something, and checks with same, like and unlike. Legs run side by side, each a process of its own
+# with a directory, ports and (for root) a loopback of its own; what they print comes out in order.
 # The program under test is built from dnsproxy.c beside this file, or is the one that BIN= names.
 
 set -u
 export LC_ALL=C
 unset TLS_DNS_IP TLS_DNS_PORT PROXY_PORT NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID 2>/dev/null
 
-# ---- Framework ---------------------------------------------------------
-
 SRC=$(cd "$(dirname "$0")" && pwd) || exit 1
-T=$(mktemp -d "${TMPDIR:-/tmp}/dnsproxy-test.XXXXXX") || exit 1
-chmod 755 "$T"                  # the program reads files here after it has become nobody
+LEGS=""                         # the default list; each chapter adds its own
+CHAPTERS="serving messages choosing spoofing cache admin config logs limits reload network tls tls_life unit real day packages documents"
+RUNS="heavy fuzz cross soak bench"
 CC=${CC:-cc}
 CFLAGS=${CFLAGS:--O2 -g}
 BEARSSL=${BEARSSL:-}
 BIN=${BIN:-}
 WRAP=${WRAP:-}                  # words before $BIN, such as valgrind and its options
-NS=''                           # words that enter a network namespace, see netns
+WATCH=${WATCH:-}                # asan or valgrind: their reports are looked for after each leg
 SLOW=${SLOW:-1}                 # deadlines are multiplied by this: a sanitizer or emulator is slow
-LEGS=""                         # the default list; each part adds its own
+NS=''                           # words that enter a network namespace, see netns
+export CC CFLAGS BEARSSL BIN WRAP WATCH SLOW
 
-for chapter in lib serving messages choosing spoofing cache admin config logs limits reload network tls tls_life unit \
-    real day packages documents heavy fuzz cross soak bench; do
+# The directory of this run, $ROOT, has what all legs share: tools, the program, certificates. That of a leg is $T.
+if [ -n "${TEST_ROOT:-}" ]; then
+    ROOT=$TEST_ROOT
+    T=$ROOT/leg.$1
+    mkdir "$T" || exit 1
+else
+    ROOT=$(mktemp -d "${TMPDIR:-/tmp}/dnsproxy-test.XXXXXX") || exit 1
+    T=$ROOT
+fi
+chmod 755 "$T"                  # the program reads files here after it has become nobody
+
+for chapter in lib $CHAPTERS $RUNS; do
     # shellcheck source=/dev/null
     . "$SRC/tests/$chapter.sh"
 done
@@ -48,7 +60,8 @@ long runs, each a word and its arguments:
        valgrind                some legs under valgrind
        analyse                 compilers' and other static analysers
        static                  the static musl build
-environment: BIN (a built dnsproxy), CC, CFLAGS, BEARSSL (its tree), KEEP=1 (leave the files), SLOW=N (longer deadlines), CI=true (no skips)
+environment: BIN (a built dnsproxy), CC, CFLAGS, BEARSSL (its tree), JOBS (legs at a time), KEEP=1 (leave the files),
+       SLOW=N (longer deadlines), CI=true (no skips)
 legs: $LEGS
 END
 }
@@ -58,29 +71,108 @@ prepare()
 {
     tools_build || { echo "test.sh: the test tools do not compile" >&2; exit 1; }
     if [ -z "$BIN" ]; then
-        BIN=$T/dnsproxy
+        BIN=$ROOT/dnsproxy
         build "$BIN" || { echo "test.sh: dnsproxy.c does not compile" >&2; exit 1; }
     fi
 }
 
-# run_leg NAME
-run_leg()
+# ---- Legs side by side
+
+JOBS=${JOBS:-$(($(nproc 2>/dev/null || echo 2) * 3 + 2))}       # so many at a time: nearly all of a leg is waiting
+FIRST="tcp"                     # what takes longest begins first
+own_net=''                      # yes: each leg has a network namespace, and with it a loopback, of its own
+running=0 pids=''               # legs that run now; processes of all that were started
+unprinted=''                    # legs whose output is still to come, in order
+
+# leg_here NAME: one leg, in this process; its sum goes into a file
+leg_here()
 {
-    legnow=$1
+    legnow=$1 leg_began=$(date +%s)
     echo "# $1"
+    [ -z "$WATCH" ] || "watch_$WATCH"
     "leg_$1"
+    [ -z "$WATCH" ] || watched
     judge
     reap
-    port='' admin=''
+    echo "$passed $failed $skipped $(($(date +%s) - leg_began))" >"$ROOT/$1.sum"
 }
 
-# run_legs NAME...: prints the sum; false if any promise failed
+# leg_process NAME: the same in a process of its own
+leg_process()
+{
+    set -- timeout -k 20 $((900 * SLOW)) env TEST_ROOT="$ROOT" "$SRC/test.sh" "$1"
+    # shellcheck disable=SC2016
+    [ -z "$own_net" ] || set -- unshare -n sh -c 'ip link set lo up; exec "$@"' sh "$@"
+    exec "$@" </dev/null
+}
+
+# leg_start NAME: the same meanwhile, with its output in a file; when it has ended its name comes through the pipe
+leg_start()
+{
+    : >"$ROOT/$1.out"
+    (
+        if [ "$JOBS" = 1 ]; then leg_process "$@" 2>&1 & else leg_process "$@" >"$ROOT/$1.out" 2>&1 & fi
+        trap 'kill $!' HUP INT TERM
+        wait $! || wait $!
+        echo "$1" >"$ROOT/.ended"
+    ) 3<&- &
+    pids="$pids $!"
+    running=$((running + 1))
+}
+
+# leg_ended: waits for the end of one leg, and prints what can be printed now without changing the order
+leg_ended()
+{
+    read -r ended_l <&3
+    running=$((running - 1))
+    : >"$ROOT/$ended_l.end"
+    while [ -n "$unprinted" ] && [ -e "$ROOT/${unprinted%% *}.end" ]; do
+        leg_print "${unprinted%% *}"
+        unprinted=${unprinted#* }
+    done
+}
+
+# leg_print NAME: what the leg printed, its promises numbered on
+leg_print()
+{
+    awk -v n=$((passed + failed + skipped)) '/^(not )?ok [0-9]+ - / { sub(/ok [0-9]+/, "ok " ++n) } { print }' "$ROOT/$1.out"
+    if [ -s "$ROOT/$1.sum" ]; then
+        read -r print_p print_f print_s print_t <"$ROOT/$1.sum"
+        passed=$((passed + print_p)) failed=$((failed + print_f)) skipped=$((skipped + print_s))
+        echo "$print_t $1" >>"$ROOT/.times"
+    else
+        legnow=$1
+        promise "$1 runs to its end"
+        fail "it was killed, or took longer than $((900 * SLOW)) s"
+        judge
+    fi
+}
+
+# run_legs NAME...: false if any promise failed
 run_legs()
 {
-    for run_l; do run_leg "$run_l"; done
-    if [ -s "$T/.failed" ]; then
+    if [ "$(id -u)" = 0 ] && unshare -n ip link set lo up 2>/dev/null; then own_net=yes; fi
+    [ $# -gt 1 ] || JOBS=1
+    mkfifo "$ROOT/.ended"
+    exec 3<>"$ROOT/.ended"
+    unprinted="$* "
+    for run_l in $FIRST "$@"; do
+        case " $* " in *" $run_l "*) ;; *) continue ;; esac
+        [ ! -e "$ROOT/$run_l.out" ] || continue
+        [ "$running" -lt "$JOBS" ] || leg_ended
+        leg_start "$run_l"
+    done
+    while [ "$running" -gt 0 ]; do leg_ended; done
+    [ $# = 1 ] || echo "# longest: $(sort -rn "$ROOT/.times" | awk 'NR <= 6 { printf "%s%s %d s", c, $2, $1; c = ", " }')"
+    sum
+}
+
+# sum: the last line; false if any promise failed
+sum()
+{
+    if [ -s "$ROOT/.failed" ]; then
         echo "# failed:"
-        sed 's/^/#   /' "$T/.failed"
+        sed 's/^/#   /' "$ROOT/.failed"
     fi
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ]
@@ -109,4 +201,8 @@ main()
     exit
 }
 
+if [ -n "${TEST_ROOT:-}" ]; then
+    leg_here "$1"
+    exit 0
+fi
 main "$@"

@@ -215,7 +215,7 @@ leg_supervisor()
 {
     up u1
     : >"$T/sd.log"
-    "$T/tool" notify "$T/notify" >>"$T/sd.log" 2>&1 &
+    "$ROOT/tool" notify "$T/notify" >>"$T/sd.log" 2>&1 &
     started sd $!
     await 3 logged sd ready || fail "no socket"
     port=$(freeport) admin=$(freeport)

@@ -49,7 +49,7 @@ cmd_cross()
         BIN=$cross_binary WRAP='' SLOW=$((SLOW / 5))
     done
     judge
-    run_legs
+    sum
 }
 
 # cross_smoke ARCHITECTURE

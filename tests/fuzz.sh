@@ -21,7 +21,7 @@ cmd_fuzz()
         promise "fuzz targets are built"
         skip "no clang: libFuzzer is part of it"
         judge
-        run_legs
+        sum
         return
     fi
     tls_ready
@@ -58,5 +58,5 @@ cmd_fuzz()
         echo "# $fuzz_t: $(sed -n 's/^stat::number_of_executed_units: */runs /p; s/^stat::average_exec_per_sec: */a second /p' "$T/fuzz.$fuzz_t.log" | tr '\n' ' ')$(grep -Eo 'cov: [0-9]+ ft: [0-9]+' "$T/fuzz.$fuzz_t.log" | tail -n 1)"
     done
     judge
-    run_legs
+    sum
 }

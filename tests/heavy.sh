@@ -4,32 +4,28 @@
 
 # ---- The long runs: sanitizers, analysers, other machines, soak ---------
 
-# heavy_reports: where sanitizers and valgrind write, one file a process; the program may be nobody by then
-heavy_reports()
+# watch_asan, watch_valgrind: where they write, one file a process, seen by the program when it is nobody too
+watch_asan()
 {
     mkdir -p "$T/reports"
     chmod 1777 "$T/reports"
+    # the program that becomes nobody may not look into itself for leaks
+    export ASAN_OPTIONS="detect_leaks=0:abort_on_error=0:quarantine_size_mb=4:log_path=$T/reports/asan"
+    export UBSAN_OPTIONS="print_stacktrace=1:log_path=$T/reports/ubsan"
+}
+watch_valgrind()
+{
+    watch_asan
+    WRAP="valgrind -q --vgdb=no --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --log-file=$T/reports/valgrind.%p"
 }
 
-# After a leg of asan and valgrind. Not in the default list.
-leg_reports()
+# watched: the last promise of a leg that was watched
+watched()
 {
     promise "no report up to here"
     for reports_f in "$T/reports"/*; do
-        [ -s "$reports_f" ] || continue
-        case $reports_f in *.seen) continue ;; esac
-        fail "$(sed -n '1,40p' "$reports_f")"
-        mv "$reports_f" "$reports_f.seen"
+        [ ! -s "$reports_f" ] || fail "$(sed -n '1,40p' "$reports_f")"
     done
-}
-
-# watched LEG...: runs the legs, and looks for reports after each
-watched()
-{
-    heavy_l=''
-    for heavy_i; do heavy_l="$heavy_l $heavy_i reports"; done
-    # shellcheck disable=SC2086
-    run_legs $heavy_l
 }
 
 # fds_of NAME, kb_of NAME: descriptors and resident kB of a process
@@ -83,16 +79,13 @@ leg_mixed()
 # asan [LEG...]: with the address and undefined-behaviour sanitizers. Memory cannot be judged there: WRAP tells the legs so.
 cmd_asan()
 {
+    # shellcheck disable=SC2086
     [ $# -gt 0 ] || set -- $LEGS mixed
-    heavy_reports
-    BIN=$T/dnsproxy.asan
+    BIN=$ROOT/dnsproxy.asan
     CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
         build "$BIN" || { echo "test.sh: no build with sanitizers" >&2; return 1; }
-    # the program that becomes nobody may not look into itself for leaks
-    export ASAN_OPTIONS="detect_leaks=0:abort_on_error=0:quarantine_size_mb=4:log_path=$T/reports/asan"
-    export UBSAN_OPTIONS="print_stacktrace=1:log_path=$T/reports/ubsan"
-    WRAP=env SLOW=$((SLOW * 4))
-    watched "$@"
+    WATCH=asan WRAP=env SLOW=$((SLOW * 4))
+    run_legs "$@"
 }
 
 # valgrind [LEG...]: some legs, and 10,000 mixed queries
@@ -100,12 +93,11 @@ cmd_valgrind()
 {
     have valgrind || { echo "test.sh: no valgrind" >&2; return 1; }
     [ $# -gt 0 ] || set -- serving messages edns cache admin config reload tls_transport mixed
-    heavy_reports
-    BIN=$T/dnsproxy.plain
+    BIN=$ROOT/dnsproxy.plain
     CFLAGS='-O1 -g' build "$BIN" || return 1
-    WRAP="valgrind -q --vgdb=no --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --log-file=$T/reports/valgrind.%p"
-    SLOW=$((SLOW * 15)) MIXED=${MIXED:-10000}
-    watched "$@"
+    WATCH=valgrind SLOW=$((SLOW * 15)) MIXED=${MIXED:-10000}
+    export MIXED
+    run_legs "$@"
 }
 
 # analyser WHAT COMMAND...: no output, and success
@@ -145,7 +137,7 @@ cmd_analyse()
     analyser cppcheck cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --suppress=missingIncludeSystem \
         --suppress=toomanyconfigs --suppress=duplicateAssignExpression --error-exitcode=1 $analyse_i "$SRC/dnsproxy.c"
     judge
-    run_legs
+    sum
 }
 
 # static: the musl build, in a root directory that holds nothing else
@@ -156,14 +148,14 @@ cmd_static()
     if ! have musl-gcc readelf make; then
         skip "missing packages: musl-tools binutils make"
         judge
-        run_legs
+        sum
         return
     fi
     mkdir -p "$T/static" "$T/jail"
     chmod 755 "$T/jail"
     cp "$SRC/Makefile" "$SRC/dnsproxy.c" "$T/static/"
     static_o=$(cd "$T/static" && make BEARSSL="$BEARSSL" static 2>&1) || fail "$static_o"
-    cp "$T/static/dnsproxy-static" "$T/jail/dnsproxy" || { judge; run_legs; return; }
+    cp "$T/static/dnsproxy-static" "$T/jail/dnsproxy" || { judge; sum; return; }
     unlike 'NEEDED|INTERP' "$(readelf -ld "$T/jail/dnsproxy")"
     BIN=/dnsproxy
     if [ "$(id -u)" = 0 ]; then
@@ -173,7 +165,7 @@ cmd_static()
     else
         skip "not here: chroot needs root or a user namespace"
         judge
-        run_legs
+        sum
         return
     fi
     run_legs static_jail

@@ -7,7 +7,7 @@ passed=0 failed=0 skipped=0
 promise_text='' why="$T/.why" skipwhy=''
 legnow=''
 
-: >"$T/.started" ; : >"$why" ; : >"$T/.failed"
+: >"$T/.started" ; : >"$why"
 
 trap 'finish $?' EXIT
 trap 'exit 129' HUP
@@ -18,7 +18,10 @@ trap 'exit 143' TERM
 finish()
 {
     trap - EXIT HUP INT TERM
+    # shellcheck disable=SC2086
+    [ -z "${pids:-}" ] || { kill $pids 2>/dev/null; wait $pids; }
     reap
+    if [ "$T" != "$ROOT" ]; then exit "$1"; fi
     if [ -n "${KEEP:-}" ]; then echo "# kept: $T"; else rm -rf "$T"; fi
     exit "$1"
 }
@@ -49,7 +52,7 @@ judge()
         printf 'not ok %s - %s\n' "$judge_n" "$promise_text"
         sed 's/^/    /' "$why"
         tails
-        printf '%s: %s\n' "$legnow" "$promise_text" >>"$T/.failed"
+        printf '%s: %s\n' "$legnow" "$promise_text" >>"$ROOT/.failed"
     elif [ -n "$skipwhy" ]; then
         skipped=$((skipped + 1))
         printf 'ok %s - %s # SKIP %s\n' "$judge_n" "$promise_text" "$skipwhy"
@@ -158,7 +161,7 @@ logs() { grep -Ec -e "$2" "$T/$1.log"; }
 
 # tool WORD...: the test tool, in the namespace if there is one
 # shellcheck disable=SC2086
-tool() { $NS "$T/tool" "$@"; }
+tool() { $NS "$ROOT/tool" "$@"; }
 
 freeport() { tool freeport; }
 
@@ -243,7 +246,7 @@ stop()
     fi
     stop_p=$(pid "$1")
     kill -TERM "$stop_p" 2>/dev/null
-    if "$T/tool" gone "$stop_p" $((10000 * SLOW)); then
+    if "$ROOT/tool" gone "$stop_p" $((10000 * SLOW)); then
         wait "$stop_p" 2>/dev/null
         stop_s=$?
         [ -e "$T/$1.up" ] || [ "$stop_s" = 0 ] || fail "$1 exited with $stop_s, wanted 0"
@@ -285,7 +288,7 @@ up()
     : >"$T/$up_n.q"
     : >"$T/$up_n.log"
     # shellcheck disable=SC2086
-    $NS "$T/tool" up -l "$T/$up_n.q" -r "$T/$up_n.rules" $up_o "$up_a" "$up_p" </dev/null >"$T/$up_n.log" 2>&1 &
+    $NS "$ROOT/tool" up -l "$T/$up_n.q" -r "$T/$up_n.rules" $up_o "$up_a" "$up_p" </dev/null >"$T/$up_n.log" 2>&1 &
     started "$up_n" $!
     eval "$up_n=\$up_a@\$up_p"
     await 5 logged "$up_n" ready || fail "the upstream $up_n does not start: $(cat "$T/$up_n.log")"
@@ -319,7 +322,7 @@ hold()
     hold_n=$1 hold_p=$2
     shift 2
     : >"$T/$hold_n.log"
-    $NS "$T/tool" hold 127.0.0.1 "$hold_p" "$@" </dev/null >"$T/$hold_n.log" 2>&1 &
+    $NS "$ROOT/tool" hold 127.0.0.1 "$hold_p" "$@" </dev/null >"$T/$hold_n.log" 2>&1 &
     started "$hold_n" $!
     await 8 logged "$hold_n" '^holding' || fail "$hold_n: no connections"
 }
@@ -337,8 +340,8 @@ val()
 # tools_build: compiles the program below to $T/tool. It needs a C library and nothing else.
 tools_build()
 {
-    [ -x "$T/tool" ] && return 0
-    "${TOOL_CC:-cc}" -O2 -g -o "$T/tool" "$SRC/tests/tool.c"
+    [ -x "$ROOT/tool" ] && return 0
+    "${TOOL_CC:-cc}" -O2 -g -o "$ROOT/tool" "$SRC/tests/tool.c"
 }
 
 # what up sets: the addresses of the upstreams
@@ -395,7 +398,7 @@ crt()
 {
     crt_n=$1
     shift
-    "$T/tls" cert "$T/pki/$crt_n" "$@" >/dev/null
+    "$ROOT/tls" cert "${crt_d:-$T}/pki/$crt_n" "$@" >/dev/null
 }
 
 # tls_cc OUT SOURCE [FLAG...]: compiles against BearSSL
@@ -410,23 +413,31 @@ tls_cc()
     fi
 }
 
-# tls_ready: the tool, and the certificates that most legs use
+# tls_ready: the TLS tool, made by the first leg that wants it, and copies of the certificates that most legs use
 tls_ready()
 {
     [ ! -s "$T/pki/ca.pem" ] || return 0
-    mkdir -p "$T/pki"
-    tls_cc "$T/tls" "$SRC/tests/tls.c" || { echo "test.sh: the TLS test tool does not compile" >&2; exit 1; }
+    if mkdir "$ROOT/pki" 2>/dev/null; then
+        tls_cc "$ROOT/tls" "$SRC/tests/tls.c" && tls_certificates && : >"$ROOT/pki/.ready"
+    fi
+    await 120 test -e "$ROOT/pki/.ready" || { echo "test.sh: the TLS test tool does not compile" >&2; exit 1; }
+    [ "$T" = "$ROOT" ] || cp -R "$ROOT/pki" "$T/"
+    ca="ca-file $T/pki/ca.pem"
+}
+tls_certificates()
+{
+    crt_d=$ROOT
     crt root cn='Test root' ca
     crt root384 key=p384 cn='Test root P-384' ca
     crt rootrsa key=rsa cn='Test root RSA' ca
     crt stranger cn='Strange root' ca
-    crt int by="$T/pki/root" cn='Test intermediate' ca=0
-    crt intrsa by="$T/pki/rootrsa" key=rsa cn='Test intermediate RSA' ca=0
-    crt good by="$T/pki/int" cn=dns.test san=dns:dns.test eku=server
-    crt other by="$T/pki/root" cn=other.test san=dns:other.test
+    crt int by="$ROOT/pki/root" cn='Test intermediate' ca=0
+    crt intrsa by="$ROOT/pki/rootrsa" key=rsa cn='Test intermediate RSA' ca=0
+    crt good by="$ROOT/pki/int" cn=dns.test san=dns:dns.test eku=server
+    crt other by="$ROOT/pki/root" cn=other.test san=dns:other.test
     crt alone cn=dns.test san=dns:dns.test
-    cat "$T/pki/root.crt" "$T/pki/root384.crt" "$T/pki/rootrsa.crt" >"$T/pki/ca.pem"
-    ca="ca-file $T/pki/ca.pem"
+    cat "$ROOT/pki/root.crt" "$ROOT/pki/root384.crt" "$ROOT/pki/rootrsa.crt" >"$ROOT/pki/ca.pem"
+    crt_d=''
 }
 
 # dot NAME CERT [WORD...] [: RULE...]: starts the scripted TLS server with that certificate (the words are at serve(), the
@@ -447,7 +458,7 @@ dot()
     : >"$T/$dot_n.q"
     rm -f "$T/$dot_n.at"
     # shellcheck disable=SC2086
-    $NS "$T/tls" serve cert="$T/pki/$dot_c" log="$T/$dot_n.q" rules="$T/$dot_n.rules" port="$T/$dot_n.at" $dot_w </dev/null >"$T/$dot_n.log" 2>&1 &
+    $NS "$ROOT/tls" serve cert="$T/pki/$dot_c" log="$T/$dot_n.q" rules="$T/$dot_n.rules" port="$T/$dot_n.at" $dot_w </dev/null >"$T/$dot_n.log" 2>&1 &
     started "$dot_n" $!
     await 5 test -s "$T/$dot_n.at" || fail "the TLS server $dot_n does not start: $(cat "$T/$dot_n.log")"
     echo "$dot_a@$(cat "$T/$dot_n.at")" >"$T/$dot_n.at"
@@ -470,14 +481,14 @@ turn()
 
 # load COUNT [WORD...]: fresh names are asked of the proxy (the words are at load()); what became of them
 # shellcheck disable=SC2086
-load() { $NS "$T/tls" load "$port" "$@"; }
+load() { $NS "$ROOT/tls" load "$port" "$@"; }
 
 # loading COUNT [WORD...]: the same, meanwhile;  loaded SECONDS: what became of them, in $got
 loading()
 {
     rm -f "$T/px.load"
     # shellcheck disable=SC2086
-    $NS "$T/tls" load "$port" "$@" >"$T/px.load" &
+    $NS "$ROOT/tls" load "$port" "$@" >"$T/px.load" &
     started loader $!
 }
 loaded()

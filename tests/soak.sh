@@ -104,7 +104,7 @@ cmd_soak()
     promise "soak: it stops as told"
     stop p
     judge
-    run_legs
+    sum
 }
 soak_idle() { adm status | grep -q '^dnsproxy .* inflight 0 tcp [01]$'; }
 soak_up()

@@ -71,7 +71,7 @@ leg_tls_transport()
     turn one keepalive=300 pad=300
     forget one
     got=$(ask options.test A +edns=1232 +opt=12:00000000 +opt=8:00011800c00002 +opt=10:0011223344556677 +opt=11:)
-    like "NOERROR .* edns=[0-9]+ .*$("$T/tls" addr 10 options.test)" "$got"
+    like "NOERROR .* edns=[0-9]+ .*$("$ROOT/tls" addr 10 options.test)" "$got"
     unlike 'opts=' "$got"
     like '^query .* opts (11:0,)?12:[0-9]+(,11:0)? ' "$(grep '^query' "$T/one.q")"
     unlike 'edns' "$(ask plain.options.test A)"
@@ -409,14 +409,14 @@ leg_tls_clock()
     tls_ready
     promise "the clock of the program can be set by the test"
     "$CC" -O2 -shared -fPIC -o "$T/clock.so" "$SRC/tests/clock.c" -ldl 2>"$T/clock.log" || skip "not here: shared libraries"
-    "$T/tls" clock "$T/clock" 60
+    "$ROOT/tls" clock "$T/clock" 60
     case "$(LD_PRELOAD=/nonexistent "$BIN" -V 2>&1)" in
     *preload*) ;;
     *) skip "not here: the program is static, or the system has no LD_PRELOAD" ;;
     esac
     [ -z "$WRAP" ] || skip "not here: under $WRAP"
     [ -z "$skipwhy" ] || return
-    within 60 120 "$(LD_PRELOAD="$T/clock.so" TEST_CLOCK="$T/clock" "$T/tls" now)" "the time"
+    within 60 120 "$(LD_PRELOAD="$T/clock.so" TEST_CLOCK="$T/clock" "$ROOT/tls" now)" "the time"
 
     crt expired by="$T/pki/root" cn=dns.test san=dns:dns.test from=-1728000 to=-259200
     crt future by="$T/pki/root" cn=dns.test san=dns:dns.test from=432000
@@ -456,7 +456,7 @@ END
     same 1 "$(clock_lines px)" "lines about the clock"
 
     promise "when the clock has been set it counts, without a restart"
-    "$T/tls" clock "$T/clock" real
+    "$ROOT/tls" clock "$T/clock" real
     answered 10 1
     k=$(asked c_future '^open')
     turn c_future net=12 kick=1 epoch=1         # without its session
@@ -467,7 +467,7 @@ END
     answered 10 5
 
     promise "a session that was made while the clock was wrong is not resumed when the certificate's dates do not hold"
-    "$T/tls" clock "$T/clock" 60
+    "$ROOT/tls" clock "$T/clock" 60
     reap
     dot one good
     dot c_future future : net=12
@@ -476,7 +476,7 @@ END
     WRAP=''
     await 3 sees c_future '^up'
     answered 10 2
-    "$T/tls" clock "$T/clock" real
+    "$ROOT/tls" clock "$T/clock" real
     forget c_future
     turn c_future net=12 kick=1
     answered 10 15 rate=10
