@@ -1,13 +1,22 @@
+# shellcheck shell=sh disable=SC2034,SC2154
 # works.sh - what works with dnsproxy: real servers as its upstreams, real clients and validators before it
 #
-#   ./test.sh works                 every cell of the matrix (root, a network namespace, the servers and clients of Debian)
-#   ./test.sh works_servers         one part; WORKS='unbound nsd' names the rows that count
+#   ./test.sh works                 every cell of the matrix (wants root, a network namespace, servers and clients of Debian)
+#   ./test.sh works unbound node    these rows only
 #
 # A small signed world stands in a namespace: a root, a zone with NSEC, one with NSEC3, an insecure and a bogus one, at two nsd.
 # What a server or client says through dnsproxy must be what it says when asked directly. A cell is a promise.
 
+# cmd_works [NAME...]: the matrix, or some of its rows
+cmd_works()
+{
+    WORKS="$*"
+    export WORKS
+    run_legs works_servers works_clients works_validators
+}
+
 w_root=127.7.0.1 w_auth=127.7.0.2 w_resolver=127.7.1.1
-W="$T/world"
+W=$T/world
 w_zones='signed hashed plain bogus'
 
 # w_zone ORIGIN: the records that are asked for below
