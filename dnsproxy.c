@@ -128,10 +128,17 @@ static void clock_read(void)
 	now = SEC(t.tv_sec) + t.tv_nsec / 1000;
 }
 
-/* Seconds since the program started, the time unit of the cache. */
+/* Seconds since the program started, the time unit of the cache. Divides once a second only: 32-bit machines are slow at it. */
 static uint32_t seconds(void)
 {
-	return (uint32_t)((now - started) / SEC(1));
+	static uint32_t n;
+	static usec begin;
+
+	if (now < begin || now - begin >= SEC(1)) {
+		n = (uint32_t)((now - started) / SEC(1));
+		begin = started + SEC(n);
+	}
+	return n;
 }
 
 /* The system's randomness, drawn 256 bytes at a time. There is no going on without it. */
@@ -463,18 +470,21 @@ static bool cidr_parse(struct cidr *c, const char *s)
 	return bits >= 0;
 }
 
-static bool addr_in_nets(const struct addr *a, const char *const *nets, size_t n)
+/* In one of the first n of them? */
+static bool addr_in_local(const struct addr *a, size_t n)
 {
-	struct cidr c;
+	static struct cidr nets[COUNT(local_nets)];
 
+	for (size_t i = 0; i < COUNT(nets) && nets[i].bits == 0; i++)
+		cidr_parse(&nets[i], local_nets[i]);
 	for (size_t i = 0; i < n; i++)
-		if (cidr_parse(&c, nets[i]) && addr_in(a, &c.net, c.bits))
+		if (addr_in(a, &nets[i].net, nets[i].bits))
 			return true;
 	return false;
 }
 
-static bool addr_is_loopback(const struct addr *a) { return addr_in_nets(a, local_nets, 2); }
-static bool addr_is_private(const struct addr *a) { return addr_in_nets(a, local_nets, COUNT(local_nets)); }
+static bool addr_is_loopback(const struct addr *a) { return addr_in_local(a, 2); }
+static bool addr_is_private(const struct addr *a) { return addr_in_local(a, COUNT(local_nets)); }
 
 /* Who a client is to limits: its IPv4 address or its IPv6 /64, in eight bytes. */
 static uint64_t addr_client(const struct addr *a)
@@ -2265,7 +2275,7 @@ static void watch_init(int most)
  * watch has no revents yet, and one that moved to a place already passed is ready in the next turn too. */
 static void loop_turn(void)
 {
-	int timeout = wake == 0 ? -1 : wake <= now ? 0 : (int)MIN((wake - now + 999) / 1000, 3600000);
+	int timeout = wake == 0 ? -1 : wake <= now ? 0 : (int)MIN(wake - now + 999, SEC(2000)) / 1000;
 	int n = poll(polls, (nfds_t)(cold_fd >= 0 ? nhot : npolls), timeout);
 
 	clock_read();
@@ -6203,10 +6213,12 @@ static void notify(const char *state)
 static void watchdog_sweep(void)
 {
 	static usec every = -1, next;
-	const char *s = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
 
-	if (every < 0)
-		every = s && getenv("NOTIFY_SOCKET") && (pid == NULL || number(pid, 1, INT32_MAX) == getpid()) ? MAX(number(s, 0, INT64_C(100000000000000)) / 2, 0) : 0;
+	if (every < 0) {
+		const char *s = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+		bool ours = s && getenv("NOTIFY_SOCKET") && (pid == NULL || number(pid, 1, INT32_MAX) == getpid());
+		every = ours ? MAX(number(s, 0, INT64_C(100000000000000)) / 2, 0) : 0;
+	}
 	if (every == 0)
 		return;
 	if (now >= next) {
