@@ -351,9 +351,11 @@ static bool log_now(usec *last)
 
 /* ---- 4 Addresses ----------------------------------------------------- */
 
+union sockaddrs { struct sockaddr sa; struct sockaddr_in in; struct sockaddr_in6 in6; };
+
 /* An address and port; scope is the name behind '%', looked up whenever it is used, for the interface may come later. */
 struct addr {
-	union { struct sockaddr sa; struct sockaddr_in in; struct sockaddr_in6 in6; } u;
+	union sockaddrs u;
 	char scope[IF_NAMESIZE];
 };
 
@@ -496,6 +498,9 @@ static uint64_t addr_client(const struct addr *a)
 	memcpy(&v, p, n == 4 ? 4 : 8);
 	return n == 4 ? v ^ UINT64_C(0x0a0b0c0d00000000) : v;
 }
+
+/* Spreads them over a table, without a secret. */
+static unsigned client_spread(uint64_t client) { return (uint32_t)(client ^ client >> 32) * UINT32_C(0x9e3779b1) >> 16; }
 
 /* ---- 5 Messages ------------------------------------------------------ */
 
@@ -682,14 +687,6 @@ static unsigned msg_get16(struct msg *m)
 	return get16at(m->p + m->at - 2);
 }
 
-static uint32_t msg_get32(struct msg *m)
-{
-	if (!msg_has(m, 4))
-		return 0;
-	m->at += 4;
-	return get32at(m->p + m->at - 4);
-}
-
 /* Steps over a name and checks it whole: labels, length, and that pointers go backwards only, at most 127 of them. */
 static void msg_name(struct msg *m)
 {
@@ -755,11 +752,15 @@ struct rr { size_t at, ttl_at, rdata_at, rdlen; unsigned type, class; uint32_t t
 
 static void msg_rr_head(struct msg *m, struct rr *r)
 {
-	r->type = msg_get16(m);
-	r->class = msg_get16(m);
-	r->ttl_at = m->at;
-	r->ttl = msg_get32(m);
-	r->rdlen = msg_get16(m);
+	static const uint8_t none[10];
+	const uint8_t *p = msg_has(m, 10) ? m->p + m->at : none;
+
+	r->type = get16at(p);
+	r->class = get16at(p + 2);
+	r->ttl_at = m->at + 4;
+	r->ttl = get32at(p + 4);
+	r->rdlen = get16at(p + 8);
+	msg_skip(m, 10);
 	r->rdata_at = m->at;
 }
 
@@ -789,7 +790,7 @@ static bool edns_well_formed(const uint8_t *p, size_t n)
 }
 
 /* What asks the same as what: name in lower case, type, class, DO and CD, in one run of bytes for hashing and comparing. */
-struct key { unsigned len, name_len; uint8_t b[NAME_MAX_WIRE + 5]; };
+struct key { unsigned len, name_len; uint8_t b[NAME_MAX_WIRE + 1 + 8]; };      /* with room for a word behind the name */
 enum { KEY_DO = 1, KEY_CD = 2 };
 
 static unsigned key_type(const struct key *k) { return get16at(k->b + k->name_len); }
@@ -863,31 +864,41 @@ static uint32_t hash_bytes(const uint8_t *p, size_t n) { return (uint32_t)sip_ha
 /* A client's question, read. name is as the client spelled it, in the client's message. */
 struct question {
 	unsigned id, flags, edns_size;  /* edns_size: 0 without OPT */
-	bool edns, want_ad, mixed;      /* mixed: some letter of the name is upper case */
+	bool edns, want_ad;
 	const uint8_t *name;
 	struct key key;
 };
 
-/* Copies the name in lower case while it checks it; "room" bytes are there. Gives its length, 0 when it is no whole name. */
+/* The letters among the bytes of a word in lower case. */
+static word lower_word(word x)
+{
+	const word each = (word)-1 / 255, low = x & each * 0x7f;
+	const word from_a = low + each * (0x80 - 'A'), beyond_z = low + each * (0x7f - 'Z');    /* told by the top bits */
+
+	return x | ((from_a ^ beyond_z) & ~x & each * 0x80) >> 2;
+}
+
+/* Checks a name and copies it in lower case; "room" bytes are there. Gives its length, 0 when it is no whole name. */
 static size_t question_name(struct question *q, const uint8_t *name, size_t room)
 {
-	size_t i = 0, label, end;
-	uint8_t upper = 0;
+	size_t n = 0, label;
+	word w = 0;
 
 	q->name = name;
 	do {
-		label = i < room ? name[i] : 64;
-		end = i + 1 + label;
-		if (label > 63 || end + (label > 0) > NAME_MAX_WIRE || end > room)
+		label = n < room ? name[n] : 64;
+		n += 1 + label;
+		if (label > 63 || n + (label > 0) > NAME_MAX_WIRE || n > room)
 			return 0;
-		for (q->key.b[i++] = (uint8_t)label; i < end; i++) {
-			uint8_t c = lower(name[i]);
-			q->key.b[i] = c;
-			upper |= name[i] ^ c;
-		}
 	} while (label != 0);
-	q->mixed = upper != 0;
-	return i;
+	memcpy(q->key.b + n, &w, sizeof w);
+	memcpy(q->key.b, name, n);
+	for (size_t i = 0; i < n; i += sizeof w) {      /* the lengths of labels are below all letters */
+		memcpy(&w, q->key.b + i, sizeof w);
+		w = lower_word(w);
+		memcpy(q->key.b + i, &w, sizeof w);
+	}
+	return n;
 }
 
 /* Reads a client's message. Gives -1 for one that deserves silence, NOERROR for one to answer, else the RCODE to refuse it
@@ -1131,7 +1142,7 @@ static size_t opt_write(uint8_t *p, unsigned rcode, bool dnssec_ok, const uint8_
 #define UPSTREAM_QUERY_MAX 432
 static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edns, bool pad)
 {
-	uint8_t options[8 + 127] = { 0, EDNS_KEEPALIVE, 0, 0, 0, EDNS_PADDING };
+	static uint8_t options[8 + 127] = { 0, EDNS_KEEPALIVE, 0, 0, 0, EDNS_PADDING };
 	size_t n = 12 + k->name_len + 4, fill = (128 - (n + 11 + 8) % 128) % 128;
 
 	put16at(p, id);
@@ -2338,7 +2349,7 @@ enum peer_kind { PEER_NONE, PEER_UDP, PEER_TCP };
 struct peer {
 	enum peer_kind kind;
 	unsigned slot, generation;
-	union { struct sockaddr sa; struct sockaddr_in in; struct sockaddr_in6 in6; } from;
+	union sockaddrs from;
 	uint8_t local[16];                      /* the address asked, on a wildcard socket */
 	unsigned local_if;
 };
@@ -2412,8 +2423,6 @@ static void peer_write_local(const struct peer *p, struct msghdr *h, void *contr
 	struct in6_pktinfo six = { .ipi6_ifindex = 0 };
 	struct cmsghdr *c = control;
 
-	if (!listeners[p->slot].wild)
-		return;
 	memset(control, 0, CONTROL_SIZE);
 	h->msg_control = control;
 	if (p->from.sa.sa_family == AF_INET6) {
@@ -2445,7 +2454,7 @@ static struct outbox {
 	unsigned n, listener;
 	struct mmsghdr v[BATCH];
 	struct iovec iov[BATCH];
-	struct peer to[BATCH];
+	union sockaddrs to[BATCH];
 	union { size_t align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
 	uint8_t buf[BATCH][UDP_SIZE];
 } outbox;
@@ -2482,15 +2491,22 @@ static void outbox_commit(const struct peer *p, size_t len)
 	unsigned i = outbox.n++;
 	struct msghdr *h = &outbox.v[i].msg_hdr;
 
-	outbox.to[i] = *p;
-	outbox.iov[i].iov_base = outbox.buf[i];
+	outbox.to[i] = p->from;
 	outbox.iov[i].iov_len = len;
-	memset(h, 0, sizeof *h);
-	h->msg_name = &outbox.to[i].from;
 	h->msg_namelen = p->from.sa.sa_family == AF_INET6 ? sizeof p->from.in6 : sizeof p->from.in;
-	h->msg_iov = &outbox.iov[i];
-	h->msg_iovlen = 1;
-	peer_write_local(p, h, &outbox.control[i]);
+	h->msg_control = NULL;
+	h->msg_controllen = 0;
+	if (listeners[p->slot].wild)
+		peer_write_local(p, h, &outbox.control[i]);
+}
+
+/* What is the same for every reply that lies in a place. */
+static void outbox_init(void)
+{
+	for (unsigned i = 0; i < BATCH; i++) {
+		outbox.iov[i].iov_base = outbox.buf[i];
+		outbox.v[i].msg_hdr = (struct msghdr){ .msg_name = &outbox.to[i], .msg_iov = &outbox.iov[i], .msg_iovlen = 1 };
+	}
 }
 
 /* The rest of what a reply depends on, beside the message: who asked and how. */
@@ -2588,7 +2604,7 @@ static struct top top_names, top_clients;
 
 static void top_count(struct top *t, uint64_t who, const void *what, size_t n)
 {
-	unsigned set = (unsigned)(who * UINT64_C(0x9e3779b97f4a7c15) >> 32) % (TOP_SLOTS / 4) * 4, low = set;
+	unsigned set = client_spread(who) % (TOP_SLOTS / 4) * 4, low = set;
 
 	for (unsigned i = set; i < set + 4; i++) {
 		if (t->who[i] == who && t->count[i] > 0) {
@@ -2610,7 +2626,7 @@ static struct bucket *buckets;
 enum rate_verdict { RATE_OK, RATE_DROP, RATE_TRUNCATE };
 static enum rate_verdict rate_check(uint64_t client)
 {
-	struct bucket *b = NULL, *row = &buckets[(client * UINT64_C(0x9e3779b97f4a7c15) >> 40) % (RATE_SLOTS / 8) * 8];
+	struct bucket *b = NULL, *row = &buckets[client_spread(client) % (RATE_SLOTS / 8) * 8];
 	int64_t full = cfg.rate * 1000000;
 
 	for (struct bucket *x = row; x < row + 8 && (b == NULL || b->client != client); x++)
@@ -3138,12 +3154,13 @@ static void listener_tcp_ready(void *owner, short revents)
 	}
 }
 
-static void tcp_init(void)
+static void clients_init(void)
 {
 	pool_init(&tcp_pool, (size_t)cfg.tcp_clients, sizeof *tcp_clients);
 	tcp_clients = pool_at(&tcp_pool, 0);
 	pool_init(&out_blocks, OUT_BLOCKS, OUT_BLOCK);
 	buckets = table_new(RATE_SLOTS, sizeof *buckets);
+	outbox_init();
 }
 
 /* Closes who has been silent, half-way or not reading for too long, and waits for nothing. */
@@ -3235,7 +3252,7 @@ struct waiter {
 };
 
 /* A client with queries in flight. holders_by[n] lists those that hold n. */
-struct holder { struct node of_count; uint64_t client; unsigned count; struct node waiters; struct holder *next; };
+struct holder { struct node of_count; uint64_t client; uint32_t hash; unsigned count; struct node waiters; struct holder *next; };
 
 /* One question in flight. Lives from query_new() to query_free(). It is in the table of questions by hash, and on one of
  * the lists "stages" until its life is over; every list is in order of birth and has one delay, so heads are deadlines. */
@@ -3298,13 +3315,10 @@ static void query_init(void)
 		list_init(&stages[i]);
 }
 
-static struct holder **holder_place(uint64_t client)
+static struct holder **holder_place(uint64_t client, uint32_t hash)
 {
-	uint8_t b[8];
-	struct holder **h;
+	struct holder **h = &holder_table[hash & query_table_mask];
 
-	memcpy(b, &client, sizeof b);
-	h = &holder_table[hash_bytes(b, sizeof b) & query_table_mask];
 	while (*h != NULL && (*h)->client != client)
 		h = &(*h)->next;
 	return h;
@@ -3330,7 +3344,7 @@ static void waiter_free(struct waiter *w)
 	list_remove(&w->of_holder);
 	holder_recount(h, -1);
 	if (h->count == 0) {
-		place = holder_place(h->client);
+		place = holder_place(h->client, h->hash);
 		*place = h->next;
 		pool_give(&holders, h);
 	}
@@ -3342,12 +3356,17 @@ static struct waiter *waiter_new(struct query *q, const struct peer *p, const st
 	struct waiter *w = pool_take(&waiters);
 	struct holder **place, *h;
 	struct addr a;
+	uint64_t client;
+	uint32_t hash;
 
 	peer_addr(&a, p);
-	place = holder_place(addr_client(&a));
+	client = addr_client(&a);
+	hash = hash_bytes((const uint8_t *)&client, sizeof client);
+	place = holder_place(client, hash);
 	if (*place == NULL) {
 		h = pool_take(&holders);
-		h->client = addr_client(&a);
+		h->client = client;
+		h->hash = hash;
 		h->count = 0;
 		h->next = NULL;
 		h->of_count.next = NULL;
@@ -3360,10 +3379,10 @@ static struct waiter *waiter_new(struct query *q, const struct peer *p, const st
 	w->q = q;
 	w->peer = *p;
 	w->born = now;
-	w->mixed = ask->mixed;
+	w->mixed = memcmp(ask->name, ask->key.b, ask->key.name_len) != 0;
 	reply_to_question(&w->to, ask, p->kind == PEER_TCP);
 	memset(w->upper, 0, sizeof w->upper);
-	for (size_t i = 0; ask->mixed && i < ask->key.name_len; i++)
+	for (size_t i = 0; w->mixed && i < ask->key.name_len; i++)
 		if (ask->name[i] != ask->key.b[i])
 			w->upper[i / 8] |= (uint8_t)(1u << i % 8);
 	list_append(&h->waiters, &w->of_holder);
@@ -3441,7 +3460,7 @@ static void held_keep(struct query *q, const struct answer *a)
 		q->held = pool_take(&held_big);
 		held_big_of[pool_slot(&held_big, q->held)] = q;
 	}
-	*q->held = *a;
+	memcpy(q->held, a, offsetof(struct answer, ede) + a->ede_len);
 	q->held->msg = memcpy(q->held + 1, a->msg, a->len);
 }
 
@@ -3655,7 +3674,7 @@ static struct query *query_new(const struct key *k, uint32_t hash)
 	struct query *q = pool_take(&queries);
 
 	q->staged.next = q->patient.next = q->lingering.next = NULL;
-	q->key = *k;
+	memcpy(&q->key, k, offsetof(struct key, b) + k->len);
 	q->hash = hash;
 	q->asks = NULL;
 	q->active = true;
@@ -6891,7 +6910,7 @@ int main(int argc, char **argv)
 	query_init();
 	descriptors_init();
 	cache_init((size_t)cfg.cache_size);
-	tcp_init();
+	clients_init();
 	signals_init();
 	upstreams_apply(&cfg);
 	if (!listeners_open() || !privileges_drop())

@@ -160,7 +160,7 @@ static void lab_tables(void)
 	query_init();
 	descriptors_init();
 	cache_init((size_t)cfg.cache_size);
-	tcp_init();
+	clients_init();
 	pool_init(&admins, MAX_ADMIN, sizeof(struct admin));
 	origin_number(&cfg.specs[0].addr);
 }

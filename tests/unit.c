@@ -188,7 +188,7 @@ static void test_questions(void)
 	size_t whole;
 
 	wquery("www.Example.com", T_AAAA);
-	is(read_question(&q) == NOERROR && q.id == 0x1234 && q.mixed && !q.edns && key_type(&q.key) == T_AAAA && q.key.name_len == 17 &&
+	is(read_question(&q) == NOERROR && q.id == 0x1234 && !q.edns && key_type(&q.key) == T_AAAA && q.key.name_len == 17 &&
 	    memcmp(q.key.b + 1, "www\7example", 11) == 0 && memcmp(q.name + 1, "www\7Example", 11) == 0, "a plain question is read: ID, type, name in both spellings");
 	wquery_opt("example.com", T_A, 0x8000, cookie, sizeof cookie);
 	is(read_question(&q) == NOERROR && q.edns && q.edns_size == 1232 && (key_flags(&q.key) & KEY_DO) && q.want_ad, "a question with OPT is read: size and DO, and an option is no matter");
@@ -725,6 +725,13 @@ static void test_hash(void)
 		each(sip_hash(key, p + 1, vectors[i].n, 2, 4) == (word)(WORD_BITS == 64 ? vectors[i].wide : vectors[i].narrow), "%u bytes", vectors[i].n);
 	}
 	all("the hash is SipHash, or HalfSipHash on 32 bits: with 2 and 4 rounds it gives the published values");
+	for (unsigned c = 0; c < 256 * sizeof(word); c++) {
+		word w = (word)-1 ^ (word)(c % 256 ^ 255) << 8 * (c / 256);
+		each(lower_word(w) == ((word)-1 ^ (word)(lower((uint8_t)c) ^ 255) << 8 * (c / 256)), "%02x", c);
+		w = (word)(c % 256) << 8 * (c / 256);
+		each(lower_word(w) == (word)lower((uint8_t)c) << 8 * (c / 256), "%02x", c);
+	}
+	all("a word of any bytes becomes lower case as they do one by one");
 }
 
 /* ---- Limits */
