@@ -45,8 +45,7 @@ for chapter in lib $CHAPTERS $RUNS; do
     . "$SRC/tests/$chapter.sh"
 done
 
-usage()
-{
+usage() {
     cat <<END
 usage: ./test.sh [LEG...]      the default legs, or these
        ./test.sh list          names of the legs
@@ -68,8 +67,7 @@ END
 }
 
 # prepare: the tools and the program
-prepare()
-{
+prepare() {
     tools_build || { echo "test.sh: the test tools do not compile" >&2; exit 1; }
     if [ -z "$BIN" ]; then
         BIN=$ROOT/dnsproxy
@@ -86,8 +84,7 @@ running=0 pids=''               # legs that run now; processes of all that were 
 unprinted=''                    # legs whose output is still to come, in order
 
 # leg_here NAME: one leg, in this process; its sum goes into a file
-leg_here()
-{
+leg_here() {
     legnow=$1 leg_began=$(date +%s)
     echo "# $1"
     [ -z "$WATCH" ] || "watch_$WATCH"
@@ -99,8 +96,7 @@ leg_here()
 }
 
 # leg_process NAME: the same in a process of its own
-leg_process()
-{
+leg_process() {
     set -- timeout -k 20 $((900 * SLOW)) env TEST_ROOT="$ROOT" "$SRC/test.sh" "$1"
     # shellcheck disable=SC2016
     [ -z "$own_net" ] || set -- unshare -n sh -c 'ip link set lo up; exec "$@"' sh "$@"
@@ -108,8 +104,7 @@ leg_process()
 }
 
 # leg_start NAME: the same meanwhile, with its output in a file; when it has ended its name comes through the pipe
-leg_start()
-{
+leg_start() {
     : >"$ROOT/$1.out"
     (
         if [ "$JOBS" = 1 ]; then leg_process "$@" 2>&1 & else leg_process "$@" >"$ROOT/$1.out" 2>&1 & fi
@@ -122,8 +117,7 @@ leg_start()
 }
 
 # leg_ended: waits for the end of one leg, and prints what can be printed now without changing the order
-leg_ended()
-{
+leg_ended() {
     read -r ended_l <&3
     running=$((running - 1))
     : >"$ROOT/$ended_l.end"
@@ -134,8 +128,7 @@ leg_ended()
 }
 
 # leg_print NAME: what the leg printed, its promises numbered on
-leg_print()
-{
+leg_print() {
     awk -v n=$((passed + failed + skipped)) '/^(not )?ok [0-9]+ - / { sub(/ok [0-9]+/, "ok " ++n) } { print }' "$ROOT/$1.out"
     if [ -s "$ROOT/$1.sum" ]; then
         read -r print_p print_f print_s print_t <"$ROOT/$1.sum"
@@ -150,8 +143,7 @@ leg_print()
 }
 
 # run_legs NAME...: false if any promise failed
-run_legs()
-{
+run_legs() {
     if [ "$(id -u)" = 0 ] && unshare -n ip link set lo up 2>/dev/null; then own_net=yes; fi
     [ $# -gt 1 ] || JOBS=1
     mkfifo "$ROOT/.ended"
@@ -169,8 +161,7 @@ run_legs()
 }
 
 # sum: the last line; false if any promise failed
-sum()
-{
+sum() {
     if [ -s "$ROOT/.failed" ]; then
         echo "# failed:"
         sed 's/^/#   /' "$ROOT/.failed"
@@ -179,8 +170,7 @@ sum()
     [ "$failed" = 0 ]
 }
 
-main()
-{
+main() {
     case ${1:-} in
     help | -h | --help) usage; exit 0 ;;
     list) printf '%s\n' $LEGS; exit 0 ;;

@@ -6,10 +6,8 @@ LEGS="$LEGS admin metrics supervisor seeing"
 
 # ---- The admin port
 
-leg_admin()
-{
-    up u1
-    up u2
+leg_admin() {
+    ups u1 u2
     proxy p "$u2 7 tcp" "$u1 3" 'cache-size 200k'
     promise "help: one line a command"
     out=$(adm help)
@@ -141,8 +139,7 @@ metric() { metrics | sed -n "s/^dnsproxy_$1_total //p"; }
 metrics() { tool talk 127.0.0.1 "$admin" 'text=GET /metrics HTTP/1.1\r\nHost: localhost\r\nUser-Agent: test\r\n\r\n' slurp=5000; }
 
 # numbers_agree: status and /metrics, read one after the other, say the same; $T/differ tells what differs
-numbers_agree()
-{
+numbers_agree() {
     metrics | tr -d '\r' | sed '1,/^$/d' >"$T/metrics"
     adm status >"$T/status"
     {
@@ -165,10 +162,8 @@ numbers_agree()
     [ ! -s "$T/differ" ]
 }
 
-leg_metrics()
-{
-    up u1
-    up u2
+leg_metrics() {
+    ups u1 u2
     proxy p "$u1 1" "$u2 2 tcp"
     many n=40 window=4 name=m%d.test >/dev/null
     many n=40 window=4 name=m%d.test >/dev/null
@@ -211,8 +206,7 @@ leg_metrics()
 
 # ---- sd_notify
 
-leg_supervisor()
-{
+leg_supervisor() {
     up u1
     : >"$T/sd.log"
     "$ROOT/tool" notify "$T/notify" >>"$T/sd.log" 2>&1 &
@@ -263,10 +257,8 @@ ready_twice() { [ "$(logs sd '(^|[ ])READY=1')" -ge 2 ]; }
 
 # ---- query and top
 
-leg_seeing()
-{
-    up u1
-    up u2
+leg_seeing() {
+    ups u1 u2
     dead=127.0.0.1@$(freeport)
     proxy p "$u1 1" "$u2 2 tcp" "$dead 3" 'patience 300' 'timeout 1000'
     promise "query asks every upstream that applies, past the cache: a line each, and who won"

@@ -9,8 +9,7 @@
 # disturbs them alike. A ratio is the median of the rounds' ratios.
 
 # bench_tools: compiles the reference and the loads to $BENCH/gauge
-bench_tools()
-{
+bench_tools() {
     "$CC" -std=c11 -O2 -o "$BENCH/gauge" "$SRC/tests/gauge.c"
 }
 
@@ -20,8 +19,7 @@ bench_tools()
 bench_say() { echo "# bench: $*" >&2; }
 
 # bench_run NAME CMD...: starts CMD as NAME, not measured
-bench_run()
-{
+bench_run() {
     bench_n=$1
     shift
     : >"$T/$bench_n.log"
@@ -31,8 +29,7 @@ bench_run()
 
 # bench_upstreams: $plain1 to $plain3 and $tls are ports of name servers that answer every name; $pin belongs to the last, which
 # is unbound, since nsd 4.6 answers only the first of the queries in a TLS record
-bench_upstreams()
-{
+bench_upstreams() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=dot.example \
         -addext subjectAltName=DNS:dot.example -keyout "$BENCH/key.pem" -out "$BENCH/cert.pem" 2>/dev/null &&
         pin=$(openssl x509 -in "$BENCH/cert.pem" -pubkey -noout | openssl pkey -pubin -outform der |
@@ -106,8 +103,7 @@ END
 bench_lack() { echo "$1: $2" >>"$BENCH/lacks"; bench_say "$1: $2"; }
 
 # bench_in NAME PID PORT: the server takes part in the row, if it serves. Caches are warmed with $warm names.
-bench_in()
-{
+bench_in() {
     if "$BENCH/gauge" serves "$3" 10 && { [ "$warm" = 0 ] || "$BENCH/gauge" load "$3" 30 "$warm" 50 0 "$warm" 0 >/dev/null; }; then
         echo "$1 $2 $3" >>"$BENCH/in"
     else
@@ -116,8 +112,7 @@ bench_in()
 }
 
 # bench_echo NAME [poll]: the reference
-bench_echo()
-{
+bench_echo() {
     bench_p=$(freeport)
     "$BENCH/gauge" echo "$bench_p" ${2:-} &
     started "$1" $!
@@ -125,8 +120,7 @@ bench_echo()
 }
 
 # bench_proxy NAME LINE...: dnsproxy
-bench_proxy()
-{
+bench_proxy() {
     : >"$why"
     proxy "$@"
     if [ -s "$why" ]; then
@@ -137,8 +131,7 @@ bench_proxy()
 }
 
 # bench_peer KIND MODE: another forwarder at its best: one thread, no logs; MODE hit has a cache, miss has none and asks $plain1, dot asks $tls
-bench_peer()
-{
+bench_peer() {
     if ! have "$1"; then
         bench_lack "$1" "not installed"
         return
@@ -157,8 +150,7 @@ bench_peer()
 
 # Each of these prints the configuration for a mode or, when asked for the command, that.
 
-bench_dnsmasq()
-{
+bench_dnsmasq() {
     case $1 in
     command) echo dnsmasq -k -C "$bench_c" -u "$(id -un)" ;;
     *) printf '%s\n' "port=$bench_p" listen-address=127.0.0.1 bind-interfaces no-resolv no-hosts "pid-file=$BENCH/dnsmasq.pid" \
@@ -166,8 +158,7 @@ bench_dnsmasq()
     esac
 }
 
-bench_unbound()
-{
+bench_unbound() {
     case $1 in
     command) echo unbound -d -c "$bench_c" ;;
     *)
@@ -210,8 +201,7 @@ END
     esac
 }
 
-bench_dnsdist()
-{
+bench_dnsdist() {
     case $1 in
     command) echo dnsdist --supervised --disable-syslog -C "$bench_c" ;;
     *)
@@ -231,8 +221,7 @@ END
     esac
 }
 
-bench_smartdns()
-{
+bench_smartdns() {
     case $1 in
     command) echo smartdns -f -c "$bench_c" -p "$BENCH/smartdns.pid" ;;
     *)
@@ -246,8 +235,7 @@ bench_smartdns()
     esac
 }
 
-bench_stubby()
-{
+bench_stubby() {
     case $1 in
     command) echo stubby -C "$bench_c" -v 0 ;;
     *)
@@ -272,22 +260,19 @@ END
 
 # Each takes a port, seconds and the server's name, and prints how many queries were answered and how many not.
 
-bench_dnsperf()
-{
+bench_dnsperf() {
     dnsperf -s 127.0.0.1 -p "$1" -d "$BENCH/names" -l "$2" -q 100 -t 1 2>/dev/null | awk '
         /Queries sent:/ { sent = $3 }
         /Response codes:/ { for (i = 3; i < NF; i++) if ($i == "NOERROR") good = $(i + 1) }
         END { print good + 0, sent - good }'
 }
 
-bench_thousand()
-{
+bench_thousand() {
     "$BENCH/gauge" names "$bench_at" 20000 7919 1000 >"$BENCH/names"
     bench_dnsperf "$@"
 }
 
-bench_stored()
-{
+bench_stored() {
     case $3 in
     *100000*) bench_m=100000 ;;
     *) bench_m=1000 ;;
@@ -296,8 +281,7 @@ bench_stored()
     bench_dnsperf "$@"
 }
 
-bench_new()
-{
+bench_new() {
     "$BENCH/gauge" names "$bench_at" 20000 1 1000000 >"$BENCH/names"
     bench_dnsperf "$@"
 }
@@ -305,8 +289,7 @@ bench_new()
 bench_stream() { "$BENCH/gauge" stream "$1" "$2" 100 1000; }
 
 # 25 queries a millisecond both times: 5,000 at an upstream that takes 200 ms, 100 at one that takes 4
-bench_flight()
-{
+bench_flight() {
     case $3 in
     *5000*) "$BENCH/gauge" load "$1" 1 1000000 5000 "$bench_at" 100000 25 ;;
     *) "$BENCH/gauge" load "$1" 1 1000000 100 "$bench_at" 100000 25 ;;
@@ -314,8 +297,7 @@ bench_flight()
 }
 
 # bench_rounds LOAD: loads the servers of the row in turn; results go to $BENCH/raw as ROW NAME ROUND CPU ANSWERED LOST
-bench_rounds()
-{
+bench_rounds() {
     bench_say "$row: $(awk '{ printf "%s ", $1 }' "$BENCH/in")"
     bench_at=0
     for bench_r in $(seq "$ROUNDS"); do
@@ -332,24 +314,21 @@ bench_rounds()
 }
 
 # bench_end: the row's servers end
-bench_end()
-{
+bench_end() {
     while read -r bench_n bench_q bench_p; do kill_pid "$bench_n"; done <"$BENCH/in"
     : >"$BENCH/in"
 }
 
 # bench_cost ROW NAME: microseconds an answer: median, least, most of the rounds, share of queries that failed in percent; nothing
 # when nothing was answered
-bench_cost()
-{
+bench_cost() {
     awk -v row="$1" -v name="$2" '$1 == row && $2 == name { cpu[$3] += $4; good[$3] += $5; all += $5 + $6; bad += $6 }
         END { for (r in cpu) if (good[r]) printf "%.3f %.2f\n", cpu[r] / good[r], 100 * bad / all }' "$BENCH/raw" | sort -n |
         awk '{ v[NR] = $1; bad = $2 } END { if (NR) print v[int((NR + 1) / 2)], v[1], v[NR], bad }'
 }
 
 # bench_best ROW NAME...: the cheapest that failed less than one query in twenty
-bench_best()
-{
+bench_best() {
     bench_w=$1
     shift
     for bench_n; do echo "$(bench_cost "$bench_w" "$bench_n") $bench_n"; done |
@@ -357,8 +336,7 @@ bench_best()
 }
 
 # bench_ratio ROW NAME OTHER: median, least and most of the rounds' ratios
-bench_ratio()
-{
+bench_ratio() {
     awk -v row="$1" -v a="$2" -v b="$3" '$1 == row { cpu[$2, $3] += $4; good[$2, $3] += $5; rounds[$3] }
         END { for (r in rounds) if (good[a, r] && good[b, r]) printf "%.3f\n", cpu[a, r] / good[a, r] / (cpu[b, r] / good[b, r]) }' "$BENCH/raw" |
         sort -n | awk '{ v[NR] = $1 } END { if (NR) print v[int((NR + 1) / 2)], v[1], v[NR] }'
@@ -367,8 +345,7 @@ bench_ratio()
 # ---- bench: the table ----
 
 # bench_verdict WHAT SENSE LIMIT UNIT FIGURE [NOTE]: a line of the table; SENSE is 'most' or 'least', no FIGURE means not measured
-bench_verdict()
-{
+bench_verdict() {
     if [ -z "$5" ]; then
         bench_v="not measured: ${6:-no figure}"
     else
@@ -378,8 +355,7 @@ bench_verdict()
 }
 
 # bench_compare WHAT LIMIT ROW NAME OTHER: a line of the table that is a ratio of two servers of a row
-bench_compare()
-{
+bench_compare() {
     if [ -z "$5" ]; then
         bench_verdict "$1" most "$2" '' '' 'no peer'
         return
@@ -398,8 +374,7 @@ bench_compare()
 }
 
 # bench_print: lines a|b|c become a table
-bench_print()
-{
+bench_print() {
     awk -F'|' '
         { n = NF > n ? NF : n; for (i = 1; i <= NF; i++) { c[NR, i] = $i; if (length($i) > w[i]) w[i] = length($i) } }
         END {
@@ -414,8 +389,7 @@ bench_print()
 }
 
 # bench_machine: where this was measured
-bench_machine()
-{
+bench_machine() {
     bench_m=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
     echo "$(date +%Y-%m-%d): ${bench_m:-unknown processor}, $(uname -m), $(nproc) processors, Linux $(uname -r), $("$CC" --version | head -n 1)," \
         "$(ldd --version 2>&1 | head -n 1), BearSSL $(bench_version libbearssl-dev)," \
@@ -425,8 +399,7 @@ bench_machine()
 }
 
 # bench_version PACKAGE
-bench_version()
-{
+bench_version() {
     bench_x=$(dpkg-query -W -f '${Version}\n' "$1" 2>/dev/null | head -n 1)
     echo "${bench_x:-absent}"
 }
@@ -435,8 +408,7 @@ bench_version()
 
 # A row is a set of servers, a load and what is compared. warm is how many names the caches hold before the load.
 
-bench_row_hit()
-{
+bench_row_hit() {
     row=hit warm=1000
     bench_echo echo
     bench_echo echo-with-poll poll
@@ -448,8 +420,7 @@ bench_row_hit()
     bench_end
 }
 
-bench_row_miss()
-{
+bench_row_miss() {
     row=miss warm=0
     bench_proxy dnsproxy "127.0.0.1@$plain1 1"
     bench_proxy dnsproxy-without-cache "127.0.0.1@$plain1 1" 'cache-size 0'
@@ -462,8 +433,7 @@ bench_row_miss()
     bench_end
 }
 
-bench_row_dot()
-{
+bench_row_dot() {
     row=dot warm=0
     if [ -z "$tls" ]; then
         bench_verdict 'miss over DoT, 100 in flight, against the best peer' most 0.35 '' '' 'no DoT server'
@@ -477,8 +447,7 @@ bench_row_dot()
     bench_end
 }
 
-bench_row_tcp()
-{
+bench_row_tcp() {
     row=tcp warm=1000
     bench_proxy dnsproxy "127.0.0.1@$plain1 1"
     bench_peer unbound hit
@@ -487,8 +456,7 @@ bench_row_tcp()
     bench_end
 }
 
-bench_row_entries()
-{
+bench_row_entries() {
     row=entries warm=1000
     bench_proxy dnsproxy-1000-entries "127.0.0.1@$plain1 1" 'cache-size 16m'
     warm=100000
@@ -500,8 +468,7 @@ bench_row_entries()
     bench_end
 }
 
-bench_row_idle()
-{
+bench_row_idle() {
     row=idle warm=1000
     bench_proxy dnsproxy "127.0.0.1@$plain1 1" 'tcp-clients 1200'
     bench_proxy dnsproxy-1000-idle "127.0.0.1@$plain1 1" 'tcp-clients 1200'
@@ -515,8 +482,7 @@ bench_row_idle()
     bench_end
 }
 
-bench_row_flight()
-{
+bench_row_flight() {
     row=flight warm=0
     bench_x=$(freeport)
     bench_run near "$BENCH/gauge" upstream "$bench_x" 4
@@ -532,16 +498,14 @@ bench_row_flight()
 }
 
 # bench_missed NAME: says so when the server of a row of misses had hits
-bench_missed()
-{
+bench_missed() {
     use "$1"
     bench_x=$(val hits "$(adm status | head -n 1)")
     [ "${bench_x:-0}" -lt 100 ] || bench_lack "$row" "$1 had $bench_x hits"
 }
 
 # All on one processor: else the time it takes to wake another one is what is measured.
-bench_row_latency()
-{
+bench_row_latency() {
     bench_say latency
     bench_one='taskset -c 0'
     have taskset || bench_one=''
@@ -574,8 +538,7 @@ bench_row_latency()
 }
 
 # bench_static: the static musl build, if there can be one; its path is $static
-bench_static()
-{
+bench_static() {
     static=''
     if ! have musl-gcc; then
         bench_lack static 'musl-gcc is not installed'
@@ -591,14 +554,12 @@ bench_static()
 }
 
 # bench_connected: have all upstreams over TLS a connection?
-bench_connected()
-{
+bench_connected() {
     case $(adm status) in *'connects 0'*) false ;; esac
 }
 
 # bench_filled PROGRAM LINE...: KiB that PROGRAM has resident once its cache is full; $cache is the line of its status
-bench_filled()
-{
+bench_filled() {
     bench_bin=$BIN
     BIN=$1
     shift
@@ -617,8 +578,7 @@ bench_filled()
 mib() { [ -z "$1" ] || awk -v k="$1" 'BEGIN { printf "%.2f", k / 1024 }'; }
 
 # bench_resident PROGRAM WHAT MOST MORE [NOTE]: two lines of the table: what it has resident, and MORE: what a pinned upstream adds
-bench_resident()
-{
+bench_resident() {
     if [ -z "$1" ]; then
         bench_verdict "$2" most "$3" ' MiB' '' 'no static build'
         bench_verdict "$4" most 0.1 ' MiB' '' 'no static build'
@@ -635,8 +595,7 @@ bench_resident()
     bench_verdict "$4" most 0.1 ' MiB' "$(mib "${rss:+$((rss - bench_m))}")" 'the same, but all answers from it'
 }
 
-bench_row_memory()
-{
+bench_row_memory() {
     bench_say memory
     bench_x=$(freeport)
     bench_run reference "$BENCH/gauge" echo "$bench_x"
@@ -657,8 +616,7 @@ bench_row_memory()
         "${bench_x:-no static build}${bench_x:+ bytes}"
 }
 
-bench_row_ratio()
-{
+bench_row_ratio() {
     bench_say 'hit ratio'
     if [ "${bench_entries:-0}" = 0 ]; then
         bench_verdict 'hit ratio, Zipf(1.0) stream of 1,000,000 names, memory for 10,000, share of that of an exact LRU' least 0.95 '' '' 'no cache'
@@ -677,8 +635,7 @@ bench_row_ratio()
         "$(awk -v a="${bench_y% *}" -v b="$bench_g" -v n="$ZIPF" 'BEGIN { printf "%.4f against %.4f", 2 * a / n, 2 * b / n }'), $bench_m entries, ${bench_y##* } queries lost"
 }
 
-bench_row_start()
-{
+bench_row_start() {
     bench_say start
     for bench_r in 1 2 3 4 5 6 7 8 9 10 11; do
         bench_x=$(freeport)
@@ -691,8 +648,7 @@ bench_row_start()
 
 # bench_counted KIND NAMES LINE...: instructions of a query, one at a time and in bursts of 64, with NAMES names. What the start, the
 # first connection and the first answers cost is in two runs, and so not in their difference.
-bench_counted()
-{
+bench_counted() {
     bench_k=$1 bench_names=$2
     shift 2
     bench_say "instructions of a $bench_k"
@@ -723,8 +679,7 @@ bench_counted()
         }' "$BENCH/counts" >>"$BENCH/instructions"
 }
 
-bench_row_instructions()
-{
+bench_row_instructions() {
     echo 'instructions a query|one at a time|in bursts of 64' >"$BENCH/instructions"
     if ! have valgrind; then
         bench_lack instructions 'valgrind is not installed'
@@ -739,8 +694,7 @@ bench_row_instructions()
 }
 
 # cmd_bench [quick]: everything in under 10 minutes, or most of it, less exactly, in under one. The tables are Markdown.
-cmd_bench()
-{
+cmd_bench() {
     case ${1:-full} in
     full) ROUNDS=5 SLICES=6 SLICE=0.2 ZIPF=1000000 FILL=5 ;;
     quick) ROUNDS=3 SLICES=1 SLICE=0.2 ZIPF=200000 FILL=15 ;;
@@ -762,7 +716,6 @@ cmd_bench()
     bench_static
     for bench_x in hit miss dot tcp entries idle flight latency memory ratio start; do "bench_row_$bench_x"; done
     [ "${1:-}" = quick ] || bench_row_instructions
-
     bench_machine
     echo
     { echo 'what|target|figure|verdict'; cat "$BENCH/table"; } | bench_print

@@ -6,8 +6,7 @@ LEGS="$LEGS cache cachefull negative stale prefetch"
 
 # ---- What the cache keeps
 
-leg_cache()
-{
+leg_cache() {
     up u1
     rules u1 '. count'
     proxy p "$u1 1" 'timeout 1500'
@@ -99,7 +98,6 @@ leg_cache()
     like '^NOERROR' "$(ask hit.test)"
     rules u1 '. count'
     stop p
-
     promise "cache-size 0 is no cache"
     proxy p "$u1 1" 'cache-size 0'
     ask off.test >/dev/null
@@ -128,8 +126,7 @@ leg_cache()
     stop p
 }
 
-leg_cachefull()
-{
+leg_cachefull() {
     up u1
     rules u1 '. byname ttl=3000'
     proxy p "$u1 1" 'cache-size 256k'
@@ -160,7 +157,6 @@ leg_cachefull()
         ! plain || within -2000 200 "$(($(rss_kb p) - a))" "kB more"
     fi
     stop p
-
     promise "200,000 names through a cache of 1 MB: the last 100 are hits"
     proxy p "$u1 1"
     many n=3000 window=60 name=few%d.test byname >/dev/null
@@ -181,8 +177,7 @@ leg_cachefull()
     stop p
 }
 
-leg_negative()
-{
+leg_negative() {
     up u1
     proxy p "$u1 1" 'cache-negative 60'
     promise "cache-negative: NXDOMAIN and NODATA are kept for the least of SOA TTL, MINIMUM and the cap"
@@ -244,8 +239,7 @@ leg_negative()
     stop p
 }
 
-leg_stale()
-{
+leg_stale() {
     up u1
     proxy p "$u1 1" 'serve-stale 8' 'timeout 3000'
     promise "serve-stale: when no upstream answers, the expired answer comes with TTL 30 or less, within 1.8 s, with Extended DNS Error 3"
@@ -331,8 +325,7 @@ leg_stale()
     stop p
 }
 
-leg_prefetch()
-{
+leg_prefetch() {
     up u1
     rules u1 '. count'
     proxy p "$u1 1"

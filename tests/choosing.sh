@@ -7,14 +7,10 @@ LEGS="$LEGS choosing failing sharing private domains"
 # ---- How an answer is chosen. The numbers are those of the contract's paragraphs. A label of a name says what an upstream does:
 # 1delay=200 makes u1 wait. u1 answers 192.0.2.1, u2 192.0.2.2, u3 192.0.2.3.
 
-leg_choosing()
-{
-    up u1
-    up u2
-    up u3
+leg_choosing() {
+    ups u1 u2 u3
     dead=127.0.0.1@$(freeport)
     proxy p "$u1 1" "$u2 2" "$u3 3" 'patience 1500' 'timeout 3000'
-
     promise "1: a query goes to all upstreams at once"
     ask 1delay=200.all.test >/dev/null
     for u in u1 u2 u3; do
@@ -87,7 +83,6 @@ leg_choosing()
     like '^NOTIMP' "$(ask x.test AXFR +tcp)"
     like '^NOTIMP' "$(ask x.test IXFR +tcp)"
     stop p
-
     promise "2: a final upstream's NXDOMAIN and NODATA are successes"
     proxy p "$u1 1 final" "$u2 2" 'patience 1500' 'timeout 3000'
     like '^NXDOMAIN ' "$(ask 1nxdomain=.f.test)" NXDOMAIN
@@ -97,7 +92,6 @@ leg_choosing()
     like '^NXDOMAIN' "$out"
     within 0 1000 "$(ms_of "$out")" "ms, at once"
     stop p
-
     promise "2: among upstreams that share a priority the first success is sent"
     proxy p "$u1 5" "$u2 5" "$u3 6" 'patience 1500' 'timeout 3000'
     out=$(ask 1silent=.shared.test)
@@ -107,7 +101,6 @@ leg_choosing()
     same 192.0.2.1 "$(addresses "$out")"
     within 0 900 "$(ms_of "$out")" ms
     stop p
-
     promise "7: a refused port is a failure at once, no timeout"
     proxy p "$dead 1" "$u2 2" 'patience 1500' 'timeout 3000'
     for i in 1 2 3; do
@@ -133,10 +126,8 @@ leg_choosing()
 }
 
 # When upstreams fail: paragraphs 6, 7 and 10, and the last of 6 about late answers
-leg_failing()
-{
-    up u1
-    up u2
+leg_failing() {
+    ups u1 u2
     proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1000'
     promise "6: an upstream that left fewer than 3 queries in a row unanswered is not down"
     rules u1 '. silent'
@@ -201,8 +192,7 @@ leg_failing()
     many n=4 window=4 name=alldown%d.test timeout=3000 >/dev/null
     await 4 state_is "$u1" down || fail "u1 $(upstream "$u1" state)"
     await 4 state_is "$u2" down || fail "u2 $(upstream "$u2" state)"
-    forget u1
-    forget u2
+    forget u1 u2
     many n=5 window=5 name=allasked%d.test timeout=3000 >/dev/null
     within 5 15 "$(asked u1)" "datagrams at u1"
     within 5 15 "$(asked u2)" "datagrams at u2"
@@ -210,7 +200,6 @@ leg_failing()
     same 192.0.2.2 "$(addresses "$(ask comesback.test)")" "one that comes back is used at once"
     rules u1
     stop p
-
     promise "6: an answer after the reply but within timeout still counts: a slow upstream is not down"
     proxy p "$u1 1" "$u2 2" 'patience 100' 'timeout 2000'
     many n=6 window=6 name=1delay=600.slow%d.test >/dev/null
@@ -252,7 +241,6 @@ leg_failing()
     same up "$(upstream "$u3" state)"
     kill_pid u3
     stop p
-
     promise "7: a reset or closed TCP connection is a failure at once"
     proxy p "$u1 1 tcp" "$u2 2" 'patience 2000' 'timeout 3000'
     for how in reset close; do
@@ -295,7 +283,6 @@ leg_failing()
         await 4 logged_q u1 'tcp close' || fail "the connection is still there"
         stop p
     done
-
     promise "7: a truncated answer never wins"
     proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500'
     same 192.0.2.2 "$(addresses "$(ask 1tcrec=.1tcpsilent=.t.test)")" "TC=1 with records, TCP silent"
@@ -312,7 +299,6 @@ leg_failing()
     done
     same 0 "$(adm status | grep -c 'entry.*2bad')" "entries"
     stop p
-
     promise "10: an answer that won while a better upstream was silent is sent with TTLs of at most 30 s"
     proxy p "$u1 1" "$u2 2" 'patience 200' 'timeout 1000'
     rules u1 '. silent'
@@ -351,7 +337,6 @@ leg_failing()
     promise "10: an answer that won because the better one said no is not marked"
     same 300 "$(ttl_of "$(ask 1nodata=.plain.test)")" TTL
     stop p
-
     promise "answers go on when an upstream falls silent or dies, and it comes back by itself"
     up u3
     proxy p "$u3 1" "$u2 2" 'patience 300' 'timeout 1000'
@@ -369,7 +354,6 @@ leg_failing()
     done
     within 0 39 $n "tries until it is used again"
     stop p
-
     promise "when all others have failed, one that counts as down is asked after all, before a SERVFAIL is sent"
     for how in '' ' tcp'; do
         proxy p "$u3 1$how" "$u2 2$how" 'patience 300' 'timeout 2000'
@@ -386,7 +370,6 @@ leg_failing()
         up u2 -p "${x#*@}"
         stop p
     done
-
     promise "kill -9 of any upstream at any time leaves no query unanswered when another has the answer, over UDP and TCP"
     proxy q "$u3 1 tcp" "$u2 2 tcp" 'patience 300' 'timeout 2000' 'cache-size 0'
     many n=4400 rate=400 window=2000 name=delay=20.kill%d.tcp.test >"$T/kill.tcp" &
@@ -418,8 +401,7 @@ has_answer() { [ "$(addresses "$(ask "$2")")" = "$1" ]; }
 logged_q() { grep -Eq -e "$2" "$T/$1.q"; }
 
 # Paragraph 9
-leg_sharing()
-{
+leg_sharing() {
     up u1
     proxy p "$u1 1" 'timeout 3000'
     promise "9: identical questions in flight share one upstream query; each client gets its own reply, ID and spelling"
@@ -448,8 +430,7 @@ leg_sharing()
 }
 
 # Paragraphs 11 and 12. Public addresses exist only in a network namespace of the test's own.
-leg_private()
-{
+leg_private() {
     promise "AD and private names: a network of its own for public addresses"
     if ! netns; then
         skip "not here: no network namespace allowed"
@@ -493,7 +474,6 @@ leg_private()
     like ' ad ' "$(ask ad=.two.test +do)"
     unlike ' ad ' "$(ask ad=.three.test)"
     stop p
-
     proxy p "$u1 1" "$u2 2" 'timeout 1500'
     forget u1
     promise "12: one label, .local, .internal, .lan and home.arpa are asked of private upstreams only"
@@ -541,12 +521,8 @@ served_at() { ask ready.test "+server=$1" +unconn +timeout=300 | grep -q '^NOERR
 
 # ---- domain=
 
-leg_domains()
-{
-    up u1
-    up u2
-    up u3
-    up u4
+leg_domains() {
+    ups u1 u2 u3 u4
     proxy p "$u1 1" "$u2 2 domain=corp.test domain=168.192.in-addr.arpa" "$u3 3 domain=Deep.Corp.TEST." "$u4 4 domain=corp.test" 'timeout 1500' 'patience 300'
     promise "domain: names at or below the suffix are asked of its upstreams alone"
     for n in corp.test a.corp.test A.b.CORP.test 1.1.168.192.in-addr.arpa; do like '^NOERROR' "$(ask $n)" "$n"; done

@@ -7,15 +7,13 @@ LEGS="$LEGS config"
 # ---- Configuration
 
 # checked TEXT: what -t says of a file with this text, and then its exit status
-checked()
-{
+checked() {
     printf '%b' "$1" >"$T/check.conf"
     "$BIN" -t -c "$T/check.conf" 2>&1
     echo "exit $?"
 }
 
-leg_config()
-{
+leg_config() {
     up u1
     dead=127.0.0.1@$(freeport)
     promise "a file in the plain format <IP> <priority> works, with comments and blank lines"

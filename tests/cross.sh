@@ -5,8 +5,7 @@
 # ---- Other machines, under emulation
 
 # cross [ARCHITECTURE...]: 32 and 64 bits, both byte orders; built with Debian's cross compilers and the BearSSL of that architecture
-cmd_cross()
-{
+cmd_cross() {
     [ $# -gt 0 ] || set -- armhf mipsel i386 s390x
     legnow=cross
     tls_ready
@@ -53,8 +52,7 @@ cmd_cross()
 }
 
 # cross_smoke ARCHITECTURE
-cross_smoke()
-{
+cross_smoke() {
     rm -f "$T"/*.up
     up u1
     dot one good

@@ -7,14 +7,12 @@ LEGS="$LEGS day"
 # ---- A day of browsing in a minute
 
 # The browser: pages come at random times; each asks for a handful of names at once, A and AAAA (and HTTPS for the first).
-real_browser()
-{
+real_browser() {
     "$CC" -O2 -o "$T/browser" "$SRC/tests/browser.c"
 }
 
 # real_cert NAME: an authority $T/ca.pem, and NAME's key and certificate
-real_cert()
-{
+real_cert() {
     (
         cd "$T" || exit
         [ -s ca.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 30 -subj '/CN=test authority' \
@@ -27,8 +25,7 @@ real_cert()
 }
 
 # real_dot NAME ADDRESS NAMESPACE: unbound as a resolver that serves DoT there, and knows every name below example
-real_dot()
-{
+real_dot() {
     cat >"$T/$1.conf" <<END
 server:
     interface: $2@853
@@ -57,14 +54,12 @@ END
 real_ns="dp$$"
 
 # Where the kernel has no netem: a program carries the packets from one namespace to another, late, and loses some.
-real_wire()
-{
+real_wire() {
     "$CC" -O2 -o "$T/wire" "$SRC/tests/wire.c"
 }
 
 # real_link N DELAY JITTER LOSS: device vN of the first namespace leads to e0 of namespace N; milliseconds, packets of 1000
-real_link()
-{
+real_link() {
     if [ "$real_lossy" = wire ]; then
         "$T/wire" "$real_ns-0" "v$1" "$real_ns-$1" e0 "$2" "$3" "$4" </dev/null >"$T/wire$1.log" 2>&1 &
         started "wire$1" $!
@@ -82,8 +77,7 @@ real_link()
 }
 
 # real_net_up: namespaces 0 to 3 with links like those to a router in the house, a near and a far resolver
-real_net_up()
-{
+real_net_up() {
     for real_i in 0 1 2 3; do
         ip netns add "$real_ns-$real_i" && ip -n "$real_ns-$real_i" link set lo up || return 1
     done
@@ -97,13 +91,11 @@ real_net_up()
     real_link 1 1 0 0 && real_link 2 10 3 10 && real_link 3 17 5 20
 }
 
-real_net_down()
-{
+real_net_down() {
     for real_i in 0 1 2 3; do ip netns del "$real_ns-$real_i"; done 2>/dev/null
 }
 
-leg_day()
-{
+leg_day() {
     day=${DAY:-20}
     promise 'a day of browsing: most from the cache, none fails though one DoT server falls silent and then dies'
     if ! have ip unbound dnsmasq openssl kdig; then

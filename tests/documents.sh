@@ -8,8 +8,7 @@ LEGS="$LEGS docs"
 
 # Each doc_ prints one line for a directive: name, argument, default, with tabs between.
 # The program's own table, by --help
-doc_program()
-{
+doc_program() {
     "$BIN" --help | awk '
         on && /^  [a-z]/ { name = $1; arg = $0; sub(/^  [^ ]+ /, "", arg) }
         on && /^      / { d = $0; if (!sub(/.*\(default /, "", d)) sub(/.*; default /, "", d); sub(/\)$/, "", d); print name "\t" arg "\t" d }
@@ -17,8 +16,7 @@ doc_program()
 }
 
 # The manual: .It Ic NAME Ar ARGUMENT, and the default in the last sentence.
-doc_manual()
-{
+doc_manual() {
     awk '
         function out() { if (name != "") { sub(/.*The default is */, "", text); sub(/\.$/, "", text); print name "\t" arg "\t" text } name = "" }
         /^\.S[sh] / { out(); on = $2 == "Directives" }
@@ -41,8 +39,7 @@ doc_metrics() { sed -n '/^\.Ss Metrics/,/^\.Sh/s/^\.It Li \([a-z_]*\).*/\1/p' "$
 doc_ranges() { sed -n '/^\.Ss Directives/,/^\.El/p' "$SRC/dnsproxy.8" | awk '/^\.It Ic/ { n = $3 } /^From [0-9]+ to [0-9]+\.$/ { print n, $2, $4 + 0 }'; }
 
 # doc_many N LINE: N lines like LINE, in which # is the number
-doc_many()
-{
+doc_many() {
     doc_i=0
     while [ $doc_i -lt "$1" ]; do
         doc_i=$((doc_i + 1))
@@ -51,8 +48,7 @@ doc_many()
 }
 
 # doc_limit WORD LINE: the manual, under LIMITS, says how many of WORD there may be; LINE makes one of them
-doc_limit()
-{
+doc_limit() {
     doc_n=$(sed -n '/^\.Sh LIMITS/,/^\.Sh/p' "$SRC/dnsproxy.8" | sed -n "s/^\\([0-9]*\\) $1\$/\\1/p")
     [ -n "$doc_n" ] || { fail "the manual does not limit $1"; return; }
     for doc_k in 0 1; do
@@ -61,8 +57,7 @@ doc_limit()
         if [ $doc_k = 0 ]; then same '' "$doc_x" "$doc_n $1"; else like 'expected at most|at most|fewer' "$doc_x" "one more than $doc_n $1"; fi
     done
 }
-doc_limits()
-{
+doc_limits() {
     doc_limit upstreams '192.0.2.# 1'
     doc_limit 'listen addresses' 'listen 192.0.2.#'
     doc_limit 'allow networks' 'allow 192.0.2.#'
@@ -71,8 +66,7 @@ doc_limits()
     like 'at most 4 pins' "$("$BIN" -t "127.0.0.1 1 tls pin=$real_x pin=$real_x pin=$real_x pin=$real_x pin=$real_x" 2>&1 >/dev/null)" '5 pins'
 }
 
-leg_docs()
-{
+leg_docs() {
     promise 'mandoc finds nothing in the man page'
     if have mandoc; then
         same '' "$(mandoc -Tlint "$SRC/dnsproxy.8" 2>&1 | grep -vE 'mandoc\.db|referenced manual not found')"

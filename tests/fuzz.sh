@@ -5,14 +5,12 @@
 # ---- Fuzzing: libFuzzer targets that include dnsproxy.c
 
 # fuzz_build TARGET: compiles $T/fuzz.TARGET
-fuzz_build()
-{
+fuzz_build() {
     lab_build "$T/fuzz.$1" "$SRC/tests/fuzz.c" -DTARGET_"$(echo "$1" | tr a-z A-Z)" -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 }
 
 # fuzz [SECONDS [TARGET...]]: each target for so long, from the seeds of the unit tests. CORPUS=DIR keeps what is found.
-cmd_fuzz()
-{
+cmd_fuzz() {
     fuzz_s=${1:-20}
     [ $# -eq 0 ] || shift
     [ $# -gt 0 ] || set -- client answer config admin cert sequence

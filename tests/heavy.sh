@@ -5,23 +5,20 @@
 # ---- The long runs: sanitizers, analysers, other machines, soak ---------
 
 # watch_asan, watch_valgrind: where they write, one file a process, seen by the program when it is nobody too
-watch_asan()
-{
+watch_asan() {
     mkdir -p "$T/reports"
     chmod 1777 "$T/reports"
     # the program that becomes nobody may not look into itself for leaks
     export ASAN_OPTIONS="detect_leaks=0:abort_on_error=0:quarantine_size_mb=4:log_path=$T/reports/asan"
     export UBSAN_OPTIONS="print_stacktrace=1:log_path=$T/reports/ubsan"
 }
-watch_valgrind()
-{
+watch_valgrind() {
     watch_asan
     WRAP="valgrind -q --vgdb=no --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --log-file=$T/reports/valgrind.%p"
 }
 
 # watched: the last promise of a leg that was watched
-watched()
-{
+watched() {
     promise "no report up to here"
     for reports_f in "$T/reports"/*; do
         [ ! -s "$reports_f" ] || fail "$(sed -n '1,40p' "$reports_f")"
@@ -34,8 +31,7 @@ kb_of() { awk '/^VmRSS/ { print $2 }' "/proc/$(pid "$1")/status"; }
 fds_are() { [ "$(fds_of "$1")" -le "$2" ]; }
 
 # mixed N: about N queries of every kind to the proxy p, of which u1 and u2 are upstreams; each must be answered once
-mixed()
-{
+mixed() {
     mixed_n=$(($1 / 20))
     mixed_try 'hits' 8 window=64 same name=hit.mixed.test
     mixed_try 'misses' 4 window=64 name=miss%d.$2.mixed.test byname
@@ -48,8 +44,7 @@ mixed()
     flood n="$mixed_n" kind=mutate seed="$1" >/dev/null
     flood n="$mixed_n" kind=random seed="$1" >/dev/null
 }
-mixed_try()
-{
+mixed_try() {
     mixed_w=$1 mixed_k=$(($2 * mixed_n))
     shift 2
     mixed_o=$(many n="$mixed_k" timeout=$((20000 * SLOW)) "$@")
@@ -58,8 +53,7 @@ mixed_try()
 }
 
 # leg_mixed: 100,000 queries (MIXED=N), descriptors and memory as after the first tenth. Not in the default list.
-leg_mixed()
-{
+leg_mixed() {
     mixed_all=${MIXED:-100000}
     up u1 '. byname ttl=300' 'old.mixed.test noedns=1' 'full.mixed.test silent'
     up u2 '. byname ttl=300' 'old.mixed.test noedns=1' 'full.mixed.test silent'
@@ -77,8 +71,7 @@ leg_mixed()
 }
 
 # asan [LEG...]: with the address and undefined-behaviour sanitizers. Memory cannot be judged there: WRAP tells the legs so.
-cmd_asan()
-{
+cmd_asan() {
     # shellcheck disable=SC2086
     [ $# -gt 0 ] || set -- $LEGS mixed
     BIN=$ROOT/dnsproxy.asan
@@ -89,8 +82,7 @@ cmd_asan()
 }
 
 # valgrind [LEG...]: some legs, and 10,000 mixed queries
-cmd_valgrind()
-{
+cmd_valgrind() {
     have valgrind || { echo "test.sh: no valgrind" >&2; return 1; }
     [ $# -gt 0 ] || set -- serving messages edns cache admin config reload tls_transport mixed
     BIN=$ROOT/dnsproxy.plain
@@ -101,8 +93,7 @@ cmd_valgrind()
 }
 
 # analyser WHAT COMMAND...: no output, and success
-analyser()
-{
+analyser() {
     analyser_w=$1
     shift
     promise "$analyser_w has nothing to say about dnsproxy.c"
@@ -116,8 +107,7 @@ analyser()
 
 # analyse: compilers with every warning, and static analysers. What cppcheck may not say: that two variables start with the same
 # value, and that it has not tried every #ifdef.
-cmd_analyse()
-{
+cmd_analyse() {
     legnow=analyse
     analyse_i=''
     [ -z "$BEARSSL" ] || analyse_i="-isystem $BEARSSL/inc"
@@ -141,8 +131,7 @@ cmd_analyse()
 }
 
 # static: the musl build, in a root directory that holds nothing else
-cmd_static()
-{
+cmd_static() {
     legnow=static
     promise "make static builds one file that needs no library"
     if ! have musl-gcc readelf make; then
@@ -171,8 +160,7 @@ cmd_static()
     run_legs static_jail
 }
 
-leg_static_jail()
-{
+leg_static_jail() {
     tls_ready
     up u1
     dot one good

@@ -15,8 +15,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # The last act: everything started is stopped, the directory goes (KEEP=1 leaves it).
-finish()
-{
+finish() {
     trap - EXIT HUP INT TERM
     # shellcheck disable=SC2086
     [ -z "${pids:-}" ] || { kill $pids 2>/dev/null; wait $pids; }
@@ -29,16 +28,14 @@ finish()
 # ---- Promises
 
 # promise TEXT: judges the one before, starts the next.
-promise()
-{
+promise() {
     judge
     promise_text=$1 skipwhy=''
     : >"$why"
 }
 
 # judge: prints what became of the current promise.
-judge()
-{
+judge() {
     [ -n "$promise_text" ] || return 0
     if [ -n "$skipwhy" ] && [ "${CI:-}" = true ]; then
         case $skipwhy in
@@ -64,8 +61,7 @@ judge()
 }
 
 # tails: the last lines of the logs of what runs or ran in this leg.
-tails()
-{
+tails() {
     for tails_f in $(sed 's/ .*//' "$T/.started" | sort -u); do
         for tails_g in "$T/$tails_f.log" "$T/$tails_f.q"; do
             [ -s "$tails_g" ] || continue
@@ -79,24 +75,20 @@ fail() { printf '%s\n' "$*" >>"$why"; }
 skip() { skipwhy=$*; }
 
 # same WANT GOT [WHAT]
-same()
-{
+same() {
     [ "$1" = "$2" ] || fail "${3:+$3: }wanted [$1], got [$2]"
 }
 
 # like ERE TEXT [WHAT], unlike ERE TEXT [WHAT]: any line of TEXT may match
-like()
-{
+like() {
     printf '%s\n' "$2" | grep -Eq -e "$1" || fail "${3:+$3: }wanted /$1/, got [$2]"
 }
-unlike()
-{
+unlike() {
     ! printf '%s\n' "$2" | grep -Eq -e "$1" || fail "${3:+$3: }wanted nothing like /$1/, got [$2]"
 }
 
 # within LOW HIGH GOT [WHAT]: LOW <= GOT <= HIGH, whole numbers; if WHAT speaks of ms, SLOW makes HIGH higher
-within()
-{
+within() {
     case " ${4:-} " in *[!a-z]ms[!a-z]*) set -- "$1" $(($2 * SLOW)) "$3" "$4" ;; esac
     case $3 in
     '' | *[!0-9-]*) fail "${4:+$4: }wanted $1 to $2, got [$3]" ;;
@@ -104,16 +96,14 @@ within()
     esac
 }
 
-have()
-{
+have() {
     for have_c; do command -v "$have_c" >/dev/null 2>&1 || return 1; done
 }
 
 # ---- Processes
 
 # started NAME PID: remembers a process, so that it ends with the leg. Its output belongs in $T/NAME.log.
-started()
-{
+started() {
     echo "$1 $2" >>"$T/.started"
     echo "$2" >"$T/$1.pid"
 }
@@ -122,8 +112,7 @@ started()
 pid() { cat "$T/$1.pid"; }
 
 # kill_pid NAME [SIGNAL]: ends it without a word
-kill_pid()
-{
+kill_pid() {
     [ -s "$T/$1.pid" ] || return 0
     kill_p=$(pid "$1")
     kill -CONT "$kill_p" 2>/dev/null
@@ -134,8 +123,7 @@ kill_pid()
 }
 
 # reap: ends everything that was started and still runs.
-reap()
-{
+reap() {
     while read -r reap_n reap_p; do
         [ "$(cat "$T/$reap_n.pid" 2>/dev/null)" = "$reap_p" ] || continue
         kill_pid "$reap_n"
@@ -145,8 +133,7 @@ reap()
 }
 
 # await SECONDS CMD...: runs CMD every 20 ms until it is true; false at the deadline
-await()
-{
+await() {
     await_end=$(($(date +%s) + $1 * SLOW + 1))
     shift
     until "$@"; do
@@ -167,8 +154,7 @@ freeport() { tool freeport; }
 
 # netns: from here to the end of the leg everything runs in a network namespace of its own, where `ns CMD` runs a command. False if that
 # is not allowed here. (Only for root: in a user namespace the program would take itself for root.)
-netns()
-{
+netns() {
     [ "$(id -u)" = 0 ] && have unshare nsenter ip && unshare -n true 2>/dev/null || return 1
     unshare -n sleep 1000 &
     started netns $!
@@ -181,8 +167,7 @@ netns_other() { [ "$(readlink "/proc/$1/ns/net")" != "$2" ]; }
 ns() { $NS "$@"; }
 
 # build OUT [FLAG...]: compiles dnsproxy.c
-build()
-{
+build() {
     build_o=$1
     shift
     if [ -n "$BEARSSL" ]; then
@@ -196,8 +181,7 @@ build()
 
 # proxy NAME [OPTION...] LINE...: starts the program with each LINE as an argument, on free ports unless the lines have
 # their own, and waits until it serves. Sets port and admin. PROXY_IN (default /dev/null) is its standard input.
-proxy()
-{
+proxy() {
     proxy_n=$1
     shift
     port='' admin=''
@@ -222,8 +206,7 @@ proxy()
 }
 
 # ready NAME PID: what was just started as PID, with $port and $admin known, is NAME; waits until it serves
-ready()
-{
+ready() {
     started "$1" "$2"
     echo "$port" >"$T/$1.port"
     echo "$admin" >"$T/$1.admin"
@@ -231,15 +214,13 @@ ready()
 }
 
 # use NAME: port and admin are those of NAME again
-use()
-{
+use() {
     port=$(cat "$T/$1.port")
     admin=$(cat "$T/$1.admin")
 }
 
 # stop NAME: SIGTERM, and it must exit 0
-stop()
-{
+stop() {
     if [ ! -s "$T/$1.pid" ]; then
         fail "$1 is not running"
         return
@@ -267,8 +248,7 @@ adm() { tool line 127.0.0.1 "$admin" "$1"; }
 
 # up NAME [-a ADDRESS] [-p PORT] [-n NUMBER] [-T] [-U] [RULE...]: starts the scripted upstream (-T: no TCP, -U: no UDP);
 # the variable NAME becomes its ADDRESS@PORT. Its number is that at the end of NAME.
-up()
-{
+up() {
     up_n=$1
     shift
     up_a=127.0.0.1 up_p='' up_o="-n ${up_n##*[!0-9]}"
@@ -294,9 +274,11 @@ up()
     await 5 logged "$up_n" ready || fail "the upstream $up_n does not start: $(cat "$T/$up_n.log")"
 }
 
+# ups NAME...: several of them, without rules
+ups() { for ups_n; do up "$ups_n"; done; }
+
 # rules NAME [RULE...]: from now on these are the rules of the upstream NAME
-rules()
-{
+rules() {
     rules_n=$1
     shift
     : >"$T/.rules"
@@ -304,9 +286,9 @@ rules()
     mv "$T/.rules" "$T/$rules_n.rules"
 }
 
-# asked NAME [ERE]: how many queries the upstream NAME has seen (that match ERE);  forget NAME: starts counting anew
+# asked NAME [ERE]: how many queries the upstream NAME has seen (that match ERE);  forget NAME...: starts counting anew
 asked() { grep -Ec -e "${2:- id=}" "$T/$1.q"; }
-forget() { : >"$T/$1.q"; }
+forget() { for forget_n; do : >"$T/$forget_n.q"; done; }
 
 # ask NAME [TYPE] [+OPTION...]: the test client, by default at 127.0.0.1 and $port
 ask() { tool ask 127.0.0.1 "$port" "$@"; }
@@ -317,8 +299,7 @@ talk() { tool talk 127.0.0.1 "$port" "$@"; }
 flood() { tool flood 127.0.0.1 "$port" "$@"; }
 
 # hold NAME PORT N [WORD...]: N idle connections to 127.0.0.1, until kill_pid NAME; the log says how many are open
-hold()
-{
+hold() {
     hold_n=$1 hold_p=$2
     shift 2
     : >"$T/$hold_n.log"
@@ -328,8 +309,7 @@ hold()
 }
 
 # val KEY TEXT: the word after `KEY=` or `KEY ` in TEXT
-val()
-{
+val() {
     printf '%s\n' "$2" | awk -v k="$1" '{ for (i = 1; i <= NF; i++) {
         if ($i == k) { print $(i + 1); exit }
         if (index($i, k "=") == 1) { print substr($i, length(k) + 2); exit } } }'
@@ -338,8 +318,7 @@ val()
 # ---- Tools -------------------------------------------------------------
 
 # tools_build: compiles the program below to $T/tool. It needs a C library and nothing else.
-tools_build()
-{
+tools_build() {
     [ -x "$ROOT/tool" ] && return 0
     "${TOOL_CC:-cc}" -O2 -g -o "$ROOT/tool" "$SRC/tests/tool.c"
 }
@@ -355,8 +334,7 @@ proc_here() { [ -r "/proc/$$/stat" ]; }
 # plain: the program runs as it is, not under an emulator and without sanitizers: memory and time are its own
 plain() { [ -z "$WRAP" ] && ! grep -q __asan_init "$BIN"; }
 # shim NAME: compiles standard input to $T/NAME.so for LD_PRELOAD; false if this program cannot be listened in on that way
-shim()
-{
+shim() {
     cat >"$T/$1.c"
     plain && ldd "$BIN" 2>/dev/null | grep -q 'libc\.so' && "$CC" -shared -fPIC -o "$T/$1.so" "$T/$1.c" -ldl 2>/dev/null
 }
@@ -374,8 +352,7 @@ addresses() { printf '%s\n' "$1" | tr '|' '\n' | sed -n 's/^ [^:]* A \([0-9.]*\)
 ttl_of() { printf '%s\n' "$1" | tr '|' '\n' | sed -n '2s/^ [^ ]* \([0-9]*\) .*/\1/p'; }
 
 # lives NAME TEXT: after an attack it is the same process, and answers 20 of 20 fresh names
-lives()
-{
+lives() {
     kill -0 "$(pid "$1")" 2>/dev/null || fail "$1 has died"
     lives_o=$(many n=20 window=1 timeout=3000 "name=alive%d-$(date +%s).lives.test")
     same 20 "$(val noerror "$lives_o")" "after $2: fresh names answered ($lives_o)"
@@ -383,8 +360,7 @@ lives()
 }
 
 # down NAME ADDR: lets the silent upstream ADDR be down at proxy NAME (asks three names and more, at once)
-down()
-{
+down() {
     many n=4 window=4 "name=down%d-$(date +%s)$2.test" timeout=4000 >/dev/null
     await 5 state_is "$1" down || fail "$1 is not down after 4 unanswered queries"
 }
@@ -394,16 +370,14 @@ down()
 one='' two='' last=''           # ADDRESS@PORT of the scripted TLS servers
 
 # crt NAME WORD...: a certificate, $T/pki/NAME.* (the words are below, at cert())
-crt()
-{
+crt() {
     crt_n=$1
     shift
     "$ROOT/tls" cert "${crt_d:-$T}/pki/$crt_n" "$@" >/dev/null
 }
 
 # tls_cc OUT SOURCE [FLAG...]: compiles against BearSSL
-tls_cc()
-{
+tls_cc() {
     tls_cc_o=$1 tls_cc_s=$2
     shift 2
     if [ -n "$BEARSSL" ]; then
@@ -414,8 +388,7 @@ tls_cc()
 }
 
 # tls_ready: the TLS tool, made by the first leg that wants it, and copies of the certificates that most legs use
-tls_ready()
-{
+tls_ready() {
     [ ! -s "$T/pki/ca.pem" ] || return 0
     if mkdir "$ROOT/pki" 2>/dev/null; then
         tls_cc "$ROOT/tls" "$SRC/tests/tls.c" && tls_certificates && : >"$ROOT/pki/.ready"
@@ -424,8 +397,7 @@ tls_ready()
     [ "$T" = "$ROOT" ] || cp -R "$ROOT/pki" "$T/"
     ca="ca-file $T/pki/ca.pem"
 }
-tls_certificates()
-{
+tls_certificates() {
     crt_d=$ROOT
     crt root cn='Test root' ca
     crt root384 key=p384 cn='Test root P-384' ca
@@ -442,8 +414,7 @@ tls_certificates()
 
 # dot NAME CERT [WORD...] [: RULE...]: starts the scripted TLS server with that certificate (the words are at serve(), the
 # rules at struct rules); the variable NAME becomes its ADDRESS@PORT. Its log of events is what `asked NAME ERE` counts.
-dot()
-{
+dot() {
     dot_n=$1 dot_c=$2 dot_a=127.0.0.1
     shift 2
     dot_w=''
@@ -472,8 +443,7 @@ at() { cat "$T/$1.at"; }
 sees() { [ "$(asked "$1" "$2")" -ge "${3:-1}" ]; }
 
 # turn NAME [RULE...]: as rules, and waits until the server goes by them
-turn()
-{
+turn() {
     turn_k=$(asked "$1" '^rules')
     rules "$@"
     await 5 sees "$1" '^rules' $((turn_k + 1)) || fail "$1 does not take the rules $*"
@@ -484,23 +454,20 @@ turn()
 load() { $NS "$ROOT/tls" load "$port" "$@"; }
 
 # loading COUNT [WORD...]: the same, meanwhile;  loaded SECONDS: what became of them, in $got
-loading()
-{
+loading() {
     rm -f "$T/px.load"
     # shellcheck disable=SC2086
     $NS "$ROOT/tls" load "$port" "$@" >"$T/px.load" &
     started loader $!
 }
-loaded()
-{
+loaded() {
     await "$1" test -s "$T/px.load"
     got=$(cat "$T/px.load")
 }
 
 # answered NET COUNT [WORD...]: COUNT fresh names are asked, and all are answered rightly by the server with that net;
 # the slowest took $worst ms
-answered()
-{
+answered() {
     answered_n=$1
     shift
     answered_r=$(load "$@")
@@ -520,8 +487,7 @@ field() { val "$2" "$(adm status | grep -F "upstream $1 ")"; }
 is() { [ "$(field "$1" "$2")" = "$3" ]; }
 rss() { awk '$1 == "VmRSS:" && $2 > 100 { n = $2 } END { print n ? n : "unknown" }' "/proc/$(pid "$1")/status"; }
 # grew MOST KIB NAME: its memory is at most MOST KiB above KIB
-grew()
-{
+grew() {
     grew_now=$(rss "$3")
     case $2$grew_now in
     *unknown*) fail "the memory of $3 cannot be read" ;;

@@ -6,10 +6,8 @@ LEGS="$LEGS hostile fixed confined crowds limits"
 
 # ---- Hostile clients and upstreams
 
-leg_hostile()
-{
-    up u1
-    up u2
+leg_hostile() {
+    ups u1 u2
     port=$(freeport) admin=$(freeport)
     set -- "$u1 1" "$u2 2" 'patience 100' 'cache-size 256k' 'queries 2048'
     conf "$@" 'timeout 5000'
@@ -107,7 +105,6 @@ leg_hostile()
         [ -n "$WRAP" ] || within 0 2000 "$(($(cpu_ms p) - a))" "ms of CPU"
     fi
     stop p
-
     promise "allow: others are REFUSED, with no more bytes than they sent, and nothing goes to an upstream; TCP likewise"
     proxy p "$u1 1" 'allow 127.0.0.1' 'allow 127.0.0.64/26 ::1'
     forget u1
@@ -133,8 +130,7 @@ leg_hostile()
     rules u1 '. silent'
     rules u2 '. silent'
     proxy p "$u1 1" "$u2 1" "$u3 2" "$u4 2" 'timeout 1500'
-    forget u1
-    forget u2
+    forget u1 u2
     ask cost.test >/dev/null
     for u in u1 u2 u3 u4; do within 1 3 "$(asked $u ' cost\.test')" "datagrams to $u"; done
     stop p
@@ -145,10 +141,8 @@ fds_within() { [ "$(fd_count "$1")" -le "$2" ]; }
 
 # Nothing that an outsider sends makes the program allocate, and no clock but the monotonic one counts. Both are seen by a library that
 # comes before the C library.
-leg_fixed()
-{
-    up u1
-    up u2
+leg_fixed() {
+    ups u1 u2
     promise "nothing that clients, upstreams or admin lines send makes it allocate memory"
     if shim count <<'END'
 #define _GNU_SOURCE
@@ -202,7 +196,6 @@ END
     else
         skip "not here: no way to count the allocations of this program"
     fi
-
     promise "the wall clock may jump from 1970 to today and back: entries keep the time they have left, queries and patience too"
     if shim clock <<'END'
 #define _GNU_SOURCE
@@ -255,8 +248,7 @@ END
     fi
 }
 
-leg_confined()
-{
+leg_confined() {
     up u1
     promise "a system call that the loop does not need kills it: what breaks in cannot start another program"
     if shim break_in <<'END'
@@ -294,8 +286,7 @@ filter_known() { grep -q '^Seccomp:	2$' "/proc/$(pid "$1")/status" || logged "$1
 wall_clock() { printf '%012d' "$1" | dd of="$T/shim" conv=notrunc 2>/dev/null; }
 
 # Many clients at once, few descriptors
-leg_crowds()
-{
+leg_crowds() {
     up u1
     rules u1 'warm.test ttl=900'
     proxy p "$u1 1" 'tcp-clients 1000' 'timeout 2000'
@@ -366,7 +357,6 @@ leg_crowds()
     wait $n
     lives p "a client that never reads"
     stop p
-
     promise "10,000 cached questions in one write with a stack of 256 KB are all answered"
     # shellcheck disable=SC3045 # where -s is missing the promise is skipped
     if [ -n "$WRAP" ] || ! (ulimit -s 256) 2>/dev/null; then
@@ -384,7 +374,6 @@ leg_crowds()
         lives p "floods on TCP"
         stop p
     fi
-
     for limit in 32 64; do
         promise "with $limit descriptors, 200 idle TCP clients and 50 silent admin clients 100 of 100 UDP queries are answered, without a spin, and TCP works again when they left"
         # shellcheck disable=SC3045 # where -n is missing the promise is skipped
@@ -414,7 +403,6 @@ leg_crowds()
         same 1 "$(logs p 'descriptors')" "lines about descriptors in the log: $(grep descriptors "$T/p.log")"
         stop p
     done
-
     promise "a client that asks 5,000 unanswerable names a second does not cost another its 50"
     rules u1 'nobody.test silent' 'quiet.test delay=50'
     proxy p "$u1 1" 'queries 200' 'timeout 3000'
@@ -441,8 +429,7 @@ leg_crowds()
 tcp_serves() { ask tcpback.test +tcp +timeout=500 | grep -q '^NOERROR'; }
 
 # Limits on single clients
-leg_limits()
-{
+leg_limits() {
     up u1
     rules u1 'warm.test ttl=900'
     port=$(freeport)

@@ -6,10 +6,8 @@ LEGS="$LEGS logs"
 
 # ---- Logs
 
-leg_logs()
-{
-    up u1
-    up u2
+leg_logs() {
+    ups u1 u2
     proxy p "$u1 1" "$u2 2" 'timeout 1500' 'patience 300'
     promise "at log info nothing is said of single queries"
     n=$(wc -l <"$T/p.log")
@@ -57,7 +55,6 @@ leg_logs()
     many n=300 window=100 name=servfail=.burst%d.test >/dev/null
     within 0 40 "$(($(wc -l <"$T/p.log") - n))" "lines after 600 failures"
     stop p
-
     for how in closed full blocked; do
         promise "a standard error that is $how never blocks the service: 20,000 queries at log debug"
         port=$(freeport) admin=$(freeport)
@@ -78,7 +75,6 @@ leg_logs()
         stop p
         [ $how != blocked ] || exec 9>&-
     done
-
     promise "log LEVEL syslog goes to syslog(3), with severities"
     if shim shim <<'END'
 #define _GNU_SOURCE

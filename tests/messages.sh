@@ -6,8 +6,7 @@ LEGS="$LEGS messages edns"
 
 # ---- Messages
 
-leg_messages()
-{
+leg_messages() {
     up u1
     proxy p "$u1 1"
     promise "a datagram of less than 12 bytes is dropped"
@@ -105,8 +104,7 @@ leg_messages()
     stop p
 }
 
-leg_edns()
-{
+leg_edns() {
     up u1
     proxy p "$u1 1"
     promise "an upstream is sent an OPT of size 1232 always, and no option of the client"

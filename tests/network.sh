@@ -6,8 +6,7 @@ LEGS="$LEGS network"
 
 # ---- A network that comes later
 
-leg_network()
-{
+leg_network() {
     promise "an upstream and a listen address that come later"
     if ! netns; then
         skip "not here: no network namespace allowed"

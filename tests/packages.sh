@@ -6,8 +6,7 @@ LEGS="$LEGS install readme"
 
 # ---- Packages
 
-leg_install()
-{
+leg_install() {
     promise 'make install puts binary, man page, configuration and unit under DESTDIR'
     mkdir "$T/tree"
     for real_f in Makefile dnsproxy.c dnsproxy.8 dns.config.example test.sh README.md; do cp -p "$SRC/$real_f" "$T/tree/"; done
@@ -76,8 +75,7 @@ leg_install()
 # readme NAME: the block of README.md that is marked so
 readme() { awk -v mark="<!-- test: $1 -->" '$0 == mark { on = 1; next } on == 2 && /^```/ { exit } on == 2 { print } on == 1 { on = 2 }' "$SRC/README.md"; }
 
-leg_readme()
-{
+leg_readme() {
     promise 'each configuration of the README is one'
     for real_x in plain home filter tls; do
         readme "config $real_x" >"$T/readme.config"

@@ -7,8 +7,7 @@ LEGS="$LEGS real_upstreams real_clients real_failover netcats tls_real"
 # ---- Real servers, real clients, a network, packages, documents --------
 
 # real_wait NAME ADDRESS PORT QNAME [KDIG OPTION...]: waits until the server NAME answers there
-real_wait()
-{
+real_wait() {
     real_n=$1 real_a=$2 real_p=$3 real_q=$4
     shift 4
     await 10 real_answers "$@" || fail "$real_n does not answer: $(tail -n 3 "$T/$real_n.log")"
@@ -16,8 +15,7 @@ real_wait()
 real_answers() { kdig "@$real_a" -p "$real_p" +retry=0 +timeout=1 "$@" "$real_q" A 2>/dev/null | grep -q 'status: NOERROR'; }
 
 # real_unbound NAME PORT LINE...: unbound at 127.0.0.1 with these lines of configuration besides
-real_unbound()
-{
+real_unbound() {
     real_n=$1 real_p=$2
     shift 2
     {
@@ -30,8 +28,7 @@ real_unbound()
 }
 
 # real_dnsmasq NAME PORT OPTION...
-real_dnsmasq()
-{
+real_dnsmasq() {
     real_n=$1 real_p=$2
     shift 2
     dnsmasq -k -C /dev/null -R -h --pid-file= --user=root --log-facility=- --listen-address=127.0.0.1 --bind-interfaces -p "$real_p" "$@" \
@@ -40,8 +37,7 @@ real_dnsmasq()
 }
 
 # real_nsd NAME PORT: nsd with the zone test, signed when ldns-signzone is there. Ended with SIGTERM, for it has children.
-real_nsd()
-{
+real_nsd() {
     [ -s "$T/test.zone" ] || real_zone
     cat >"$T/$1.conf" <<END
 server:
@@ -66,8 +62,7 @@ END
 }
 
 # real_zone: a zone with the types that are asked below
-real_zone()
-{
+real_zone() {
     cat >"$T/test.zone" <<'END'
 $ORIGIN test.
 $TTL 3600
@@ -96,8 +91,7 @@ END
 }
 
 # real_reply ADDRESS PORT NAME TYPE [KDIG OPTION...]: RCODE and answer as kdig tells them, without TTLs, in order of text
-real_reply()
-{
+real_reply() {
     real_a=$1 real_p=$2 real_q=$3 real_t=$4
     shift 4
     kdig "@$real_a" -p "$real_p" +noall +header +answer +nottl +retry=1 +timeout=5 "$@" "$real_q" "$real_t" 2>&1 |
@@ -105,8 +99,7 @@ real_reply()
 }
 
 # real_compare PORT: what the upstream at PORT says, the proxy says too, when asked first and from the cache
-real_compare()
-{
+real_compare() {
     for real_x in 'www.test A' 'www.test AAAA' 'test MX' 'www.test TXT' 'www.test TYPE65' 'test DNSKEY' 'www.test TYPE65280' 'alias.test A' 'a.wild.test A'; do
         # shellcheck disable=SC2086
         set -- "$1" $real_x
@@ -121,8 +114,7 @@ real_compare()
     same "$(real_reply 127.0.0.1 "$1" nothing.test A)" "$(real_reply 127.0.0.1 "$port" nothing.test A)" 'a name that does not exist'
 }
 
-leg_real_upstreams()
-{
+leg_real_upstreams() {
     if ! have kdig nsd; then
         promise 'real servers as upstreams'
         skip 'nsd or kdig is missing'
@@ -162,13 +154,11 @@ leg_real_upstreams()
 }
 
 # getaddrinfo(3) as programs use it
-real_gai()
-{
+real_gai() {
     "$1" -O -o "$2" "$SRC/tests/gai.c" 2>>"$T/gai.log"
 }
 
-leg_real_clients()
-{
+leg_real_clients() {
     promise 'a namespace of its own, with port 53 and resolv.conf'
     if ! have dnsmasq unshare ip; then
         skip 'dnsmasq, unshare or ip is missing'
@@ -230,8 +220,7 @@ END
 }
 
 # real_short NAME [KDIG OPTION...]: the address that the proxy gives
-real_short()
-{
+real_short() {
     real_q=$1
     shift
     kdig @127.0.0.1 -p "$port" +short +retry=0 +timeout=5 "$@" "$real_q" A 2>/dev/null
@@ -240,14 +229,12 @@ real_short()
 # real_ms: milliseconds of the wall clock
 real_ms() { date +%s%3N; }
 
-real_best_wins()
-{
+real_best_wins() {
     real_i=$((${real_i:-0} + 1))
     [ "$(real_short "w$real_i.test")" = 192.0.2.1 ]
 }
 
-leg_real_failover()
-{
+leg_real_failover() {
     if ! have kdig unbound dnsmasq; then
         promise 'one of two real upstreams fails'
         skip 'kdig, unbound or dnsmasq is missing'
@@ -286,8 +273,7 @@ leg_real_failover()
     stop front
 }
 
-leg_netcats()
-{
+leg_netcats() {
     proxy front '127.0.0.1@9 1'
     for real_c in nc.openbsd nc.traditional ncat 'busybox nc'; do
         promise "'echo status | $real_c' ends by itself"
@@ -305,8 +291,7 @@ leg_netcats()
 }
 
 # compare NAME CERT-NAME: every question gets the same answer from the real server at $real directly and through the proxy
-compare()
-{
+compare() {
     proxy "px_$1" "$ca" "$real 1 tls=$2"
     for q in 'www.real.test A' 'www.real.test AAAA' 'real.test MX' 'txt.real.test TXT' 'real.test SOA' 'real.test NS' 'srv.real.test SRV' \
         'alias.real.test A' 'unk.real.test TYPE65400' 'nothing.real.test A' 'www.real.test MX' 'WwW.rEaL.test A'; do
@@ -332,8 +317,7 @@ compare()
 # what must be the same: status and records, without TTLs and in one order
 real_plain() { sed -n 's/.*\(status: [A-Z]*\).*/\1/p; /^;/d; s/^\([^[:space:]]*\)[[:space:]]*[0-9]*[[:space:]]*IN/\1 IN/p' | tr 'A-Z' 'a-z' | sort; }
 
-leg_tls_real()
-{
+leg_tls_real() {
     tls_ready
     crt realec by="$T/pki/int" cn=dns.test san=dns:dns.test eku=server
     crt realrsa by="$T/pki/intrsa" key=rsa cn=dns.test san=dns:dns.test eku=server
@@ -390,7 +374,6 @@ END
             skip "not here: nsd or kdig"
         fi
     done
-
     promise "kdig gets from unbound through the program what it gets from it directly"
     if have kdig unbound; then
         p=$(freeport)
@@ -424,7 +407,6 @@ END
     else
         skip "not here: unbound or kdig"
     fi
-
     promise "kdig gets from dnsdist through the program what it gets from it directly"
     if have kdig nsd dnsdist; then
         p=$(freeport) b=$(freeport)
@@ -447,7 +429,6 @@ END
     else
         skip "not here: dnsdist, nsd or kdig"
     fi
-
     promise "a server with TLS 1.3 only is a clean failure, named once"
     if have openssl; then
         p=$(freeport)

@@ -7,17 +7,14 @@ LEGS="$LEGS reload"
 # ---- SIGHUP and reload
 
 # conf LINE...: writes the configuration file of the proxy r
-conf()
-{
+conf() {
     printf '%s\n' "$@" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" >"$T/.conf"
     chmod 644 "$T/.conf"
     mv "$T/.conf" "$T/r.conf"
 }
 
-leg_reload()
-{
-    up u1
-    up u2
+leg_reload() {
+    ups u1 u2
     port=$(freeport) admin=$(freeport)
     conf "$u1 1" 'timeout 2000'
     $WRAP "$BIN" -c "$T/r.conf" </dev/null >"$T/r.log" 2>&1 &

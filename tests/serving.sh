@@ -6,8 +6,7 @@ LEGS="$LEGS serving tcp"
 
 # ---- Serving
 
-leg_serving()
-{
+leg_serving() {
     up u1
     port=$(freeport)
     proxy p "$u1 1" "listen 127.0.0.1@$port" "listen ::1@$port" "listen 127.0.0.3@$port"
@@ -24,7 +23,6 @@ leg_serving()
     like '^(REFUSEDPORT|TIMEOUT)' "$(ask a.test +server=127.0.0.4 +timeout=300)"
     promise "SIGTERM ends it, exit status 0"
     stop p
-
     promise "listen * is every IPv4 and IPv6 address"
     port=$(freeport)
     proxy p "$u1 1" "listen *@$port"
@@ -42,7 +40,6 @@ leg_serving()
     wait "$(pid p)"
     same 0 $? "exit status"
     rm -f "$T/p.pid"
-
     promise "without a listen line it serves *, at the port of -p"
     port=$(freeport) admin=$(freeport)
     $NS $WRAP "$BIN" -p "$port" "$u1 1" "admin 127.0.0.1@$admin" </dev/null >"$T/p.log" 2>&1 &
@@ -50,7 +47,6 @@ leg_serving()
     like '^NOERROR' "$(ask h.test +server=::1)"
     like '^NOERROR' "$(ask i.test +server=127.0.0.9)"
     stop p
-
     promise "two ports of one address serve side by side"
     port=$(freeport) second=$(freeport)
     proxy p "$u1 1" "listen 127.0.0.1@$port" "listen 127.0.0.1@$second"
@@ -58,7 +54,6 @@ leg_serving()
     port=$second
     like '^NOERROR' "$(ask k.test)"
     stop p
-
     promise "a host without IPv6 serves IPv4"
     if shim no6 <<'END'
 #define _GNU_SOURCE
@@ -83,7 +78,6 @@ END
     else
         skip "not here: no way to take IPv6 away from this program"
     fi
-
     promise "SIGTERM under load: it ends within a second, and started again it binds at once"
     port=$(freeport)
     proxy p "$u1 1" "listen 127.0.0.1@$port"
@@ -98,7 +92,6 @@ END
     like '^NOERROR' "$(ask again.test +tcp)" TCP
     wait $load
     stop p
-
     promise "the limit on descriptors is raised to what is allowed, and the log says what that gives"
     # shellcheck disable=SC3045 # dash, bash and busybox have -S; where it is missing the promise is skipped
     if ! proc_here || [ -n "$WRAP" ] || ! (ulimit -Sn 100) 2>/dev/null; then
@@ -114,11 +107,9 @@ END
     fi
 }
 
-leg_tcp()
-{
+leg_tcp() {
     up u1
     proxy s "$u1 1" 'cache-size 16m' 'timeout 25000'
-
     # The slow ones run beside everything else, at a program of their own: nobody there needs their place.
     talk bytes pause=1 end=35000 >"$T/idle.out" &
     idle=$!
@@ -136,7 +127,6 @@ leg_tcp()
     tool talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=47000 end=1000 >"$T/reader.out" &
     reader=$!
     proxy p "$u1 1" 'cache-size 0' 'tcp-clients 20'
-
     promise "TCP: several queries in one segment are all answered"
     like '^replies 20 noerror 20 ' "$(talk qs=20:one%d.test send count=20)"
     promise "TCP: 100 pipelined queries on one connection are all answered"
@@ -171,7 +161,6 @@ leg_tcp()
     like '^NOERROR qr rd ra .* an=1 .* size=(60000|599[89][0-9]) ' "$out"
     promise "TCP: 20 answers of 60,000 bytes to a client that reads slowly are all delivered"
     like '^replies 20 noerror 20' "$(talk rcvbuf=4096 qs=20:big=60000.s%d.test/TXT send pause=300 count=20)"
-
     promise "a full table of TCP clients never disturbs UDP, and a new client is served: the longest idle one goes"
     hold hold "$port" 40
     like '^NOERROR' "$(ask full.test)" UDP

@@ -5,8 +5,7 @@
 # ---- Soak
 
 # soak_load NAME WANT WORD...: a load in the background, whose words end in the file NAME; WANT is the RCODE that all must have
-soak_load()
-{
+soak_load() {
     soak_n=$1 soak_w=$2
     shift 2
     many timeout=$((15000 * SLOW)) "$@" >"$T/soak.$soak_n" 2>&1 &
@@ -14,8 +13,7 @@ soak_load()
 }
 
 # soak_config N: the configuration of round N; upstreams change places
-soak_config()
-{
+soak_config() {
     case $(($1 % 3)) in
     0) set -- 1 2 ;;
     1) set -- 2 1 ;;
@@ -28,13 +26,11 @@ soak_config()
 
 # soak [SECONDS]: mixed load over UDP and TCP, while one upstream loses, delays, truncates, refuses, stops and comes back, another (TLS)
 # closes its connections, a third one loses every twentieth question once, and the configuration is read again and again
-cmd_soak()
-{
+cmd_soak() {
     soak_end=$(($(date +%s) + ${1:-60}))
     legnow=soak
     tls_ready
-    up u1
-    up u3
+    ups u1 u3
     up u9 '. silent'
     dot one good
     soak_config 0
@@ -79,9 +75,7 @@ cmd_soak()
             soak_sent=$((soak_sent + ${soak_k:-0}))
             [ "$(val slowest_ms "$soak_o")" -le "$soak_slow" ] || soak_slow=$(val slowest_ms "$soak_o")
         done
-        forget u1
-        forget u3
-        forget u9
+        forget u1 u3 u9
         forget one
         soak_r=$((soak_r + 1))
         if [ "$soak_r" = 9 ]; then
@@ -107,8 +101,7 @@ cmd_soak()
     sum
 }
 soak_idle() { adm status | grep -q '^dnsproxy .* inflight 0 tcp [01]$'; }
-soak_up()
-{
+soak_up() {
     many n=4 window=1 "name=up%d.$(date +%s).soak.test" >/dev/null
     [ "$(adm status | grep -Ec '^upstream .* (udp|tls) .* state up ')" -ge 3 ]
 }

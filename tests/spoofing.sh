@@ -9,10 +9,8 @@ LEGS="$LEGS spoofing retrying"
 # strays ADDR: how many replies of this upstream matched no query
 strays() { metrics | sed -n "s/^dnsproxy_upstream_strays_total{upstream=\"$1\".*} //p"; }
 
-leg_spoofing()
-{
-    up u1
-    up u2
+leg_spoofing() {
+    ups u1 u2
     proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 400' 'timeout 2000'
     promise "2,000 names one after another leave from 1,800 or more distinct ports, none more than 5 times, neighbours at most 1 %"
     forget u1
@@ -46,7 +44,6 @@ leg_spoofing()
     forget u1
     like 'noerror 500 ' "$(many n=500 window=500 name=delay=300.burst%d.test)"
     within 1 32 "$(sed -n 's/.* udp from=[^@]*@\([0-9]*\) .*burst.*/\1/p' "$T/u1.q" | sort | uniq -c | sort -rn | awk 'NR == 1 { print $1 }')" "queries of one port"
-
     for k in addr:"another address" port:"another port" id:"a wrong ID" qname:"another name" qtype:"another type" qclass:"another class" qr:"QR=0" \
         zero:"0 bytes" eleven:"11 bytes" header:"a header alone" opcode:"opcode 4" qd2:"QDCOUNT 2" cutq:"the question cut off" noq:"no question"; do
         promise "a reply with ${k#*:} is ignored, the right one is taken"
@@ -76,7 +73,6 @@ leg_spoofing()
     wait $n
     like 'noerror 20 ' "$(cat "$T/beside")"
     stop p
-
     promise "a flood of 20,000 wrong IDs neither wins nor fails the query: TCP decides"
     proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 1000' 'timeout 3000'
     out=$(ask 1flood=20000.1delay=600.flood.test)
@@ -96,7 +92,6 @@ leg_spoofing()
     promise "and right after it the proxy works as before"
     lives p "the flood"
     stop p
-
     promise "identical questions never have two queries open at one upstream, whatever EDNS options and letters they come with"
     proxy p "$u1 1" 'timeout 3000'
     out=$(many n=200 window=200 name=delay=700.birthday.test vary)
@@ -133,10 +128,8 @@ leg_spoofing()
     unlike '[^_a-z](rand|random|drand48|srand|srandom|lrand48) *\(' "$(cat "$SRC/dnsproxy.c")"
 }
 
-leg_retrying()
-{
-    up u1
-    up u2
+leg_retrying() {
+    ups u1 u2
     proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
     promise "8: a lost datagram is sent again well inside a second"
     x=9999

@@ -4,25 +4,19 @@
 
 LEGS="$LEGS tls_transport tls_refused tls_pins tls_accepted tls_start tls_plaintext tls_clock"
 
-leg_tls_transport()
-{
+leg_tls_transport() {
     tls_ready
     dot one good
     proxy px "$ca" "$one 1 tls=dns.test" 'patience 500'
-
     promise "a TLS connection is opened at the start, before any query"
     await 3 sees one '^up' || fail "no connection"
     same 0 "$(asked one '^query')" "queries"
-
     promise "queries over TLS are answered"
     answered 10 20
-
     promise "the ClientHello names the server and offers no ALPN"
     like '^hello 1 .* sni dns\.test alpn - ' "$(cat "$T/one.q")"
-
     promise "TLS 1.2 with forward-secret AEAD suites only is offered"
     like ' version 0303 suites ((cca8|cca9|c02b|c02c|c02f|c030|00ff),?)+ ' "$(grep '^hello 1 ' "$T/one.q")"
-
     promise "queries over TLS are padded to multiples of 128 bytes, with one padding option"
     forget one
     for len in 1 20 50 63; do
@@ -32,19 +26,16 @@ leg_tls_transport()
     same 16 "$(asked one '^query')" "queries"
     same 0 "$(awk '$1 == "query" && $10 % 128' "$T/one.q" | wc -l)" "queries of another length"
     same 0 "$(awk '$1 == "query" && $14 !~ /^(11:0,)?12:[0-9]+(,11:0)?$/' "$T/one.q" | wc -l)" "queries with other options than padding and keepalive"
-
     promise "edns-tcp-keepalive is sent on each connection, without a timeout"
     turn one kick=1
     answered 10 1
     like '^query .* opts ([0-9:]+,)*11:0' "$(tail -n 1 "$T/one.q")"
-
     promise "500 queries one after another use one connection"
     answered 10 1
     forget one
     answered 10 500
     same 0 "$(asked one '^open')" "new connections"
     same 500 "$(asked one '^query')" "queries"
-
     promise "100 queries at once use one connection and a few records, answered in the reverse order in few records too"
     turn one batch=100 order=lifo
     forget one
@@ -58,7 +49,6 @@ leg_tls_transport()
     first=$(sed -n 's/^query .* record //p' "$T/one.q" | head -n 1)
     within 0 11 $(($(sed -n 's/^query .* record //p' "$T/one.q" | tail -n 1) - first)) "records"
     turn one
-
     promise "a slow answer does not hold up the others on the connection"
     loading 1 name=wait900-%.slow.test
     await 2 sees one '^query .* name wait900'
@@ -66,7 +56,6 @@ leg_tls_transport()
     within 0 700 "$worst" "slowest of the fast, ms"
     loaded 3
     like 'right 1 ' "$got"
-
     promise "padding, keepalive and other options of the upstream do not reach a client, those of a client not the upstream"
     turn one keepalive=300 pad=300
     forget one
@@ -77,21 +66,17 @@ leg_tls_transport()
     unlike 'edns' "$(ask plain.options.test A)"
     unlike 'opts=' "$(ask options.test A +edns=1232)" "from the cache"
     turn one
-
     promise "an answer of 60,000 bytes reaches a TCP client whole and a UDP client as TC"
     like 'NOERROR qr .* size=(59|60)[0-9]{3} ' "$(ask big60000-1.test TYPE65400 +tcp)"
     like 'NOERROR qr tc .* an=0 ' "$(ask big60000-2.test TYPE65400)"
-
     promise "DO and CD reach the upstream"
     ask docd.test A +do +cd >/dev/null
     like '^query .* name docd\.test\. .* rd 1 cd 1 do 1' "$(cat "$T/one.q")"
-
     promise "SIGTERM ends TLS connections with close_notify"
     stop px
     await 2 sees one '^end .*by client'
     like '^end .*by client why notify' "$(tail -n 1 "$T/one.q")"
     reap
-
     promise "a server with ChaCha20 only, or with AES-256 only, is spoken to; if that took a second try, it came at once, and once"
     for suites in cca8,cca9 c02c,c030; do
         dot one good suites=$suites
@@ -106,7 +91,6 @@ leg_tls_transport()
         stop px
         reap
     done
-
     promise "bare tls sends no SNI"
     crt ip by="$T/pki/int" san=ip:127.0.0.1
     dot one ip
@@ -117,8 +101,7 @@ leg_tls_transport()
 
 # strangers FILE: each line NAME;CERT;SERVER WORDS : RULES;UPSTREAM WORDS;ERE;WHAT of FILE is a server, all of them of better
 # priority than the good one; 25 queries over 2.5 s are answered by that one, and of each stranger the promises are judged.
-strangers()
-{
+strangers() {
     strangers_f=$1
     dot last good : net=11
     set -- "$ca" "$last 99 tls=dns.test" 'patience 3000'
@@ -147,8 +130,7 @@ strangers()
     stop px
 }
 
-leg_tls_refused()
-{
+leg_tls_refused() {
     tls_ready
     crt expired by="$T/pki/root" cn=dns.test san=dns:dns.test from=-1728000 to=-259200
     crt future by="$T/pki/root" cn=dns.test san=dns:dns.test from=432000
@@ -197,8 +179,7 @@ END
     strangers "$T/strangers"
 }
 
-leg_tls_pins()
-{
+leg_tls_pins() {
     tls_ready
     good=$(cat "$T/pki/good.pin") alone=$(cat "$T/pki/alone.pin") other=$(cat "$T/pki/other.pin")
     crt swollen by="$T/pki/root" cn=dns.test san=dns:dns.test
@@ -226,8 +207,7 @@ END
     strangers "$T/strangers"
 }
 
-leg_tls_accepted()
-{
+leg_tls_accepted() {
     tls_ready
     crt upper by="$T/pki/root" cn=dns.test san=dns:DNS.Test
     crt wild by="$T/pki/root" cn=dns.test san='dns:*.dns.test'
@@ -301,8 +281,7 @@ END
 }
 
 # refuses ERE LINE...: the program does not start with these lines, exits with 1 and says so
-refuses()
-{
+refuses() {
     refuses_e=$1
     shift
     # shellcheck disable=SC2086
@@ -311,48 +290,39 @@ refuses()
     like "$refuses_e" "$(cat "$T/refused.log")"
 }
 
-leg_tls_start()
-{
+leg_tls_start() {
     tls_ready
     pin=$(cat "$T/pki/alone.pin")
     dot one good
-
     promise "a ca-file that is not there is an error at the start when tls=NAME or bare tls needs it"
     refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 tls=dns.test"
     refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 tls"
     refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 tls=dns.test pin=$pin"
-
     promise "a ca-file without a certificate is an error at the start"
     : >"$T/empty.pem"
     refuses "$T/empty\\.pem" "ca-file $T/empty.pem" "$one 1 tls=dns.test"
     refuses "$T" "ca-file $T" "$one 1 tls=dns.test"
-
     promise "a pin that is not 32 bytes of base64 is an error"
     refuses 'pin' "$one 1 tls pin=$(printf %s "$pin" | cut -c 1-40)"
     refuses 'pin' "$one 1 tls pin=AAAA"
     refuses 'pin' "$one 1 tls pin=!$(printf %s "$pin" | cut -c 2-)"
     refuses 'pin' "$one 1 tls pin="
-
     promise "pins, noverify and tls= on an upstream without tls are errors"
     refuses . "$one 1 pin=$pin"
     refuses . "$one 1 tcp noverify"
     refuses . "$one 1 tls="
-
     promise "an address behind tls= is an error: bare tls is for those"
     refuses '127\.0\.0\.1' "$one 1 tls=127.0.0.1"
-
     promise "with a pin alone no ca-file is needed"
     dot two alone
     proxy px "ca-file $T/none.pem" "$two 1 tls pin=$pin"
     answered 10 3
     stop px
-
     promise "a ca-file with comments, junk between and no newline at its end is read whole"
     { echo '# a comment'; cat "$T/pki/stranger.crt"; echo junk; printf %s "$(cat "$T/pki/root.crt")"; } >"$T/pki/odd.pem"
     proxy px "ca-file $T/pki/odd.pem" "$one 1 tls=dns.test"
     answered 10 3
     stop px
-
     promise "noverify warns at each start"
     for i in 1 2; do
         proxy px "$two 1 tls noverify"
@@ -360,7 +330,6 @@ leg_tls_start()
         within 1 9 "$(said px "$two" 'noverify|not authenticated|unauthenticated|without authentic')" "warnings"
         stop px
     done
-
     promise "of a large ca-file only an index stays in memory, and its last authority is found"
     if [ -s /etc/ssl/certs/ca-certificates.crt ] && [ -r /proc/self/status ]; then
         for i in 1 2 3 4; do cat /etc/ssl/certs/ca-certificates.crt; done >"$T/pki/large.pem"
@@ -379,8 +348,7 @@ leg_tls_start()
 }
 
 # F12: what leaves for an upstream address when every handshake fails
-leg_tls_plaintext()
-{
+leg_tls_plaintext() {
     tls_ready
     promise "when every handshake fails no plaintext byte and no datagram leaves for any upstream, on its port, 53 or 853"
     if [ "$(id -u)" != 0 ] || [ "$(uname -s)" != Linux ]; then
@@ -399,13 +367,11 @@ leg_tls_plaintext()
     same 0 "$(cat "$T/one.q" "$T/two.q" "$T/last.q" | grep -c '^plain')" "plaintext"
     same 0 "$(asked one '^data')" "queries inside TLS"
     same 0 "$(asked two '^open')" "connections to port 53"
-
     promise "when every handshake fails clients get SERVFAIL"
     same 20 "$(val failed "$got")" "failures"
 }
 
-leg_tls_clock()
-{
+leg_tls_clock() {
     tls_ready
     promise "the clock of the program can be set by the test"
     "$CC" -O2 -shared -fPIC -o "$T/clock.so" "$SRC/tests/clock.c" -ldl 2>"$T/clock.log" || skip "not here: shared libraries"
@@ -417,7 +383,6 @@ leg_tls_clock()
     [ -z "$WRAP" ] || skip "not here: under $WRAP"
     [ -z "$skipwhy" ] || return
     within 60 120 "$(LD_PRELOAD="$T/clock.so" TEST_CLOCK="$T/clock" "$ROOT/tls" now)" "the time"
-
     crt expired by="$T/pki/root" cn=dns.test san=dns:dns.test from=-1728000 to=-259200
     crt future by="$T/pki/root" cn=dns.test san=dns:dns.test from=432000
     crt strange by="$T/pki/stranger" cn=dns.test san=dns:dns.test withroot
@@ -437,16 +402,12 @@ END
     WRAP="env LD_PRELOAD=$T/clock.so TEST_CLOCK=$T/clock ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0"
     proxy px -c "$T/clock.conf"
     WRAP=''
-
     promise "with the clock in 1970 a certificate that is valid at the floor is accepted"
     answered 10 5
-
     promise "with the clock in 1970 the log says once that the clock is wrong"
     same 1 "$(clock_lines px)" "lines"
-
     promise "with the clock in 1970 a certificate newer than the floor is judged at its own notBefore"
     await 3 sees c_future '^up' || fail "refused: $(grep -F "$(at c_future)" "$T/px.log")"
-
     promise "with the clock in 1970 a certificate that expired before the floor, another name and an unknown CA are refused"
     await 3 sees c_expired '^end'
     same 0 "$(asked c_expired '^(up|data)')" "expired"
@@ -454,7 +415,6 @@ END
     same 0 "$(asked c_strange '^(up|data)')" "unknown CA"
     like 'expired' "$(grep -F "$(at c_expired)" "$T/px.log")"
     same 1 "$(clock_lines px)" "lines about the clock"
-
     promise "when the clock has been set it counts, without a restart"
     "$ROOT/tls" clock "$T/clock" real
     answered 10 1
@@ -465,7 +425,6 @@ END
     same 1 "$(asked c_future '^up')" "connections to the server that is not yet valid"
     like 'not yet valid' "$(grep -F "$(at c_future)" "$T/px.log")"
     answered 10 5
-
     promise "a session that was made while the clock was wrong is not resumed when the certificate's dates do not hold"
     "$ROOT/tls" clock "$T/clock" 60
     reap
@@ -482,7 +441,6 @@ END
     answered 10 15 rate=10
     await 3 sees c_future '^open' || fail "not tried again"
     same 0 "$(asked c_future '^(up|data)')" "connections"
-
     promise "a certificate that expires is refused at the next connection, also when its session could be resumed"
     reap
     crt brief by="$T/pki/root" cn=dns.test san=dns:dns.test to=8

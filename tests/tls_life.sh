@@ -4,8 +4,7 @@
 
 LEGS="$LEGS tls_faults tls_life tls_idle tls_storm tls_resume tls_reload tls_hostile tls_status tls_flat tls_busy"
 
-leg_tls_faults()
-{
+leg_tls_faults() {
     tls_ready
     # in a group, so that all fail side by side
     promise "a stall at any stage of the handshake costs patience, not more: the next priority answers"
@@ -20,7 +19,6 @@ leg_tls_faults()
         "$(at f_up) 5 tls=dns.test" "$(at f_mute) 6 tls=dns.test" "$last 7 tls=dns.test"
     answered 11 5 window=5
     within 0 $((500 + 400 * SLOW)) "$worst" "slowest, ms"
-
     promise "after three unanswered queries nobody waits for an upstream that stalls"
     answered 11 10
     answered 11 5
@@ -28,7 +26,6 @@ leg_tls_faults()
     for name in f_accept f_hello f_mid f_up f_mute; do
         is "$(at "$name")" state down || fail "$name is not down"
     done
-
     promise "a handshake is given up after 4 s, and the log says so"
     for name in f_accept f_hello f_mid; do
         await 5 sees "$name" '^end .*by client' || fail "$name: still open"
@@ -37,7 +34,6 @@ leg_tls_faults()
     like 'handshake|4 s|timed? ?out' "$(grep -F "$(at f_hello)" "$T/px.log")"
     stop px
     reap
-
     promise "a failure after the handshake lets the next priority answer at once"
     dot f_garbage good : at=up:garbage
     dot f_zeros good : at=up:zeros
@@ -56,15 +52,12 @@ leg_tls_faults()
         "$(at f_closed) 10 tls=dns.test" "$last 11 tls=dns.test"
     answered 11 20
     within 0 $((1500 * SLOW)) "$worst" "slowest, ms"
-
     promise "half a message before the end of a connection is not used"
     unlike ' answered [1-9]' "$(adm status | grep -F "upstream $(at f_half) ")"
-
     promise "after all these faults the program serves as before"
     answered 11 50
     stop px
     reap
-
     promise "a server that sends a byte now and then delays nobody by more than patience, and is left within timeout"
     dot one good : trickle=300
     dot last good : net=11
@@ -75,7 +68,6 @@ leg_tls_faults()
     turn one
     stop px
     reap
-
     promise "a server that does not know EDNS is asked again without it"
     dot one good : formerr
     proxy px "$ca" "$one 1 tls=dns.test"
@@ -83,7 +75,6 @@ leg_tls_faults()
     same 1 "$(asked one '^open')" "connections"
     stop px
     reap
-
     promise "3,000 answers with damaged bytes, lengths too, leave the program serving, as small as before"
     dot one good : mutate=2
     dot last good : net=11
@@ -98,7 +89,6 @@ leg_tls_faults()
     answered 10 100
     stop px
     reap
-
     promise "a server that heals is used again within a few seconds, without a restart"
     dot one good : at=hello:alert80
     dot last good : net=11
@@ -107,7 +97,6 @@ leg_tls_faults()
     turn one
     await 4 healed || fail "still not asked"
     is "$one" state up || fail "status does not say up"
-
     promise "failures back off when nobody asks: at most 4 tries in 5 s"
     turn one at=hello:alert80 kick=1
     forget one
@@ -116,8 +105,7 @@ leg_tls_faults()
 }
 healed() { case "$(load 1)" in *'from 10:1') ;; *) return 1 ;; esac; }
 
-leg_tls_life()
-{
+leg_tls_life() {
     tls_ready
     dot one good
     proxy px "$ca" "$one 1 tls=dns.test"
@@ -138,26 +126,22 @@ leg_tls_life()
         answered 10 50
         within 0 1000 "$worst" "slowest, ms"
     done
-
     promise "a server that closes after every 10 answers answers 100 queries at once"
     turn one after=10
     answered 10 100 window=100
     turn one
-
     promise "a query that ends every connection is asked again once, not for ever"
     answered 10 1
     forget one
     like 'failed 1 ' "$(load 1 name=drop-%.test timeout=3000)"
     within 1 2 "$(asked one '^query .* name drop')" "times asked"
     answered 10 10
-
     promise "a server that closes each connection after 1 s answers 99 % at 200 queries a second"
     turn one life=1000
     got=$(load 1000 rate=200)
     within 990 1000 "$(val right "$got")" "right answers of [$got]"
     turn one
     answered 10 5
-
     promise "a connection that went silent is replaced: nobody waits more than 2 s, and no restart is needed"
     turn one muted=100000
     k=$(sed -n 's/^open \([0-9]*\) .*/\1/p' "$T/one.q" | tail -n 1)
@@ -169,7 +153,6 @@ leg_tls_life()
     await 2 sees one "^end $k .*by client" || fail "the silent connection is still open"
     answered 10 20
     within 0 $((300 * SLOW)) "$worst" "slowest afterwards, ms"
-
     promise "a slow answer on a connection that is alive costs no new connection"
     forget one
     loading 1 name=wait1800-%.test
@@ -177,14 +160,12 @@ leg_tls_life()
     loaded 3
     like 'right 1 ' "$got"
     same 0 "$(asked one '^open')" "new connections"
-
     promise "a large answer that takes 2 s to come over a slow line costs no new connection"
     turn one trickle=100 record=3000
     forget one
     like 'NOERROR qr .* size=(59|60)[0-9]{3} ' "$(ask big60000-slow.test TYPE65400 +tcp +timeout=5000)"
     same 0 "$(asked one '^open')" "new connections"
     turn one
-
     promise "edns-tcp-keepalive of the server is obeyed: we close when its timeout has passed"
     turn one keepalive=5
     answered 10 1
@@ -193,7 +174,6 @@ leg_tls_life()
     await 3 sees one '^end .*by client' || fail "still open"
     within 200 1500 "$(awk '$1 == "query" { q = $4 } $1 == "end" { print $4 - q; exit }' "$T/one.q")" "ms from the last query to the end"
     answered 10 5
-
     promise "a keepalive of 0 ends the connection when nothing is in flight, and no query is lost"
     turn one keepalive=0
     answered 10 1
@@ -202,8 +182,7 @@ leg_tls_life()
     turn one
 }
 
-leg_tls_idle()
-{
+leg_tls_idle() {
     tls_ready
     for how in notify fin rst half; do
         promise "after an idle close ($how) the connection is reopened at once, and the next query finds it open"
@@ -220,7 +199,6 @@ leg_tls_idle()
         stop px
         reap
     done
-
     promise "a server that closes idle connections costs no query a handshake while queries come now and then"
     dot one good : idle=1200
     proxy px "$ca" "$one 1 tls=dns.test"
@@ -235,7 +213,6 @@ leg_tls_idle()
     same 0 "$(field "$one" failed)" "failures"
     stop px
     reap
-
     promise "a server that closes idle connections after 2 s costs no query a handshake while queries come every 3 s"
     dot one good : idle=2000
     proxy px "$ca" "$one 1 tls=dns.test"
@@ -248,7 +225,6 @@ leg_tls_idle()
     same 0 "$(awk '$1 == "up" { up[$2] = $4 } $1 == "query" && n++ && $4 - up[$2] < 1' "$T/one.q" | wc -l)" "queries that waited for a handshake"
     stop px
     reap
-
     promise "a server that closes after 200 ms gets no more than a connection a second when nobody asks"
     dot one good : idle=200
     proxy px "$ca" "$one 1 tls=dns.test"
@@ -259,7 +235,6 @@ leg_tls_idle()
     within 1 2 "$(crowded one)" "connections in the worst second"
     stop px
     reap
-
     promise "a server that closes after 100 ms without a query answers all queries, none later than 1 s"
     dot one good : idle=100
     proxy px "$ca" "$one 1 tls=dns.test"
@@ -267,7 +242,6 @@ leg_tls_idle()
     within 0 1000 "$worst" "slowest, ms"
     stop px
     reap
-
     promise "a connection that was not used is not reopened when the server closes it, but at the next query"
     dot one good : idle=200
     proxy px "$ca" "$one 1 tls=dns.test"
@@ -279,7 +253,6 @@ leg_tls_idle()
     within 0 $((1000 * SLOW)) "$worst" "ms"
     stop px
     reap
-
     promise "50 queries at once without a connection make one, and are answered"
     dot one good : idle=200
     proxy px "$ca" "$one 1 tls=dns.test"
@@ -292,13 +265,11 @@ leg_tls_idle()
 }
 
 # crowded NAME: the most connections that came within one second
-crowded()
-{
+crowded() {
     awk '$1 == "open" { t[n++] = $4 } END { for (i = j = 0; i < n; i++) { while (t[i] - t[j] >= 1000) j++; if (i - j + 1 > max) max = i - j + 1 } print max + 0 }' "$T/$1.q"
 }
 
-leg_tls_storm()
-{
+leg_tls_storm() {
     tls_ready
     for fault in at=accept:fin at=accept:rst at=hello:fin at=up:fin 'drop=1'; do
         promise "under 500 queries a second a server that ends connections ($fault) sees at most 10 a second, and the others answer"
@@ -311,7 +282,6 @@ leg_tls_storm()
         stop px
         reap
     done
-
     promise "while handshakes fail, queries may try once a second, and the others answer at once"
     dot one good : at=hello:alert80
     dot two other
@@ -328,12 +298,10 @@ leg_tls_storm()
     stop px
 }
 
-leg_tls_resume()
-{
+leg_tls_resume() {
     tls_ready
     dot one good
     proxy px "$ca" "$one 1 tls=dns.test"
-
     promise "sessions are resumed where the server offers it, and status counts them"
     answered 10 1
     for i in 1 2 3 4 5; do
@@ -344,14 +312,12 @@ leg_tls_resume()
     within 4 5 "$(asked one '^up .* resumed 1')" "resumed"
     same "$(asked one '^up .* resumed 1')" "$(field "$one" resumed)" "resumed in status"
     same "$(asked one '^up')" "$(field "$one" connects)" "connects in status"
-
     promise "a server that has forgotten its sessions gets a full handshake"
     forget one
     turn one kick=6 epoch=1
     answered 10 5
     await 3 sees one '^up' || fail "no new connection"
     same 0 "$(asked one '^up .* resumed 1')" "resumed"
-
     promise "a server without sessions works"
     turn one kick=7 epoch=1 cache=off
     answered 10 2
@@ -362,7 +328,6 @@ leg_tls_resume()
     same 0 "$(asked one '^up .* resumed 1')" "resumed"
     stop px
     reap
-
     promise "after a failed handshake no session is offered: a server without a valid certificate cannot resume its way in"
     dot one alone : cache=zero
     dot last good : net=11
@@ -372,7 +337,6 @@ leg_tls_resume()
     same 0 "$(asked one '^hello .* sid [1-9]')" "sessions offered"
     same 0 "$(asked one '^(up|data)')" "connections"
     stop px
-
     promise "a stranger in the place of a known server is offered its session, cannot resume it, and gets nothing"
     reap
     dot one good
@@ -391,7 +355,6 @@ leg_tls_resume()
     await 4 healed || fail "the right server is not used again"
     stop px
     reap
-
     promise "a session belongs to an upstream and its rule: another name at the same address is not resumed, and gets no query"
     dot one good
     dot last good : net=11
@@ -409,7 +372,6 @@ leg_tls_resume()
     done
     stop px
     reap
-
     promise "a session does not outlive the rule that it was made under: after a reload with another pin nothing is resumed"
     dot one good
     dot last good : net=11
@@ -426,22 +388,19 @@ leg_tls_resume()
     stop px
 }
 
-leg_tls_reload()
-{
+leg_tls_reload() {
     tls_ready
     dot one good
     dot two good : net=11
     printf '%s\n' "$ca" "$one 1 tls=dns.test" >"$T/px.conf"
     proxy px -c "$T/px.conf"
     answered 10 2
-
     promise "a reload that leaves an upstream's line as it is leaves its connection too, under load"
     loading 500 rate=250
     for i in 1 2 3 4 5 6 7 8 9 10; do like Reloaded "$(adm reload)"; done
     loaded 6
     like 'right 500 wrong 0 failed 0 lost 0' "$got"
     same 1 "$(asked one '^open')" "connections"
-
     promise "a reload opens the connection of a new line at once, and ends that of a line that is gone with close_notify"
     printf '%s\n' "$ca" "$two 1 tls=dns.test" >"$T/px.conf"
     like Reloaded "$(adm reload)"
@@ -449,7 +408,6 @@ leg_tls_reload()
     same 0 "$(asked two '^query')" "queries before"
     await 2 sees one '^end .*by client why notify' || fail "the old connection: $(tail -n 1 "$T/one.q")"
     answered 11 5
-
     promise "a reload takes the ca-file anew: a server of a CA that is gone from it is refused, one of a new CA accepted"
     cat "$T/pki/stranger.crt" >"$T/px.pem"
     crt strange by="$T/pki/stranger" cn=dns.test san=dns:dns.test
@@ -460,7 +418,6 @@ leg_tls_reload()
     answered 12 10
     same 0 "$(asked one '^(up|data|query)')" "connections to the server of the CA that is gone"
     like 'unknown CA' "$(grep -F "$one" "$T/px.log")"
-
     promise "a reload with a ca-file that cannot be read changes nothing"
     printf '%s\n' "ca-file $T/none.pem" "$(at one) 1 tls=dns.test" >"$T/px.conf"
     like 'error|none\.pem' "$(adm reload)"
@@ -468,44 +425,35 @@ leg_tls_reload()
     stop px
 }
 
-leg_tls_hostile()
-{
+leg_tls_hostile() {
     tls_ready
     dot one good
     proxy px "$ca" "$one 1 tls=dns.test"
     answered 10 1
-
     promise "answers with a wrong ID, name or type, or with QR=0, before the right one are ignored"
     turn one wrong
     answered 10 100 window=20
-
     promise "records of one byte are put together"
     turn one record=1
     answered 10 50 window=10
-
     promise "segments of one byte are put together, in the handshake too"
     turn one wire=1 kick=1
     answered 10 20 window=5
-
     promise "answers split over five records are put together"
     turn one record=14
     answered 10 50 window=10
-
     promise "many answers in one record are taken apart"
     turn one batch=50 order=lifo
     answered 10 50 window=50
-
     promise "records of 16 KB are read"
     turn one batch=4
     answered 10 8 window=4
     turn one
     like 'size=6[45][0-9]{3} ' "$(ask big65500-1.test TYPE65400 +tcp)"
-
     promise "the connection was kept through all this"
     answered 10 100
     same 2 "$(asked one '^open')" "connections, one of them ended by the test"
     same 0 "$(asked one '^end .*by client')" "connections that the program ended"
-
     promise "a server's wish to renegotiate is refused, and no query is lost"
     turn one reneg
     answered 10 50
@@ -515,37 +463,30 @@ leg_tls_hostile()
     stop px
 }
 
-leg_tls_status()
-{
+leg_tls_status() {
     tls_ready
     crt ip by="$T/pki/int" san=ip:192.0.2.7
     dot one good
     dot two alone
     proxy px "$ca" "$one 1 tls=dns.test" "$two 2 tls=dns.test" 'log debug'
     answered 10 3
-
     promise "status has PROTO tls, connects and resumed at the end of the line of a TLS upstream"
     like "^upstream $one tls priority 1 state up rtt_ms [0-9.]+ sent [0-9]+ answered [0-9]+ won 3 failed [0-9]+ connects 1 resumed 0\$" "$(adm status)"
-
     promise "the debug log has version, suite, certificate name, pin and the milliseconds of the handshake"
     got=$(grep -F "$one" "$T/px.log" | grep -F "$(cat "$T/pki/good.pin")")
     like 'TLS ?(v)?1\.2' "$got"
     like "$(sed -n 's/^up 1 .* suite \([0-9a-f]*\) .*/suite \1/p' "$T/one.q")|CHACHA20|AES_?128|AES_?256" "$got"
     like 'certificate.*dns\.test' "$got"
     like '[0-9](\.[0-9]+)? ?ms|ms[= ][0-9]' "$got"
-
     promise "what clients ask is not in the log at level info"
     adm 'log info' >/dev/null
     answered 10 3 name=secret%.test
     same 0 "$(logs px 'secret')" "lines"
-
     promise "query tells the TLS error of an upstream"
     like "^upstream $two tls priority 2 no answer.*(unknown CA|self-signed|certificate)" "$(adm 'query www.test A')"
     like "^upstream $one tls priority 1 NOERROR answers 1 ms [0-9.]+ won" "$(adm 'query www2.test A')"
-
     stop px
     reap
-
     promise "AD of an authenticated TLS upstream reaches the clients that set AD or DO, and no others; with noverify none"
     if netns && ns ip addr add 192.0.2.7/32 dev lo; then
         dot one ip addr=192.0.2.7 : ad
@@ -566,8 +507,7 @@ leg_tls_status()
     fi
 }
 
-leg_tls_flat()
-{
+leg_tls_flat() {
     tls_ready
     promise "1,000 reconnects leave memory and descriptors as they were"
     if [ ! -r /proc/self/status ]; then
@@ -590,8 +530,7 @@ leg_tls_flat()
     stop px
 }
 
-leg_tls_busy()
-{
+leg_tls_busy() {
     tls_ready
     promise "at most one step of a handshake is done between two looks at the clients: 20 servers with P-384 chains hold nobody up"
     crt int384 by="$T/pki/root384" key=p384 cn='Test intermediate P-384' ca

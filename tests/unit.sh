@@ -7,8 +7,7 @@ LEGS="$LEGS unit"
 # ---- Unit tests: a program that includes dnsproxy.c ----------------------
 
 # lab_build OUT SOURCE [FLAG...]: compiles a program that includes dnsproxy.c
-lab_build()
-{
+lab_build() {
     lab_o=$1 lab_s=$2
     shift 2
     if [ -n "$BEARSSL" ]; then
@@ -19,8 +18,7 @@ lab_build()
 }
 
 # unit_run COMMAND...: runs the unit tests, each line a promise
-unit_run()
-{
+unit_run() {
     ("$@"; echo "status $?") >"$T/unit.out" 2>"$T/unit.err" </dev/null
     unit_end='' unit_note=''
     while read -r unit_w unit_l; do
@@ -37,8 +35,7 @@ unit_run()
 }
 
 # With sanitizers where the compiler has them
-leg_unit()
-{
+leg_unit() {
     lab_build "$T/unit" "$SRC/tests/unit.c" -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all 2>"$T/unit.log" || {
         lab_build "$T/unit" "$SRC/tests/unit.c" -O1 -g 2>"$T/unit.log" || { promise "the unit tests compile"; fail "$(cat "$T/unit.log")"; return; }
     }
