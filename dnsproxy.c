@@ -111,7 +111,7 @@ enum {
 
 /* ---- 2 Tools --------------------------------------------------------- */
 
-typedef int64_t usec;                   /* microseconds of CLOCK_MONOTONIC */
+typedef int64_t usec;                   /* microseconds of the clock below */
 
 static usec now;                        /* of this turn of the loop */
 static usec started;
@@ -120,26 +120,24 @@ static usec started;
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
+#ifdef CLOCK_BOOTTIME
+#define CLOCK CLOCK_BOOTTIME            /* goes on while the machine sleeps, as TTLs do */
+#else
+#define CLOCK CLOCK_MONOTONIC
+#endif
+
 static void clock_read(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK, &t);
 	now = SEC(t.tv_sec) + t.tv_nsec / 1000;
 }
 
-/* Seconds since the program started, the time unit of the cache. Divides once a second only: 32-bit machines are slow at it. */
-static uint32_t seconds(void)
-{
-	static uint32_t n;
-	static usec begin;
-
-	if (now < begin || now - begin >= SEC(1)) {
-		n = (uint32_t)((now - started) / SEC(1));
-		begin = started + SEC(n);
-	}
-	return n;
-}
+/* The cache counts in ticks of 1,024 microseconds: no division of 64 bits, which small machines lack. */
+#define TICKS(seconds) ((uint64_t)(seconds) * 15625 / 16)
+static uint64_t ticks(void) { return (uint64_t)now >> 10; }
+static uint32_t ticks_seconds(uint32_t t) { return ++t / 15625 * 16 + t % 15625 * 16 / 15625; }
 
 /* The system's randomness, drawn 256 bytes at a time. There is no going on without it. */
 static void random_bytes(void *to, size_t n)
@@ -864,7 +862,7 @@ static uint32_t hash_bytes(const uint8_t *p, size_t n) { return (uint32_t)sip_ha
 /* A client's question, read. name is as the client spelled it, in the client's message. */
 struct question {
 	unsigned id, flags, edns_size;  /* edns_size: 0 without OPT */
-	bool edns, want_ad;
+	bool edns, dnssec_ok, want_ad;
 	const uint8_t *name;
 	struct key key;
 };
@@ -901,58 +899,64 @@ static size_t question_name(struct question *q, const uint8_t *name, size_t room
 	return n;
 }
 
+/* The OPT of a query, if it is one as it should be. */
+static bool question_read_opt(struct question *q, const uint8_t *p, const struct rr *r, unsigned *version)
+{
+	if (q->edns || p[r->at] != 0 || !edns_well_formed(p + r->rdata_at, r->rdlen))
+		return false;
+	q->edns = true;
+	q->edns_size = r->class;
+	q->dnssec_ok = r->ttl & 0x8000;
+	*version = r->ttl >> 16 & 0xff;
+	return true;
+}
+
 /* Reads a client's message. Gives -1 for one that deserves silence, NOERROR for one to answer, else the RCODE to refuse it
- * with; q->key.name_len is 0 where not even a question could be read. */
+ * with; q->key.name_len is 0 where not even a question could be read. The OPT is looked for in any, for the reply needs one
+ * too (RFC 6891 6.1.1). */
 static int question_read(struct question *q, const uint8_t *p, size_t len)
 {
 	struct msg m = { p, len, 12, NULL, 0, 0 };
-	unsigned type, class, arcount, opts = 0, version = 0;
-	bool dnssec_ok = false;
+	unsigned type = 0, class, n, version = 0;
+	bool good = true;
 	struct rr r;
-	size_t n;
 
-	q->key.name_len = 0;
-	q->edns = false;
-	q->edns_size = 0;
-	if (len < 12)
+	memset(q, 0, offsetof(struct question, key.b));
+	if (len < 12 || (get16at(p + 2) & F_QR))
 		return -1;
 	q->id = get16at(p);
 	q->flags = get16at(p + 2);
-	q->want_ad = q->flags & F_AD;
-	if (q->flags & F_QR)
-		return -1;
-	if (q->flags & F_OPCODE)
-		return NOTIMP;
-	arcount = get16at(p + 10);
-	if (get16at(p + 4) != 1 || (q->flags & F_TC) || get16at(p + 6) || get16at(p + 8))
-		return FORMERR;
-	n = question_name(q, p + 12, len - 12);
-	m.at = 12 + n;
-	type = msg_get16(&m);
-	class = msg_get16(&m);
-	if (n == 0 || m.err)
-		return FORMERR;
-	key_set(&q->key, n, type, class, 0);
-	for (; arcount > 0; arcount--) {
-		bool root = m.at < len && p[m.at] == 0;
+	if (get16at(p + 4) == 1) {
+		n = (unsigned)question_name(q, p + 12, len - 12);
+		m.at += n;
+		type = msg_get16(&m);
+		class = msg_get16(&m);
+		if (n == 0 || m.err)
+			m.err = "no question";
+		else
+			key_set(&q->key, n, type, class, 0);
+	} else {
+		good = false;
+		for (n = get16at(p + 4); n > 0 && m.err == NULL; n--) {
+			msg_name(&m);
+			msg_skip(&m, 4);
+		}
+	}
+	for (n = get16at(p + 6) + get16at(p + 8) + get16at(p + 10); n > 0 && m.err == NULL; n--) {
+		r.at = m.at;
 		msg_name(&m);
 		msg_rr_head(&m, &r);
 		msg_skip(&m, r.rdlen);
-		if (m.err)
-			return FORMERR;
-		if (r.type != T_OPT)
-			continue;
-		if (++opts > 1 || !root || !edns_well_formed(p + r.rdata_at, r.rdlen))
-			return FORMERR;
-		q->edns = true;
-		q->edns_size = r.class;
-		version = r.ttl >> 16 & 0xff;
-		dnssec_ok = r.ttl & 0x8000;
+		if (m.err == NULL && r.type == T_OPT)
+			good &= question_read_opt(q, p, &r, &version);
 	}
-	if (m.at != len || type == T_OPT || type == 0)
+	q->want_ad = q->dnssec_ok || (q->flags & F_AD);
+	if (q->key.name_len > 0)
+		q->key.b[q->key.name_len + 4] = (uint8_t)((q->dnssec_ok ? KEY_DO : 0) | (q->flags & F_CD ? KEY_CD : 0));
+	if (q->flags & F_OPCODE)
+		return NOTIMP;
+	if (!good || m.err || m.at != len || (q->flags & F_TC) || get16at(p + 6) || get16at(p + 8) || type == T_OPT)
 		return FORMERR;
-	q->want_ad |= dnssec_ok;
-	q->key.b[n + 4] = (uint8_t)((dnssec_ok ? KEY_DO : 0) | (q->flags & F_CD ? KEY_CD : 0));
 	if (version > 0)
 		return BADVERS;
 	if (type == T_AXFR || type == T_IXFR)
@@ -1155,31 +1159,6 @@ static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edn
 	p[11] = 1;
 	options[7] = (uint8_t)fill;
 	return n + opt_write(p + n, NOERROR, key_flags(k) & KEY_DO, options, pad ? 8 + fill : 0);
-}
-
-/* A reply without records into p: header, the question if one was read, OPT if one came. rcode: F_TC may be in it; ede: an
- * info code or EDE_NONE. */
-#define ERROR_REPLY_MAX (12 + NAME_MAX_WIRE + 4 + 11 + 6)
-static size_t error_write(uint8_t *p, const struct question *q, unsigned rcode, int ede)
-{
-	const uint8_t option[6] = { 0, EDNS_EDE, 0, 2, 0, (uint8_t)ede };
-	size_t n = 12;
-	bool known = q->key.name_len > 0 && (q->flags & F_OPCODE) == 0;
-
-	put16at(p, q->id);
-	put16at(p + 2, F_QR | F_RA | (q->flags & (F_OPCODE | F_RD | F_CD)) | (rcode & (F_TC | 15)));
-	memset(p + 4, 0, 8);
-	if (known) {
-		put16at(p + 4, 1);
-		memcpy(p + 12, q->name, q->key.name_len);
-		memcpy(p + 12 + q->key.name_len, q->key.b + q->key.name_len, 4);
-		n += q->key.name_len + 4;
-	}
-	if (q->edns) {
-		put16at(p + 10, 1);
-		n += opt_write(p + n, rcode & 0xff, known && key_flags(&q->key) & KEY_DO, option, ede == EDE_NONE ? 0 : 6);
-	}
-	return n;
 }
 
 /* ---- 6 Config -------------------------------------------------------- */
@@ -1830,38 +1809,39 @@ static bool config_read(struct config *c, struct text *errors, char *from)
 
 /* ---- 7 Cache --------------------------------------------------------- */
 
-/* An answer in the ring, behind which lie, in this order: two 32-bit words for a marked one (which better upstreams were
- * silent, and the number of answers seen by then), the places of its TTLs, the length and bytes of its Extended DNS
- * Errors, and the message with the question in lower case. Lies at a multiple of 4; times in seconds(). */
+/* An answer in the ring, behind which lie, in this order: for a marked one which better upstreams had said nothing (32 bits) and
+ * the number of answers seen by then (64), the places of its TTLs, the length and bytes of its Extended DNS Errors, and the
+ * message with the question in lower case. Lies at a multiple of 4. */
 struct entry {
-	uint32_t hash, stored, ttl;
-	uint16_t len, nttl;
-	uint8_t key_flags, bits, hits, origin;
+	uint32_t hash, stored, life;            /* ticks: when it came, the low bits; how long it lives */
+	uint16_t len, nttl;                     /* len: of the message; 0 where the ring goes on at its beginning */
+	uint8_t stored_high, bits, hits, origin;
 };
-enum { E_AD = 1, E_MARKED = 2, E_NAME = 4 /* NXDOMAIN: stands for every type */, E_EDE = 8, E_USED = 16, E_DEAD = 32,
-	E_FILLER = 64, E_REFRESH = 128 };
+/* The two lowest bits are KEY_DO and KEY_CD. E_ROTATE: several addresses of one name. */
+enum { E_AD = 4, E_MARKED = 8, E_EDE = 16, E_USED = 32, E_REFRESH = 64, E_ROTATE = 128 };
+enum { MARK_SIZE = 12 };
 
 /* The cache is one block: first the index, then the ring.
  *  - a slot holds the hash and the place (in words, plus one; 0 is empty) of an entry
  *  - an entry's slot is one of the PROBE slots from its hash on: look-ups read those and no more
- *  - entries lie from tail to head in order of arrival; making room takes them from the tail: the dead and the unused go,
- *    those used since they came are moved to the head once more, as are unused ones while enough is dead elsewhere
- *  - dead entries (expired, replaced, cleared) are in no slot; their bytes are counted in "dead" until the tail passes */
+ *  - entries lie from tail to head in order of arrival; making room takes them from the tail, and those used since they came
+ *    are moved to the head once more
+ *  - what was replaced, cleared or found useless is in no slot; its bytes lie there until the tail passes */
 enum { PROBE = 16, MAX_MOVES = 24, MAX_MOVE_SIZE = 4096 };
 struct slot { uint32_t hash, at; };
 
 static struct cache {
 	struct slot *slots;
 	uint8_t *ring;
-	size_t nslots, size, head, tail, dead, used;
-	unsigned nring, entries, hand;
+	size_t nslots, size, head, tail, used;
+	unsigned nring, entries;
 	uint64_t inserted, evicted;
 	size_t memory;                          /* as configured */
 } cache;
 
 struct upstream;
-static bool upstream_answered_since(uint32_t mask, uint32_t number);
-static uint32_t answers_seen;                   /* counts every valid answer of any upstream */
+static bool upstream_answered_since(uint32_t mask, uint64_t number);
+static uint64_t answers_seen;                   /* counts every valid answer of any upstream */
 
 static void cache_init(size_t memory)
 {
@@ -1882,7 +1862,7 @@ static struct entry *slot_entry(const struct slot *s) { return entry_at((size_t)
 
 static uint8_t *entry_extra(const struct entry *e)
 {
-	return (uint8_t *)(uintptr_t)(const void *)(e + 1) + (e->bits & E_MARKED ? 8 : 0);
+	return (uint8_t *)(uintptr_t)(const void *)(e + 1) + (e->bits & E_MARKED ? MARK_SIZE : 0);
 }
 
 static unsigned entry_ttl_at(const struct entry *e, unsigned i) { return get16at(entry_extra(e) + 2u * i); }
@@ -1908,22 +1888,24 @@ static size_t entry_size(const struct entry *e)
 	return ((size_t)(entry_msg(e) - (const uint8_t *)e) + e->len + 3) & ~(size_t)3;
 }
 
-static bool entry_expired(const struct entry *e)
-{
-	return seconds() - e->stored >= e->ttl;
-}
+/* Ticks since it came. */
+static uint64_t entry_age(const struct entry *e) { return ticks() - ((uint64_t)e->stored_high << 32 | e->stored); }
+
+static bool entry_expired(const struct entry *e) { return entry_age(e) >= e->life; }
 
 /* Is it past any use: expired beyond serve-stale, or marked and its better upstream is back? */
 static bool entry_useless(const struct entry *e)
 {
-	uint32_t mark[2];
+	uint32_t mask;
+	uint64_t number;
 
-	if (seconds() - e->stored >= (uint64_t)e->ttl + (uint64_t)(e->bits & E_NAME ? 0 : cfg.serve_stale))
+	if (entry_age(e) >= e->life + TICKS(cfg.serve_stale))
 		return true;
 	if (!(e->bits & E_MARKED))
 		return false;
-	memcpy(mark, e + 1, sizeof mark);
-	return upstream_answered_since(mark[0], mark[1]);
+	memcpy(&mask, e + 1, sizeof mask);
+	memcpy(&number, (const uint8_t *)(e + 1) + sizeof mask, sizeof number);
+	return upstream_answered_since(mask, number);
 }
 
 static struct slot *slot_first(uint32_t hash)
@@ -1944,24 +1926,9 @@ static struct slot *slot_of(size_t at, uint32_t hash)
 /* Takes an entry out of the index; its bytes stay until the tail passes. */
 static void slot_kill(struct slot *s)
 {
-	struct entry *e = slot_entry(s);
-
-	e->bits |= E_DEAD;
-	cache.dead += entry_size(e);
 	cache.entries--;
-	cache.used -= entry_size(e);
+	cache.used -= entry_size(slot_entry(s));
 	s->at = 0;
-}
-
-/* Kills what is useless in the next n slots from the sweeping hand on. */
-static void cache_sweep(size_t n)
-{
-	for (; n > 0; n--) {
-		struct slot *s = &cache.slots[cache.hand];
-		cache.hand = cache.hand + 1 < cache.nslots ? cache.hand + 1 : 0;
-		if (s->at != 0 && entry_useless(slot_entry(s)))
-			slot_kill(s);
-	}
 }
 
 /* Frees the entry at the tail, or moves it to the head; *moves bounds the second. */
@@ -1970,33 +1937,21 @@ static void cache_drop_tail(unsigned *moves)
 	static uint8_t copy[MAX_MOVE_SIZE];
 	struct entry *e = entry_at(cache.tail);
 	struct slot *s;
-	size_t n, from = cache.tail;
+	size_t n;
 
-	if (cache.size - cache.tail < sizeof *e || (e->bits & E_FILLER)) {
+	if (cache.size - cache.tail < sizeof *e || e->len == 0) {
 		cache.tail = 0;
 		return;
 	}
 	n = entry_size(e);
-	s = e->bits & E_DEAD ? NULL : slot_of(from, e->hash);
-	if (s != NULL && !(e->bits & E_USED))
-		cache_sweep(PROBE);
-	if (s != NULL && s->at == 0)
-		s = NULL;                       /* the sweep took it */
-	if (s != NULL && entry_useless(e)) {
-		slot_kill(s);
-		s = NULL;
-	}
+	s = slot_of(cache.tail, e->hash);
 	cache.tail += n;
 	cache.nring--;
-	if (s == NULL) {
-		cache.dead -= n;
+	if (s == NULL)
 		return;
-	}
-	if (*moves == 0 || n > MAX_MOVE_SIZE || !(e->bits & E_USED || cache.dead > cache.size / 16)) {
-		s->at = 0;
-		cache.entries--;
-		cache.used -= n;
-		cache.evicted++;
+	if (entry_useless(e) || *moves == 0 || n > MAX_MOVE_SIZE || !(e->bits & E_USED)) {
+		cache.evicted += !entry_useless(e);
+		slot_kill(s);
 		return;
 	}
 	--*moves;
@@ -2022,7 +1977,7 @@ static void cache_make_room(size_t n)
 			if (cache.size - cache.head >= n)
 				return;
 			if (cache.size - cache.head >= sizeof(struct entry))
-				entry_at(cache.head)->bits = E_FILLER;
+				entry_at(cache.head)->len = 0;
 			cache.head = 0;
 		} else if (cache.tail - cache.head >= n)
 			return;
@@ -2031,7 +1986,7 @@ static void cache_make_room(size_t n)
 	}
 }
 
-/* The slot of the live entry for key, or NULL. With NXDOMAIN for the name in the cache, that. */
+/* The slot of the live entry for key, or NULL. */
 static struct slot *cache_find(const struct key *k, uint32_t hash)
 {
 	struct slot *s;
@@ -2046,23 +2001,13 @@ static struct slot *cache_find(const struct key *k, uint32_t hash)
 			continue;
 		e = slot_entry(s);
 		m = entry_msg(e) + 12;
-		if (e->key_flags != key_flags(k) || memcmp(m, k->b, k->name_len) != 0 ||
-		    (!(e->bits & E_NAME) && memcmp(m + k->name_len, k->b + k->name_len, 4) != 0))
+		if ((e->bits & (KEY_DO | KEY_CD)) != key_flags(k) || memcmp(m, k->b, k->name_len + 4) != 0)
 			continue;
 		if (!entry_useless(e))
 			return s;
 		slot_kill(s);
 	}
 	return NULL;
-}
-
-/* The hash under which NXDOMAIN of a name is kept: that of type 0. */
-static uint32_t hash_of_name(const struct key *k)
-{
-	struct key any = *k;
-
-	put16at(any.b + any.name_len, 0);
-	return hash_bytes(any.b, any.len);
 }
 
 static size_t name_end(const uint8_t *p, size_t at)
@@ -2097,16 +2042,42 @@ static struct slot *slot_take(uint32_t hash)
 /* What the cache is told about an answer. */
 struct keep { const struct key *key; uint32_t hash, ttl, silent; uint8_t bits, origin; };
 
+/* Clamps the TTLs of the message of a new entry to "cap", and notes where they are, and whether its answers are addresses to
+ * rotate: several, and of one name. */
+static void entry_write_ttls(struct entry *e, const struct keep *k, uint32_t cap)
+{
+	uint8_t *m = entry_msg(e), *p = entry_extra(e);
+	unsigned type = key_type(k->key), answers = get16at(m + 6);
+	size_t at = 12 + k->key->name_len + 4, owner, first = 0, first_len = 0;
+	bool same = type == T_A || type == T_AAAA;
+
+	for (unsigned i = 0; i < e->nttl; i++, p += 2) {
+		owner = at;
+		at = name_end(m, at);
+		if (i < answers && get16at(m + at) == type && first > 0) {
+			same &= at - owner == first_len && memcmp(m + owner, m + first, first_len) == 0;
+			e->bits |= same ? E_ROTATE : 0;
+		} else if (i < answers && get16at(m + at) == type) {
+			first = owner;
+			first_len = at - owner;
+		}
+		put16at(p, (unsigned)at + 4);
+		put32at(m + at + 4, MIN(MAX(get32at(m + at + 4), (uint32_t)cfg.cache_min_ttl), cap));
+		at += 10 + get16at(m + at + 8);
+	}
+	if (!same)
+		e->bits &= (uint8_t)~E_ROTATE;
+}
+
 /* Keeps a stripped answer for k->ttl seconds (already clamped, not 0), in place of what is there. silent: the better
  * upstreams that had said nothing, for a marked one. */
 static void cache_put(const struct keep *k, const struct answer *a)
 {
-	size_t extra = (k->silent ? 8 : 0) + 2u * a->nttl + (a->ede_len ? 2 + a->ede_len : 0);
-	size_t n = (sizeof(struct entry) + extra + a->len + 3) & ~(size_t)3, at;
-	uint32_t mark[2] = { k->silent, answers_seen }, ttl, cap = (uint32_t)(k->silent ? MARKED_TTL : cfg.cache_max_ttl);
+	size_t extra = (k->silent ? MARK_SIZE : 0) + 2u * a->nttl + (a->ede_len ? 2 + a->ede_len : 0);
+	size_t n = (sizeof(struct entry) + extra + a->len + 3) & ~(size_t)3;
 	struct slot *s = cache_find(k->key, k->hash);
 	struct entry *e;
-	uint8_t *m, *p;
+	uint8_t *p;
 
 	if (s != NULL)
 		slot_kill(s);
@@ -2114,32 +2085,21 @@ static void cache_put(const struct keep *k, const struct answer *a)
 		return;
 	cache_make_room(n);
 	e = entry_at(cache.head);
-	memset(e, 0, sizeof *e);
-	e->hash = k->hash;
-	e->stored = seconds();
-	e->ttl = k->ttl;
-	e->len = (uint16_t)a->len;
-	e->nttl = (uint16_t)a->nttl;
-	e->key_flags = (uint8_t)key_flags(k->key);
-	e->bits = (uint8_t)(k->bits | (k->silent ? E_MARKED : 0) | (a->ede_len ? E_EDE : 0));
-	e->origin = k->origin;
-	memcpy(e + 1, mark, k->silent ? 8 : 0);
-	p = entry_extra(e);
+	*e = (struct entry){ .hash = k->hash, .stored = (uint32_t)ticks(), .stored_high = (uint8_t)(ticks() >> 32),
+		.life = (uint32_t)TICKS(k->ttl), .len = (uint16_t)a->len, .nttl = (uint16_t)a->nttl, .origin = k->origin };
+	e->bits = (uint8_t)(key_flags(k->key) | k->bits | (k->silent ? E_MARKED : 0) | (a->ede_len ? E_EDE : 0));
+	if (k->silent) {
+		memcpy(e + 1, &k->silent, sizeof k->silent);
+		memcpy((uint8_t *)(e + 1) + sizeof k->silent, &answers_seen, sizeof answers_seen);
+	}
 	if (a->ede_len > 0) {
-		put16at(p + 2u * a->nttl, (unsigned)a->ede_len);
-		memcpy(p + 2u * a->nttl + 2, a->ede, a->ede_len);
+		p = entry_extra(e) + 2u * a->nttl;
+		put16at(p, (unsigned)a->ede_len);
+		memcpy(p + 2, a->ede, a->ede_len);
 	}
-	m = entry_msg(e);
-	memcpy(m, a->msg, a->len);
-	memcpy(m + 12, k->key->b, k->key->name_len);
-	at = 12 + k->key->name_len + 4;
-	for (unsigned i = 0; i < a->nttl; i++, p += 2) {
-		at = name_end(m, at);
-		put16at(p, (unsigned)at + 4);
-		ttl = MIN(MAX(get32at(m + at + 4), (uint32_t)cfg.cache_min_ttl), cap);
-		put32at(m + at + 4, ttl);
-		at += 10 + get16at(m + at + 8);
-	}
+	memcpy(entry_msg(e), a->msg, a->len);
+	memcpy(entry_msg(e) + 12, k->key->b, k->key->name_len);
+	entry_write_ttls(e, k, a->positive ? (uint32_t)(k->silent ? MARKED_TTL : cfg.cache_max_ttl) : k->ttl);
 	s = slot_take(k->hash);
 	s->hash = k->hash;
 	s->at = (uint32_t)(cache.head / 4 + 1);
@@ -2150,20 +2110,23 @@ static void cache_put(const struct keep *k, const struct answer *a)
 	cache.inserted++;
 }
 
-/* Drops everything, or every type of a name. Gives the number. */
-static unsigned cache_clear(const uint8_t *name, size_t len)
+/* Drops what is useless and, with "all" or those of one name or origin (else NULL and -1), what is not. Gives the number of the
+ * latter. */
+static unsigned cache_sweep(bool all, const uint8_t *name, int origin)
 {
 	unsigned n = 0;
 
-	for (size_t i = 0; i < cache.nslots; i++) {
-		const uint8_t *m;
-		if (cache.slots[i].at == 0)
+	for (size_t i = 0; cache.memory > 0 && i < cache.nslots; i++) {
+		struct slot *s = &cache.slots[i];
+		const struct entry *e = s->at != 0 ? slot_entry(s) : NULL;
+		if (e == NULL)
 			continue;
-		m = entry_msg(slot_entry(&cache.slots[i])) + 12;
-		if (name != NULL && (name_len(m) != len || memcmp(m, name, len) != 0))
-			continue;
-		n += !entry_useless(slot_entry(&cache.slots[i]));
-		slot_kill(&cache.slots[i]);
+		if (entry_useless(e))
+			slot_kill(s);
+		else if (all || e->origin == origin || (name != NULL && memcmp(entry_msg(e) + 12, name, name_len(name)) == 0)) {
+			slot_kill(s);
+			n++;
+		}
 	}
 	return n;
 }
@@ -2511,73 +2474,121 @@ static void outbox_init(void)
 
 /* The rest of what a reply depends on, beside the message: who asked and how. */
 struct reply_to {
-	unsigned id;
-	bool edns, dnssec_ok, want_ad, check_off;
+	unsigned id, flags;                     /* as they came */
+	bool edns, dnssec_ok, want_ad;
 	size_t limit;                           /* bytes the client takes */
 	const uint8_t *name;                    /* as the client spelled it */
-	size_t name_len;
-	unsigned type;                          /* NXDOMAIN in the cache may be that of another */
+	size_t name_len;                        /* 0 where no question could be read */
 };
 
-/* A message to send, from the cache or fresh: an entry knows the places of its TTLs, in a fresh one they are walked to. */
+/* A message to send, from the cache, fresh or of our own: an entry knows the places of its TTLs, in others they are walked to. */
 struct source_msg {
 	const uint8_t *msg, *ede;
 	size_t len, ede_len;
-	const struct entry *entry;              /* NULL when fresh */
-	unsigned nttl;
+	const struct entry *entry;              /* NULL when it is not from the cache */
 	uint32_t age, cap;                      /* seconds to take off each TTL; what no TTL may exceed */
-	unsigned rcode;
-	bool ad;
+	unsigned rcode, flags;                  /* flags: those of AA, TC and AD that it has */
 };
 
-/* Lowers every TTL in out. Nothing here is checked: answer_read() has seen the message. */
-static void reply_age(uint8_t *out, const struct source_msg *s, size_t at)
+/* A message of our own without records: the question, or a header alone where there is none. ede: an info code or EDE_NONE.
+ * Good until the next one. */
+static struct source_msg source_error(const struct key *k, unsigned rcode, int ede)
 {
-	for (unsigned i = 0; i < s->nttl; i++) {
-		size_t ttl_at;
-		uint32_t ttl;
-		if (s->entry != NULL)
-			ttl_at = entry_ttl_at(s->entry, i);
-		else {
-			at = name_end(out, at);
-			ttl_at = at + 4;
-			at += 10 + get16at(out + at + 8);
-		}
-		ttl = get32at(out + ttl_at);
-		ttl = MIN(ttl > s->age ? ttl - s->age : 0, s->cap);
-		put32at(out + ttl_at, ttl);
+	static uint8_t msg[12 + NAME_MAX_WIRE + 4], option[6] = { 0, EDNS_EDE, 0, 2 };
+	size_t n = k->name_len > 0 ? k->name_len + 4 : 0;
+
+	msg[5] = n > 0;
+	memcpy(msg + 12, k->b, n);
+	option[5] = (uint8_t)ede;
+	return (struct source_msg){ .msg = msg, .len = 12 + n, .ede = option, .ede_len = ede == EDE_NONE ? 0 : sizeof option,
+		.cap = NO_TTL, .rcode = rcode };
+}
+
+/* Lowers every TTL in out, of which n bytes are there. Nothing here is checked: answer_read() has seen the message. */
+static void reply_age(uint8_t *out, size_t n, const struct source_msg *s, size_t at)
+{
+	for (unsigned i = 0; at < n; i++) {
+		size_t ttl_at = s->entry != NULL ? entry_ttl_at(s->entry, i) : name_end(out, at) + 4;
+		uint32_t ttl = get32at(out + ttl_at);
+		put32at(out + ttl_at, MIN(ttl > s->age ? ttl - s->age : 0, s->cap));
+		at = ttl_at + 6 + get16at(out + ttl_at + 4);
 	}
 }
 
-/* Writes the reply into out, which has r->limit bytes. Gives its length. */
+/* Turns the addresses of an entry by its number of hits (RFC 1794). Of out n bytes are there. */
+static void reply_rotate(uint8_t *out, size_t n, const struct entry *e, unsigned type)
+{
+	const uint8_t *m = entry_msg(e);
+	unsigned answers = get16at(m + 6), from[256], found = 0;
+
+	for (unsigned i = 0; i < answers && found < COUNT(from); i++)
+		if (get16at(m + entry_ttl_at(e, i) - 4) == type)
+			from[found++] = entry_ttl_at(e, i) + 6;
+	for (unsigned i = 0; i < found && from[i] < n; i++)
+		memcpy(out + from[i], m + from[(i + e->hits) % found], get16at(m + from[i] - 2));
+}
+
+/* Copies what fits of a message into "room" bytes (rule 15): additional records go first, then, of a success and for a client
+ * that does not validate, those of the authority; else it is TC=1 with the whole records that do. Gives the length. */
+static size_t reply_fit(uint8_t *out, const struct source_msg *s, const struct reply_to *r, size_t room, unsigned *flags)
+{
+	size_t at = 12 + r->name_len + 4, end[3], n = at;
+	unsigned type = get16at(s->msg + at - 4), kept[3] = { 0 };
+	bool success = false;
+
+	for (unsigned section = 0; section < 3; section++) {
+		for (unsigned count = get16at(s->msg + 6 + 2 * section); count > 0; count--) {
+			at = name_end(s->msg, at);
+			success |= section == 0 && (type == T_ANY || get16at(s->msg + at) == type);
+			at += 10 + get16at(s->msg + at + 8);
+			if (at > room)
+				continue;
+			kept[section]++;
+			n = at;
+		}
+		end[section] = at;
+	}
+	if (end[1] > room && success && !r->dnssec_ok && end[0] <= room) {
+		kept[1] = 0;
+		n = end[0];
+	} else if (end[1] > room)
+		*flags |= F_TC;
+	else {
+		kept[2] = 0;
+		n = end[1];
+	}
+	memcpy(out, s->msg, n);
+	for (unsigned section = 0; section < 3; section++)
+		put16at(out + 6 + 2 * section, kept[section]);
+	return n;
+}
+
+/* Writes the reply into out, which has r->limit bytes: the one writer of all. Gives its length. */
 static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct reply_to *r)
 {
 	size_t opt = r->edns ? 11 : 0, ede = r->edns ? s->ede_len : 0, n = s->len;
 	unsigned rcode = s->rcode > 15 && !r->edns ? SERVFAIL : s->rcode & 15;   /* the rest of it is in the OPT */
-	unsigned flags = F_QR | F_RA | F_RD | (r->check_off ? F_CD : 0) | rcode;
+	unsigned flags = F_QR | F_RA | (r->flags & (F_OPCODE | F_RD | F_CD)) | s->flags | rcode;
 
+	if (n + opt <= r->limit)
+		memcpy(out, s->msg, n);
+	else if ((n = reply_fit(out, s, r, r->limit - opt, &flags)) > 0 && (flags & F_TC) && r->limit == MSG_MAX) {
+		flags &= ~(unsigned)F_TC;       /* 65,525 bytes and more leave no room for an OPT */
+		opt = ede = 0;
+		n = s->len;
+		memcpy(out, s->msg, n);
+	}
 	if (n + opt + ede > r->limit)
 		ede = 0;
-	if (n + opt > r->limit && r->limit == MSG_MAX)
-		opt = 0;                        /* 65,525 bytes and more leave no room for an OPT */
-	if (n + opt > r->limit) {
-		flags |= F_TC;
-		n = 12 + r->name_len + 4;
-		memcpy(out, s->msg, n);
-		memset(out + 6, 0, 6);
-	} else {
-		memcpy(out, s->msg, n);
-		if (s->ad && r->want_ad)
-			flags |= F_AD;
-		if (s->entry == NULL)
-			flags |= get16at(s->msg + 2) & F_AA;
-		if (s->age > 0 || s->cap < NO_TTL)
-			reply_age(out, s, 12 + r->name_len + 4);
-	}
+	if (!r->want_ad || (flags & F_TC))
+		flags &= ~(unsigned)F_AD;
+	if (s->age > 0 || s->cap < NO_TTL)
+		reply_age(out, n, s, 12 + r->name_len + 4);
+	if (s->entry != NULL && (s->entry->bits & E_ROTATE))
+		reply_rotate(out, n, s->entry, get16at(s->msg + 12 + r->name_len));
 	put16at(out, r->id);
 	put16at(out + 2, flags);
 	memcpy(out + 12, r->name, r->name_len);
-	put16at(out + 12 + r->name_len, r->type);
 	if (opt > 0) {
 		put16at(out + 10, get16at(out + 10) + 1);
 		n += opt_write(out + n, s->rcode, r->dnssec_ok, s->ede, ede);
@@ -2587,15 +2598,9 @@ static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct
 
 static void reply_to_question(struct reply_to *r, const struct question *q, bool tcp)
 {
-	r->id = q->id;
-	r->edns = q->edns;
-	r->dnssec_ok = key_flags(&q->key) & KEY_DO;
-	r->check_off = key_flags(&q->key) & KEY_CD;
-	r->want_ad = q->want_ad;
-	r->limit = tcp ? MSG_MAX : !q->edns ? 512 : MIN(MAX(q->edns_size, 512u), (unsigned)UDP_SIZE);
-	r->name = q->name;
-	r->name_len = q->key.name_len;
-	r->type = key_type(&q->key);
+	*r = (struct reply_to){ .id = q->id, .flags = q->flags, .edns = q->edns, .dnssec_ok = q->dnssec_ok, .want_ad = q->want_ad,
+		.limit = tcp ? MSG_MAX : !q->edns ? 512 : MIN(MAX(q->edns_size, 512u), (unsigned)UDP_SIZE),
+		.name = q->key.name_len > 0 ? q->name : q->key.b, .name_len = q->key.name_len };
 }
 
 /* The fixed tables behind "top": sets of four rows, in which a newcomer takes over the row with the fewest. */
@@ -2662,10 +2667,10 @@ static bool query_refresh(const struct key *k, uint32_t hash);
 static struct source_msg entry_source(const struct entry *e, bool stale)
 {
 	static const uint8_t stale_option[6] = { 0, EDNS_EDE, 0, 2, 0, EDE_STALE };
-	struct source_msg s = { .msg = entry_msg(e), .len = e->len, .entry = e, .nttl = e->nttl, .cap = NO_TTL };
+	struct source_msg s = { .msg = entry_msg(e), .len = e->len, .entry = e, .cap = NO_TTL };
 
 	s.ede = entry_ede(e, &s.ede_len);
-	s.age = seconds() - e->stored;
+	s.age = ticks_seconds((uint32_t)entry_age(e));
 	if (stale) {
 		s.ede = stale_option;
 		s.ede_len = sizeof stale_option;
@@ -2673,15 +2678,8 @@ static struct source_msg entry_source(const struct entry *e, bool stale)
 		s.cap = STALE_TTL;
 	}
 	s.rcode = get16at(s.msg + 2) & 15;
-	s.ad = e->bits & E_AD;
+	s.flags = e->bits & E_AD ? F_AD : 0;
 	return s;
-}
-
-static struct slot *cache_find_any(const struct key *k, uint32_t hash)
-{
-	struct slot *s = cache_find(k, hash);
-
-	return s == NULL && cfg.cache_negative > 0 ? cache_find(k, hash_of_name(k)) : s;
 }
 
 /* Where a reply is written to: reply_room() finds the place, for n bytes at most, and reply_commit() sends it off with the
@@ -2697,12 +2695,15 @@ static void client_reply(const struct peer *p, const struct source_msg *s, const
 		reply_commit(p, reply_write(out, s, r));
 }
 
+/* An RCODE of our own; F_TC may be in it. */
 static void client_error(const struct peer *p, const struct question *q, unsigned rcode, int ede)
 {
-	uint8_t *out = reply_room(p, ERROR_REPLY_MAX);
+	struct source_msg s = source_error(&q->key, rcode & ~(unsigned)F_TC, ede);
+	struct reply_to r;
 
-	if (out != NULL)
-		reply_commit(p, error_write(out, q, rcode, ede));
+	s.flags = rcode & F_TC;
+	reply_to_question(&r, q, p->kind == PEER_TCP);
+	client_reply(p, &s, &r);
 }
 
 /* A hit: the reply, and where the entry is popular and nearly over, a query of our own to renew it. */
@@ -2711,17 +2712,14 @@ static void client_hit(const struct peer *p, struct slot *slot, const struct que
 	struct entry *e = slot_entry(slot);
 	struct source_msg s = entry_source(e, false);
 
+	e->bits |= E_USED;
+	e->hits = e->hits < 255 ? e->hits + 1 : 128;    /* a power of two: most rotations do not notice */
 	client_reply(p, &s, r);
 	stats.hits++;
 	client_latency.bucket[0]++;
 	client_latency.count++;
-	e->bits |= E_USED;
-	if (e->hits < 255)
-		e->hits++;
-	if (e->hits > 2 && !(e->bits & (E_REFRESH | E_NAME)) && (uint64_t)(seconds() - e->stored) * 10 > (uint64_t)e->ttl * 9) {
-		if (query_refresh(&q->key, hash))
-			e->bits |= E_REFRESH;
-	}
+	if (e->hits > 2 && !(e->bits & E_REFRESH) && entry_age(e) + MAX(e->life / 10, TICKS(1)) >= e->life && query_refresh(&q->key, hash))
+		e->bits |= E_REFRESH;
 }
 
 static void client_log(const struct peer *p, const struct question *q, const char *what)
@@ -2778,7 +2776,7 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
 	top_count(&top_names, hash, q.key.b, q.key.name_len);
 	top_count(&top_clients, client, &a, sizeof a);
 	reply_to_question(&r, &q, p->kind == PEER_TCP);
-	slot = cache_find_any(&q.key, hash);
+	slot = cache_find(&q.key, hash);
 	if (slot != NULL && !entry_expired(slot_entry(slot))) {
 		client_log(p, &q, "hit");
 		client_hit(p, slot, &q, hash, &r);
@@ -3186,7 +3184,7 @@ struct upstream {
 	bool used, down;
 	struct spec spec;
 	unsigned unanswered;                    /* queries in a row */
-	uint32_t seq;                           /* answers_seen at its last answer */
+	uint64_t seq;                           /* answers_seen at its last answer */
 	bool private_net, trusted;              /* rule 12; rule 11: may its AD be believed? */
 	uint8_t origin;
 	usec asked;                             /* when last, for the one question a second of those that are down */
@@ -3212,10 +3210,10 @@ static unsigned norder;
 static struct addr origins[ORIGINS];            /* by the number that entries of the cache carry */
 static unsigned norigins;
 
-static bool upstream_answered_since(uint32_t mask, uint32_t number)
+static bool upstream_answered_since(uint32_t mask, uint64_t number)
 {
 	for (unsigned i = 0; mask != 0; i++, mask >>= 1)
-		if ((mask & 1) && (int32_t)(upstreams[i].seq - number) > 0)
+		if ((mask & 1) && upstreams[i].seq > number)
 			return true;
 	return false;
 }
@@ -3414,13 +3412,8 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s)
 /* Answers a waiter with an RCODE of our own. */
 static void waiter_fail(struct waiter *w, unsigned rcode, int info)
 {
-	uint8_t msg[12 + NAME_MAX_WIRE + 4] = { 0 }, ede[6] = { 0, EDNS_EDE, 0, 2, 0, (uint8_t)info };
-	const struct key *k = &w->q->key;
-	struct source_msg s = { .msg = msg, .len = 12 + k->name_len + 4, .ede = ede, .ede_len = info == EDE_NONE ? 0 : 6,
-		.cap = NO_TTL, .rcode = rcode };
+	struct source_msg s = source_error(&w->q->key, rcode, info);
 
-	msg[5] = 1;
-	memcpy(msg + 12, k->b, k->name_len + 4);
 	stats.failed += rcode == SERVFAIL;
 	waiter_answer(w, &s);
 }
@@ -3763,7 +3756,6 @@ static void query_cache(const struct query *q, const struct answer *a)
 	uint32_t silent = q->best_verdict == V_SUCCESS ? query_silent(q, u->spec.priority) : 0;
 	struct keep k = { .key = &q->key, .hash = q->hash, .silent = silent, .origin = u->origin };
 	int64_t ttl = a->ttl;
-	struct key name;
 	struct slot *old;
 
 	if (cache.memory == 0 || key_type(&q->key) == T_ANY || (a->rcode != NOERROR && a->rcode != NXDOMAIN))
@@ -3784,12 +3776,6 @@ static void query_cache(const struct query *q, const struct answer *a)
 	ttl = MIN(ttl, silent ? MARKED_TTL : cfg.cache_max_ttl);
 	k.ttl = (uint32_t)ttl;
 	k.bits = a->ad ? E_AD : 0;
-	if (a->rcode == NXDOMAIN && a->ancount == 0) {  /* else it speaks of the end of a chain (RFC 2308 2.1) */
-		name = q->key;
-		k.key = &name;
-		k.hash = hash_of_name(&name);
-		k.bits |= E_NAME;
-	}
 	cache_put(&k, a);
 }
 
@@ -3808,8 +3794,8 @@ static void query_reply(struct query *q)
 	if (q->best != NULL) {
 		struct upstream *u = &upstreams[q->best->up];
 		const struct answer *a = q->held;
-		struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .nttl = a->nttl,
-			.cap = NO_TTL, .rcode = a->rcode, .ad = a->ad };
+		struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .cap = NO_TTL,
+			.rcode = a->rcode, .flags = (get16at(a->msg + 2) & F_AA) | (a->ad ? F_AD : 0) };
 		silent = query_silent(q, u->spec.priority);
 		if (silent)
 			s.cap = MARKED_TTL;
@@ -5673,8 +5659,7 @@ static bool status_next(struct admin *a, struct text *t)
 	unsigned i = a->step;
 
 	if (i == 0) {
-		if (cache.memory > 0)
-			cache_sweep(cache.nslots);
+		cache_sweep(false, NULL, -1);
 		text_add(t, "dnsproxy %s uptime %lld", VERSION, (long long)((now - started) / SEC(1)));
 		for (size_t k = 0; k < STATUS_COUNTERS; k++)
 			text_add(t, " %s %llu", counter_rows[k].word, (unsigned long long)counter_value(k));
@@ -5703,10 +5688,10 @@ static bool status_next(struct admin *a, struct text *t)
 		const struct entry *e = slot_entry(&cache.slots[a->cursor++]);
 		const uint8_t *q = entry_msg(e) + 12;
 		size_t n = name_len(q);
-		uint32_t age = seconds() - e->stored, left = age < e->ttl ? e->ttl - age : 0;
+		int64_t left = ((int64_t)e->life - (int64_t)entry_age(e)) * 16 / 15625 + 1;
 		text_add(t, "entry %s %s ", name_text(q), type_text(get16at(q + n)));
-		text_add(t, "%s expires %s remaining %u upstream %s\n", class_text(get16at(q + n + 2)),
-		    time_text((int64_t)time(NULL) + e->ttl - age), left, addr_text(&origins[e->origin]));
+		text_add(t, "%s expires %s remaining %lld upstream %s\n", class_text(get16at(q + n + 2)),
+		    time_text((int64_t)time(NULL) + left), (long long)MAX(left, 0), addr_text(&origins[e->origin]));
 	}
 	a->step++;
 	return true;
@@ -5829,7 +5814,7 @@ static void run_clear(struct admin *a, char **w)
 	if (w[0] != NULL && (n = name_parse(name, w[0])) == 0)
 		admin_error(a, "not a domain name");
 	else
-		text_add(&a->reply, "Cache cleared (%u entries)\n", cache_clear(w[0] ? name : NULL, n));
+		text_add(&a->reply, "Cache cleared (%u entries)\n", cache_sweep(w[0] == NULL, w[0] ? name : NULL, -1));
 }
 
 static void run_reload(struct admin *a, char **w)
@@ -6268,19 +6253,29 @@ static bool tls_prepare(const struct config *c, struct text *errors)
 	return true;
 }
 
+/* The number that stands for an address in entries of the cache. When all are taken, one that no upstream has any more is given
+ * anew, and what it still stands for is dropped. */
 static uint8_t origin_number(const struct addr *a)
 {
-	unsigned i;
+	static uint8_t turn;
+	bool in_use;
 
-	for (i = 0; i < norigins; i++)
+	for (unsigned i = 0; i < norigins; i++)
 		if (addr_same_host(&origins[i], a) && addr_port(&origins[i]) == addr_port(a))
 			return (uint8_t)i;
-	if (norigins == ORIGINS) {              /* after hundreds of changed upstreams: old entries lose their place */
-		cache_clear(NULL, 0);
-		norigins = i = 0;
+	if (norigins < ORIGINS) {
+		origins[norigins] = *a;
+		return (uint8_t)norigins++;
 	}
-	origins[norigins++] = *a;
-	return (uint8_t)i;
+	do {
+		turn++;
+		in_use = false;
+		for (unsigned i = 0; i < MAX_UPSTREAMS; i++)
+			in_use |= upstreams[i].used && upstreams[i].origin == turn;
+	} while (in_use);
+	cache_sweep(false, NULL, turn);
+	origins[turn] = *a;
+	return turn;
 }
 
 static void upstream_start(struct upstream *u, const struct spec *s)
@@ -6390,9 +6385,10 @@ static bool config_reload(struct text *errors)
 {
 	static struct config fresh;
 	char from[80], reloading[64];
+	struct timespec t;
 
-	clock_read();
-	snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)now);
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(SEC(t.tv_sec) + t.tv_nsec / 1000));
 	notify(reloading);
 	if (!config_read(&fresh, errors, from) || !tls_prepare(&fresh, errors)) {
 		char copy[4096];

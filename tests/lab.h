@@ -97,7 +97,7 @@ static void wanswer(const char *name, unsigned type, uint32_t ttl, size_t size)
 
 static const char *cache_broken(void)
 {
-	size_t live = 0, dead = 0, used = 0, at = cache.tail, inring = 0;
+	size_t live = 0, used = 0, at = cache.tail, inring = 0;
 
 	if (cache.memory == 0)
 		return cache.entries || cache.used ? "entries without memory" : NULL;
@@ -113,8 +113,8 @@ static const char *cache_broken(void)
 		if (place >= cache.size || cache.size - place < sizeof *e)
 			return "a slot points beyond the ring";
 		e = entry_at(place);
-		if (e->bits & (E_DEAD | E_FILLER))
-			return "a slot points to a dead entry";
+		if (e->len == 0)
+			return "a slot points to no entry";
 		if (e->hash != s->hash)
 			return "slot and entry differ in their hash";
 		if (s < slot_first(s->hash) || s >= slot_first(s->hash) + PROBE)
@@ -126,14 +126,13 @@ static const char *cache_broken(void)
 	}
 	for (unsigned left = cache.nring; left > 0; ) {
 		const struct entry *e = entry_at(at);
-		if (cache.size - at < sizeof *e || (e->bits & E_FILLER)) {
+		if (cache.size - at < sizeof *e || e->len == 0) {
 			at = 0;
 			continue;
 		}
 		if (entry_size(e) > cache.size - at)
 			return "an entry reaches beyond the ring";
-		dead += e->bits & E_DEAD ? entry_size(e) : 0;
-		inring += e->bits & E_DEAD ? 0 : 1;
+		inring += slot_of(at, e->hash) != NULL;
 		at += entry_size(e);
 		left--;
 	}
@@ -141,8 +140,8 @@ static const char *cache_broken(void)
 		return "the entries from the tail on do not end at the head";
 	if (live != cache.entries || inring != live)
 		return "the number of entries is wrong";
-	if (used != cache.used || dead != cache.dead)
-		return "the bytes of live or dead entries are wrong";
+	if (used != cache.used)
+		return "the bytes of live entries are wrong";
 	return NULL;
 }
 
@@ -151,6 +150,23 @@ static void cache_again(size_t memory)
 {
 	memset(&cache, 0, sizeof cache);
 	cache_init(memory);
+}
+
+static unsigned cache_clear(const uint8_t *name, size_t len)
+{
+	(void)len;
+	return cache_sweep(name == NULL, name, -1);
+}
+
+/* The reply of our own to a question. */
+#define ERROR_REPLY_MAX (12 + NAME_MAX_WIRE + 4 + 11 + 6)
+static size_t error_write(uint8_t *out, const struct question *q, unsigned rcode, int ede)
+{
+	struct source_msg s = source_error(&q->key, rcode, ede);
+	struct reply_to r;
+
+	reply_to_question(&r, q, false);
+	return reply_write(out, &s, &r);
 }
 
 /* The tables of the program, as main() makes them. */
