@@ -856,6 +856,8 @@ static word sip_hash(const word secret[2], const uint8_t *p, size_t n, int each,
 
 static word hash_secret[2];
 
+static void hash_init(void) { random_bytes(hash_secret, sizeof hash_secret); }
+
 /* Under a secret of this run: nobody outside can find names that collide. */
 static uint32_t hash_bytes(const uint8_t *p, size_t n) { return (uint32_t)sip_hash(hash_secret, p, n, 1, 3); }
 
@@ -6902,7 +6904,7 @@ int main(int argc, char **argv)
 	if (log_syslog)
 		openlog("dnsproxy", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	log_info("dnsproxy %s, configuration from %s", VERSION, from);
-	random_bytes(hash_secret, sizeof hash_secret);
+	hash_init();
 	query_init();
 	descriptors_init();
 	cache_init((size_t)cfg.cache_size);
