@@ -137,7 +137,7 @@ static void clock_read(void)
 /* The cache counts in ticks of 1,024 microseconds: no division of 64 bits, which small machines lack. */
 #define TICKS(seconds) ((uint64_t)(seconds) * 15625 / 16)
 static uint64_t ticks(void) { return (uint64_t)now >> 10; }
-static uint32_t ticks_seconds(uint32_t t) { return ++t / 15625 * 16 + t % 15625 * 16 / 15625; }
+static uint32_t ticks_seconds(uint32_t t) { return (t + 1) / 15625 * 16 + (t + 1) % 15625 * 16 / 15625; }
 
 /* The system's randomness, drawn 256 bytes at a time. There is no going on without it. */
 static void random_bytes(void *to, size_t n)
