@@ -89,9 +89,9 @@ leg_here() {
     echo "# $1"
     [ -z "$WATCH" ] || "watch_$WATCH"
     "leg_$1"
+    reap
     [ -z "$WATCH" ] || watched
     judge
-    reap
     echo "$passed $failed $skipped $(($(date +%s) - leg_began))" >"$ROOT/$1.sum"
 }
 

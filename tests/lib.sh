@@ -96,13 +96,20 @@ within() {
     esac
 }
 
+# have COMMAND...: all of them are there;  needs COMMAND...: the same, and if not the promise is skipped for that reason
 have() {
     for have_c; do command -v "$have_c" >/dev/null 2>&1 || return 1; done
+}
+needs() {
+    needs_m=''
+    for needs_c; do have "$needs_c" || needs_m="$needs_m $needs_c"; done
+    [ -z "$needs_m" ] || { skip "missing:$needs_m"; return 1; }
 }
 
 # ---- Processes
 
 # started NAME PID: remembers a process, so that it ends with the leg. Its output belongs in $T/NAME.log.
+# A second one of the same name takes the place of the first, which ends before.
 started() {
     echo "$1 $2" >>"$T/.started"
     echo "$2" >"$T/$1.pid"
@@ -122,8 +129,12 @@ kill_pid() {
     return 0
 }
 
-# reap: ends everything that was started and still runs.
+# reap: ends everything that was started and still runs; the program in the way that `stop` judges.
 reap() {
+    for reap_n in "$T"/*.admin; do
+        reap_n=${reap_n##*/}
+        [ ! -s "$T/${reap_n%.admin}.pid" ] || stop "${reap_n%.admin}"
+    done
     while read -r reap_n reap_p; do
         [ "$(cat "$T/$reap_n.pid" 2>/dev/null)" = "$reap_p" ] || continue
         kill_pid "$reap_n"
@@ -201,8 +212,17 @@ proxy() {
         set -- "$@" "admin 127.0.0.1@$admin"
     fi
     # shellcheck disable=SC2086
-    $NS $WRAP "$BIN" "$@" </dev/null >"$T/$proxy_n.log" 2>&1 &
-    ready "$proxy_n" $!
+    launch "$proxy_n" $WRAP "$BIN" "$@"
+}
+
+# launch NAME COMMAND...: starts the program by a command of its own, with $port and $admin known
+launch() {
+    [ ! -s "$T/$1.pid" ] || stop "$1"
+    launch_n=$1
+    shift
+    # shellcheck disable=SC2086
+    $NS "$@" </dev/null >"$T/$launch_n.log" 2>&1 &
+    ready "$launch_n" $!
 }
 
 # ready NAME PID: what was just started as PID, with $port and $admin known, is NAME; waits until it serves
@@ -263,6 +283,7 @@ up() {
         esac
     done
     [ -n "$up_p" ] || up_p=$(freeport)
+    kill_pid "$up_n"
     rules "$up_n" "$@"
     : >"$T/$up_n.up"
     : >"$T/$up_n.q"
@@ -290,8 +311,54 @@ rules() {
 asked() { grep -Ec -e "${2:- id=}" "$T/$1.q"; }
 forget() { for forget_n; do : >"$T/$forget_n.q"; done; }
 
-# ask NAME [TYPE] [+OPTION...]: the test client, by default at 127.0.0.1 and $port
+# saw N ERE NAME...: so many queries that match ERE (like 2 or 1-3) has each of these upstreams seen
+saw() {
+    saw_r=$1 saw_e=$2
+    shift 2
+    for saw_n; do within "${saw_r%-*}" "${saw_r#*-}" "$(asked "$saw_n" "$saw_e")" "queries at $saw_n like /$saw_e/"; done
+}
+
+# ask NAME [TYPE] [+OPTION...]: the test client, by default at 127.0.0.1 and $port;  asks NAME...: just asks them, one by one
 ask() { tool ask 127.0.0.1 "$port" "$@"; }
+asks() { for asks_n; do ask "$asks_n" >/dev/null; done; }
+
+# says ERE WORD...: the reply to `ask WORD...`, which is then in $out, matches
+says() {
+    says_e=$1
+    shift
+    out=$(ask "$@")
+    like "$says_e" "$out" "ask $*"
+}
+
+# gets N [ms:RANGE] [ttl:RANGE] WORD...: the reply to `ask WORD...`, which is then in $out, has the address of the upstream
+# uN, 192.0.2.N (-: whatever it is), took so many milliseconds, and lives so long
+gets() {
+    gets_a=$1 gets_k=''
+    shift
+    while :; do
+        case $1 in
+        ms:* | ttl:*) gets_k="$gets_k $1"; shift ;;
+        *) break ;;
+        esac
+    done
+    out=$(ask "$@")
+    [ "$gets_a" = - ] || same "192.0.2.$gets_a" "$(addresses "$out")" "ask $*: $out"
+    for gets_r in $gets_k; do
+        case $gets_r in ms:*) gets_g=$(ms_of "$out") ;; *) gets_g=$(ttl_of "$out") ;; esac
+        gets_l=${gets_r#*:}
+        within "${gets_l%-*}" "${gets_l#*-}" "$gets_g" "${gets_r%%:*} of ask $*"
+    done
+}
+
+# replies: each line PROMISE ; ERE ; WORDS of standard input says that the reply to `ask WORDS` matches ERE. A line without
+# PROMISE belongs to the promise before it.
+replies() {
+    while IFS=';' read -r row_p row_e row_w; do
+        row_p=$(echo "$row_p" | sed 's/ *$//') row_e=$(echo "$row_e" | sed 's/^ *//; s/ *$//')
+        [ -z "$row_p" ] || promise "$row_p"
+        eval "says \"\$row_e\" $row_w"
+    done
+}
 
 # many [WORD...]: mass queries;  talk [WORD...]: a scripted TCP connection;  flood [WORD...]: random datagrams
 many() { tool many 127.0.0.1 "$port" "$@"; }
@@ -302,6 +369,7 @@ flood() { tool flood 127.0.0.1 "$port" "$@"; }
 hold() {
     hold_n=$1 hold_p=$2
     shift 2
+    kill_pid "$hold_n"
     : >"$T/$hold_n.log"
     $NS "$ROOT/tool" hold 127.0.0.1 "$hold_p" "$@" </dev/null >"$T/$hold_n.log" 2>&1 &
     started "$hold_n" $!
@@ -424,6 +492,7 @@ dot() {
         shift
     done
     [ $# = 0 ] || shift
+    kill_pid "$dot_n"
     rules "$dot_n" "$@"
     : >"$T/$dot_n.up"
     : >"$T/$dot_n.q"
