@@ -163,10 +163,12 @@ tool() { $NS "$ROOT/tool" "$@"; }
 
 freeport() { tool freeport; }
 
-# netns: from here to the end of the leg everything runs in a network namespace of its own, where `ns CMD` runs a command. False if that
-# is not allowed here. (Only for root: in a user namespace the program would take itself for root.)
+# netns: from here to the end of the leg everything runs in a network namespace of its own, where `ns CMD` runs a command. If that
+# is not allowed here the promise is skipped. (Only for root: in a user namespace the program would take itself for root.)
 netns() {
-    [ "$(id -u)" = 0 ] && have unshare nsenter ip && unshare -n true 2>/dev/null || return 1
+    needs unshare nsenter ip || return 1
+    [ "$(id -u)" = 0 ] || { skip "not here: a network namespace needs root"; return 1; }
+    netns_o=$(unshare -n true 2>&1) || { skip "not here: $netns_o"; return 1; }
     unshare -n sleep 1000 &
     started netns $!
     NS="nsenter -t $! -n"
@@ -413,6 +415,9 @@ upstream() { val "$2" "$(adm status | grep "^upstream $1 ")"; }
 cached() { val "$1" "$(adm status | grep '^cache ')"; }
 # pairs NAME ERE: with how many pairs of port and ID such a question came to the upstream: one sent again is the same
 pairs() { grep -E -e "$2" "$T/$1.q" | sed 's/.*from=\([^ ]*\) id=\([0-9]*\) .*/\1 \2/' | sort -u | wc -l | tr -d ' '; }
+upstream_is() { [ "$(upstream "$1" "$2")" = "$3" ]; }
+# becomes SECONDS ADDR STATE: within that time the upstream is so
+becomes() { await "$1" state_is "$2" "$3" || fail "$2 is $(upstream "$2" state), wanted $3 within $1 s"; }
 state_is() { [ "$(upstream "$1" state)" = "$2" ]; }
 asked_is() { [ "$(asked "$1" "$3")" = "$2" ]; }
 ms_of() { val ms "$1"; }
