@@ -83,9 +83,6 @@
 #elif defined(__APPLE__)
 #include <sys/random.h>
 #endif
-#ifdef __GLIBC__
-#include <link.h>
-#endif
 
 /* ---- 1 Numbers ------------------------------------------------------- */
 
@@ -6844,27 +6841,8 @@ static void start_descriptors(void)
 		close(fd);
 }
 
-#ifdef __GLIBC__
-/* Code and constants of this program and its libraries that only the start needed leave our memory; whatever is wanted again
- * comes back from the system's cache of the file. */
-static int code_drop(struct dl_phdr_info *in, size_t size, void *page)
-{
-	for (unsigned i = 0; i < in->dlpi_phnum && size > 0; i++) {
-		const ElfW(Phdr) *h = &in->dlpi_phdr[i];
-		uintptr_t at = in->dlpi_addr + h->p_vaddr, from = at - at % *(const uintptr_t *)page;
-		if (h->p_type == PT_LOAD && !(h->p_flags & PF_W))
-			madvise((void *)from, at + h->p_memsz - from, MADV_DONTNEED);
-	}
-	return 0;
-}
-#endif
-
 static void serve(void)
 {
-#ifdef __GLIBC__
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	dl_iterate_phdr(code_drop, &page);
-#endif
 	notify("READY=1");
 	while (!stopping) {
 		turn_end();

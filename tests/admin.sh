@@ -32,8 +32,8 @@ leg_admin() {
     same 1 "$(upstream "$u1" won)" won
     same 0 "$(upstream "$u2" won)" "won by the other"
     promise "a line may end with LF or CRLF, and the server closes"
-    like '^dnsproxy ' "$(tool talk 127.0.0.1 "$admin" 'text=status\r\n' slurp=3000)"
-    like 'EOF' "$(tool talk 127.0.0.1 "$admin" 'text=status\r\n' end=3000)"
+    like '^dnsproxy ' "$(peer talk 127.0.0.1 "$admin" 'text=status\r\n' slurp=3000)"
+    like 'EOF' "$(peer talk 127.0.0.1 "$admin" 'text=status\r\n' end=3000)"
     promise "names in status are absolute and lower case, with \\. and \\DDD; hostile ones are escaped"
     ask 'MiX\.ed.TeSt' >/dev/null
     ask 'new\010line\032x\255\000\".test' TYPE4711 >/dev/null
@@ -65,32 +65,32 @@ leg_admin() {
     for c in '' nonsense 'clear a b' 'log loud' 'STATUSS' 'clear ..' 'query' 'log'; do like '^error: ' "$(adm "$c")" "[$c]"; done
     promise "only the first line of a connection is read"
     ask keep.test >/dev/null
-    tool talk 127.0.0.1 "$admin" 'text=help\nclear\nclear\n' slurp=3000 >/dev/null
+    peer talk 127.0.0.1 "$admin" 'text=help\nclear\nclear\n' slurp=3000 >/dev/null
     like '^entry keep\.test' "$(adm status)"
     promise "a line longer than 512 bytes ends the connection, at whatever pace it comes"
-    like '(EOF|RESET) ms=[0-9]{1,3} ' "$(tool talk 127.0.0.1 "$admin" fill=600 send end=4000)"
-    like '(EOF|RESET) ms=[0-9]{1,4} ' "$(tool talk 127.0.0.1 "$admin" fill=400 send pause=50 fill=200 send end=4000)"
+    like '(EOF|RESET) ms=[0-9]{1,3} ' "$(peer talk 127.0.0.1 "$admin" fill=600 send end=4000)"
+    like '(EOF|RESET) ms=[0-9]{1,4} ' "$(peer talk 127.0.0.1 "$admin" fill=400 send pause=50 fill=200 send end=4000)"
     promise "10 MB without a newline, a TLS ClientHello, bytes that are 0: the connection ends, nothing runs, memory stays"
     a=0
     if proc_here && plain; then a=$(rss_kb p); fi
-    like '(EOF|RESET) ms=[0-9]+ ' "$(tool talk 127.0.0.1 "$admin" fill=10000000 send end=4000)" "10 MB"
-    like '(EOF|RESET) ms=[0-9]+ ' "$(tool talk 127.0.0.1 "$admin" hex=160301020001 fill=600 send end=7000)" "ClientHello"
-    like '(EOF|RESET) ms=[0-9]+ ' "$(tool talk 127.0.0.1 "$admin" hex=0000000000636c6561720a send end=7000)" "zeros"
+    like '(EOF|RESET) ms=[0-9]+ ' "$(peer talk 127.0.0.1 "$admin" fill=10000000 send end=4000)" "10 MB"
+    like '(EOF|RESET) ms=[0-9]+ ' "$(peer talk 127.0.0.1 "$admin" hex=160301020001 fill=600 send end=7000)" "ClientHello"
+    like '(EOF|RESET) ms=[0-9]+ ' "$(peer talk 127.0.0.1 "$admin" hex=0000000000636c6561720a send end=7000)" "zeros"
     like '^entry keep\.test' "$(adm status)"
     if proc_here && plain; then within -2000 100 "$(($(rss_kb p) - a))" "kB more"; fi
     promise "an HTTP request other than GET /metrics is refused and runs nothing"
     for r in 'POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n\r\nclear\r\n' 'GET /clear HTTP/1.0\r\n\r\n' 'POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\nclear\r\n' \
         'OPTIONS * HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\nclear\r\n' 'PUT clear HTTP/1.1\r\n\r\n' 'GET clear\r\n'; do
-        out=$(tool talk 127.0.0.1 "$admin" "text=$r" slurp=3000)
+        out=$(peer talk 127.0.0.1 "$admin" "text=$r" slurp=3000)
         unlike 'Cache cleared|^dnsproxy |200 OK' "$out" "$r"
     done
     like '^entry keep\.test' "$(adm status)" "still in the cache"
     promise "/metrics wants a Host that is an IP address or localhost"
     for h in localhost 127.0.0.1 "127.0.0.1:$admin" '[::1]:5353' "localhost:$admin"; do
-        like '^HTTP/1\.[01] 200' "$(tool talk 127.0.0.1 "$admin" "text=GET /metrics HTTP/1.1\r\nHost: $h\r\n\r\n" slurp=3000)" "Host: $h"
+        like '^HTTP/1\.[01] 200' "$(peer talk 127.0.0.1 "$admin" "text=GET /metrics HTTP/1.1\r\nHost: $h\r\n\r\n" slurp=3000)" "Host: $h"
     done
     for h in evil.example "127.0.0.1.evil.example" "localhost.evil.example:$admin" 'a' '1.2.3.4x'; do
-        unlike '^HTTP/1\.[01] 200' "$(tool talk 127.0.0.1 "$admin" "text=GET /metrics HTTP/1.1\r\nHost: $h\r\n\r\n" slurp=3000)" "Host: $h"
+        unlike '^HTTP/1\.[01] 200' "$(peer talk 127.0.0.1 "$admin" "text=GET /metrics HTTP/1.1\r\nHost: $h\r\n\r\n" slurp=3000)" "Host: $h"
     done
     promise "admin clients that stay silent are closed after 5 s, and do not keep others out"
     hold hold "$admin" 300
@@ -100,7 +100,7 @@ leg_admin() {
     await 9 logged hold 'open 0$' || fail "still $(tail -n 1 "$T/hold.log")"
     promise "a slow reader of a long status does not stop the service"
     many n=2000 window=100 name=long%d.test >/dev/null
-    tool talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=1500 end=5000 >"$T/slow.out" &
+    peer talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=1500 end=5000 >"$T/slow.out" &
     n=$!
     out=$(many n=200 window=10 name=meanwhile%d.test)
     like 'noerror 200 ' "$out"
@@ -119,10 +119,10 @@ leg_admin() {
     same 1 $? "exit status without connection"
     promise "hostile bytes at the admin port harm nothing"
     proxy p "$u1 1"
-    for s in 1 2 3; do tool flood 127.0.0.1 "$admin" tcp n=300 kind=random seed=$s >/dev/null; done
-    tool talk 127.0.0.1 "$admin" hex=00000a send slurp=1000 >/dev/null
-    tool talk 127.0.0.1 "$admin" hex=737461747573000a send slurp=1000 >/dev/null
-    tool talk 127.0.0.1 "$admin" 'text=clear \\300.test\n' slurp=1000 >/dev/null
+    for s in 1 2 3; do peer flood 127.0.0.1 "$admin" tcp n=300 kind=random seed=$s >/dev/null; done
+    peer talk 127.0.0.1 "$admin" hex=00000a send slurp=1000 >/dev/null
+    peer talk 127.0.0.1 "$admin" hex=737461747573000a send slurp=1000 >/dev/null
+    peer talk 127.0.0.1 "$admin" 'text=clear \\300.test\n' slurp=1000 >/dev/null
     like '^dnsproxy ' "$(adm status)"
     lives p "hostile bytes"
     stop p
@@ -136,7 +136,7 @@ leg_admin() {
 
 # metric NAME: the value of a counter without labels
 metric() { metrics | sed -n "s/^dnsproxy_$1_total //p"; }
-metrics() { tool talk 127.0.0.1 "$admin" 'text=GET /metrics HTTP/1.1\r\nHost: localhost\r\nUser-Agent: test\r\n\r\n' slurp=5000; }
+metrics() { peer talk 127.0.0.1 "$admin" 'text=GET /metrics HTTP/1.1\r\nHost: localhost\r\nUser-Agent: test\r\n\r\n' slurp=5000; }
 
 # numbers_agree: status and /metrics, read one after the other, say the same; $T/differ tells what differs
 numbers_agree() {
@@ -209,7 +209,7 @@ leg_metrics() {
 leg_supervisor() {
     up u1
     : >"$T/sd.log"
-    "$ROOT/tool" notify "$T/notify" >>"$T/sd.log" 2>&1 &
+    "$ROOT/peer" notify "$T/notify" >>"$T/sd.log" 2>&1 &
     started sd $!
     await 3 logged sd ready || fail "no socket"
     port=$(freeport) admin=$(freeport)

@@ -664,7 +664,7 @@ bench_counted() {
         "$BENCH/gauge" bursts "$port" "${bench_x% *}" 1 0 "$bench_names"
         "$BENCH/gauge" bursts "$port" "${bench_x#* }" 64 $((500000 % bench_names)) "$bench_names"
         kill -TERM "$(pid counted)"
-        "$ROOT/tool" gone "$(pid counted)" 30000 || fail 'does not stop'
+        "$ROOT/peer" gone "$(pid counted)" 30000 || fail 'does not stop'
         kill_pid counted
         [ ! -s "$why" ] || bench_lack instructions "$(cat "$why")"
         sed -n 's/^totals: /total /p' "$BENCH/callgrind"

@@ -84,7 +84,7 @@ leg_cache() {
     for w in servfail= refused= formerr= notimp= nxdomain=.soa=60,60 nodata=.soa=60,60 cname=1.cnameonly= tcrec=.tcpsilent=; do
         ask "$w.bad.test" >/dev/null
         ask "$w.bad.test" >/dev/null
-        same 2 "$(grep -F " $w.bad.test. " "$T/u1.q" | grep ' udp ' | awk '{ print $4 }' | sort -u | grep -c .)" "$w: queries at the upstream"
+        same 2 "$(grep -F " $w.bad.test. " "$T/u1.q" | grep ' udp ' | awk '{ print $7 }' | sort -u | grep -c .)" "$w: queries at the upstream"
     done
     promise "nothing malformed"
     for k in loop rdlen cutrr; do ask bad=$k.mal.test +timeout=1700 >/dev/null; done

@@ -13,7 +13,7 @@ leg_choosing() {
     promise "1: a query goes to all upstreams at once"
     ask 1delay=200.all.test >/dev/null
     saw 1 ' 1delay=200\.all\.test\. A ' u1 u2 u3
-    within 0 150 "$(sed -n 's/ .* 1delay=200\.all.*//p' "$T"/u[123].q | sort -n | awk 'NR == 1 { a = $1 } END { print $1 - a }')" "ms from the first to the last"
+    within 0 150 "$(sed -n 's/.* ms \([0-9]*\) .* 1delay=200\.all.*/\1/p' "$T"/u[123].q | sort -n | awk 'NR == 1 { a = $1 } END { print $1 - a }')" "ms from the first to the last"
     promise "2: a priority-1 success is sent at once"
     gets 1 ms:0-900 2silent=.3silent=.at-once.test
     promise "2: the success of the best priority wins, though it comes later"
@@ -114,7 +114,7 @@ leg_failing() {
     forget u1
     many n=250 rate=100 name=once%d.test window=50 >/dev/null
     saw 1-8 ' id=' u1       # in 2.5 s, each query up to 3 times
-    within 1 4 "$(awk '{ print $5 }' "$T/u1.q" | sort -u | grep -c .)" "queries in 2.5 s"
+    within 1 4 "$(awk '/ id=/ { print $8 }' "$T/u1.q" | sort -u | grep -c .)" "queries in 2.5 s"
     promise "6: the log says once that it is down"
     same 1 "$(grep -c "$u1.*down" "$T/p.log")" "lines: $(grep "$u1" "$T/p.log")"
     promise "6: its first valid answer brings it back"
@@ -228,7 +228,7 @@ leg_breaking() {
     many n=50 window=10 name=kept%d.test >/dev/null
     saw 50 ' tcp .* id=' u1
     saw 0 ' udp ' u1
-    saw 0-2 ' connect ' u1
+    saw 0-2 '^open' u1
     promise "queries to a tcp upstream are pipelined, answers taken in any order"
     quick 20 1500 "$(many n=20 window=20 name=1delay=300.pipe%d.test)"
     says '^NOERROR.*192\.0\.2\.1$' 1dribble=2.pipe.test
@@ -238,14 +238,14 @@ leg_breaking() {
     rules u1 '. close'
     forget u1
     like 'noerror 400 ' "$(many n=400 rate=200 window=100 name=storm%d.test)"
-    saw 0-30 ' connect ' u1
+    saw 0-30 '^open' u1
     rules u1
     for n in 1000 300; do
         promise "a tcp upstream that sends one byte every $n ms delays others by no more than patience, and is dropped within timeout"
         forget u1
         proxy p "$u1 1 tcp" "$u2 2" 'patience 300' 'timeout 1500'
         gets 2 ms:0-1400 1dribble=$n.slow.test
-        await 4 logged_q u1 'tcp close' || fail "the connection is still there"
+        await 4 logged_q u1 '^end' || fail "the connection is still there"
     done
 
     promise "7: a truncated answer never wins"

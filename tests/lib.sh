@@ -157,11 +157,11 @@ await() {
 logged() { grep -Eq -e "$2" "$T/$1.log"; }
 logs() { grep -Ec -e "$2" "$T/$1.log"; }
 
-# tool WORD...: the test tool, in the namespace if there is one
+# peer WORD...: the other side (tests/peer.c), in the namespace if there is one
 # shellcheck disable=SC2086
-tool() { $NS "$ROOT/tool" "$@"; }
+peer() { $NS "$ROOT/peer" "$@"; }
 
-freeport() { tool freeport; }
+freeport() { peer freeport; }
 
 # netns: from here to the end of the leg everything runs in a network namespace of its own, where `ns CMD` runs a command. If that
 # is not allowed here the promise is skipped. (Only for root: in a user namespace the program would take itself for root.)
@@ -232,7 +232,7 @@ ready() {
     started "$1" "$2"
     echo "$port" >"$T/$1.port"
     echo "$admin" >"$T/$1.admin"
-    tool serves "$2" "$port" $((5000 * SLOW)) || fail "$1 does not serve at port $port"
+    peer serves "$2" "$port" $((5000 * SLOW)) || fail "$1 does not serve at port $port"
 }
 
 # use NAME: port and admin are those of NAME again
@@ -249,7 +249,7 @@ stop() {
     fi
     stop_p=$(pid "$1")
     kill -TERM "$stop_p" 2>/dev/null
-    if "$ROOT/tool" gone "$stop_p" $((10000 * SLOW)); then
+    if "$ROOT/peer" gone "$stop_p" $((10000 * SLOW)); then
         wait "$stop_p" 2>/dev/null
         stop_s=$?
         [ -e "$T/$1.up" ] || [ "$stop_s" = 0 ] || fail "$1 exited with $stop_s, wanted 0"
@@ -264,38 +264,49 @@ stop() {
 }
 
 # adm COMMAND: one line to the admin port, prints the reply
-adm() { tool line 127.0.0.1 "$admin" "$1"; }
+adm() { peer line 127.0.0.1 "$admin" "$1"; }
 
-# ---- The scripted upstream and the client (tests/tool.c says what they take)
+# ---- The scripted upstream and the client (tests/peer_server.h and tests/peer.c say what they take)
 
 # up NAME [-a ADDRESS] [-p PORT] [-n NUMBER] [-T] [-U] [RULE...]: starts the scripted upstream (-T: no TCP, -U: no UDP);
 # the variable NAME becomes its ADDRESS@PORT. Its number is that at the end of NAME.
 up() {
-    up_n=$1
+    up_n=$1 up_a=127.0.0.1 up_p=0 up_o=${1##*[!0-9]}
     shift
-    up_a=127.0.0.1 up_p='' up_o="-n ${up_n##*[!0-9]}"
-    [ "$up_o" != "-n " ] || up_o="-n 1"
+    up_o=number=${up_o:-1}
     while :; do
         case ${1:-} in
-        -a) up_a=$2; shift 2 ;;
-        -p) up_p=$2; shift 2 ;;
-        -n) up_o="$up_o -n $2"; shift 2 ;;
-        -T | -U) up_o="$up_o $1"; shift ;;
+        -a) up_a=$2; shift ;;
+        -p) up_p=$2; shift ;;
+        -n) up_o="$up_o number=$2"; shift ;;
+        -T) up_o="$up_o notcp" ;;
+        -U) up_o="$up_o noudp" ;;
         *) break ;;
         esac
+        shift
     done
-    [ -n "$up_p" ] || up_p=$(freeport)
-    kill_pid "$up_n"
     rules "$up_n" "$@"
-    : >"$T/$up_n.up"
-    : >"$T/$up_n.q"
-    : >"$T/$up_n.log"
     # shellcheck disable=SC2086
-    $NS "$ROOT/tool" up -l "$T/$up_n.q" -r "$T/$up_n.rules" $up_o "$up_a" "$up_p" </dev/null >"$T/$up_n.log" 2>&1 &
-    started "$up_n" $!
-    eval "$up_n=\$up_a@\$up_p"
-    await 5 logged "$up_n" ready || fail "the upstream $up_n does not start: $(cat "$T/$up_n.log")"
+    up_start "$up_n" "$up_a" "$up_p" $up_o
 }
+
+# up_start NAME ADDRESS PORT WORD...: starts an upstream whose rules are there
+# shellcheck disable=SC2086
+up_start() {
+    start_n=$1
+    shift
+    kill_pid "$start_n"
+    : >"$T/$start_n.up"
+    : >"$T/$start_n.q"
+    : >"$T/$start_n.log"
+    $NS "$ROOT/peer" up "$@" log="$T/$start_n.q" rules="$T/$start_n.rules" </dev/null >"$T/$start_n.log" 2>&1 &
+    started "$start_n" $!
+    await 5 logged "$start_n" '^ready' || fail "the upstream $start_n does not start: $(cat "$T/$start_n.log")"
+    eval "$start_n=\$(at $start_n)"
+}
+
+# at NAME: the ADDRESS@PORT of an upstream
+at() { sed -n 's/^ready //p' "$T/$1.log"; }
 
 # ups NAME...: several of them, without rules
 ups() { for ups_n; do up "$ups_n"; done; }
@@ -321,7 +332,7 @@ saw() {
 }
 
 # ask NAME [TYPE] [+OPTION...]: the test client, by default at 127.0.0.1 and $port;  asks NAME...: just asks them, one by one
-ask() { tool ask 127.0.0.1 "$port" "$@"; }
+ask() { peer ask 127.0.0.1 "$port" "$@"; }
 asks() { for asks_n; do ask "$asks_n" >/dev/null; done; }
 
 # says ERE WORD...: the reply to `ask WORD...`, which is then in $out, matches
@@ -363,9 +374,9 @@ replies() {
 }
 
 # many [WORD...]: mass queries;  talk [WORD...]: a scripted TCP connection;  flood [WORD...]: random datagrams
-many() { tool many 127.0.0.1 "$port" "$@"; }
-talk() { tool talk 127.0.0.1 "$port" "$@"; }
-flood() { tool flood 127.0.0.1 "$port" "$@"; }
+many() { peer many 127.0.0.1 "$port" "$@"; }
+talk() { peer talk 127.0.0.1 "$port" "$@"; }
+flood() { peer flood 127.0.0.1 "$port" "$@"; }
 
 # hold NAME PORT N [WORD...]: N idle connections to 127.0.0.1, until kill_pid NAME; the log says how many are open
 hold() {
@@ -373,7 +384,8 @@ hold() {
     shift 2
     kill_pid "$hold_n"
     : >"$T/$hold_n.log"
-    $NS "$ROOT/tool" hold 127.0.0.1 "$hold_p" "$@" </dev/null >"$T/$hold_n.log" 2>&1 &
+    # shellcheck disable=SC2086
+    $NS "$ROOT/peer" hold 127.0.0.1 "$hold_p" "$@" </dev/null >"$T/$hold_n.log" 2>&1 &
     started "$hold_n" $!
     await 8 logged "$hold_n" '^holding' || fail "$hold_n: no connections"
 }
@@ -387,11 +399,19 @@ val() {
 
 # ---- Tools -------------------------------------------------------------
 
-# tools_build: compiles the program below to $T/tool. It needs a C library and nothing else.
-tools_build() {
-    [ -x "$ROOT/tool" ] && return 0
-    "${TOOL_CC:-cc}" -O2 -g -o "$ROOT/tool" "$SRC/tests/tool.c"
+# bearssl_cc OUT SOURCE [FLAG...]: compiles a test program
+bearssl_cc() {
+    cc_o=$1 cc_s=$SRC/tests/$2
+    shift 2
+    if [ -n "$BEARSSL" ]; then
+        "$CC" -std=c11 "$@" -I"$BEARSSL/inc" -o "$cc_o" "$cc_s" "$BEARSSL/build/libbearssl.a"
+    else
+        "$CC" -std=c11 "$@" -o "$cc_o" "$cc_s" -lbearssl
+    fi
 }
+
+# tools_build: the peer
+tools_build() { [ -x "$ROOT/peer" ] || bearssl_cc "$ROOT/peer" peer.c -O1 -g; }
 
 # what up sets: the addresses of the upstreams
 u1='' u2='' u3='' u4=''
@@ -442,31 +462,18 @@ down() {
 
 one='' two='' last=''           # ADDRESS@PORT of the scripted TLS servers
 
-# crt NAME WORD...: a certificate, $T/pki/NAME.* (the words are below, at cert())
+# crt NAME WORD...: a certificate, $T/pki/NAME.* (tests/peer_pki.h has the words)
 crt() {
     crt_n=$1
     shift
-    "$ROOT/tls" cert "${crt_d:-$T}/pki/$crt_n" "$@" >/dev/null
+    "$ROOT/peer" cert "${crt_d:-$T}/pki/$crt_n" "$@" >/dev/null
 }
 
-# tls_cc OUT SOURCE [FLAG...]: compiles against BearSSL
-tls_cc() {
-    tls_cc_o=$1 tls_cc_s=$2
-    shift 2
-    if [ -n "$BEARSSL" ]; then
-        "$CC" -O2 -g -I"$BEARSSL/inc" "$@" -o "$tls_cc_o" "$tls_cc_s" "$BEARSSL/build/libbearssl.a"
-    else
-        "$CC" -O2 -g "$@" -o "$tls_cc_o" "$tls_cc_s" -lbearssl
-    fi
-}
-
-# tls_ready: the TLS tool, made by the first leg that wants it, and copies of the certificates that most legs use
+# tls_ready: copies of the certificates that most legs use, which the first leg that wants them makes
 tls_ready() {
     [ ! -s "$T/pki/ca.pem" ] || return 0
-    if mkdir "$ROOT/pki" 2>/dev/null; then
-        tls_cc "$ROOT/tls" "$SRC/tests/tls.c" && tls_certificates && : >"$ROOT/pki/.ready"
-    fi
-    await 120 test -e "$ROOT/pki/.ready" || { echo "test.sh: the TLS test tool does not compile" >&2; exit 1; }
+    ! mkdir "$ROOT/pki" 2>/dev/null || { tls_certificates && : >"$ROOT/pki/.ready"; }
+    await 120 test -e "$ROOT/pki/.ready" || { echo "test.sh: no certificates" >&2; exit 1; }
     [ "$T" = "$ROOT" ] || cp -R "$ROOT/pki" "$T/"
     ca="ca-file $T/pki/ca.pem"
 }
@@ -476,62 +483,60 @@ tls_certificates() {
     crt root384 key=p384 cn='Test root P-384' ca
     crt rootrsa key=rsa cn='Test root RSA' ca
     crt stranger cn='Strange root' ca
-    crt int by="$ROOT/pki/root" cn='Test intermediate' ca=0
-    crt intrsa by="$ROOT/pki/rootrsa" key=rsa cn='Test intermediate RSA' ca=0
-    crt good by="$ROOT/pki/int" cn=dns.test san=dns:dns.test eku=server
-    crt other by="$ROOT/pki/root" cn=other.test san=dns:other.test
+    crt int by=root cn='Test intermediate' ca=0
+    crt intrsa by=rootrsa key=rsa cn='Test intermediate RSA' ca=0
+    crt good by=int cn=dns.test san=dns:dns.test eku=server
+    crt other by=root cn=other.test san=dns:other.test
     crt alone cn=dns.test san=dns:dns.test
     cat "$ROOT/pki/root.crt" "$ROOT/pki/root384.crt" "$ROOT/pki/rootrsa.crt" >"$ROOT/pki/ca.pem"
     crt_d=''
 }
 
-# dot NAME CERT [WORD...] [: RULE...]: starts the scripted TLS server with that certificate (the words are at serve(), the
-# rules at struct rules); the variable NAME becomes its ADDRESS@PORT. Its log of events is what `asked NAME ERE` counts.
+# dot NAME CERT [WORD...] [: RULE...]: starts the scripted upstream over TLS with that certificate, where each RULE is a word for
+# all names. Its answers have addresses made from the names, by default 10.x.x.x. addr= and on= are its address and port.
 dot() {
-    dot_n=$1 dot_c=$2 dot_a=127.0.0.1
+    dot_n=$1 dot_w="cert=$T/pki/$2" dot_a=127.0.0.1 dot_p=0
     shift 2
-    dot_w=''
     while [ $# -gt 0 ] && [ "$1" != : ]; do
-        case $1 in addr=*) dot_a=${1#addr=} ;; esac
-        dot_w="$dot_w $1"
+        case $1 in
+        addr=*) dot_a=${1#addr=} ;;
+        on=*) dot_p=${1#on=} ;;
+        *) dot_w="$dot_w $1" ;;
+        esac
         shift
     done
     [ $# = 0 ] || shift
-    kill_pid "$dot_n"
-    rules "$dot_n" "$@"
-    : >"$T/$dot_n.up"
-    : >"$T/$dot_n.q"
-    rm -f "$T/$dot_n.at"
+    words "$dot_n" "$@"
     # shellcheck disable=SC2086
-    $NS "$ROOT/tls" serve cert="$T/pki/$dot_c" log="$T/$dot_n.q" rules="$T/$dot_n.rules" port="$T/$dot_n.at" $dot_w </dev/null >"$T/$dot_n.log" 2>&1 &
-    started "$dot_n" $!
-    await 5 test -s "$T/$dot_n.at" || fail "the TLS server $dot_n does not start: $(cat "$T/$dot_n.log")"
-    echo "$dot_a@$(cat "$T/$dot_n.at")" >"$T/$dot_n.at"
-    eval "$dot_n=\$(at $dot_n)"
+    up_start "$dot_n" "$dot_a" "$dot_p" $dot_w
 }
 
-# at NAME: the ADDRESS@PORT of a TLS server
-at() { cat "$T/$1.at"; }
+# words NAME [WORD...]: from now on these are the rules of the TLS upstream NAME, for all names
+words() { words_n=$1; shift; rules "$words_n" ". net=10 $*"; }
 
 # sees NAME ERE [N]: the TLS server NAME has logged at least N such events
 sees() { [ "$(asked "$1" "$2")" -ge "${3:-1}" ]; }
 
-# turn NAME [RULE...]: as rules, and waits until the server goes by them
+# turn NAME [WORD...]: as words, and waits until the server goes by them
 turn() {
     turn_k=$(asked "$1" '^rules')
-    rules "$@"
+    words "$@"
     await 5 sees "$1" '^rules' $((turn_k + 1)) || fail "$1 does not take the rules $*"
 }
 
-# load COUNT [WORD...]: fresh names are asked of the proxy (the words are at load()); what became of them
-# shellcheck disable=SC2086
-load() { $NS "$ROOT/tls" load "$port" "$@"; }
+# load COUNT [WORD...]: fresh names are asked, and the addresses checked (the words are those of many, name=FORMAT needs a %x);
+# what became of them
+load() {
+    load_k=$1
+    shift
+    case " $*" in *' rate='*) set -- window=60000 "$@" ;; *) set -- window=1 "$@" ;; esac
+    many n="$load_k" name=n%x.load.test byname "$@"
+}
 
 # loading COUNT [WORD...]: the same, meanwhile;  loaded SECONDS: what became of them, in $got
 loading() {
-    rm -f "$T/px.load"
-    # shellcheck disable=SC2086
-    $NS "$ROOT/tls" load "$port" "$@" >"$T/px.load" &
+    : >"$T/px.load"
+    load "$@" >"$T/px.load" &
     started loader $!
 }
 loaded() {
@@ -545,8 +550,8 @@ answered() {
     answered_n=$1
     shift
     answered_r=$(load "$@")
-    worst=$(val worst "$answered_r")
-    like "right $1 wrong 0 failed 0 lost 0 .* from $answered_n:$1\$" "$answered_r" "$1 queries"
+    worst=$(val slowest_ms "$answered_r")
+    like "wrong 0 dup 0 bad 0 right $1 failed 0 lost 0 .* from $answered_n:$1\$" "$answered_r" "$1 queries"
 }
 
 # ere TEXT: an expression that matches it;  clock_lines PROXY: how many lines say that the clock is wrong

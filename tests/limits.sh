@@ -39,7 +39,7 @@ leg_hostile() {
     promise "a query from source port 0 is dropped: nothing goes to an upstream"
     forget u1
     n=$(metric dropped)
-    if tool zero 127.0.0.1 "$port" zero.test 2>/dev/null; then
+    if peer zero 127.0.0.1 "$port" zero.test 2>/dev/null; then
         await 2 metric_over dropped "$n" || fail "it is not counted as dropped"
         same 0 "$(asked u1)" "queries at the upstream"
     else
@@ -187,7 +187,7 @@ END
         many n=200 window=50 name=c%d.test >/dev/null
         for c in help status top 'query a.test' 'clear a.test' clear 'log info' nonsense; do adm "$c" >/dev/null; done
         metrics >/dev/null
-        for x in 127.0.0.1 '[::1]' evil.example; do tool talk 127.0.0.1 "$admin" "text=GET /metrics HTTP/1.1\r\nHost: $x\r\n\r\n" slurp=3000 >/dev/null; done
+        for x in 127.0.0.1 '[::1]' evil.example; do peer talk 127.0.0.1 "$admin" "text=GET /metrics HTTP/1.1\r\nHost: $x\r\n\r\n" slurp=3000 >/dev/null; done
         same "$a" "$(od -A n -t u8 -N 8 "$T/shim" | tr -d ' ')" "calls of malloc, calloc and realloc after all that"
         rules u1
         rules u2
@@ -265,7 +265,7 @@ END
         else
             ask x.test >/dev/null
             adm status >/dev/null               # tells the time of the entry
-            tool gone "$(pid p)" 5000 || fail "it goes on"
+            peer gone "$(pid p)" 5000 || fail "it goes on"
             wait "$(pid p)"
             same 159 $? "exit status: 128 and SIGSYS"
         fi
@@ -452,7 +452,7 @@ leg_limits() {
     promise "rate: status counts what was limited"
     within 600 760 "$(count limited)"
     promise "rate: IPv6 clients are counted too"
-    out=$(tool many ::1 "$port" n=200 window=200 same name=warm.test timeout=500)
+    out=$(peer many ::1 "$port" n=200 window=200 same name=warm.test timeout=500)
     within 15 45 "$(($(val noerror "$out") - $(val tc "$out")))" "full answers ($out)"
     promise "rate: it recovers"
     sleep 1.2               # a second's worth
@@ -464,7 +464,7 @@ leg_limits() {
         proxy q "$u2 1" 'rate 20' "listen 127.0.0.1@$port" "listen ::1@$port"
         full=0
         for x in fd01::1 fd01::2 fd01:0:0:1::1; do
-            tool many ::1 "$port" n=60 window=60 same name=warm.test src=$x timeout=300 >"$T/many.$x" &
+            peer many ::1 "$port" n=60 window=60 same name=warm.test src=$x timeout=300 >"$T/many.$x" &
             eval "job$full=\$!" && full=$((full + 1))
         done
         # shellcheck disable=SC2154 # set by the eval above

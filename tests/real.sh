@@ -302,13 +302,13 @@ compare() {
         like 'status:' "$direct" "$1 directly, $q"
         same "$direct" "$through" "$q"
     done
-    answered_r=$(load 50 name=%.wild.real.test window=10)
-    like 'wrong 50 failed 0 lost 0' "$answered_r" "50 at once (the addresses are not ours)"
+    answered_r=$(load 50 name=n%x.wild.real.test window=10)
+    like 'wrong 50 .* failed 0 lost 0' "$answered_r" "50 at once (the addresses are not ours)"
     case $1 in
     nsd | dnsdist)  # nsd answers one query of a record, until more comes: a pause of a second, then they go one a record.
                     # dnsdist loses one now and then on a busy machine.
         within 1 2 "$(field "$real" connects)" "connections"
-        within 0 $((2000 * SLOW)) "$(val worst "$answered_r")" "slowest, ms"
+        within 0 $((2000 * SLOW)) "$(val slowest_ms "$answered_r")" "slowest, ms"
         ;;
     *) same 1 "$(field "$real" connects)" "connections" ;;
     esac
@@ -319,8 +319,8 @@ real_plain() { sed -n 's/.*\(status: [A-Z]*\).*/\1/p; /^;/d; s/^\([^[:space:]]*\
 
 leg_tls_real() {
     tls_ready
-    crt realec by="$T/pki/int" cn=dns.test san=dns:dns.test eku=server
-    crt realrsa by="$T/pki/intrsa" key=rsa cn=dns.test san=dns:dns.test eku=server
+    crt realec by=int cn=dns.test san=dns:dns.test eku=server
+    crt realrsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=server
     chmod 644 "$T"/pki/*.key
     cat >"$T/real.zone" <<'END'
 $ORIGIN real.test.

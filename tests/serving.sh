@@ -86,7 +86,7 @@ END
     hold hold "$port" 20
     await 3 logged_q u1 load400 || fail "no load"
     kill -TERM "$(pid p)"
-    tool gone "$(pid p)" $((1000 * SLOW)) || fail "still there after a second"
+    peer gone "$(pid p)" $((1000 * SLOW)) || fail "still there after a second"
     proxy p "$u1 1" "listen 127.0.0.1@$port"
     like '^NOERROR' "$(ask again.test)"
     like '^NOERROR' "$(ask again.test +tcp)" TCP
@@ -124,7 +124,7 @@ leg_tcp() {
     full=$(printf '%060d' 0)            # a status of over 4 MB, more than the kernel keeps
     many n=20000 window=100 "name=%d.$full.$full.$full.test" >/dev/null
     full=$(adm status | wc -c)
-    tool talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=47000 end=1000 >"$T/reader.out" &
+    peer talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=47000 end=1000 >"$T/reader.out" &
     reader=$!
     proxy p "$u1 1" 'cache-size 0' 'tcp-clients 20'
     promise "TCP: several queries in one segment are all answered"

@@ -48,8 +48,8 @@ cmd_soak() {
         3) kill_pid u1 ;;
         4) up u1 -p "${u1##*@}" '. servfail' ;;
         5) rules u1 ; kill -STOP "$(pid u1)" ;;
-        6) kill -CONT "$(pid u1)" ; rules one "kick=$soak_r" ;;
-        7) rules one after=5 ; rules u1 '. tc close' ;;
+        6) kill -CONT "$(pid u1)" ; words one "kick=$soak_r" ;;
+        7) words one after=5 ; rules u1 '. tc close' ;;
         esac
         soak_load udp noerror n=400 window=40 name=a%d.$soak_r.soak.test
         soak_load lost noerror n=20 window=5 name=drop=1.b%d.$soak_r.soak.test
@@ -86,7 +86,7 @@ cmd_soak() {
     promise "soak: at the end nothing is in flight, and no connection is left"
     kill -CONT "$(pid u1)"
     rules u1
-    rules one
+    words one
     await 25 soak_idle || fail "$(adm status | head -n 1)"
     promise "soak: every upstream that answers is up again"
     await 10 soak_up || fail "$(adm status | grep '^upstream')"

@@ -20,16 +20,16 @@ leg_tls_transport() {
     promise "queries over TLS are padded to multiples of 128 bytes, with one padding option"
     forget one
     for len in 1 20 50 63; do
-        answered 10 2 name="$(printf "%.${len}s" aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa).%.pad.test"
-        answered 10 2 name="%.bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.$(printf "%.${len}s" aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa).pad.test"
+        answered 10 2 name="$(printf "%.${len}s" aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa).%x.pad.test"
+        answered 10 2 name="%x.bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.$(printf "%.${len}s" aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa).pad.test"
     done
     same 16 "$(asked one '^query')" "queries"
-    same 0 "$(awk '$1 == "query" && $10 % 128' "$T/one.q" | wc -l)" "queries of another length"
-    same 0 "$(awk '$1 == "query" && $14 !~ /^(11:0,)?12:[0-9]+(,11:0)?$/' "$T/one.q" | wc -l)" "queries with other options than padding and keepalive"
+    same 0 "$(sed -n 's/^query .* size=\([0-9]*\) .*/\1/p' "$T/one.q" | awk '$1 % 128' | wc -l)" "queries of another length"
+    same 0 "$(grep '^query' "$T/one.q" | grep -Evc ' opts=(11:,)?12:[0-9a-f+]*(,11:)?$')" "queries with other options than padding and keepalive"
     promise "edns-tcp-keepalive is sent on each connection, without a timeout"
     turn one kick=1
     answered 10 1
-    like '^query .* opts ([0-9:]+,)*11:0' "$(tail -n 1 "$T/one.q")"
+    like '^query .* opts=([0-9a-f:+]+,)*11:(,|$)' "$(tail -n 1 "$T/one.q")"
     promise "500 queries one after another use one connection"
     answered 10 1
     forget one
@@ -44,14 +44,14 @@ leg_tls_transport() {
     sleep 0.2                   # the burst is 100 sends; nothing tells when the last is in
     kill -CONT "$(pid px)"
     loaded 5
-    like 'right 100 wrong 0 failed 0 lost 0' "$got"
+    like 'wrong 0 dup 0 bad 0 right 100 failed 0 lost 0' "$got"
     same 0 "$(asked one '^open')" "new connections"
-    first=$(sed -n 's/^query .* record //p' "$T/one.q" | head -n 1)
-    within 0 11 $(($(sed -n 's/^query .* record //p' "$T/one.q" | tail -n 1) - first)) "records"
+    first=$(sed -n 's/^query .* record=\([0-9]*\) .*/\1/p' "$T/one.q" | head -n 1)
+    within 0 11 $(($(sed -n 's/^query .* record=\([0-9]*\) .*/\1/p' "$T/one.q" | tail -n 1) - first)) "records"
     turn one
     promise "a slow answer does not hold up the others on the connection"
-    loading 1 name=wait900-%.slow.test
-    await 2 sees one '^query .* name wait900'
+    loading 1 name=delay=900.n%x.slow.test
+    await 2 sees one 'delay=900'
     answered 10 30
     within 0 700 "$worst" "slowest of the fast, ms"
     loaded 3
@@ -60,18 +60,18 @@ leg_tls_transport() {
     turn one keepalive=300 pad=300
     forget one
     got=$(ask options.test A +edns=1232 +opt=12:00000000 +opt=8:00011800c00002 +opt=10:0011223344556677 +opt=11:)
-    like "NOERROR .* edns=[0-9]+ .*$("$ROOT/tls" addr 10 options.test)" "$got"
+    like "NOERROR .* edns=[0-9]+ .*$(peer addr 10 options.test)" "$got"
     unlike 'opts=' "$got"
-    like '^query .* opts (11:0,)?12:[0-9]+(,11:0)? ' "$(grep '^query' "$T/one.q")"
+    like '^query .* opts=(11:,)?12:[0-9a-f+]*(,11:)?$' "$(grep '^query' "$T/one.q")"
     unlike 'edns' "$(ask plain.options.test A)"
     unlike 'opts=' "$(ask options.test A +edns=1232)" "from the cache"
     turn one
     promise "an answer of 60,000 bytes reaches a TCP client whole and a UDP client as TC"
-    like 'NOERROR qr .* size=(59|60)[0-9]{3} ' "$(ask big60000-1.test TYPE65400 +tcp)"
-    like 'NOERROR qr tc .* an=0 ' "$(ask big60000-2.test TYPE65400)"
+    like 'NOERROR qr .* size=(59|60)[0-9]{3} ' "$(ask big=60000.1.test TYPE65400 +tcp)"
+    like 'NOERROR qr tc .* an=0 ' "$(ask big=60000.2.test TYPE65400)"
     promise "DO and CD reach the upstream"
     ask docd.test A +do +cd >/dev/null
-    like '^query .* name docd\.test\. .* rd 1 cd 1 do 1' "$(cat "$T/one.q")"
+    like '^query .* docd\.test\. A rd cd .* do( |$)' "$(cat "$T/one.q")"
     promise "SIGTERM ends TLS connections with close_notify"
     stop px
     await 2 sees one '^end .*by client'
@@ -92,7 +92,7 @@ leg_tls_transport() {
         reap
     done
     promise "bare tls sends no SNI"
-    crt ip by="$T/pki/int" san=ip:127.0.0.1
+    crt ip by=int san=ip:127.0.0.1
     dot one ip
     proxy px "$ca" "$one 1 tls"
     answered 10 1
@@ -132,25 +132,25 @@ strangers() {
 
 leg_tls_refused() {
     tls_ready
-    crt expired by="$T/pki/root" cn=dns.test san=dns:dns.test from=-1728000 to=-259200
-    crt future by="$T/pki/root" cn=dns.test san=dns:dns.test from=432000
-    crt strange by="$T/pki/stranger" cn=dns.test san=dns:dns.test withroot
-    crt noint by="$T/pki/int" cn=dns.test san=dns:dns.test noint
-    crt client by="$T/pki/root" cn=dns.test san=dns:dns.test eku=client
-    crt noca by="$T/pki/root" cn='No authority' san=dns:mallory.test
-    crt vialeaf by="$T/pki/noca" cn=dns.test san=dns:dns.test
-    crt badsig by="$T/pki/root" cn=dns.test san=dns:dns.test badsig
-    crt cnonly by="$T/pki/root" cn=dns.test
-    crt nul by="$T/pki/root" cn=dns.test san=nul:dns.test
-    crt wildtld by="$T/pki/root" cn=dns.test san='dns:*.test'
-    crt wild by="$T/pki/root" cn=dns.test san='dns:*.dns.test'
-    crt otherip by="$T/pki/root" cn=dns.test san=ip:127.0.0.99
-    crt ipasdns by="$T/pki/root" cn=127.0.0.1 san=dns:127.0.0.1
-    crt oldint by="$T/pki/root" cn='Old intermediate' ca from=-1728000 to=-259200
-    crt viaold by="$T/pki/oldint" cn=dns.test san=dns:dns.test
-    crt deepint by="$T/pki/int" cn='Too deep' ca
-    crt deep by="$T/pki/deepint" cn=dns.test san=dns:dns.test
-    crt critical by="$T/pki/root" cn=dns.test san=dns:dns.test critical
+    crt expired by=root cn=dns.test san=dns:dns.test from=-1728000 to=-259200
+    crt future by=root cn=dns.test san=dns:dns.test from=432000
+    crt strange by=stranger cn=dns.test san=dns:dns.test withroot
+    crt noint by=int cn=dns.test san=dns:dns.test noint
+    crt client by=root cn=dns.test san=dns:dns.test eku=client
+    crt noca by=root cn='No authority' san=dns:mallory.test
+    crt vialeaf by=noca cn=dns.test san=dns:dns.test
+    crt badsig by=root cn=dns.test san=dns:dns.test badsig
+    crt cnonly by=root cn=dns.test
+    crt nul by=root cn=dns.test san=nul:dns.test
+    crt wildtld by=root cn=dns.test san='dns:*.test'
+    crt wild by=root cn=dns.test san='dns:*.dns.test'
+    crt otherip by=root cn=dns.test san=ip:127.0.0.99
+    crt ipasdns by=root cn=127.0.0.1 san=dns:127.0.0.1
+    crt oldint by=root cn='Old intermediate' ca from=-1728000 to=-259200
+    crt viaold by=oldint cn=dns.test san=dns:dns.test
+    crt deepint by=int cn='Too deep' ca
+    crt deep by=deepint cn=dns.test san=dns:dns.test
+    crt critical by=root cn=dns.test san=dns:dns.test critical
     cp "$T/pki/good.pem" "$T/pki/stolen.pem"
     cp "$T/pki/other.key" "$T/pki/stolen.key"
     cat >"$T/strangers" <<END
@@ -182,11 +182,11 @@ END
 leg_tls_pins() {
     tls_ready
     good=$(cat "$T/pki/good.pin") alone=$(cat "$T/pki/alone.pin") other=$(cat "$T/pki/other.pin")
-    crt swollen by="$T/pki/root" cn=dns.test san=dns:dns.test
+    crt swollen by=root cn=dns.test san=dns:dns.test
     for i in 1 2 3 4 5 6 7; do cat "$T/pki/swollen.crt" "$T/pki/swollen.crt" "$T/pki/swollen.crt" "$T/pki/swollen.crt" "$T/pki/swollen.crt"; done >>"$T/pki/swollen.pem"
     i=1 many=''
     while [ $i -le 2000 ]; do many="${many}dns:name$i.filler.test," i=$((i + 1)); done
-    crt fat by="$T/pki/root" cn=dns.test san="${many}dns:dns.test"
+    crt fat by=root cn=dns.test san="${many}dns:dns.test"
     cat >"$T/strangers" <<END
 p_wrong;alone;;tls pin=$good;pin.*$(ere "$alone");with another key than the pinned (the line tells its pin)
 p_both;good;;tls=dns.test pin=$other;pin.*$(ere "$good");with the right name and another key than the pinned
@@ -200,7 +200,7 @@ p_tls11;good;tls=11;tls=dns.test;TLS 1\.2|version|cipher;with TLS 1.1 only
 p_tls13;good;: at=hello:alert70;tls=dns.test;TLS 1\.2|version;with TLS 1.3 only
 p_suite;good;suites=c009,c00a,c023;tls=dns.test;cipher;with old cipher suites only
 p_closes;good;: at=hello:fin;tls=dns.test;closed;that closes in the handshake
-p_resets;good;: at=mid:rst cut=200;tls=dns.test;reset;that resets in the handshake
+p_resets;good;: at=mid:rst upto=200;tls=dns.test;reset;that resets in the handshake
 p_swollen;swollen;;tls=other.test;name|chain|certificate;with a chain of 36 certificates
 p_fat;fat;;tls=dns.test;certificate|chain|long|large;with a certificate of 50 KB
 END
@@ -209,26 +209,26 @@ END
 
 leg_tls_accepted() {
     tls_ready
-    crt upper by="$T/pki/root" cn=dns.test san=dns:DNS.Test
-    crt wild by="$T/pki/root" cn=dns.test san='dns:*.dns.test'
-    crt withroot by="$T/pki/int" cn=dns.test san=dns:dns.test
+    crt upper by=root cn=dns.test san=dns:DNS.Test
+    crt wild by=root cn=dns.test san='dns:*.dns.test'
+    crt withroot by=int cn=dns.test san=dns:dns.test
     cat "$T/pki/root.crt" >>"$T/pki/withroot.pem"
-    crt int384 by="$T/pki/root384" key=p384 cn='Test intermediate P-384' ca
-    crt p384 by="$T/pki/int384" key=p384 cn=dns.test san=dns:dns.test
-    crt ec384 by="$T/pki/int384" cn=dns.test san=dns:dns.test
-    crt rsa by="$T/pki/intrsa" key=rsa cn=dns.test san=dns:dns.test eku=server
-    crt mixed by="$T/pki/intrsa" cn=dns.test san=dns:dns.test
-    crt rsaec by="$T/pki/int" key="$T/pki/rsa.key" cn=dns.test san=dns:dns.test
+    crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
+    crt p384 by=int384 key=p384 cn=dns.test san=dns:dns.test
+    crt ec384 by=int384 cn=dns.test san=dns:dns.test
+    crt rsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=server
+    crt mixed by=intrsa cn=dns.test san=dns:dns.test
+    crt rsaec by=int keyof=rsa cn=dns.test san=dns:dns.test
     crt root4096 key=rsa4096 cn='Test root RSA 4096' ca
-    crt long1 by="$T/pki/root4096" key="$T/pki/root4096.key" cn='Long 1' ca
-    crt long2 by="$T/pki/long1" key=p384 cn='Long 2' ca=1
-    crt long3 by="$T/pki/long2" cn='Long 3' ca=0
-    crt long by="$T/pki/long3" key="$T/pki/rsa.key" cn=dns.test san=dns:dns.test
-    crt both by="$T/pki/root" cn=dns.test san=dns:dns.test eku=both
-    crt far by="$T/pki/root" cn=dns.test san=dns:dns.test from=-1000000000 to=2000000000
-    crt names by="$T/pki/root" cn=dns.test san="$(i=0; while [ $i -lt 60 ]; do printf 'dns:n%d.test,' $i; i=$((i + 1)); done)dns:dns.test"
-    crt ip by="$T/pki/int" san=ip:192.0.2.1,ip:127.0.0.1
-    crt ip6 by="$T/pki/int" san=ip:::1
+    crt long1 by=root4096 keyof=root4096 cn='Long 1' ca
+    crt long2 by=long1 key=p384 cn='Long 2' ca=1
+    crt long3 by=long2 cn='Long 3' ca=0
+    crt long by=long3 keyof=rsa cn=dns.test san=dns:dns.test
+    crt both by=root cn=dns.test san=dns:dns.test eku=both
+    crt far by=root cn=dns.test san=dns:dns.test from=-1000000000 to=2000000000
+    crt names by=root cn=dns.test san="$(i=0; while [ $i -lt 60 ]; do printf 'dns:n%d.test,' $i; i=$((i + 1)); done)dns:dns.test"
+    crt ip by=int san=ip:192.0.2.1,ip:127.0.0.1
+    crt ip6 by=int san=ip:::1
     crt oldalone cn=whatever from=-1728000 to=-259200
     cat "$T/pki/ca.pem" "$T/pki/root4096.crt" >"$T/pki/more.pem"
     cat >"$T/rows" <<END
@@ -363,7 +363,7 @@ leg_tls_plaintext() {
     stop px
     proxy px "$ca" "$plain_a 1 tls=dns.test" "$last 2 tls=dns.test" 'timeout 1500'
     got=$(load 20 rate=10)
-    like 'right 0 wrong 0 failed 20 lost 0' "$got"
+    like 'wrong 0 dup 0 bad 0 right 0 failed 20 lost 0' "$got"
     same 0 "$(cat "$T/one.q" "$T/two.q" "$T/last.q" | grep -c '^plain')" "plaintext"
     same 0 "$(asked one '^data')" "queries inside TLS"
     same 0 "$(asked two '^open')" "connections to port 53"
@@ -375,17 +375,17 @@ leg_tls_clock() {
     tls_ready
     promise "the clock of the program can be set by the test"
     "$CC" -O2 -shared -fPIC -o "$T/clock.so" "$SRC/tests/clock.c" -ldl 2>"$T/clock.log" || skip "not here: shared libraries"
-    "$ROOT/tls" clock "$T/clock" 60
+    peer clock "$T/clock" 60
     case "$(LD_PRELOAD=/nonexistent "$BIN" -V 2>&1)" in
     *preload*) ;;
     *) skip "not here: the program is static, or the system has no LD_PRELOAD" ;;
     esac
     [ -z "$WRAP" ] || skip "not here: under $WRAP"
     [ -z "$skipwhy" ] || return
-    within 60 120 "$(LD_PRELOAD="$T/clock.so" TEST_CLOCK="$T/clock" "$ROOT/tls" now)" "the time"
-    crt expired by="$T/pki/root" cn=dns.test san=dns:dns.test from=-1728000 to=-259200
-    crt future by="$T/pki/root" cn=dns.test san=dns:dns.test from=432000
-    crt strange by="$T/pki/stranger" cn=dns.test san=dns:dns.test withroot
+    within 60 120 "$(LD_PRELOAD="$T/clock.so" TEST_CLOCK="$T/clock" peer now)" "the time"
+    crt expired by=root cn=dns.test san=dns:dns.test from=-1728000 to=-259200
+    crt future by=root cn=dns.test san=dns:dns.test from=432000
+    crt strange by=stranger cn=dns.test san=dns:dns.test withroot
     dot one good
     dot c_future future : net=12
     dot c_expired expired : net=13
@@ -416,7 +416,7 @@ END
     like 'expired' "$(grep -F "$(at c_expired)" "$T/px.log")"
     same 1 "$(clock_lines px)" "lines about the clock"
     promise "when the clock has been set it counts, without a restart"
-    "$ROOT/tls" clock "$T/clock" real
+    peer clock "$T/clock" real
     answered 10 1
     k=$(asked c_future '^open')
     turn c_future net=12 kick=1 epoch=1         # without its session
@@ -426,7 +426,7 @@ END
     like 'not yet valid' "$(grep -F "$(at c_future)" "$T/px.log")"
     answered 10 5
     promise "a session that was made while the clock was wrong is not resumed when the certificate's dates do not hold"
-    "$ROOT/tls" clock "$T/clock" 60
+    peer clock "$T/clock" 60
     reap
     dot one good
     dot c_future future : net=12
@@ -435,7 +435,7 @@ END
     WRAP=''
     await 3 sees c_future '^up'
     answered 10 2
-    "$ROOT/tls" clock "$T/clock" real
+    peer clock "$T/clock" real
     forget c_future
     turn c_future net=12 kick=1
     answered 10 15 rate=10
@@ -443,7 +443,7 @@ END
     same 0 "$(asked c_future '^(up|data)')" "connections"
     promise "a certificate that expires is refused at the next connection, also when its session could be resumed"
     reap
-    crt brief by="$T/pki/root" cn=dns.test san=dns:dns.test to=8
+    crt brief by=root cn=dns.test san=dns:dns.test to=8
     dot one brief
     dot last good : net=11
     proxy px "$ca" "$one 1 tls=dns.test" "$last 2 tls=dns.test"

@@ -11,9 +11,9 @@ leg_tls_faults() {
     dot f_accept good : at=accept:stall
     dot f_deaf good : at=accept:deaf
     dot f_hello good : at=hello:stall
-    dot f_mid good : at=mid:stall cut=700
+    dot f_mid good : at=mid:stall upto=700
     dot f_up good : at=up:deaf
-    dot f_mute good : mute
+    dot f_mute good : silent
     dot last good : net=11
     proxy px "$ca" 'patience 500' "$(at f_accept) 1 tls=dns.test" "$(at f_deaf) 2 tls=dns.test" "$(at f_hello) 3 tls=dns.test" "$(at f_mid) 4 tls=dns.test" \
         "$(at f_up) 5 tls=dns.test" "$(at f_mute) 6 tls=dns.test" "$last 7 tls=dns.test"
@@ -41,9 +41,9 @@ leg_tls_faults() {
     dot f_rst good : at=up:rst
     dot f_plain good : at=up:plain
     dot f_alert good : at=up:alert80
-    dot f_drop good : drop=1
-    dot f_droprst good : drop=1 how=rst
-    dot f_half good : half
+    dot f_drop good : full=1
+    dot f_droprst good : full=1 how=rst
+    dot f_half good : cut how=fin
     dot f_closed good
     kill_pid f_closed
     dot last good : net=11
@@ -59,7 +59,7 @@ leg_tls_faults() {
     stop px
     reap
     promise "a server that sends a byte now and then delays nobody by more than patience, and is left within timeout"
-    dot one good : trickle=300
+    dot one good : dribble=300
     dot last good : net=11
     proxy px "$ca" "$one 1 tls=dns.test" "$last 2 tls=dns.test" 'patience 400' 'timeout 2000'
     answered 11 5
@@ -69,14 +69,14 @@ leg_tls_faults() {
     stop px
     reap
     promise "a server that does not know EDNS is asked again without it"
-    dot one good : formerr
+    dot one good : noedns=formerr
     proxy px "$ca" "$one 1 tls=dns.test"
     answered 10 20
     same 1 "$(asked one '^open')" "connections"
     stop px
     reap
     promise "3,000 answers with damaged bytes, lengths too, leave the program serving, as small as before"
-    dot one good : mutate=2
+    dot one good : noise=2
     dot last good : net=11
     proxy px "$ca" "$one 1 tls=dns.test" "$last 2 tls=dns.test" 'patience 100' 'timeout 1000' 'cache-size 0'
     got=$(load 500 window=50)
@@ -115,7 +115,7 @@ leg_tls_life() {
         promise "queries in flight when the connection ends ($how) are asked again on a new one and answered"
         forget one
         k=$((k + 1))
-        turn one drop=10 batch=10 times=1 how=$how
+        turn one full=10 batch=10 times=1 how=$how
         answered 10 10 window=10
         within 0 $((1500 * SLOW)) "$worst" "slowest, ms"
         same 1 "$(asked one '^open')" "new connections"
@@ -133,8 +133,8 @@ leg_tls_life() {
     promise "a query that ends every connection is asked again once, not for ever"
     answered 10 1
     forget one
-    like 'failed 1 ' "$(load 1 name=drop-%.test timeout=3000)"
-    within 1 2 "$(asked one '^query .* name drop')" "times asked"
+    like 'failed 1 ' "$(load 1 name=close=.n%x.test timeout=3000)"
+    within 1 2 "$(asked one 'close=')" "times asked"
     answered 10 10
     promise "a server that closes each connection after 1 s answers 99 % at 200 queries a second"
     turn one life=1000
@@ -155,15 +155,15 @@ leg_tls_life() {
     within 0 $((300 * SLOW)) "$worst" "slowest afterwards, ms"
     promise "a slow answer on a connection that is alive costs no new connection"
     forget one
-    loading 1 name=wait1800-%.test
+    loading 1 name=delay=1800.n%x.test
     answered 10 40 rate=20
     loaded 3
     like 'right 1 ' "$got"
     same 0 "$(asked one '^open')" "new connections"
     promise "a large answer that takes 2 s to come over a slow line costs no new connection"
-    turn one trickle=100 record=3000
+    turn one dribble=100 record=3000
     forget one
-    like 'NOERROR qr .* size=(59|60)[0-9]{3} ' "$(ask big60000-slow.test TYPE65400 +tcp +timeout=5000)"
+    like 'NOERROR qr .* size=(59|60)[0-9]{3} ' "$(ask big=60000.slow.test TYPE65400 +tcp +timeout=5000)"
     same 0 "$(asked one '^open')" "new connections"
     turn one
     promise "edns-tcp-keepalive of the server is obeyed: we close when its timeout has passed"
@@ -271,7 +271,7 @@ crowded() {
 
 leg_tls_storm() {
     tls_ready
-    for fault in at=accept:fin at=accept:rst at=hello:fin at=up:fin 'drop=1'; do
+    for fault in at=accept:fin at=accept:rst at=hello:fin at=up:fin full=1; do
         promise "under 500 queries a second a server that ends connections ($fault) sees at most 10 a second, and the others answer"
         dot one good : "$fault"
         dot last good : net=11
@@ -399,7 +399,7 @@ leg_tls_reload() {
     loading 500 rate=250
     for i in 1 2 3 4 5 6 7 8 9 10; do like Reloaded "$(adm reload)"; done
     loaded 6
-    like 'right 500 wrong 0 failed 0 lost 0' "$got"
+    like 'wrong 0 dup 0 bad 0 right 500 failed 0 lost 0' "$got"
     same 1 "$(asked one '^open')" "connections"
     promise "a reload opens the connection of a new line at once, and ends that of a line that is gone with close_notify"
     printf '%s\n' "$ca" "$two 1 tls=dns.test" >"$T/px.conf"
@@ -410,7 +410,7 @@ leg_tls_reload() {
     answered 11 5
     promise "a reload takes the ca-file anew: a server of a CA that is gone from it is refused, one of a new CA accepted"
     cat "$T/pki/stranger.crt" >"$T/px.pem"
-    crt strange by="$T/pki/stranger" cn=dns.test san=dns:dns.test
+    crt strange by=stranger cn=dns.test san=dns:dns.test
     dot new strange : net=12
     printf '%s\n' "ca-file $T/px.pem" "$(at one) 1 tls=DNS.test" "$(at new) 2 tls=dns.test" >"$T/px.conf"
     forget one
@@ -431,7 +431,7 @@ leg_tls_hostile() {
     proxy px "$ca" "$one 1 tls=dns.test"
     answered 10 1
     promise "answers with a wrong ID, name or type, or with QR=0, before the right one are ignored"
-    turn one wrong
+    turn one first=id,qname,qtype,qr gap=0
     answered 10 100 window=20
     promise "records of one byte are put together"
     turn one record=1
@@ -449,7 +449,7 @@ leg_tls_hostile() {
     turn one batch=4
     answered 10 8 window=4
     turn one
-    like 'size=6[45][0-9]{3} ' "$(ask big65500-1.test TYPE65400 +tcp)"
+    like 'size=6[45][0-9]{3} ' "$(ask big=65500.1.test TYPE65400 +tcp)"
     promise "the connection was kept through all this"
     answered 10 100
     same 2 "$(asked one '^open')" "connections, one of them ended by the test"
@@ -465,7 +465,7 @@ leg_tls_hostile() {
 
 leg_tls_status() {
     tls_ready
-    crt ip by="$T/pki/int" san=ip:192.0.2.7
+    crt ip by=int san=ip:192.0.2.7
     dot one good
     dot two alone
     proxy px "$ca" "$one 1 tls=dns.test" "$two 2 tls=dns.test" 'log debug'
@@ -480,7 +480,7 @@ leg_tls_status() {
     like '[0-9](\.[0-9]+)? ?ms|ms[= ][0-9]' "$got"
     promise "what clients ask is not in the log at level info"
     adm 'log info' >/dev/null
-    answered 10 3 name=secret%.test
+    answered 10 3 name=secret%x.test
     same 0 "$(logs px 'secret')" "lines"
     promise "query tells the TLS error of an upstream"
     like "^upstream $two tls priority 2 no answer.*(unknown CA|self-signed|certificate)" "$(adm 'query www.test A')"
@@ -533,8 +533,8 @@ leg_tls_flat() {
 leg_tls_busy() {
     tls_ready
     promise "at most one step of a handshake is done between two looks at the clients: 20 servers with P-384 chains hold nobody up"
-    crt int384 by="$T/pki/root384" key=p384 cn='Test intermediate P-384' ca
-    crt p384 by="$T/pki/int384" key=p384 cn=dns.test san=dns:dns.test
+    crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
+    crt p384 by=int384 key=p384 cn=dns.test san=dns:dns.test
     dot last good : net=11
     set -- "$ca" "$last 1 tls=dns.test"
     i=0
@@ -550,7 +550,7 @@ leg_tls_busy() {
     # all connections end; the servers answer the new ClientHellos at the same time, while the program is stopped
     i=0
     while [ $i -lt 20 ]; do
-        rules "b_$i" cache=off kick=1 pause=1500
+        words "b_$i" cache=off kick=1 pause=1500
         i=$((i + 1))
     done
     busy_wait '^hello 2 '
