@@ -101,6 +101,7 @@ enum {
 	MSG_MAX = 65535,
 	BATCH = 64,                     /* datagrams a system call */
 	PORT_LIFE = 32,                 /* queries that may leave from one upstream port */
+	RESENDS = 6,                    /* times that a question is sent again, the last when two thirds of its life are over */
 	DOWN_AFTER = 3,                 /* queries in a row left unanswered */
 	HELD_BIG = 16,                  /* answers over UDP_SIZE that may wait for a better one */
 	OUT_BLOCKS = 32,                /* 128 KiB each: replies to TCP clients on their way out */
@@ -3181,6 +3182,8 @@ static void tcp_sweep(void)
 
 /* ---- 10 Queries ------------------------------------------------------ */
 
+enum { LATE_MALFORMED = RESENDS - 1, LATE_LISTS };       /* the last list: of asks whose answer is malformed */
+
 /* An upstream in use. Its slot stays the same over reloads while its line does. */
 struct upstream {
 	bool used, down;
@@ -3191,7 +3194,9 @@ struct upstream {
 	uint8_t origin;
 	usec asked;                             /* when last, for the one question a second of those that are down */
 	uint64_t sent, answered, won, failed, strays, connects, resumed;
-	usec rtt;                               /* smoothed; 0 before the first answer */
+	usec rtt, rttvar;                       /* smoothed, and its deviation; 0 before the first answer */
+	unsigned backoff;                       /* doublings of that for new questions, until one sent once is answered */
+	struct node late[LATE_LISTS];           /* asks that wait for the next resend, by how many they have had */
 	struct histogram latency;
 	struct port *port;                      /* the one that new queries may join */
 	struct stream *streams[2], *stream;     /* the second while a silent one is replaced; the one in use */
@@ -3212,6 +3217,31 @@ static unsigned norder;
 static struct addr origins[ORIGINS];            /* by the number that entries of the cache carry */
 static unsigned norigins;
 
+#define RTO_FIRST MS(350)                       /* before the first answer */
+#define RTO_MIN MS(20)
+
+/* When an answer is late (RFC 6298 2). The deviation is smoothed four times as much as there, and so need not be taken four
+ * times. */
+static usec upstream_rto(const struct upstream *u)
+{
+	return u->rtt == 0 ? RTO_FIRST : MAX(u->rtt + MAX(u->rttvar * 11 / 4, MS(5)), RTO_MIN);
+}
+
+/* Learns from the answer to a question that was sent once. One that a back-off has waited for begins anew: the way is another. */
+static void upstream_learn(struct upstream *u, usec took)
+{
+	usec off = took - u->rtt;
+
+	if (u->rtt == 0 || took > upstream_rto(u)) {
+		u->rttvar = took / 2;
+		u->rtt = MAX(took, 1);
+	} else {
+		u->rttvar += ((off < 0 ? -off : off) - u->rttvar) / 16;
+		u->rtt = MAX(u->rtt + off / 8, 1);
+	}
+	u->backoff = 0;
+}
+
 static bool upstream_answered_since(uint32_t mask, uint64_t number)
 {
 	for (unsigned i = 0; mask != 0; i++, mask >>= 1)
@@ -3222,21 +3252,23 @@ static bool upstream_answered_since(uint32_t mask, uint64_t number)
 
 enum ask_state { ASK_DONE, ASK_WAIT, ASK_SKIPPED /* its upstream is down and not due */ };
 
-/* A query at one upstream: its copy, with its own ID. On the list of the port or stream that carries it. */
+/* A query at one upstream. It may be open in several datagrams and on a stream at once: the first answer counts. */
 struct ask {
-	struct node on;
+	struct node on;                         /* of the stream that carries it */
+	struct node late;                       /* of its upstream's lists of those that are to be sent again */
 	struct query *q;
 	struct ask *next;                       /* of the query, by priority */
 	struct ask *next_id;                    /* in the table of IDs of streams */
-	struct port *port;
+	struct sending *sendings;               /* the latest first */
 	struct stream *stream;
 	const char *why;                        /* what went wrong */
-	usec sent, took;
-	uint16_t id, rcode, ancount;
+	usec sent, took, since;                 /* since: when it came on the list "late" */
+	uint16_t id, rcode, ancount;            /* id: on streams */
 	uint16_t answers_then, record;          /* of its stream when it was written: answers so far; TLS record */
 	uint8_t up, state, verdict;
-	bool plain, again, charged, malformed, via_stream, resend, answered, queued;
-	bool doubted, in_doubt;                 /* somebody guessed IDs; TCP is asked for that reason alone */
+	uint8_t resends, backoff;               /* how often it was sent again; its upstream's at the first time */
+	bool plain, again, charged, answered, queued;
+	bool doubted;                           /* somebody guessed IDs: TCP was asked too */
 };
 
 /* A client that waits for a query. Kept also by client, in order of birth: see struct holder. */
@@ -3271,8 +3303,7 @@ struct query {
 	struct answer *held;                    /* that answer, its message behind it, while somebody waits */
 };
 
-enum { STAGE_RESEND, STAGE_AGAIN, STAGE_STALE, STAGE_END, STAGES };
-static const usec stage_delay[STAGES] = { MS(350), MS(1050), MS(1800), SEC(3600) };
+enum { STAGE_STALE, STAGE_RESEND, STAGE_END, STAGES };
 static struct node stages[STAGES], patient = { &patient, &patient }, lingering = { &lingering, &lingering };
 
 static struct pool queries, asks, waiters, holders;
@@ -3286,7 +3317,7 @@ static struct query *held_big_of[HELD_BIG];
 static bool rechoose;                           /* an upstream went down: look at every query again */
 
 static void query_choose(struct query *q);
-static void ask_send(struct ask *a);
+static void ask_send(struct ask *a, unsigned n);
 static void ask_stop(struct ask *a);
 static void ask_over_stream(struct ask *a);
 static void stream_doom(struct stream *s, usec since);
@@ -3600,7 +3631,7 @@ static void ask_start(struct ask *a)
 	a->state = ASK_WAIT;
 	a->sent = u->asked = u->queried = now;
 	u->sent++;
-	ask_send(a);
+	ask_send(a, 0);
 }
 
 /* Asks once more, in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
@@ -3614,8 +3645,8 @@ static void ask_again(struct ask *a, bool due)
 		a->charged = false;             /* for rule 6 it is a query of its own */
 		u->asked = u->queried = now;
 		u->sent++;
-		if (a->port != NULL)
-			ask_send(a);            /* the open question, with its ID and port, once more */
+		if (a->sendings != NULL && a->resends < RESENDS)
+			ask_send(a, a->resends + 1u);   /* the open question once more */
 		return;
 	}
 	ask_stop(a);                            /* an ID and a port that are too old are left to nobody's guesses */
@@ -3945,7 +3976,7 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	struct query *q = a->q;
 	const struct upstream *held = q->best != NULL ? &upstreams[q->best->up] : NULL;
 	enum verdict v = ans->verdict;
-	bool better;
+	bool better, once = a->resends == 0 && !a->doubted && (a->sendings != NULL || u->spec.proto != P_UDP);
 
 	ask_stop(a);
 	a->state = ASK_DONE;
@@ -3954,7 +3985,8 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	a->rcode = (uint16_t)ans->rcode;
 	a->ancount = (uint16_t)ans->ancount;
 	u->answered++;
-	u->rtt = u->rtt ? (u->rtt * 7 + a->took) / 8 : MAX(a->took, 1);
+	if (once)
+		upstream_learn(u, a->took);
 	histogram_add(&u->latency, a->took);
 	upstream_answers(u);
 	if (u->spec.final && (v == V_NXDOMAIN || v == V_NODATA))
@@ -3976,6 +4008,18 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	query_choose(q);
 }
 
+/* Puts an ask behind the others on one of its upstream's lists. */
+static void ask_wait(struct ask *a, unsigned list)
+{
+	struct upstream *u = &upstreams[a->up];
+
+	list_remove(&a->late);
+	list_append(&u->late[list], &a->late);
+	a->since = now;
+	if (list == 0)
+		a->backoff = (uint8_t)u->backoff;
+}
+
 /* A message with the ID and the question of an ask, over a stream or in a datagram; cut: which did not fit. */
 static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bool cut)
 {
@@ -3984,11 +4028,12 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 	const char *err;
 
 	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
+		ask_stop(a);
 		a->plain = true;                /* it does not know EDNS (RFC 6891 7) */
 		if (stream)
 			ask_over_stream(a);
 		else
-			ask_send(a);
+			ask_send(a, a->resends + 1u);
 		return;
 	}
 	if (len == 12) {
@@ -3996,7 +4041,7 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 		return;
 	}
 	if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
-		a->in_doubt = false;
+		ask_stop(a);
 		ask_over_stream(a);
 		return;
 	}
@@ -4015,7 +4060,7 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 	if (stream)
 		ask_fail(a, err);
 	else
-		a->malformed = true;            /* perhaps forged: the true one may still come */
+		ask_wait(a, LATE_MALFORMED);    /* perhaps forged: the true one may still come */
 }
 
 /* Nobody waits any longer for the upstreams better than the answer in hand: they are charged with it. */
@@ -4050,41 +4095,67 @@ static void query_expire(struct query *q)
 	query_free(q);
 }
 
-static void query_resend(struct query *q)
+/* An answer is late: the n-th resend. Nobody waits for an upstream that is down, or when the client has its reply. */
+static void ask_resend(struct ask *a, unsigned n)
 {
-	q->starting = true;
-	for (struct ask *a = q->asks; a != NULL && !q->replied; a = a->next) {
-		if (a->state != ASK_WAIT || a->via_stream || a->port == NULL)
-			continue;
-		if (a->malformed)
-			ask_fail(a, "malformed answer");
-		else if (!upstreams[a->up].down || query_all_down(q))
-			ask_send(a);
-	}
-	q->starting = false;
-	query_choose(q);
+	const struct upstream *u = &upstreams[a->up];
+
+	if (a->sendings != NULL && a->resends < RESENDS && !a->q->replied && (!u->down || query_all_down(a->q)))
+		ask_send(a, n);
+}
+
+/* Sends again what is late at an upstream. All on a list wait as long, but for a back-off, which is for those sent under it; the
+ * whole wait doubles from list to list. */
+static void upstream_sweep(struct upstream *u)
+{
+	for (unsigned i = 0; i < LATE_LISTS; i++)
+		while (!list_empty(&u->late[i])) {
+			struct ask *a = OWNER(u->late[i].next, struct ask, late);
+			usec wait = upstream_rto(u) << MIN(a->backoff, u->backoff) << MAX(i, 1u) >> 1;
+			usec due = a->since + (i == LATE_MALFORMED ? RTO_FIRST : wait);
+			if (due > now) {
+				wake_by(due);
+				break;
+			}
+			list_remove(&a->late);
+			if (i != LATE_MALFORMED) {
+				u->backoff = MAX(u->backoff, i + 1);
+				ask_resend(a, i + 1);
+			} else if (a->stream == NULL)
+				ask_fail(a, "malformed answer");
+		}
+}
+
+/* When in the life of a query a stage is over. */
+static usec stage_delay(unsigned stage)
+{
+	usec life = MS(cfg.timeout), resend = life * 2 / 3;
+
+	return stage == STAGE_STALE ? MIN(MS(1800), resend) : stage == STAGE_RESEND ? resend : life;
 }
 
 /* Moves every query whose time has come on to its next stage. */
 static void query_sweep(void)
 {
+	for (unsigned i = 0; i < norder; i++)
+		upstream_sweep(&upstreams[order[i]]);
 	for (unsigned s = 0; s < STAGES; s++) {
 		while (!list_empty(&stages[s])) {
 			struct query *q = OWNER(stages[s].next, struct query, staged);
-			usec end = q->born + MS(cfg.timeout), due = MIN(q->born + stage_delay[s], end);
+			usec due = q->born + stage_delay(s);
 			if (due > now) {
 				wake_by(due);
 				break;
 			}
-			if (due == end) {
+			if (s == STAGE_END) {
 				query_expire(q);
 				continue;
 			}
 			list_remove(&q->staged);
 			list_append(&stages[s + 1], &q->staged);
-			if (s == STAGE_RESEND || s == STAGE_AGAIN)
-				query_resend(q);
-			else if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best == NULL)
+			for (struct ask *a = q->asks; s == STAGE_RESEND && a != NULL; a = a->next)
+				ask_resend(a, RESENDS); /* who drops what took too long may have it in a cache by now */
+			if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best == NULL)
 				query_impatient(q, "no answer within 1.8 s");
 		}
 	}
@@ -4108,55 +4179,61 @@ static void query_sweep(void)
 
 /* ---- 11 Datagrams ---------------------------------------------------- */
 
+/* One datagram of an ask: its place at the port that it left from, and its ID. */
+struct sending {
+	struct ask *ask;                        /* NULL once that is done: who answers twice or late is no stranger */
+	struct port *port;
+	struct sending *next;                   /* of the ask: the one before */
+	uint16_t id;
+	bool due;                               /* leaves when the turn ends */
+};
+
 /* A connected UDP socket to an upstream, with a port of its own: strangers and ICMP are sorted out by the kernel. Shared by
- * queries in flight together, PORT_LIFE in its life; closed when the last of them ends. */
+ * queries in flight together, PORT_LIFE in its life; closed at the end of the turn in which the last of them ended. */
 struct port {
 	int fd, slot;
 	struct upstream *u;
-	unsigned life, open, busy;              /* busy: being worked on, not to be closed */
-	bool dirty;
+	unsigned life, open;
+	bool dirty;                             /* something is to leave here, or nothing is open any more */
 	struct port *next_dirty;
-	struct node asks;
-	uint16_t ids[PORT_LIFE];                /* of all that left here: who answers twice or late is no stranger */
+	struct sending sendings[PORT_LIFE];     /* no ID is 0 */
 };
 static struct pool ports;
 static struct port *ports_dirty;
 
-static void port_release(struct port *p)
+static void port_mark(struct port *p)
 {
-	if (p->open > 0 || p->busy > 0 || p->dirty)
-		return;
-	if (p->u->port == p)
-		p->u->port = NULL;
-	watch_remove(&p->slot);
-	close(p->fd);
-	pool_give(&ports, p);
+	if (!p->dirty) {
+		p->dirty = true;
+		p->next_dirty = ports_dirty;
+		ports_dirty = p;
+	}
 }
 
 static void port_ready(void *owner, short revents);
 
-/* The port for the next query at u: the one in use, else a new one. Without descriptors, the one in use beyond its life.
- * NULL with errno set. */
-static struct port *port_for(struct upstream *u)
+/* The port for the next query at u: the one in use, else a new one; always a new one for a query that is sent again, which
+ * must not take the last ones. Without descriptors, the one in use beyond its life. NULL with errno set. */
+static struct port *port_for(struct upstream *u, bool again)
 {
 	static usec warned;
 	struct port *p = u->port;
 	struct addr to = u->spec.addr;
 	int fd;
 
-	if (p != NULL && p->open > 0 && p->life < PORT_LIFE)
+	if (!again && p != NULL && p->open > 0 && p->life < PORT_LIFE)
 		return p;
 	if (!addr_resolve_scope(&to)) {
 		errno = ENETUNREACH;
 		return NULL;
 	}
-	fd = !pool_empty(&ports) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
+	fd = ports.used < (again ? ports.n / 2 : ports.n) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
 	if (fd < 0) {
-		if (log_now(&warned))
+		if (!again && log_now(&warned))
 			log_error("out of descriptors for upstream ports: queries share them");
 		stats.full++;
 		errno = EMFILE;
-		return p != NULL && p->open > 0 && p->open < BATCH ? p : NULL;
+		return !again && p != NULL && p->open > 0 && p->open < PORT_LIFE ? p : NULL;
 	}
 	if (connect(fd, &to.u.sa, addr_len(&to)) != 0) {
 		int e = errno;
@@ -4165,55 +4242,61 @@ static struct port *port_for(struct upstream *u)
 		return NULL;
 	}
 	p = pool_take(&ports);
-	p->fd = fd;
-	p->u = u;
-	p->life = p->open = p->busy = 0;
-	p->dirty = false;
-	list_init(&p->asks);
+	*p = (struct port){ .fd = fd, .u = u };
 	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
-	u->port = p;
+	if (!again)
+		u->port = p;
 	return p;
 }
 
-static struct ask *port_find(const struct port *p, unsigned id)
+static struct sending *port_find(struct port *p, unsigned id)
 {
-	for (struct node *x = p->asks.next; x != &p->asks; x = x->next)
-		if (OWNER(x, struct ask, on)->id == id)
-			return OWNER(x, struct ask, on);
+	for (struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
+		if (s->id == id)
+			return s;
 	return NULL;
 }
 
-/* Sends a query, or sends it again: over the port it has, so that a forger gains nothing by the second. It leaves when the
- * turn ends, together with what else leaves there. */
-static void ask_send(struct ask *a)
+/* Another datagram of an ask: the next place at a port that is free, and an ID that is new there. It leaves when the turn ends,
+ * together with what else leaves there. */
+static void sending_new(struct ask *a, struct port *p)
+{
+	struct sending *s;
+	unsigned id;
+
+	do
+		id = random16();
+	while (port_find(p, id) != NULL);
+	do
+		s = &p->sendings[p->life++ % PORT_LIFE];
+	while (s->ask != NULL);
+	*s = (struct sending){ .ask = a, .port = p, .next = a->sendings, .id = (uint16_t)id, .due = true };
+	a->sendings = s;
+	p->open++;
+	port_mark(p);
+}
+
+/* Sends a query, n: how often it was sent before. The first datagram shares a port; those that follow have one of their own and
+ * another ID, for a firewall may close a port after the first reply there. All stay open. */
+static void ask_send(struct ask *a, unsigned n)
 {
 	struct upstream *u = &upstreams[a->up];
-	struct port *p = a->port;
+	bool again = a->sendings != NULL;
+	struct port *p;
 
 	if (u->spec.proto != P_UDP) {
 		ask_over_stream(a);
 		return;
 	}
-	if (p == NULL) {
-		p = port_for(u);
-		if (p == NULL) {
-			ask_fail(a, errno == EMFILE ? "out of descriptors" : "network unreachable");
-			return;
-		}
-		a->port = p;
-		p->open++;
-		do
-			a->id = random16();
-		while (port_find(p, a->id) != NULL);
-		p->ids[p->life++ % PORT_LIFE] = a->id;
-		list_append(&p->asks, &a->on);
-	}
-	a->resend = true;
-	if (!p->dirty) {
-		p->dirty = true;
-		p->next_dirty = ports_dirty;
-		ports_dirty = p;
-	}
+	a->resends = (uint8_t)n;
+	list_remove(&a->late);
+	if (n < LATE_MALFORMED)
+		ask_wait(a, n);
+	p = port_for(u, again);
+	if (p != NULL)
+		sending_new(a, p);
+	else if (!again)
+		ask_fail(a, errno == EMFILE ? "out of descriptors" : "network unreachable");
 }
 
 static const char *error_words(int e)
@@ -4225,11 +4308,9 @@ static const char *error_words(int e)
 
 static void port_fail(struct port *p, int e)
 {
-	p->busy++;
-	while (!list_empty(&p->asks))
-		ask_fail(OWNER(p->asks.next, struct ask, on), error_words(e));
-	p->busy--;
-	port_release(p);
+	for (struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
+		if (s->ask != NULL)
+			ask_fail(s->ask, error_words(e));
 }
 
 static void port_flush(struct port *p)
@@ -4240,13 +4321,12 @@ static void port_flush(struct port *p)
 	unsigned n = 0, done = 0;
 	int r = 0;
 
-	for (struct node *x = p->asks.next; x != &p->asks && n < BATCH; x = x->next) {
-		struct ask *a = OWNER(x, struct ask, on);
-		if (!a->resend)
+	for (struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++) {
+		if (!s->due || s->ask == NULL)
 			continue;
-		a->resend = false;
+		s->due = false;
 		iov[n].iov_base = buf[n];
-		iov[n].iov_len = query_write(buf[n], a->id, &a->q->key, !a->plain, false);
+		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->plain, false);
 		memset(&v[n].msg_hdr, 0, sizeof v[n].msg_hdr);
 		v[n].msg_hdr.msg_iov = &iov[n];
 		v[n++].msg_hdr.msg_iovlen = 1;
@@ -4255,8 +4335,6 @@ static void port_flush(struct port *p)
 		done += (unsigned)r;
 	if (r < 0 && errno != ENOBUFS && !later(errno))
 		port_fail(p, errno);            /* what the buffers do not take counts as lost, and is sent again */
-	else
-		port_release(p);
 }
 
 static void ports_flush(void)
@@ -4267,38 +4345,35 @@ static void ports_flush(void)
 		ports_dirty = p->next_dirty;
 		p->dirty = false;
 		port_flush(p);
+		if (p->open > 0 || p->dirty)
+			continue;
+		if (p->u->port == p)
+			p->u->port = NULL;
+		watch_remove(&p->slot);
+		close(p->fd);
+		pool_give(&ports, p);
 	}
-}
-
-static bool port_asked(const struct port *p, unsigned id)
-{
-	for (unsigned i = 0; i < p->life && i < PORT_LIFE; i++)
-		if (p->ids[i] == id)
-			return true;
-	return false;
 }
 
 /* One datagram from an upstream. */
 static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 {
 	struct upstream *u = p->u;
-	struct ask *a = len >= 2 ? port_find(p, get16at(msg)) : NULL;
+	struct sending *s = len >= 2 ? port_find(p, get16at(msg)) : NULL;
+	struct ask *a = s != NULL ? s->ask : NULL;
 
 	if (a == NULL) {
 		u->strays++;
-		if (len < 12 || port_asked(p, get16at(msg)))
-			return;
-		for (struct node *x = p->asks.next, *next; x != &p->asks; x = next) {
-			struct ask *doubt = OWNER(x, struct ask, on);
-			next = x->next;
-			if (doubt->doubted)
-				continue;
-			doubt->doubted = doubt->in_doubt = true;        /* somebody guesses IDs: TCP decides */
-			ask_over_stream(doubt);
-			next = p->asks.next;
-		}
+		for (unsigned i = 0; s == NULL && len >= 12 && i < PORT_LIFE; i++)
+			if ((a = p->sendings[i].ask) != NULL && !a->doubted) {
+				a->doubted = true;      /* somebody guesses IDs: TCP is asked too */
+				ask_over_stream(a);
+			}
 		return;
 	}
+	if (s->next == NULL && a->resends > 0)  /* sent again in vain: new questions must wait longer */
+		while (upstream_rto(u) << u->backoff <= now - a->sent)
+			u->backoff++;
 	if (answer_matches(msg, len, &a->q->key) || answer_is_bare_error(msg, len))
 		ask_message(a, msg, len, false, cut);
 	else
@@ -4325,11 +4400,8 @@ static void port_ready(void *owner, short revents)
 		port_fail(p, errno);
 		return;
 	}
-	p->busy++;
 	for (int i = 0; i < n; i++)
 		port_datagram(p, inbox[2 * i], v[i].msg_len, v[i].msg_hdr.msg_flags & MSG_TRUNC);
-	p->busy--;
-	port_release(p);
 }
 
 /* ---- 12 Streams ------------------------------------------------------ */
@@ -4383,25 +4455,31 @@ static struct ask *stream_id_find(const struct upstream *u, unsigned id)
 	return a;
 }
 
-/* Takes an ask off its port or stream: it waits for nothing any more. */
+/* Takes an ask off its stream. */
+static void ask_leave(struct ask *a)
+{
+	struct ask **place = stream_id_place(&upstreams[a->up], a->id);
+
+	if (a->stream == NULL)
+		return;
+	while (*place != a)
+		place = &(*place)->next_id;
+	*place = a->next_id;
+	a->stream = NULL;
+	list_remove(&a->on);
+}
+
+/* Takes an ask off its ports and its stream: it waits for nothing any more. */
 static void ask_stop(struct ask *a)
 {
-	struct port *p = a->port;
-
-	if (a->stream != NULL) {
-		struct ask **place = stream_id_place(&upstreams[a->up], a->id);
-		while (*place != a)
-			place = &(*place)->next_id;
-		*place = a->next_id;
-		a->stream = NULL;
+	ask_leave(a);
+	list_remove(&a->late);
+	for (struct sending *s = a->sendings; s != NULL; s = s->next) {
+		s->ask = NULL;
+		if (--s->port->open == 0)
+			port_mark(s->port);
 	}
-	list_remove(&a->on);
-	a->port = NULL;
-	a->resend = false;
-	if (p != NULL) {
-		p->open--;
-		port_release(p);
-	}
+	a->sendings = NULL;
 }
 
 static void stream_mark(struct stream *s)
@@ -4495,17 +4573,6 @@ static void ask_join(struct ask *a, struct stream *s)
 	stream_mark(s);
 }
 
-/* There is no TCP to decide a doubt: the datagrams do after all. False when it was no doubt. */
-static bool ask_undoubt(struct ask *a)
-{
-	if (!a->in_doubt)
-		return false;
-	a->in_doubt = a->via_stream = false;
-	ask_stop(a);
-	ask_send(a);
-	return true;
-}
-
 /* Asks over the upstream's connection, which is opened if need be: at most once a second while that fails. */
 static void ask_over_stream(struct ask *a)
 {
@@ -4513,12 +4580,11 @@ static void ask_over_stream(struct ask *a)
 	struct stream *s = u->stream;
 	const char *why = u->trouble[0] ? u->trouble : "connection failed";
 
-	ask_stop(a);
-	a->via_stream = true;
+	ask_leave(a);
 	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < (a->q->last_resort ? MS(100) : SEC(1))) || !stream_open(s, &why))) {
 		if (u->fails < USELESS_MAX || u->tried == now)
 			upstream_useless(u, why);
-		if (!ask_undoubt(a))
+		if (a->sendings == NULL)        /* else the datagrams decide */
 			ask_fail(a, why);
 		return;
 	}
@@ -4564,12 +4630,10 @@ static void stream_close(struct stream *s, const char *why)
 		}
 	while (!list_empty(&mine)) {
 		struct ask *a = OWNER(mine.next, struct ask, on);
-		if (!open && ask_undoubt(a))
-			;
-		else if (open && (a->queued || answers != a->answers_then || !a->again)) {
+		if (open && (a->queued || answers != a->answers_then || !a->again)) {
 			a->again |= !a->queued && answers == a->answers_then;
 			ask_over_stream(a);
-		} else
+		} else if (ask_leave(a), a->sendings == NULL)
 			ask_fail(a, why ? why : "connection closed");
 	}
 }
@@ -6290,6 +6354,8 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 	u->private_net = addr_is_private(&s->addr);
 	u->trusted = addr_is_loopback(&s->addr) || (s->proto == P_TLS && !s->noverify);
 	u->origin = origin_number(&s->addr);
+	for (int i = 0; i < LATE_LISTS; i++)
+		list_init(&u->late[i]);
 	u->seq = ++answers_seen;                /* what was marked for an earlier holder of the slot is void */
 	for (int i = 0; i < 2; i++) {
 		struct stream *x = streams[i];

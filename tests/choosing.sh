@@ -326,8 +326,8 @@ leg_sharing() {
     up u1
     proxy p "$u1 1" 'timeout 3000'
     promise "9: identical questions in flight share one upstream query; each client gets its own reply, ID and spelling"
-    like 'answered 200 noerror 200 .* wrong 0 dup 0 bad 0' "$(many n=200 window=200 name=delay=500.shared%d.test same vary)"
-    same 1 "$(pairs u1 ' delay=500\.shared')" "queries at the upstream"
+    like 'answered 200 noerror 200 .* wrong 0 dup 0 bad 0' "$(many n=200 window=200 name=delay=300.shared%d.test same vary)"
+    same 1 "$(pairs u1 ' delay=300\.shared')" "queries at the upstream"
     promise "9: over TCP too, and mixed"
     many n=20 window=20 name=delay=500.mixed.test tcp=4 >"$T/tcp.out" &
     out=$(many n=20 window=20 name=delay=500.mixed.test)

@@ -165,10 +165,11 @@ static void check_query(const struct query *q, unsigned *nasks, unsigned *nwaite
 		++*nasks;
 		best |= a == q->best;
 		MUST(a->q == q);
-		if (a->state == ASK_WAIT)
-			MUST((a->port != NULL) != (a->stream != NULL) && list_on(&a->on));
-		else
-			MUST(a->port == NULL && a->stream == NULL && !list_on(&a->on));
+		unsigned nsendings = 0;
+		for (const struct sending *s = a->sendings; s != NULL; s = s->next, nsendings++)
+			MUST(s->ask == a && !s->due && s->port->u == &upstreams[a->up] && s->port->open > 0);
+		MUST(nsendings <= RESENDS + 1 && a->resends <= RESENDS + 1 && (a->stream != NULL) == list_on(&a->on));
+		MUST((a->state == ASK_WAIT) == (nsendings > 0 || a->stream != NULL) && (nsendings > 0 || !list_on(&a->late)));
 		for (const struct ask *k = a->next; k != NULL; k = k->next)
 			MUST(k->up != a->up && upstreams[k->up].spec.priority >= upstreams[a->up].spec.priority);
 	}
@@ -217,9 +218,9 @@ static void check(void)
 		if (watches[i].ready == port_ready) {
 			const struct port *p = watches[i].owner;
 			unsigned k = 0;
-			for (const struct node *x = p->asks.next; x != &p->asks; x = x->next, k++)
-				MUST(OWNER(x, struct ask, on)->port == p);
-			MUST(p->fd == polls[i].fd && k == p->open && k > 0 && p->busy == 0 && !p->dirty && p->life <= PORT_LIFE + BATCH);
+			for (const struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
+				k += s->ask != NULL;
+			MUST(p->fd == polls[i].fd && k == p->open && k > 0 && !p->dirty);
 			nports++;
 		}
 	}
@@ -233,6 +234,12 @@ static void check(void)
 			MUST((s->state == S_CLOSED) == (s->fd < 0) && !s->dirty);
 			MUST(s->state != S_CLOSED || (list_empty(&s->pending) && list_empty(&s->sent)));
 		}
+	for (unsigned i = 0; i < norder * LATE_LISTS; i++) {
+		const struct node *l = &upstreams[order[i / LATE_LISTS]].late[i % LATE_LISTS];
+		MUST(list_empty(l) || (wake != 0 && wake <= now + MS(LONGEST)));        /* of all a list is looked at the head alone, */
+		for (const struct node *x = l->next; x != l; x = x->next)               /* so they must be in order */
+			MUST(x->next == l || OWNER(x, struct ask, late)->since <= OWNER(x->next, struct ask, late)->since);
+	}
 	for (unsigned i = 0; i < CONNS; i++) {
 		const struct conn *c = &conns[i];
 		const struct fake *f = &fakes[c->fake];

@@ -82,6 +82,65 @@ static void test_tools(void)
 	is(addr_client(&a) != addr_client(&b), "an IPv4 client is its /32");
 }
 
+/* ---- Round trips */
+
+/* count answers within "spread" of "mean", all in microseconds: in how many of 1,000 of the second half a resend was in vain */
+static unsigned learn(struct upstream *u, unsigned count, usec mean, usec spread)
+{
+	unsigned early = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		usec way[2] = { 0, 0 };
+		for (unsigned k = 0; k < 2 && spread > 0; k++)
+			way[k] = (usec)(lab_rnd() % (unsigned)(spread + 1)) - spread / 2;
+		if (mean + way[0] + way[1] > upstream_rto(u) && u->backoff == 0)
+			early += i >= count / 2;            /* sent again: nothing is learnt */
+		else
+			upstream_learn(u, mean + way[0] + way[1]);
+	}
+	return early * 2000 / count;
+}
+
+static void test_round_trips(void)
+{
+	static struct upstream u;
+	unsigned early;
+
+	each(upstream_rto(&u) == MS(350), "first %lld", (long long)upstream_rto(&u));
+	learn(&u, 1, MS(40), 0);
+	each(u.rtt == MS(40) && u.rttvar == MS(20) && upstream_rto(&u) == MS(95), "after one %lld", (long long)upstream_rto(&u));
+	learn(&u, 200, MS(40), 0);
+	each(u.rtt == MS(40) && upstream_rto(&u) == MS(45), "steady %lld", (long long)upstream_rto(&u));
+	all("the wait is 350 ms before the first answer, then twice the first round trip and more, and little more than a steady one");
+	early = learn(&u, 20000, MS(40), MS(10));
+	each(early <= 20 && upstream_rto(&u) < MS(58), "40 +- 10 ms: %u early, %lld", early, (long long)upstream_rto(&u));
+	early = learn(&u, 20000, MS(40), MS(40));
+	each(early <= 20 && upstream_rto(&u) < MS(120), "40 +- 40 ms: %u early, %lld", early, (long long)upstream_rto(&u));
+	all("of a round trip that varies by a quarter or by all of itself fewer than one in fifty is taken for lost");
+	u = (struct upstream){ 0 };
+	learn(&u, 100, MS(10), MS(1));
+	each(upstream_rto(&u) == MS(20), "near %lld", (long long)upstream_rto(&u));
+	u.backoff = 4;
+	learn(&u, 1, MS(150), 0);
+	each(u.rtt == MS(150) && u.backoff == 0 && upstream_rto(&u) > MS(300), "jump %lld", (long long)upstream_rto(&u));
+	early = learn(&u, 100, MS(150), MS(5));
+	each(early == 0 && upstream_rto(&u) < MS(170), "after it %u early, %lld", early, (long long)upstream_rto(&u));
+	learn(&u, 400, MS(10), MS(1));
+	each(u.rtt < MS(11) && upstream_rto(&u) < MS(21), "back %lld", (long long)upstream_rto(&u));
+	all("a jump from 10 to 150 ms that a back-off has waited for is learnt at once; the way back by and by");
+	u = (struct upstream){ 0 };
+	learn(&u, 100, 0, 0);
+	each(u.rtt == 1 && u.rttvar == 0 && upstream_rto(&u) == MS(20), "0 us: %lld", (long long)upstream_rto(&u));
+	u.backoff = 9;
+	learn(&u, 30, SEC(5), 0);
+	each(upstream_rto(&u) > SEC(5) && upstream_rto(&u) < SEC(8), "5 s: %lld", (long long)upstream_rto(&u));
+	for (unsigned i = 0; i < 100000; i++) {
+		upstream_learn(&u, (usec)(lab_rnd() % 60000001u) >> lab_rnd() % 26);
+		each(u.rtt > 0 && u.rttvar >= 0 && upstream_rto(&u) >= MS(20) && upstream_rto(&u) < SEC(240), "after any: %lld", (long long)upstream_rto(&u));
+	}
+	all("0 us on loopback, 5 s by way of a satellite and 100,000 round trips up to a minute leave it between 20 ms and four minutes");
+}
+
 /* ---- Names */
 
 static void test_names(void)
@@ -1041,6 +1100,7 @@ int main(void)
 	}
 	lab_tables();
 	test_tools();
+	test_round_trips();
 	test_names();
 	test_questions();
 	test_answers();
