@@ -363,14 +363,17 @@ gets() {
     done
 }
 
-# replies: each line PROMISE ; ERE ; WORDS of standard input says that the reply to `ask WORDS` matches ERE. A line without
-# PROMISE belongs to the promise before it.
+# replies: each line PROMISE ; ERE ; WORDS of standard input says that the reply to `ask WORDS` matches ERE, or with ! before
+# it that it does not. A line without PROMISE belongs to the promise before it. The shell expands WORDS.
 replies() {
+    sed 's/ *; */;/g' >"$T/.rows"
     while IFS=';' read -r row_p row_e row_w; do
-        row_p=$(echo "$row_p" | sed 's/ *$//') row_e=$(echo "$row_e" | sed 's/^ *//; s/ *$//')
         [ -z "$row_p" ] || promise "$row_p"
-        eval "says \"\$row_e\" $row_w"
-    done
+        case $row_e in
+        !*) eval "unlike \"\${row_e#!}\" \"\$(ask $row_w)\" 'ask $row_w'" ;;
+        *) eval "says \"\$row_e\" $row_w" ;;
+        esac
+    done <"$T/.rows"
 }
 
 # many [WORD...]: mass queries;  talk [WORD...]: a scripted TCP connection;  flood [WORD...]: random datagrams
