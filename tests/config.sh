@@ -165,9 +165,8 @@ log info
     promise "the file is used: it serves"
     port=$(freeport) admin=$(freeport)
     printf '%s\n' "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" >"$T/a.conf"
-    $WRAP "$BIN" -c "$T/a.conf" >"$T/p.log" 2>&1 &
-    ready p $!
-    like '^NOERROR' "$(ask file.test)"
+    launch p $WRAP "$BIN" -c "$T/a.conf"
+    says '^NOERROR' file.test
     promise "what was chosen is logged"
     like 'a\.conf' "$(cat "$T/p.log")"
     stop p
@@ -230,8 +229,7 @@ log info
         like '^CapEff:	0000000000000000$' "$(cat "/proc/$(pid p)/status")"
         x=$(id -g nobody)
         like "^Gid:	$x	$x	$x	$x\$" "$(cat "/proc/$(pid p)/status")"
-        like '^NOERROR' "$(ask user.test)"
-        stop p
+        says '^NOERROR' user.test
         proxy p "$u1 1" 'user daemon'
         x=$(id -u daemon)
         await 5 runs_as p "$x" || fail "it does not become daemon"
@@ -241,10 +239,9 @@ log info
         chmod 600 "$T/a.conf"
         port=$(freeport) admin=$(freeport)
         printf '%s\n' "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" >"$T/a.conf"
-        $WRAP "$BIN" -c "$T/a.conf" >"$T/p.log" 2>&1 &
-        ready p $!
+        launch p $WRAP "$BIN" -c "$T/a.conf"
         like '^Reloaded$|^error: .*a\.conf|a\.conf.*[Pp]ermission' "$(adm reload)"
-        like '^NOERROR' "$(ask afterreload.test)"
+        says '^NOERROR' afterreload.test
         stop p
         chmod 644 "$T/a.conf"
     fi

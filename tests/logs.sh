@@ -15,7 +15,6 @@ leg_logs() {
     ask quiet0.test >/dev/null
     same "$n" "$(wc -l <"$T/p.log")" "lines"
     unlike 'quiet' "$(cat "$T/p.log")"
-    stop p
     promise "-d logs every query with client, name, type and ID, and miss or hit"
     proxy p -d "$u1 1" "$u2 2" 'timeout 1500' 'patience 300'
     ask seen.test MX +id=4660 +src=127.0.0.5 >/dev/null
@@ -36,18 +35,15 @@ leg_logs() {
     ask 'bad\010dnsproxy\027[0m.test' >/dev/null
     like 'bad\\010dnsproxy\\027' "$(cat "$T/p.log")"
     same 0 "$(LC_ALL=C tr '\t' ' ' <"$T/p.log" | LC_ALL=C grep -c '[^ -~]')" "lines with other than printable ASCII"
-    stop p
     promise "log error says nothing of the start"
     proxy p "$u1 1" 'log error'
     same '' "$(cat "$T/p.log")"
-    stop p
     promise "SIGUSR1 logs the status"
     proxy p "$u1 1"
     ask usr1.test >/dev/null
     kill -USR1 "$(pid p)"
     await 3 logged p 'queries 1 .*misses 1' || fail "no status"
     await 3 logged p "upstream $u1 udp priority 1" || fail "no upstream line"
-    stop p
     promise "a burst of the same warning is limited"
     proxy p "$u1 1" 'timeout 1500'
     n=$(wc -l <"$T/p.log")

@@ -67,8 +67,8 @@ leg_tls_transport() {
     unlike 'opts=' "$(ask options.test A +edns=1232)" "from the cache"
     turn one
     promise "an answer of 60,000 bytes reaches a TCP client whole and a UDP client as TC"
-    like 'NOERROR qr .* size=(59|60)[0-9]{3} ' "$(ask big=60000.1.test TYPE65400 +tcp)"
-    like 'NOERROR qr tc .* an=0 ' "$(ask big=60000.2.test TYPE65400)"
+    says 'NOERROR qr .* size=(59|60)[0-9]{3} ' big=60000.1.test TYPE65400 +tcp
+    says 'NOERROR qr tc .* an=0 ' big=60000.2.test TYPE65400
     promise "DO and CD reach the upstream"
     ask docd.test A +do +cd >/dev/null
     like '^query .* docd\.test\. A rd cd .* do( |$)' "$(cat "$T/one.q")"
@@ -337,7 +337,6 @@ leg_tls_start() {
         proxy px "$ca" "$one 1 tls=dns.test"
         answered 10 3
         small=$(rss px)
-        stop px
         proxy px "ca-file $T/pki/large.pem" "$one 1 tls=dns.test"
         answered 10 3
         grew 100 "$small" px
@@ -360,7 +359,6 @@ leg_tls_plaintext() {
     dot two other addr="$plain_a" on=53
     dot last alone addr="$plain_a"
     proxy px "$ca" "$plain_a 1 tls=dns.test" "$last 2 tls=dns.test" "$last 3 tls=other.test noverify" 'timeout 1500'
-    stop px
     proxy px "$ca" "$plain_a 1 tls=dns.test" "$last 2 tls=dns.test" 'timeout 1500'
     got=$(load 20 rate=10)
     like 'wrong 0 dup 0 bad 0 right 0 failed 20 lost 0' "$got"

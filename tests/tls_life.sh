@@ -163,7 +163,7 @@ leg_tls_life() {
     promise "a large answer that takes 2 s to come over a slow line costs no new connection"
     turn one dribble=100 record=3000
     forget one
-    like 'NOERROR qr .* size=(59|60)[0-9]{3} ' "$(ask big=60000.slow.test TYPE65400 +tcp +timeout=5000)"
+    says 'NOERROR qr .* size=(59|60)[0-9]{3} ' big=60000.slow.test TYPE65400 +tcp +timeout=5000
     same 0 "$(asked one '^open')" "new connections"
     turn one
     promise "edns-tcp-keepalive of the server is obeyed: we close when its timeout has passed"
@@ -261,7 +261,6 @@ leg_tls_idle() {
     turn one
     answered 10 50 window=50
     same 1 "$(asked one '^open')" "connections"
-    stop px
 }
 
 # crowded NAME: the most connections that came within one second
@@ -295,7 +294,6 @@ leg_tls_storm() {
     within 1 2 "$(crowded one)" "tries in the worst second"
     within 1 2 "$(crowded two)" "tries in the worst second, wrong name"
     within 1 3 "$(crowded f_40)" "tries in the worst second, no common cipher"
-    stop px
 }
 
 leg_tls_resume() {
@@ -385,7 +383,6 @@ leg_tls_resume() {
     await 2 sees one '^hello' || fail "not tried"
     same 0 "$(asked one '^(up|data|query)')" "connections under the new rule"
     same 0 "$(asked one '^hello .* sid [1-9]')" "sessions offered"
-    stop px
 }
 
 leg_tls_reload() {
@@ -422,7 +419,6 @@ leg_tls_reload() {
     printf '%s\n' "ca-file $T/none.pem" "$(at one) 1 tls=dns.test" >"$T/px.conf"
     like 'error|none\.pem' "$(adm reload)"
     answered 12 10
-    stop px
 }
 
 leg_tls_hostile() {
@@ -449,7 +445,7 @@ leg_tls_hostile() {
     turn one batch=4
     answered 10 8 window=4
     turn one
-    like 'size=6[45][0-9]{3} ' "$(ask big=65500.1.test TYPE65400 +tcp)"
+    says 'size=6[45][0-9]{3} ' big=65500.1.test TYPE65400 +tcp
     promise "the connection was kept through all this"
     answered 10 100
     same 2 "$(asked one '^open')" "connections, one of them ended by the test"
@@ -460,7 +456,6 @@ leg_tls_hostile() {
     sees one '^reneg' || fail "it was not asked"
     turn one
     answered 10 5
-    stop px
 }
 
 leg_tls_status() {
@@ -527,7 +522,6 @@ leg_tls_flat() {
     within 1000 2000 "$(asked one '^up')" "connections"
     grew 128 "$m" px
     within $((f - 2)) $((f + 2)) "$(fds px)" "descriptors"
-    stop px
 }
 
 leg_tls_busy() {
@@ -566,7 +560,6 @@ leg_tls_busy() {
     most=$(val cpu "$got") all=$(val used "$got")
     [ "${all:-0}" -gt 0 ] || fail "the CPU time of the program cannot be read"
     [ "$((${most:-0} * 4))" -le "${all:-0}" ] || fail "a client waited for $most us of work of $all us, wanted at most a quarter"
-    stop px
 }
 # busy_wait ERE: all 20 servers have logged it
 busy_wait() { await 10 busy_all "$1" || fail "not all of 20: $1"; }
