@@ -22,6 +22,7 @@ leg_serving() {
     promise "an address that is not listed does not serve"
     says '^(REFUSEDPORT|TIMEOUT)' a.test +server=127.0.0.4 +timeout=300
     promise "SIGTERM ends it, exit status 0"
+    stop p
     promise "listen * is every IPv4 and IPv6 address"
     port=$(freeport)
     proxy p "$u1 1" "listen *@$port"
