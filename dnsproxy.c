@@ -20,18 +20,17 @@
  *  6 Config       lines into settings, and back
  *  7 Cache        a ring of whole answers behind a fixed index
  *  8 Loop         what is polled, and who is told
- *  9 Local names  of hosts and block lists, answered here
- * 10 Clients      UDP and TCP: being asked, and answering
- * 11 Queries      one question in flight, and how its answer is chosen
- * 12 Datagrams    upstreams over UDP
- * 13 Streams      upstreams over TCP and TLS
- * 14 TLS          certificates, handshakes, records
- * 15 Admin        status, clear, query, metrics
- * 16 Process      signals, privileges, supervisor, main
+ *  9 Clients      UDP and TCP: being asked, and answering
+ * 10 Queries      one question in flight, and how its answer is chosen
+ * 11 Datagrams    upstreams over UDP
+ * 12 Streams      upstreams over TCP and TLS
+ * 13 TLS          certificates, handshakes, records
+ * 14 Admin        status, clear, query, metrics
+ * 15 Process      signals, privileges, supervisor, main
  *
- * A query travels down the file: client_ask() asks local_answer() and the cache, else hands it to query_ask(), which asks
- * the upstreams through sections 12 and 13; every answer leads to query_choose(). One thread, one poll(), no allocation after the
- * start but for a reload and for lists that have changed. "now" is read once a turn of the loop.
+ * A query travels down the file: client_ask() looks into the cache, else hands it to query_ask(), which asks the upstreams
+ * through sections 11 and 12; every answer leads to query_choose(). One thread, one poll(), no allocation after the start
+ * but for a reload. "now" is read once a turn of the loop.
  */
 #if defined(__linux__)
 #define _GNU_SOURCE 1           /* recvmmsg, sendmmsg, struct in6_pktinfo */
@@ -93,7 +92,7 @@
 
 enum {
 	MAX_UPSTREAMS = 32,
-	MAX_LISTEN = 16, MAX_ALLOW = 64, MAX_PINS = 4, MAX_LISTS = 8,
+	MAX_LISTEN = 16, MAX_ALLOW = 64, MAX_PINS = 4,
 	MAX_ADMIN = 64,                 /* admin connections; the oldest makes room */
 	NAME_MAX_WIRE = 255,            /* RFC 1035 3.1 */
 	UDP_SIZE = 1232,                /* what we advertise and send at most over UDP (RFC 9715) */
@@ -102,6 +101,7 @@ enum {
 	MSG_MAX = 65535,
 	BATCH = 64,                     /* datagrams a system call */
 	PORT_LIFE = 32,                 /* queries that may leave from one upstream port */
+	RESENDS = 6,                    /* times that a question is sent again, the last when two thirds of its life are over */
 	DOWN_AFTER = 3,                 /* queries in a row left unanswered */
 	HELD_BIG = 16,                  /* answers over UDP_SIZE that may wait for a better one */
 	OUT_BLOCKS = 32,                /* 128 KiB each: replies to TCP clients on their way out */
@@ -260,27 +260,6 @@ static int64_t number(const char *s, int64_t lo, int64_t hi)
 		return -1;
 	v = strtoll(s, &end, 10);
 	return *end == '\0' && v >= lo && v <= hi ? v : -1;
-}
-
-#define LINE_MOST 4095
-
-/* The next line of a file, *n of them until then. False when there is none; it is empty, and *good false, when it is too long or
- * holds a NUL. */
-static bool line_next(FILE *f, char *line, unsigned *n, bool *good)
-{
-	size_t len = 0;
-	int c;
-
-	*good = true;
-	while ((c = getc_unlocked(f)) != EOF && c != '\n') {
-		*good &= c != '\0' && len < LINE_MOST;
-		line[len] = (char)c;
-		len += len < LINE_MOST;
-	}
-	line[*good ? len : 0] = '\0';
-	if ((*n)++ == 0 && strncmp(line, "\xef\xbb\xbf", 3) == 0)
-		memmove(line, line + 3, len - 2);       /* the mark that some editors put first */
-	return c != EOF || len > 0;
 }
 
 /* A doubly linked list with the node first in its owner. A node that is on no list has next == NULL. */
@@ -525,8 +504,7 @@ static unsigned client_spread(uint64_t client) { return (uint32_t)(client ^ clie
 /* ---- 5 Messages ------------------------------------------------------ */
 
 enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16 };
-enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_PTR = 12, T_MX = 15, T_TXT = 16, T_AAAA = 28, T_SRV = 33, T_OPT = 41, T_IXFR = 251,
-	T_AXFR = 252, T_ANY = 255 };
+enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_MX = 15, T_TXT = 16, T_AAAA = 28, T_SRV = 33, T_OPT = 41, T_IXFR = 251, T_AXFR = 252, T_ANY = 255 };
 enum { F_QR = 0x8000, F_OPCODE = 0x7800, F_AA = 0x400, F_TC = 0x200, F_RD = 0x100, F_RA = 0x80, F_AD = 0x20, F_CD = 0x10 };
 enum { EDNS_KEEPALIVE = 11, EDNS_PADDING = 12, EDNS_EDE = 15 };
 enum { EDE_NONE = -1, EDE_STALE = 3, EDE_BLOCKED = 15, EDE_FILTERED = 17, EDE_PROHIBITED = 18, EDE_UNREACHABLE = 22,
@@ -661,16 +639,6 @@ static size_t name_parse(uint8_t *name, const char *s)
 		name[at++] = 0;
 	}
 	return at;
-}
-
-/* The same for a host name. */
-static size_t host_parse(uint8_t *name, const char *s)
-{
-	const char *p = s;
-
-	while (((*p | 32) >= 'a' && (*p | 32) <= 'z') || (*p >= '-' && *p <= '9' && *p != '/') || *p == '_')
-		p++;
-	return *p == '\0' && *s != '.' ? name_parse(name, s) : 0;
 }
 
 /* The length of a wire name that is known to be good and holds no pointer. */
@@ -887,19 +855,12 @@ static word sip_hash(const word secret[2], const uint8_t *p, size_t n, int each,
 	return WORD_BITS == 64 ? v[0] ^ v[1] ^ v[2] ^ v[3] : v[1] ^ v[3];
 }
 
-static word hash_secret[4];
+static word hash_secret[2];
 
 static void hash_init(void) { random_bytes(hash_secret, sizeof hash_secret); }
 
 /* Under a secret of this run: nobody outside can find names that collide. */
 static uint32_t hash_bytes(const uint8_t *p, size_t n) { return (uint32_t)sip_hash(hash_secret, p, n, 1, 3); }
-
-static uint64_t hash_long(const uint8_t *p, size_t n)
-{
-	uint64_t v = sip_hash(hash_secret, p, n, 1, 3);
-
-	return WORD_BITS == 64 ? v : v << 32 | sip_hash(hash_secret + 2, p, n, 1, 3);
-}
 
 /* A client's question, read. name is as the client spelled it, in the client's message. */
 struct question {
@@ -1223,10 +1184,6 @@ struct spec {
 
 struct listen_at { struct addr addr; bool any; };
 
-/* The files of "hosts" or "block". */
-struct list_file { char path[256]; uint8_t suffix[NAME_MAX_WIRE]; size_t suffix_len; };
-struct list_files { unsigned n; struct list_file of[MAX_LISTS + 1]; };
-
 /* All settings. A new one is read whole before it replaces the old (reload). */
 struct config {
 	struct listen_at listens[MAX_LISTEN];
@@ -1238,7 +1195,6 @@ struct config {
 	int64_t rate, cache_size, cache_min_ttl, cache_max_ttl, cache_negative, serve_stale, timeout, patience, queries,
 	    tcp_clients, level;
 	char user[64], ca_file[256];
-	struct list_files hosts, blocks;
 	unsigned default_port;
 	int64_t mtime;                          /* of the file, Unix seconds; 0 without one */
 };
@@ -1424,33 +1380,6 @@ static void print_text(struct text *t, const struct config *c, const struct dire
 		text_add(t, "%s %s\n", d->name, s);
 }
 
-/* A file, which must be there if the directive takes no more than that; else perhaps a suffix. */
-static const char *set_list(struct config *c, const struct directive *d, char **args)
-{
-	static char why[128];
-	struct list_files *l = (struct list_files *)(void *)((char *)c + d->field);
-	struct list_file *f = &l->of[l->n];
-
-	if (args[0] == NULL || strlen(args[0]) >= sizeof f->path || (args[1] != NULL && (d->hi == 1 || args[2] != NULL)))
-		return d->expected;
-	f->suffix_len = args[1] ? host_parse(f->suffix, args[1]) : 0;
-	if (args[1] != NULL && f->suffix_len == 0)
-		return d->expected;
-	if (d->hi == 1 && access(args[0], R_OK) != 0)
-		return snprintf(why, sizeof why, "a list that can be read (%s)", strerror(errno)), why;
-	strcpy(f->path, args[0]);
-	return l->n == MAX_LISTS ? "at most 8 of them" : (l->n++, NULL);
-}
-
-static void print_list(struct text *t, const struct config *c, const struct directive *d)
-{
-	const struct list_files *l = (const struct list_files *)(const void *)((const char *)c + d->field);
-
-	for (unsigned i = 0; i < l->n; i++)
-		text_add(t, "%s %s%s%s\n", d->name, l->of[i].path, l->of[i].suffix_len ? " " : "",
-		    l->of[i].suffix_len ? name_text(l->of[i].suffix) : "");
-}
-
 static int level_parse(const char *s)
 {
 	for (int i = 0; i < 3; i++)
@@ -1506,10 +1435,6 @@ static const struct directive directives[] = {
 	{ "ca-file", "PATH", "", "PEM trust anchors for tls; default the system's bundle", TEXT(ca_file, "the path of a PEM file") },
 	{ "log", "LEVEL [syslog]", "info", "how much (error, info or debug), and where to",
 	  set_log, print_log, 0, 0, 0, "error, info or debug, and perhaps syslog" },
-	{ "hosts", "PATH [SUFFIX]", "", "names and addresses to answer: hosts(5) or leases of dnsmasq; repeatable; default none", set_list,
-	  print_list, offsetof(struct config, hosts), 0, 2, "a path, and perhaps a suffix such as lan" },
-	{ "block", "PATH", "", "names to answer with 0.0.0.0 and ::; repeatable; default none", set_list, print_list,
-	  offsetof(struct config, blocks), 0, 1, "the path of a list of names" },
 };
 
 static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -1568,7 +1493,8 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport)
 		n = strlen(w + 4);
 		if (n > 0 && w[3 + n] == '.')
 			n--;
-		if (n == 0 || n > 253 || host_parse(name, w + 4) == 0)
+		if (n == 0 || n > 253 || name_parse(name, w + 4) == 0 || strspn(w + 4,
+		    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != strlen(w + 4))
 			return "a host name behind tls=";
 		memcpy(s->name, w + 4, n);
 		for (size_t i = 0; i < n; i++)
@@ -1720,27 +1646,44 @@ static void config_init(struct config *c, unsigned default_port)
 	c->allow_seen = false;
 }
 
+/* Reads a file. A line holds at most 4095 bytes and no NUL. */
 static void config_file(struct reader *r, const char *path)
 {
-	char line[LINE_MOST + 1];
+	char line[4096];
 	struct stat st;
 	unsigned n = 0;
-	bool good;
+	size_t len = 0;
+	bool bad = false;
 	FILE *f = fopen(path, "r");
+	int ch;
 
-	while (f != NULL && line_next(f, line, &n, &good)) {
-		snprintf(r->place, sizeof r->place, "%.60s:%u", path, n);
-		if (good)
-			config_line(r, line);
-		else
-			config_error(r, r->place, "a line too long or with a NUL byte, expected text of at most %d bytes", LINE_MOST);
+	if (f == NULL || fstat(fileno(f), &st) != 0 || S_ISDIR(st.st_mode)) {
+		config_error(r, path, "cannot be read: %s", f == NULL ? strerror(errno) : "it is a directory");
+		if (f != NULL)
+			fclose(f);
+		return;
 	}
-	if (f == NULL || ferror(f) || fstat(fileno(f), &st) != 0)
+	r->c->mtime = st.st_mtime;
+	do {
+		ch = getc(f);
+		if (ch != '\n' && ch != EOF) {
+			bad |= ch == '\0' || len == sizeof line - 1;
+			if (len < sizeof line - 1)
+				line[len++] = (char)ch;
+			continue;
+		}
+		snprintf(r->place, sizeof r->place, "%.60s:%u", path, ++n);
+		line[len] = '\0';
+		if (bad)
+			config_error(r, r->place, "a line too long or with a NUL byte, expected text of at most 4095 bytes");
+		else
+			config_line(r, line);
+		len = 0;
+		bad = false;
+	} while (ch != EOF);
+	if (ferror(f))
 		config_error(r, path, "cannot be read: %s", strerror(errno));
-	else
-		r->c->mtime = st.st_mtime;
-	if (f != NULL)
-		fclose(f);
+	fclose(f);
 }
 
 /* Would a packet to a reach this machine? Then it would leave from that very address. (To bind a socket to it proves nothing:
@@ -2345,399 +2288,7 @@ static int socket_new(int family, int type)
 #endif
 }
 
-/* ---- 9 Local names --------------------------------------------------- */
-
-/* Names that are answered here, before the cache. */
-enum { OWN_MAX = 4096, OWN_TTL = 60 };
-
-/* A message to send, from the cache, fresh or of our own: an entry knows the places of its TTLs, in others they are walked to. */
-struct source_msg {
-	const uint8_t *msg, *ede;
-	size_t len, ede_len;
-	const struct entry *entry;              /* NULL when it is not from the cache */
-	uint32_t age, cap;                      /* seconds to take off each TTL; what no TTL may exceed */
-	unsigned rcode, flags;                  /* flags: those of AA, TC and AD that it has */
-};
-
-/* A message of our own, without records so far: the question, or a header alone where there is none. ede: an info code or EDE_NONE.
- * Good until the next one. */
-static struct source_msg source_error(const struct key *k, unsigned rcode, int ede)
-{
-	static uint8_t msg[OWN_MAX], option[6] = { 0, EDNS_EDE, 0, 2 };
-	size_t n = k->name_len > 0 ? k->name_len + 4 : 0;
-
-	memset(msg, 0, 12);
-	msg[5] = n > 0;
-	memcpy(msg + 12, k->b, n);
-	option[5] = (uint8_t)ede;
-	return (struct source_msg){ .msg = msg, .len = 12 + n, .ede = option, .ede_len = ede == EDE_NONE ? 0 : sizeof option,
-		.cap = NO_TTL, .rcode = rcode };
-}
-
-/* Adds a record of the name, if its type is asked, to a message of our own. What has no room is left out. */
-static void source_add(struct source_msg *s, const struct key *k, unsigned type, const uint8_t *data, size_t n)
-{
-	const uint8_t head[12] = { 0xc0, 12, 0, (uint8_t)type, 0, 1, 0, 0, 0, OWN_TTL, 0, (uint8_t)n };
-	uint8_t *msg = (uint8_t *)(uintptr_t)s->msg;
-
-	if ((key_type(k) != type && key_type(k) != T_ANY) || s->len + sizeof head + n > OWN_MAX)
-		return;
-	memcpy(msg + s->len, head, sizeof head);
-	memcpy(msg + s->len + sizeof head, data, n);
-	s->len += sizeof head + n;
-	put16at(msg + 6, get16at(msg + 6) + 1);
-}
-
-/* What was read of files. Slots hold keyed hashes in rising order, each at hash * nslots >> 32 or, with no empty slot between,
- * behind that: a look-up ends at the first that is larger, so five of six may be taken. The lowest bit is no part of a hash. */
-struct table { uint64_t *slots; uint8_t *records; size_t nslots, size, taken, used, names; };
-
-static size_t table_place(const struct table *t, uint64_t hash)
-{
-	size_t i = (hash >> 32) * t->nslots >> 32;
-
-	while (t->slots[i] != 0 && t->slots[i] >> 1 < hash >> 1)
-		i++;
-	return i;
-}
-
-static void table_put(struct table *t, uint64_t hash)
-{
-	t->taken++;
-	for (size_t i = table_place(t, hash); hash != 0; i++) {
-		uint64_t next = t->slots[i];
-		t->slots[i] = hash;
-		hash = next;
-	}
-}
-
-/* A table and its files. They are read twice, a piece at a time: the first pass counts, so that the second finds the next table
- * in the right size. The present one serves until that is whole. */
-static struct list {
-	const char *word, *expected;
-	const struct list_files *files;
-	bool (*line)(struct list *, char **w);  /* false for a broken one */
-	bool changes, reading;                  /* changes: files may come, go and change at any time */
-	unsigned pass, file, nbad;
-	size_t nslots, bytes;                   /* that the first pass found needed */
-	struct table table, next;
-	uint64_t seen, read;                    /* what tells that the files have changed: when last seen; of those in the table */
-	usec seen_at, look_at;                  /* since when they are as seen; when to look again */
-	bool asked;                             /* a query has come since */
-	char bad[400];                          /* the place of the first broken line */
-	unsigned lineno;
-	FILE *in;
-} hosts, block;
-
-/* True when the files are still as they were when last seen. */
-static bool list_still(struct list *l)
-{
-	uint64_t before = l->seen;
-	struct stat st;
-
-	l->seen = 0;
-	for (unsigned i = 0; i < l->files->n; i++)
-		if (stat(l->files->of[i].path, &st) == 0)
-			l->seen = (l->seen + i + ((uint64_t)st.st_size << 34) + (uint64_t)st.st_ino + (uint64_t)st.st_mtim.tv_sec * 1000000007 +
-			    (uint64_t)st.st_mtim.tv_nsec) * UINT64_C(0x9e3779b97f4a7c15);
-	if (l->seen != before)
-		l->seen_at = now;
-	return l->seen == before;
-}
-
-static void list_end(struct list *l, bool good)
-{
-	struct table old = l->table;
-	bool still = list_still(l) || !l->changes || old.slots == NULL; /* else it was written to meanwhile: once more */
-
-	l->in = l->in != NULL ? (fclose(l->in), NULL) : NULL;
-	l->reading = false;
-	if (still)
-		l->read = l->seen;
-	if (good && still) {
-		l->table = l->next;
-		l->next = old;
-		if (l->files->n > 0)
-			log_info("%s: %zu names", l->word, l->table.names);
-		if (l->nbad > 0)
-			log_error("%s: not a line of \"%s\", expected %s; %u such lines passed over", l->bad, l->word, l->expected, l->nbad);
-	}
-	if (l->next.slots != NULL)
-		munmap(l->next.slots, l->next.size);
-	l->next.slots = NULL;
-}
-
-static void list_start(struct list *l)
-{
-	if (l->reading)
-		list_end(l, false);
-	list_still(l);
-	l->reading = true;
-	l->pass = l->file = l->nbad = 0;
-	l->nslots = l->bytes = 0;
-}
-
-/* Between the passes. The last run of slots may go on behind the end. */
-static void list_size(struct list *l)
-{
-	size_t n = l->nslots + l->nslots / 5 + 1, all = n + l->nslots + 1;
-
-	l->next = (struct table){ .nslots = n, .size = all * sizeof *l->next.slots + l->bytes + 2 * NAME_MAX_WIRE };
-	l->next.slots = table_new(1, l->next.size);
-	l->next.records = (uint8_t *)(l->next.slots + all);
-}
-
-/* Some lines, in well under a millisecond, or what comes next. */
-static void list_step(struct list *l)
-{
-	const struct list_file *f = &l->files->of[l->file];
-	char line[LINE_MOST + 1], *w[MAX_WORDS + 1];
-	bool good, more = true;
-
-	if (!l->reading)
-		return;
-	wake_by(now);
-	if (l->file == l->files->n) {
-		l->file = 0;
-		if (l->pass++ == 0)
-			list_size(l);
-		else
-			list_end(l, true);
-		return;
-	}
-	if (l->in == NULL && (l->in = fopen(f->path, "r")) != NULL)
-		l->lineno = 0;
-	for (int i = 0; l->in != NULL && i < 256 && (more = line_next(l->in, line, &l->lineno, &good)); i++) {
-		good = good && words_split(line, w) && (w[0] == NULL || l->line(l, w));
-		if (!good && l->pass == 1 && l->nbad++ == 0)
-			snprintf(l->bad, sizeof l->bad, "%s:%u", f->path, l->lineno);
-	}
-	if (l->in == NULL ? errno != ENOENT || !l->changes : ferror(l->in)) {
-		log_error("%s %s: cannot be read: %s; what was known before stays", l->word, f->path, strerror(errno));
-		list_end(l, false);
-	} else if (l->in == NULL || !more) {
-		l->in = l->in != NULL ? (fclose(l->in), NULL) : NULL;
-		l->file++;
-	}
-}
-
-/* A record of the house: when the lease is over (Unix seconds, 0 is never), the length of the address, whether the reverse name
- * leads here, the address, the name. A slot holds 32 bits of the hash of the name or reverse name, and the place of the record. */
-enum { HOST_ALEN = 4, HOST_REVERSE = 5, HOST_ADDR = 6, HOST_MOST = 64 /* addresses of a name */ };
-
-static uint64_t host_hash(const uint8_t *name, size_t n) { return hash_long(name, n) >> 32 << 32 | UINT64_C(1) << 32; }
-static const uint8_t *host_at(const struct table *t, size_t slot) { return t->records + (uint32_t)t->slots[slot] / 2 - 1; }
-static const uint8_t *host_name(const uint8_t *h) { return h + HOST_ADDR + h[HOST_ALEN]; }
-
-/* RFC 1035 3.5, RFC 3596 2.5. */
-static size_t reverse_name(uint8_t *name, const uint8_t *a, size_t n)
-{
-	char buf[80];
-	struct text t = { buf, sizeof buf, 0 };
-
-	while (n == 16 && t.len < 64)
-		text_add(&t, "%x.%x.", a[15 - t.len / 4] & 15u, a[15 - t.len / 4] >> 4u);
-	if (n == 4)
-		text_add(&t, "%u.%u.%u.%u.in-addr.arpa", a[3], a[2], a[1], a[0]);
-	else
-		text_add(&t, "ip6.arpa");
-	return name_parse(name, buf);
-}
-
-/* The first record of an address has its reverse name; what is there already is not put in again. */
-static void host_index(struct table *t, const uint8_t *h, size_t bytes, const uint8_t *name, size_t n, bool reverse)
-{
-	uint64_t hash = host_hash(name, n);
-	size_t first = table_place(t, hash);
-
-	for (size_t i = first; t->slots[i] >> 32 == hash >> 32; i++) {
-		const uint8_t *x = host_at(t, i);
-		if (i == first + HOST_MOST || memcmp(x, h, bytes) == 0 ||
-		    (reverse && x[HOST_REVERSE] && memcmp(x + HOST_ALEN, h + HOST_ALEN, 2u + h[HOST_ALEN]) == 0))
-			return;
-	}
-	table_put(t, hash | ((uint64_t)(h - t->records) + 1) * 2);
-}
-
-static void host_add(struct list *l, uint32_t until, const uint8_t *addr, size_t alen, const uint8_t *name, size_t n, bool reverse)
-{
-	struct table *t = &l->next;
-	uint8_t *h = t->records + t->used, back[NAME_MAX_WIRE];
-	size_t bytes = HOST_ADDR + alen + n;
-
-	l->nslots += l->pass == 0 ? 1 + reverse : 0;
-	l->bytes += l->pass == 0 ? bytes : 0;
-	if (l->pass == 0 || t->used + bytes > l->bytes || t->taken + 2 > l->nslots + !reverse)
-		return;                         /* the last two: it has grown meanwhile */
-	memcpy(h, &until, sizeof until);
-	h[HOST_ALEN] = (uint8_t)alen;
-	h[HOST_REVERSE] = reverse;
-	memcpy(h + HOST_ADDR, addr, alen);
-	memcpy(h + HOST_ADDR + alen, name, n);
-	t->used += bytes;
-	t->names++;
-	host_index(t, h, bytes, name, n, false);
-	if (reverse)
-		host_index(t, h, bytes, back, reverse_name(back, addr, alen), true);
-}
-
-/* "ADDRESS NAME ...", or of dnsmasq's leases "EXPIRY MAC ADDRESS NAME ID", where "*" is no name and "duid" begins those of IPv6. */
-static bool host_line(struct list *l, char **w)
-{
-	const struct list_file *f = &l->files->of[l->file];
-	int64_t until = w[1] && w[2] && w[3] ? number(w[0], 0, UINT32_MAX) : -1;
-	char *text = until < 0 ? w[0] : w[2], **first = until < 0 ? w + 1 : w + 3;
-	size_t alen = strchr(text, ':') ? 16 : 4, n;
-	uint8_t addr[16], name[2 * NAME_MAX_WIRE];
-	bool good = w[1] != NULL;
-
-	text[strcspn(text, "%")] = '\0';
-	if (inet_pton(alen == 16 ? AF_INET6 : AF_INET, text, addr) != 1)
-		return strcmp(w[0], "duid") == 0;
-	if (until >= 0)
-		w[4] = NULL;
-	if (until >= 0 && strcmp(*first, "*") == 0)
-		return true;
-	for (w = first; *w != NULL; w++) {
-		n = name_parse(name, *w);
-		good &= n > 1;
-		if (n < 2)
-			continue;
-		bool longer = f->suffix_len > 0 && n == 2u + name[0] && n - 1 + f->suffix_len <= NAME_MAX_WIRE;
-		host_add(l, (uint32_t)MAX(until, 0), addr, alen, name, n, w == first && !longer);
-		memcpy(name + n - 1, f->suffix, f->suffix_len);
-		if (longer)
-			host_add(l, (uint32_t)MAX(until, 0), addr, alen, name, n - 1 + f->suffix_len, w == first);
-	}
-	return good;
-}
-
-/* After a query: have the files changed, and been still for a second? Then they are read. */
-static void host_look(struct list *l)
-{
-	if (!l->asked || l->files->n == 0 || l->reading)
-		return;
-	if (now >= l->look_at) {
-		l->look_at = now + SEC(1);
-		l->asked = !list_still(l) || l->seen != l->read;
-		if (l->asked && now - l->seen_at >= SEC(1))
-			list_start(l);
-	}
-	if (l->asked)
-		wake_by(l->look_at);
-}
-
-static bool host_answer(struct source_msg *s, const struct key *k)
-{
-	static const uint8_t arpa[] = "\4arpa";
-	const struct table *t = &hosts.table;
-	uint8_t back[NAME_MAX_WIRE];
-	size_t n = k->name_len;
-	uint64_t hash = t->names ? host_hash(k->b, n) : 0;
-	bool found = false, reverse = n > sizeof arpa && memcmp(k->b + n - sizeof arpa, arpa, sizeof arpa) == 0;
-	uint32_t until;
-
-	for (size_t i = t->names ? table_place(t, hash) : 0; t->names && t->slots[i] >> 32 == hash >> 32; i++) {
-		const uint8_t *h = host_at(t, i), *name = host_name(h), *addr = h + HOST_ADDR;
-		bool own = name_len(name) == n && memcmp(name, k->b, n) == 0;
-		memcpy(&until, h, sizeof until);
-		if (until != 0 && (int64_t)time(NULL) >= until)
-			continue;
-		if (!own && !(reverse && h[HOST_REVERSE] && reverse_name(back, addr, h[HOST_ALEN]) == n && memcmp(back, k->b, n) == 0))
-			continue;
-		if (!found)
-			*s = source_error(k, NOERROR, EDE_NONE);
-		found = true;
-		if (own)
-			source_add(s, k, h[HOST_ALEN] == 4 ? T_A : T_AAAA, addr, h[HOST_ALEN]);
-		else
-			source_add(s, k, T_PTR, name, name_len(name));
-	}
-	return found;
-}
-
-/* A slot holds 62 bits of the hash of a name, and whether it is an exception. */
-static uint64_t block_hash(const uint8_t *name, size_t n) { return (hash_long(name, n) | 3) ^ 1; }
-static uint64_t block_hits;
-
-static void block_add(struct list *l, const uint8_t *name, size_t n, bool except)
-{
-	struct table *t = &l->next;
-	uint64_t hash, *slot;
-
-	l->nslots += l->pass == 0;
-	if (l->pass == 0)
-		return;
-	hash = block_hash(name, n);
-	slot = &t->slots[table_place(t, hash)];
-	if (*slot >> 1 == hash >> 1)
-		*slot |= except;
-	else if (t->taken < l->nslots)          /* else it has grown meanwhile */
-		table_put(t, hash | except);
-	t->names = t->taken;
-}
-
-/* "NAME", "ADDRESS NAME ..." with an address that leads nowhere, "||NAME^", "@@||NAME^"; "!" and "[" begin remarks. */
-static bool block_line(struct list *l, char **w)
-{
-	bool except = strncmp(w[0], "@@||", 4) == 0, rule = except || strncmp(w[0], "||", 2) == 0, good = true;
-	bool pairs = strcmp(w[0], "0.0.0.0") == 0 || strcmp(w[0], "127.0.0.1") == 0 || strcmp(w[0], "::") == 0 || strcmp(w[0], "::1") == 0;
-	size_t n = strlen(w[0]);
-	uint8_t name[NAME_MAX_WIRE];
-
-	if (*w[0] == '!' || *w[0] == '[')
-		return true;
-	if (rule && w[0][n - 1] == '^') {
-		w[0][n - 1] = '\0';
-		w[0] += except ? 4 : 2;
-	}
-	if (!pairs && w[1] != NULL)
-		return false;
-	for (w += pairs; *w != NULL; w++) {
-		n = host_parse(name, *w);
-		if (n == 0)
-			good = false;
-		else if (!pairs || n > 2u + name[0])    /* localhost and the like stand in such files */
-			block_add(l, name, n, except);
-	}
-	return good;
-}
-
-/* Of the names listed the one closest to the question decides. */
-static bool block_answer(struct source_msg *s, const struct key *k)
-{
-	static const uint8_t none[16];
-	const struct table *t = &block.table;
-	const uint8_t *name = k->b;
-
-	for (; t->names > 0 && *name != 0; name += 1 + *name) {
-		uint64_t hash = block_hash(name, k->name_len - (size_t)(name - k->b)), slot = t->slots[table_place(t, hash)];
-		if (slot >> 1 != hash >> 1)
-			continue;
-		if (slot & 1)
-			return false;
-		block_hits++;
-		*s = source_error(k, NOERROR, EDE_BLOCKED);
-		source_add(s, k, T_A, none, 4);
-		source_add(s, k, T_AAAA, none, 16);
-		return true;
-	}
-	return false;
-}
-
-static struct list hosts = { .word = "hosts", .expected = "an address and its names", .files = &cfg.hosts, .line = host_line, .changes = true };
-static struct list block = { .word = "block", .expected = "a name", .files = &cfg.blocks, .line = block_line };
-
-/* What answers a question here, in this order: for the log. NULL: nothing does. */
-static const char *local_answer(struct source_msg *s, const struct key *k)
-{
-	hosts.asked = true;
-	if (get16at(k->b + k->name_len + 2) != 1)
-		return NULL;
-	return host_answer(s, k) ? "hosts" : block_answer(s, k) ? "block" : NULL;
-}
-
-/* ---- 10 Clients ------------------------------------------------------- */
+/* ---- 9 Clients ------------------------------------------------------- */
 
 /* What status counts. One row each, in the order of the first status line; metrics walk the same rows. */
 static struct counters { uint64_t queries, hits, misses, stale, refused, limited, failed, dropped, malformed, full; } stats;
@@ -2932,6 +2483,29 @@ struct reply_to {
 	const uint8_t *name;                    /* as the client spelled it */
 	size_t name_len;                        /* 0 where no question could be read */
 };
+
+/* A message to send, from the cache, fresh or of our own: an entry knows the places of its TTLs, in others they are walked to. */
+struct source_msg {
+	const uint8_t *msg, *ede;
+	size_t len, ede_len;
+	const struct entry *entry;              /* NULL when it is not from the cache */
+	uint32_t age, cap;                      /* seconds to take off each TTL; what no TTL may exceed */
+	unsigned rcode, flags;                  /* flags: those of AA, TC and AD that it has */
+};
+
+/* A message of our own without records: the question, or a header alone where there is none. ede: an info code or EDE_NONE.
+ * Good until the next one. */
+static struct source_msg source_error(const struct key *k, unsigned rcode, int ede)
+{
+	static uint8_t msg[12 + NAME_MAX_WIRE + 4], option[6] = { 0, EDNS_EDE, 0, 2 };
+	size_t n = k->name_len > 0 ? k->name_len + 4 : 0;
+
+	msg[5] = n > 0;
+	memcpy(msg + 12, k->b, n);
+	option[5] = (uint8_t)ede;
+	return (struct source_msg){ .msg = msg, .len = 12 + n, .ede = option, .ede_len = ede == EDE_NONE ? 0 : sizeof option,
+		.cap = NO_TTL, .rcode = rcode };
+}
 
 /* Lowers every TTL in out, of which n bytes are there. Nothing here is checked: answer_read() has seen the message. */
 static void reply_age(uint8_t *out, size_t n, const struct source_msg *s, size_t at)
@@ -3165,14 +2739,12 @@ static void client_log(const struct peer *p, const struct question *q, const cha
 /* Everything a client sends comes through here: it is answered now, or by a query later, or dropped. */
 static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
 {
-	struct source_msg s;
 	struct question q;
 	int rcode = question_read(&q, msg, len);
 	enum rate_verdict rate = RATE_OK;
 	struct reply_to r;
 	struct addr a;
 	struct slot *slot;
-	const char *here;
 	uint64_t client;
 	uint32_t hash;
 	bool stale_now = false;
@@ -3207,14 +2779,6 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
 	top_count(&top_names, hash, q.key.b, q.key.name_len);
 	top_count(&top_clients, client, &a, sizeof a);
 	reply_to_question(&r, &q, p->kind == PEER_TCP);
-	here = local_answer(&s, &q.key);
-	if (here != NULL) {
-		client_log(p, &q, here);
-		s.flags = F_AA;
-		client_reply(p, &s, &r);
-		histogram_add(&client_latency, 0);
-		return;
-	}
 	slot = cache_find(&q.key, hash);
 	if (slot != NULL && !entry_expired(slot_entry(slot))) {
 		client_log(p, &q, "hit");
@@ -3226,7 +2790,7 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
 	if (!query_ask(p, &q, hash, &stale_now))
 		client_error(p, &q, SERVFAIL, EDE_NETWORK);
 	else if (stale_now && (slot = cache_find(&q.key, hash)) != NULL) {
-		s = entry_source(slot_entry(slot), true);
+		struct source_msg s = entry_source(slot_entry(slot), true);
 		stats.stale++;
 		client_reply(p, &s, &r);
 	}
@@ -3616,7 +3180,9 @@ static void tcp_sweep(void)
 	}
 }
 
-/* ---- 11 Queries ------------------------------------------------------ */
+/* ---- 10 Queries ------------------------------------------------------ */
+
+enum { LATE_MALFORMED = RESENDS - 1, LATE_LISTS };       /* the last list: of asks whose answer is malformed */
 
 /* An upstream in use. Its slot stays the same over reloads while its line does. */
 struct upstream {
@@ -3628,7 +3194,9 @@ struct upstream {
 	uint8_t origin;
 	usec asked;                             /* when last, for the one question a second of those that are down */
 	uint64_t sent, answered, won, failed, strays, connects, resumed;
-	usec rtt;                               /* smoothed; 0 before the first answer */
+	usec rtt, rttvar;                       /* smoothed, and its deviation; 0 before the first answer */
+	unsigned backoff;                       /* doublings of that for new questions, until one sent once is answered */
+	struct node late[LATE_LISTS];           /* asks that wait for the next resend, by how many they have had */
 	struct histogram latency;
 	struct port *port;                      /* the one that new queries may join */
 	struct stream *streams[2], *stream;     /* the second while a silent one is replaced; the one in use */
@@ -3649,6 +3217,31 @@ static unsigned norder;
 static struct addr origins[ORIGINS];            /* by the number that entries of the cache carry */
 static unsigned norigins;
 
+#define RTO_FIRST MS(350)                       /* before the first answer */
+#define RTO_MIN MS(20)
+
+/* When an answer is late (RFC 6298 2). The deviation is smoothed four times as much as there, and so need not be taken four
+ * times. */
+static usec upstream_rto(const struct upstream *u)
+{
+	return u->rtt == 0 ? RTO_FIRST : MAX(u->rtt + MAX(u->rttvar * 11 / 4, MS(5)), RTO_MIN);
+}
+
+/* Learns from the answer to a question that was sent once. One that a back-off has waited for begins anew: the way is another. */
+static void upstream_learn(struct upstream *u, usec took)
+{
+	usec off = took - u->rtt;
+
+	if (u->rtt == 0 || took > upstream_rto(u)) {
+		u->rttvar = took / 2;
+		u->rtt = MAX(took, 1);
+	} else {
+		u->rttvar += ((off < 0 ? -off : off) - u->rttvar) / 16;
+		u->rtt = MAX(u->rtt + off / 8, 1);
+	}
+	u->backoff = 0;
+}
+
 static bool upstream_answered_since(uint32_t mask, uint64_t number)
 {
 	for (unsigned i = 0; mask != 0; i++, mask >>= 1)
@@ -3659,21 +3252,23 @@ static bool upstream_answered_since(uint32_t mask, uint64_t number)
 
 enum ask_state { ASK_DONE, ASK_WAIT, ASK_SKIPPED /* its upstream is down and not due */ };
 
-/* A query at one upstream: its copy, with its own ID. On the list of the port or stream that carries it. */
+/* A query at one upstream. It may be open in several datagrams and on a stream at once: the first answer counts. */
 struct ask {
-	struct node on;
+	struct node on;                         /* of the stream that carries it */
+	struct node late;                       /* of its upstream's lists of those that are to be sent again */
 	struct query *q;
 	struct ask *next;                       /* of the query, by priority */
 	struct ask *next_id;                    /* in the table of IDs of streams */
-	struct port *port;
+	struct sending *sendings;               /* the latest first */
 	struct stream *stream;
 	const char *why;                        /* what went wrong */
-	usec sent, took;
-	uint16_t id, rcode, ancount;
+	usec sent, took, since;                 /* since: when it came on the list "late" */
+	uint16_t id, rcode, ancount;            /* id: on streams */
 	uint16_t answers_then, record;          /* of its stream when it was written: answers so far; TLS record */
 	uint8_t up, state, verdict;
-	bool plain, again, charged, malformed, via_stream, resend, answered, queued;
-	bool doubted, in_doubt;                 /* somebody guessed IDs; TCP is asked for that reason alone */
+	uint8_t resends, backoff;               /* how often it was sent again; its upstream's at the first time */
+	bool plain, again, charged, answered, queued;
+	bool doubted;                           /* somebody guessed IDs: TCP was asked too */
 };
 
 /* A client that waits for a query. Kept also by client, in order of birth: see struct holder. */
@@ -3708,8 +3303,7 @@ struct query {
 	struct answer *held;                    /* that answer, its message behind it, while somebody waits */
 };
 
-enum { STAGE_RESEND, STAGE_AGAIN, STAGE_STALE, STAGE_END, STAGES };
-static const usec stage_delay[STAGES] = { MS(350), MS(1050), MS(1800), SEC(3600) };
+enum { STAGE_STALE, STAGE_RESEND, STAGE_END, STAGES };
 static struct node stages[STAGES], patient = { &patient, &patient }, lingering = { &lingering, &lingering };
 
 static struct pool queries, asks, waiters, holders;
@@ -3723,7 +3317,7 @@ static struct query *held_big_of[HELD_BIG];
 static bool rechoose;                           /* an upstream went down: look at every query again */
 
 static void query_choose(struct query *q);
-static void ask_send(struct ask *a);
+static void ask_send(struct ask *a, unsigned n);
 static void ask_stop(struct ask *a);
 static void ask_over_stream(struct ask *a);
 static void stream_doom(struct stream *s, usec since);
@@ -4037,7 +3631,7 @@ static void ask_start(struct ask *a)
 	a->state = ASK_WAIT;
 	a->sent = u->asked = u->queried = now;
 	u->sent++;
-	ask_send(a);
+	ask_send(a, 0);
 }
 
 /* Asks once more, in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
@@ -4051,8 +3645,8 @@ static void ask_again(struct ask *a, bool due)
 		a->charged = false;             /* for rule 6 it is a query of its own */
 		u->asked = u->queried = now;
 		u->sent++;
-		if (a->port != NULL)
-			ask_send(a);            /* the open question, with its ID and port, once more */
+		if (a->sendings != NULL && a->resends < RESENDS)
+			ask_send(a, a->resends + 1u);   /* the open question once more */
 		return;
 	}
 	ask_stop(a);                            /* an ID and a port that are too old are left to nobody's guesses */
@@ -4382,7 +3976,7 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	struct query *q = a->q;
 	const struct upstream *held = q->best != NULL ? &upstreams[q->best->up] : NULL;
 	enum verdict v = ans->verdict;
-	bool better;
+	bool better, once = a->resends == 0 && !a->doubted && (a->sendings != NULL || u->spec.proto != P_UDP);
 
 	ask_stop(a);
 	a->state = ASK_DONE;
@@ -4391,7 +3985,8 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	a->rcode = (uint16_t)ans->rcode;
 	a->ancount = (uint16_t)ans->ancount;
 	u->answered++;
-	u->rtt = u->rtt ? (u->rtt * 7 + a->took) / 8 : MAX(a->took, 1);
+	if (once)
+		upstream_learn(u, a->took);
 	histogram_add(&u->latency, a->took);
 	upstream_answers(u);
 	if (u->spec.final && (v == V_NXDOMAIN || v == V_NODATA))
@@ -4413,20 +4008,32 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	query_choose(q);
 }
 
+/* Puts an ask behind the others on one of its upstream's lists. */
+static void ask_wait(struct ask *a, unsigned list)
+{
+	struct upstream *u = &upstreams[a->up];
+
+	list_remove(&a->late);
+	list_append(&u->late[list], &a->late);
+	a->since = now;
+	if (list == 0)
+		a->backoff = (uint8_t)u->backoff;
+}
+
 /* A message with the ID and the question of an ask, over a stream or in a datagram; cut: which did not fit. */
 static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bool cut)
 {
-	const struct upstream *u = &upstreams[a->up];
 	unsigned rcode = get16at(msg + 2) & 15;
 	struct answer ans;
 	const char *err;
 
 	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
+		ask_stop(a);
 		a->plain = true;                /* it does not know EDNS (RFC 6891 7) */
 		if (stream)
 			ask_over_stream(a);
 		else
-			ask_send(a);
+			ask_send(a, a->resends + 1u);
 		return;
 	}
 	if (len == 12) {
@@ -4434,7 +4041,7 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 		return;
 	}
 	if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
-		a->in_doubt = false;
+		ask_stop(a);
 		ask_over_stream(a);
 		return;
 	}
@@ -4449,11 +4056,11 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 		return;
 	}
 	stats.malformed++;
-	log_debug("upstream %s: malformed answer: %s", addr_text(&u->spec.addr), err);
+	log_debug("upstream %s: malformed answer: %s", addr_text(&upstreams[a->up].spec.addr), err);
 	if (stream)
 		ask_fail(a, err);
 	else
-		a->malformed = true;            /* perhaps forged: the true one may still come */
+		ask_wait(a, LATE_MALFORMED);    /* perhaps forged: the true one may still come */
 }
 
 /* Nobody waits any longer for the upstreams better than the answer in hand: they are charged with it. */
@@ -4488,41 +4095,67 @@ static void query_expire(struct query *q)
 	query_free(q);
 }
 
-static void query_resend(struct query *q)
+/* An answer is late: the n-th resend. Nobody waits for an upstream that is down, or when the client has its reply. */
+static void ask_resend(struct ask *a, unsigned n)
 {
-	q->starting = true;
-	for (struct ask *a = q->asks; a != NULL && !q->replied; a = a->next) {
-		if (a->state != ASK_WAIT || a->via_stream || a->port == NULL)
-			continue;
-		if (a->malformed)
-			ask_fail(a, "malformed answer");
-		else if (!upstreams[a->up].down || query_all_down(q))
-			ask_send(a);
-	}
-	q->starting = false;
-	query_choose(q);
+	const struct upstream *u = &upstreams[a->up];
+
+	if (a->sendings != NULL && a->resends < RESENDS && !a->q->replied && (!u->down || query_all_down(a->q)))
+		ask_send(a, n);
+}
+
+/* Sends again what is late at an upstream. All on a list wait as long, but for a back-off, which is for those sent under it; the
+ * whole wait doubles from list to list. */
+static void upstream_sweep(struct upstream *u)
+{
+	for (unsigned i = 0; i < LATE_LISTS; i++)
+		while (!list_empty(&u->late[i])) {
+			struct ask *a = OWNER(u->late[i].next, struct ask, late);
+			usec wait = upstream_rto(u) << MIN(a->backoff, u->backoff) << MAX(i, 1u) >> 1;
+			usec due = a->since + (i == LATE_MALFORMED ? RTO_FIRST : wait);
+			if (due > now) {
+				wake_by(due);
+				break;
+			}
+			list_remove(&a->late);
+			if (i != LATE_MALFORMED) {
+				u->backoff = MAX(u->backoff, i + 1);
+				ask_resend(a, i + 1);
+			} else if (a->stream == NULL)
+				ask_fail(a, "malformed answer");
+		}
+}
+
+/* When in the life of a query a stage is over. */
+static usec stage_delay(unsigned stage)
+{
+	usec life = MS(cfg.timeout), resend = life * 2 / 3;
+
+	return stage == STAGE_STALE ? MIN(MS(1800), resend) : stage == STAGE_RESEND ? resend : life;
 }
 
 /* Moves every query whose time has come on to its next stage. */
 static void query_sweep(void)
 {
+	for (unsigned i = 0; i < norder; i++)
+		upstream_sweep(&upstreams[order[i]]);
 	for (unsigned s = 0; s < STAGES; s++) {
 		while (!list_empty(&stages[s])) {
 			struct query *q = OWNER(stages[s].next, struct query, staged);
-			usec end = q->born + MS(cfg.timeout), due = MIN(q->born + stage_delay[s], end);
+			usec due = q->born + stage_delay(s);
 			if (due > now) {
 				wake_by(due);
 				break;
 			}
-			if (due == end) {
+			if (s == STAGE_END) {
 				query_expire(q);
 				continue;
 			}
 			list_remove(&q->staged);
 			list_append(&stages[s + 1], &q->staged);
-			if (s == STAGE_RESEND || s == STAGE_AGAIN)
-				query_resend(q);
-			else if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best == NULL)
+			for (struct ask *a = q->asks; s == STAGE_RESEND && a != NULL; a = a->next)
+				ask_resend(a, RESENDS); /* who drops what took too long may have it in a cache by now */
+			if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best == NULL)
 				query_impatient(q, "no answer within 1.8 s");
 		}
 	}
@@ -4544,57 +4177,63 @@ static void query_sweep(void)
 	}
 }
 
-/* ---- 12 Datagrams ---------------------------------------------------- */
+/* ---- 11 Datagrams ---------------------------------------------------- */
+
+/* One datagram of an ask: its place at the port that it left from, and its ID. */
+struct sending {
+	struct ask *ask;                        /* NULL once that is done: who answers twice or late is no stranger */
+	struct port *port;
+	struct sending *next;                   /* of the ask: the one before */
+	uint16_t id;
+	bool due;                               /* leaves when the turn ends */
+};
 
 /* A connected UDP socket to an upstream, with a port of its own: strangers and ICMP are sorted out by the kernel. Shared by
- * queries in flight together, PORT_LIFE in its life; closed when the last of them ends. */
+ * queries in flight together, PORT_LIFE in its life; closed at the end of the turn in which the last of them ended. */
 struct port {
 	int fd, slot;
 	struct upstream *u;
-	unsigned life, open, busy;              /* busy: being worked on, not to be closed */
-	bool dirty;
+	unsigned life, open;
+	bool dirty;                             /* something is to leave here, or nothing is open any more */
 	struct port *next_dirty;
-	struct node asks;
-	uint16_t ids[PORT_LIFE];                /* of all that left here: who answers twice or late is no stranger */
+	struct sending sendings[PORT_LIFE];     /* no ID is 0 */
 };
 static struct pool ports;
 static struct port *ports_dirty;
 
-static void port_release(struct port *p)
+static void port_mark(struct port *p)
 {
-	if (p->open > 0 || p->busy > 0 || p->dirty)
-		return;
-	if (p->u->port == p)
-		p->u->port = NULL;
-	watch_remove(&p->slot);
-	close(p->fd);
-	pool_give(&ports, p);
+	if (!p->dirty) {
+		p->dirty = true;
+		p->next_dirty = ports_dirty;
+		ports_dirty = p;
+	}
 }
 
 static void port_ready(void *owner, short revents);
 
-/* The port for the next query at u: the one in use, else a new one. Without descriptors, the one in use beyond its life.
- * NULL with errno set. */
-static struct port *port_for(struct upstream *u)
+/* The port for the next query at u: the one in use, else a new one; always a new one for a query that is sent again, which
+ * must not take the last ones. Without descriptors, the one in use beyond its life. NULL with errno set. */
+static struct port *port_for(struct upstream *u, bool again)
 {
 	static usec warned;
 	struct port *p = u->port;
 	struct addr to = u->spec.addr;
 	int fd;
 
-	if (p != NULL && p->open > 0 && p->life < PORT_LIFE)
+	if (!again && p != NULL && p->open > 0 && p->life < PORT_LIFE)
 		return p;
 	if (!addr_resolve_scope(&to)) {
 		errno = ENETUNREACH;
 		return NULL;
 	}
-	fd = !pool_empty(&ports) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
+	fd = ports.used < (again ? ports.n / 2 : ports.n) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
 	if (fd < 0) {
-		if (log_now(&warned))
+		if (!again && log_now(&warned))
 			log_error("out of descriptors for upstream ports: queries share them");
 		stats.full++;
 		errno = EMFILE;
-		return p != NULL && p->open > 0 && p->open < BATCH ? p : NULL;
+		return !again && p != NULL && p->open > 0 && p->open < PORT_LIFE ? p : NULL;
 	}
 	if (connect(fd, &to.u.sa, addr_len(&to)) != 0) {
 		int e = errno;
@@ -4603,55 +4242,61 @@ static struct port *port_for(struct upstream *u)
 		return NULL;
 	}
 	p = pool_take(&ports);
-	p->fd = fd;
-	p->u = u;
-	p->life = p->open = p->busy = 0;
-	p->dirty = false;
-	list_init(&p->asks);
+	*p = (struct port){ .fd = fd, .u = u };
 	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
-	u->port = p;
+	if (!again)
+		u->port = p;
 	return p;
 }
 
-static struct ask *port_find(const struct port *p, unsigned id)
+static struct sending *port_find(struct port *p, unsigned id)
 {
-	for (struct node *x = p->asks.next; x != &p->asks; x = x->next)
-		if (OWNER(x, struct ask, on)->id == id)
-			return OWNER(x, struct ask, on);
+	for (struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
+		if (s->id == id)
+			return s;
 	return NULL;
 }
 
-/* Sends a query, or sends it again: over the port it has, so that a forger gains nothing by the second. It leaves when the
- * turn ends, together with what else leaves there. */
-static void ask_send(struct ask *a)
+/* Another datagram of an ask: the next place at a port that is free, and an ID that is new there. It leaves when the turn ends,
+ * together with what else leaves there. */
+static void sending_new(struct ask *a, struct port *p)
+{
+	struct sending *s;
+	unsigned id;
+
+	do
+		id = random16();
+	while (port_find(p, id) != NULL);
+	do
+		s = &p->sendings[p->life++ % PORT_LIFE];
+	while (s->ask != NULL);
+	*s = (struct sending){ .ask = a, .port = p, .next = a->sendings, .id = (uint16_t)id, .due = true };
+	a->sendings = s;
+	p->open++;
+	port_mark(p);
+}
+
+/* Sends a query, n: how often it was sent before. The first datagram shares a port; those that follow have one of their own and
+ * another ID, for a firewall may close a port after the first reply there. All stay open. */
+static void ask_send(struct ask *a, unsigned n)
 {
 	struct upstream *u = &upstreams[a->up];
-	struct port *p = a->port;
+	bool again = a->sendings != NULL;
+	struct port *p;
 
 	if (u->spec.proto != P_UDP) {
 		ask_over_stream(a);
 		return;
 	}
-	if (p == NULL) {
-		p = port_for(u);
-		if (p == NULL) {
-			ask_fail(a, errno == EMFILE ? "out of descriptors" : "network unreachable");
-			return;
-		}
-		a->port = p;
-		p->open++;
-		do
-			a->id = random16();
-		while (port_find(p, a->id) != NULL);
-		p->ids[p->life++ % PORT_LIFE] = a->id;
-		list_append(&p->asks, &a->on);
-	}
-	a->resend = true;
-	if (!p->dirty) {
-		p->dirty = true;
-		p->next_dirty = ports_dirty;
-		ports_dirty = p;
-	}
+	a->resends = (uint8_t)n;
+	list_remove(&a->late);
+	if (n < LATE_MALFORMED)
+		ask_wait(a, n);
+	p = port_for(u, again);
+	if (p != NULL)
+		sending_new(a, p);
+	else if (!again)
+		ask_fail(a, errno == EMFILE ? "out of descriptors" : "network unreachable");
 }
 
 static const char *error_words(int e)
@@ -4663,11 +4308,9 @@ static const char *error_words(int e)
 
 static void port_fail(struct port *p, int e)
 {
-	p->busy++;
-	while (!list_empty(&p->asks))
-		ask_fail(OWNER(p->asks.next, struct ask, on), error_words(e));
-	p->busy--;
-	port_release(p);
+	for (struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
+		if (s->ask != NULL)
+			ask_fail(s->ask, error_words(e));
 }
 
 static void port_flush(struct port *p)
@@ -4678,13 +4321,12 @@ static void port_flush(struct port *p)
 	unsigned n = 0, done = 0;
 	int r = 0;
 
-	for (struct node *x = p->asks.next; x != &p->asks && n < BATCH; x = x->next) {
-		struct ask *a = OWNER(x, struct ask, on);
-		if (!a->resend)
+	for (struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++) {
+		if (!s->due || s->ask == NULL)
 			continue;
-		a->resend = false;
+		s->due = false;
 		iov[n].iov_base = buf[n];
-		iov[n].iov_len = query_write(buf[n], a->id, &a->q->key, !a->plain, false);
+		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->plain, false);
 		memset(&v[n].msg_hdr, 0, sizeof v[n].msg_hdr);
 		v[n].msg_hdr.msg_iov = &iov[n];
 		v[n++].msg_hdr.msg_iovlen = 1;
@@ -4693,8 +4335,6 @@ static void port_flush(struct port *p)
 		done += (unsigned)r;
 	if (r < 0 && errno != ENOBUFS && !later(errno))
 		port_fail(p, errno);            /* what the buffers do not take counts as lost, and is sent again */
-	else
-		port_release(p);
 }
 
 static void ports_flush(void)
@@ -4705,38 +4345,35 @@ static void ports_flush(void)
 		ports_dirty = p->next_dirty;
 		p->dirty = false;
 		port_flush(p);
+		if (p->open > 0 || p->dirty)
+			continue;
+		if (p->u->port == p)
+			p->u->port = NULL;
+		watch_remove(&p->slot);
+		close(p->fd);
+		pool_give(&ports, p);
 	}
-}
-
-static bool port_asked(const struct port *p, unsigned id)
-{
-	for (unsigned i = 0; i < p->life && i < PORT_LIFE; i++)
-		if (p->ids[i] == id)
-			return true;
-	return false;
 }
 
 /* One datagram from an upstream. */
 static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 {
 	struct upstream *u = p->u;
-	struct ask *a = len >= 2 ? port_find(p, get16at(msg)) : NULL;
+	struct sending *s = len >= 2 ? port_find(p, get16at(msg)) : NULL;
+	struct ask *a = s != NULL ? s->ask : NULL;
 
 	if (a == NULL) {
 		u->strays++;
-		if (len < 12 || port_asked(p, get16at(msg)))
-			return;
-		for (struct node *x = p->asks.next, *next; x != &p->asks; x = next) {
-			struct ask *doubt = OWNER(x, struct ask, on);
-			next = x->next;
-			if (doubt->doubted)
-				continue;
-			doubt->doubted = doubt->in_doubt = true;        /* somebody guesses IDs: TCP decides */
-			ask_over_stream(doubt);
-			next = p->asks.next;
-		}
+		for (unsigned i = 0; s == NULL && len >= 12 && i < PORT_LIFE; i++)
+			if ((a = p->sendings[i].ask) != NULL && !a->doubted) {
+				a->doubted = true;      /* somebody guesses IDs: TCP is asked too */
+				ask_over_stream(a);
+			}
 		return;
 	}
+	if (s->next == NULL && a->resends > 0)  /* sent again in vain: new questions must wait longer */
+		while (upstream_rto(u) << u->backoff <= now - a->sent)
+			u->backoff++;
 	if (answer_matches(msg, len, &a->q->key) || answer_is_bare_error(msg, len))
 		ask_message(a, msg, len, false, cut);
 	else
@@ -4763,14 +4400,11 @@ static void port_ready(void *owner, short revents)
 		port_fail(p, errno);
 		return;
 	}
-	p->busy++;
 	for (int i = 0; i < n; i++)
 		port_datagram(p, inbox[2 * i], v[i].msg_len, v[i].msg_hdr.msg_flags & MSG_TRUNC);
-	p->busy--;
-	port_release(p);
 }
 
-/* ---- 13 Streams ------------------------------------------------------ */
+/* ---- 12 Streams ------------------------------------------------------ */
 
 /* A TCP connection to an upstream, with TLS or without. Queries wait in "pending" until they are written, then in "sent";
  * both hold asks. Their IDs stand in one table, so that an answer finds its ask whichever connection brings it. */
@@ -4821,25 +4455,31 @@ static struct ask *stream_id_find(const struct upstream *u, unsigned id)
 	return a;
 }
 
-/* Takes an ask off its port or stream: it waits for nothing any more. */
+/* Takes an ask off its stream. */
+static void ask_leave(struct ask *a)
+{
+	struct ask **place = stream_id_place(&upstreams[a->up], a->id);
+
+	if (a->stream == NULL)
+		return;
+	while (*place != a)
+		place = &(*place)->next_id;
+	*place = a->next_id;
+	a->stream = NULL;
+	list_remove(&a->on);
+}
+
+/* Takes an ask off its ports and its stream: it waits for nothing any more. */
 static void ask_stop(struct ask *a)
 {
-	struct port *p = a->port;
-
-	if (a->stream != NULL) {
-		struct ask **place = stream_id_place(&upstreams[a->up], a->id);
-		while (*place != a)
-			place = &(*place)->next_id;
-		*place = a->next_id;
-		a->stream = NULL;
+	ask_leave(a);
+	list_remove(&a->late);
+	for (struct sending *s = a->sendings; s != NULL; s = s->next) {
+		s->ask = NULL;
+		if (--s->port->open == 0)
+			port_mark(s->port);
 	}
-	list_remove(&a->on);
-	a->port = NULL;
-	a->resend = false;
-	if (p != NULL) {
-		p->open--;
-		port_release(p);
-	}
+	a->sendings = NULL;
 }
 
 static void stream_mark(struct stream *s)
@@ -4933,17 +4573,6 @@ static void ask_join(struct ask *a, struct stream *s)
 	stream_mark(s);
 }
 
-/* There is no TCP to decide a doubt: the datagrams do after all. False when it was no doubt. */
-static bool ask_undoubt(struct ask *a)
-{
-	if (!a->in_doubt)
-		return false;
-	a->in_doubt = a->via_stream = false;
-	ask_stop(a);
-	ask_send(a);
-	return true;
-}
-
 /* Asks over the upstream's connection, which is opened if need be: at most once a second while that fails. */
 static void ask_over_stream(struct ask *a)
 {
@@ -4951,12 +4580,11 @@ static void ask_over_stream(struct ask *a)
 	struct stream *s = u->stream;
 	const char *why = u->trouble[0] ? u->trouble : "connection failed";
 
-	ask_stop(a);
-	a->via_stream = true;
+	ask_leave(a);
 	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < (a->q->last_resort ? MS(100) : SEC(1))) || !stream_open(s, &why))) {
 		if (u->fails < USELESS_MAX || u->tried == now)
 			upstream_useless(u, why);
-		if (!ask_undoubt(a))
+		if (a->sendings == NULL)        /* else the datagrams decide */
 			ask_fail(a, why);
 		return;
 	}
@@ -5002,12 +4630,10 @@ static void stream_close(struct stream *s, const char *why)
 		}
 	while (!list_empty(&mine)) {
 		struct ask *a = OWNER(mine.next, struct ask, on);
-		if (!open && ask_undoubt(a))
-			;
-		else if (open && (a->queued || answers != a->answers_then || !a->again)) {
+		if (open && (a->queued || answers != a->answers_then || !a->again)) {
 			a->again |= !a->queued && answers == a->answers_then;
 			ask_over_stream(a);
-		} else
+		} else if (ask_leave(a), a->sendings == NULL)
 			ask_fail(a, why ? why : "connection closed");
 	}
 }
@@ -5258,7 +4884,7 @@ static void streams_sweep(void)
 	}
 }
 
-/* ---- 14 TLS ---------------------------------------------------------- */
+/* ---- 13 TLS ---------------------------------------------------------- */
 
 /* A certificate authority of the bundle: what its subject hashes to, and where in the file it stands. */
 struct ca { uint32_t subject, at, len; };
@@ -6045,7 +5671,7 @@ static void tls_goodbye(struct stream *s)
 	tls_send(s);
 }
 
-/* ---- 15 Admin -------------------------------------------------------- */
+/* ---- 14 Admin -------------------------------------------------------- */
 
 /* An admin connection: one line in, one reply out. A reply is made piece by piece as the reader takes it: "next" adds one
  * record to the text and says whether there is more. */
@@ -6120,10 +5746,6 @@ static bool status_next(struct admin *a, struct text *t)
 	} else if (i == norder + 1) {
 		text_add(t, "cache entries %u bytes %zu size %zu inserted %llu evicted %llu\n", cache.entries, cache.used,
 		    cache.memory, (unsigned long long)cache.inserted, (unsigned long long)cache.evicted);
-		if (cfg.hosts.n > 0)
-			text_add(t, "hosts names %zu\n", hosts.table.names);
-		if (cfg.blocks.n > 0)
-			text_add(t, "block names %zu hits %llu\n", block.table.names, (unsigned long long)block_hits);
 	} else {
 		while (a->cursor < cache.nslots && cache.slots[a->cursor].at == 0)
 			a->cursor++;
@@ -6203,9 +5825,6 @@ static bool metrics_next(struct admin *a, struct text *t)
 			{ "cache_size_bytes", "gauge", "Memory of the cache.", cache.memory },
 			{ "cache_inserted_total", "counter", "Answers put into the cache.", cache.inserted },
 			{ "cache_evicted_total", "counter", "Answers that made room.", cache.evicted },
-			{ "hosts_names", "gauge", "Names in the hosts files.", hosts.table.names },
-			{ "block_names", "gauge", "Names in the block lists.", block.table.names },
-			{ "block_hits_total", "counter", "Queries for names that are blocked.", block_hits },
 		};
 		for (size_t k = 0; k < COUNT(gauges); k++) {
 			metric_head(t, gauges[k].name, gauges[k].type, gauges[k].help);
@@ -6625,7 +6244,7 @@ static int admin_client(const char *line)
 	return bad || first || r < 0 || fflush(stdout) != 0;
 }
 
-/* ---- 16 Process ------------------------------------------------------ */
+/* ---- 15 Process ------------------------------------------------------ */
 
 static int signal_pipe[2];
 
@@ -6735,6 +6354,8 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 	u->private_net = addr_is_private(&s->addr);
 	u->trusted = addr_is_loopback(&s->addr) || (s->proto == P_TLS && !s->noverify);
 	u->origin = origin_number(&s->addr);
+	for (int i = 0; i < LATE_LISTS; i++)
+		list_init(&u->late[i]);
 	u->seq = ++answers_seen;                /* what was marked for an earlier holder of the slot is void */
 	for (int i = 0; i < 2; i++) {
 		struct stream *x = streams[i];
@@ -6855,8 +6476,6 @@ static bool config_reload(struct text *errors)
 	fresh.cache_size = cfg.cache_size;
 	fresh.admin = cfg.admin;
 	cfg = fresh;
-	list_start(&hosts);
-	list_start(&block);
 	log_level = (enum level)cfg.level;
 	upstreams_apply(&cfg);
 	for (unsigned i = 0; i < queries.ever; i++) {
@@ -7242,9 +6861,6 @@ static void turn_end(void)
 	admin_sweep();
 	streams_sweep();
 	listeners_retry();
-	host_look(&hosts);
-	list_step(&hosts);
-	list_step(&block);
 	accept_sweep();
 	watchdog_sweep();
 	ports_flush();
@@ -7361,13 +6977,7 @@ int main(int argc, char **argv)
 	clients_init();
 	signals_init();
 	upstreams_apply(&cfg);
-	list_start(&hosts);
-	list_start(&block);
-	while (hosts.reading || block.reading) {        /* all of it before the ports answer */
-		list_step(&hosts);
-		list_step(&block);
-	}
-	if ((cfg.blocks.n > 0 && block.table.slots == NULL) || !listeners_open() || !privileges_drop())
+	if (!listeners_open() || !privileges_drop())
 		return 1;
 	sandbox();
 	serve();
