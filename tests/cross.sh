@@ -27,7 +27,7 @@ cmd_cross() {
             skip "missing packages:$cross_m (after dpkg --add-architecture $cross_a)"
             continue
         fi
-        cross_f="-std=c11 -O2 -g -I$SRC -I$SRC/tests -L/usr/lib/$cross_l -static"
+        cross_f="-std=c11 -O2 -g -L/usr/lib/$cross_l -static"
         # shellcheck disable=SC2086
         cross_o=$("$cross_t-gcc" $cross_f -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-align=strict -Werror -o "$T/dnsproxy.$cross_a" "$SRC/dnsproxy.c" -lbearssl 2>&1 |
             grep -v "statically linked applications requires\|in function \`")

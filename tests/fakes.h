@@ -1,5 +1,8 @@
+/* fakes.h - a small kernel for sequence.c: descriptors, time and randomness that only the target moves, and TLS without
+ * cryptography. Included before the program (by lab.h, with LAB_FAKES); the target says what the other ends do. */
 #define _GNU_SOURCE 1
 #include <arpa/inet.h>
+#include <bearssl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -15,39 +18,49 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MUST(c) do { if (!(c)) { fprintf(stderr, "broken: %s (line %d)\n", #c, __LINE__); abort(); } } while (0)
+#pragma GCC diagnostic ignored "-Wunused-parameter"     /* a fake takes what the call takes */
+
 /* A descriptor of the program: to the program a socket, to the target two queues. */
-enum { FIRST_FD = 1000, FDS = 96, QUEUE = 12, QUEUED = 4096 };
+enum { FIRST_FD = 1000, FDS = 96, QUEUE = 12, QUEUED = 4096, STREAM_IN = QUEUE * QUEUED };
 enum kind { K_FREE, K_UDP, K_TCP, K_LISTEN, K_EPOLL };
 struct fake {
 	enum kind kind;
-	bool connecting, connected, eof, stuck, listening;
+	bool connecting, connected, eof, stuck;
 	int err;                                /* what the next call gets */
-	unsigned serial;
+	unsigned serial, queued;
 	struct sockaddr_in peer;
-	uint8_t in[QUEUE][QUEUED];              /* a stream uses the first only */
+	union { uint8_t datagram[QUEUE][QUEUED], stream[STREAM_IN]; } in;
 	struct sockaddr_in from[QUEUE];
-	size_t in_len[QUEUE];
-	unsigned queued;
-	uint8_t out[70000];                    /* of streams, what was sent and not yet looked at */
+	size_t in_len[QUEUE];                   /* a stream uses the first only */
+	uint8_t out[70000];                     /* what was sent and not yet looked at; datagrams behind their lengths */
 	size_t out_len;
+	size_t seen;                            /* of out, what the target has taken note of */
+	bool greeted, ended;                    /* TLS: the handshake is done; close_notify or an alert was sent by the target */
+	bool watched;                           /* in the set of epoll, with these events */
+	struct epoll_event set;
 };
 static struct fake fakes[FDS];
-static unsigned fake_serial;
 static int fakes_max = FDS;                     /* descriptors that may be open */
 static int64_t fake_now = 1000000000;
-static int last_timeout;
 static uint64_t fake_random = 1;
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t n);
 static struct fake *fake_accept(struct fake *listener);
 static bool fake_waiting(const struct fake *listener);
 
 #define FAKE(fd) (&fakes[(fd) - FIRST_FD])
-#define STREAM(f) ((uint8_t *)(f)->in)
+#define FD(f) ((int)((f) - fakes) + FIRST_FD)
 #define IS_FAKE(fd) ((fd) >= FIRST_FD && (fd) < FIRST_FD + FDS)
-#define MUST(c) do { if (!(c)) { fprintf(stderr, "broken: %s (line %d)\n", #c, __LINE__); abort(); } } while (0)
+
+static int fails(int e)
+{
+	errno = e;
+	return -1;
+}
 
 static int fake_open(enum kind kind)
 {
+	static unsigned serial;
 	int open = 0, at = -1;
 
 	for (int i = 0; i < FDS; i++) {
@@ -55,32 +68,35 @@ static int fake_open(enum kind kind)
 		if (fakes[i].kind == K_FREE && at < 0)
 			at = i;
 	}
-	if (open >= fakes_max || at < 0) {
-		errno = EMFILE;
-		return -1;
-	}
+	if (open >= fakes_max || at < 0)
+		return fails(EMFILE);
+	memset(&fakes[at], 0, offsetof(struct fake, in));
 	fakes[at].kind = kind;
-	fakes[at].connecting = fakes[at].connected = fakes[at].eof = fakes[at].stuck = fakes[at].listening = false;
-	fakes[at].err = 0;
-	fakes[at].queued = 0;
-	fakes[at].in_len[0] = fakes[at].out_len = 0;
-	fakes[at].serial = ++fake_serial;
+	fakes[at].in_len[0] = fakes[at].out_len = fakes[at].seen = 0;
+	fakes[at].greeted = fakes[at].ended = false;
+	fakes[at].serial = ++serial;
 	return at + FIRST_FD;
 }
 
-static int lab_socket(int family, int type, int proto)
+static bool fake_takes(const struct fake *f, size_t n) { return !f->eof && f->in_len[0] + n < STREAM_IN; }
+static void fake_put(struct fake *f, const void *p, size_t n)
 {
-	(void)family;
-	(void)proto;
-	return fake_open((type & 15) == SOCK_STREAM ? K_TCP : K_UDP);
+	MUST(f->in_len[0] + n <= STREAM_IN);
+	memcpy(f->in.stream + f->in_len[0], p, n);
+	f->in_len[0] += n;
 }
 
-static bool epoll_has[FDS];
+static int lab_socket(int family, int type, int proto) { return fake_open((type & 15) == SOCK_STREAM ? K_TCP : K_UDP); }
+static int lab_bind(int fd, const struct sockaddr *to, socklen_t n) { return 0; }
+static int lab_setsockopt(int fd, int level, int what, const void *v, socklen_t n) { return 0; }
+static int lab_fcntl(int fd, int what, ...) { return 0; }
+static int lab_listen(int fd, int n) { FAKE(fd)->kind = K_LISTEN; return 0; }
+
 static int lab_close(int fd)
 {
 	if (!IS_FAKE(fd))
 		return close(fd);
-	MUST(FAKE(fd)->kind != K_FREE && !epoll_has[fd - FIRST_FD]);
+	MUST(FAKE(fd)->kind != K_FREE && !FAKE(fd)->watched);
 	FAKE(fd)->kind = K_FREE;
 	return 0;
 }
@@ -91,31 +107,16 @@ static int lab_connect(int fd, const struct sockaddr *to, socklen_t n)
 
 	MUST(IS_FAKE(fd) && f->kind != K_FREE && n >= sizeof f->peer);
 	memcpy(&f->peer, to, sizeof f->peer);
-	if (f->kind == K_UDP) {
-		f->connected = true;
-		return 0;
-	}
-	f->connecting = true;
-	errno = EINPROGRESS;
-	return -1;
-}
-
-static int lab_bind(int fd, const struct sockaddr *to, socklen_t n) { (void)fd; (void)to; (void)n; return 0; }
-static int lab_listen(int fd, int n) { (void)n; FAKE(fd)->kind = K_LISTEN; FAKE(fd)->listening = true; return 0; }
-static int lab_setsockopt(int fd, int level, int what, const void *v, socklen_t n)
-{
-	(void)fd; (void)level; (void)what; (void)v; (void)n;
-	return 0;
+	f->connected = f->kind == K_UDP;
+	f->connecting = !f->connected;
+	return f->connected ? 0 : fails(EINPROGRESS);
 }
 
 static int lab_getsockopt(int fd, int level, int what, void *v, socklen_t *n)
 {
-	struct fake *f = FAKE(fd);
-
-	(void)level; (void)what;
 	MUST(IS_FAKE(fd) && *n == sizeof(int));
-	memcpy(v, &f->err, sizeof(int));
-	f->err = 0;
+	memcpy(v, &FAKE(fd)->err, sizeof(int));
+	FAKE(fd)->err = 0;
 	return 0;
 }
 
@@ -123,38 +124,33 @@ static int lab_accept(int fd, struct sockaddr *from, socklen_t *n)
 {
 	struct fake *f = fake_waiting(FAKE(fd)) ? fake_accept(FAKE(fd)) : (errno = EAGAIN, NULL);
 
-	if (f == NULL)
-		return -1;
-	if (from != NULL) {
+	if (f != NULL && from != NULL) {
 		memcpy(from, &f->peer, sizeof f->peer);
 		*n = sizeof f->peer;
 	}
-	return (int)(f - fakes) + FIRST_FD;
+	return f != NULL ? FD(f) : -1;
 }
 
-static int lab_fcntl(int fd, int what, ...) { (void)fd; (void)what; return 0; }
-
-static bool fake_fails(struct fake *f)
+/* Every call on a socket: it must be of this kind; a failure that waits is what the call gets. */
+static bool fake_fails(struct fake *f, enum kind kind, size_t n)
 {
-	if (f->err == 0)
-		return false;
-	errno = f->err;
+	int e = f->err;
+
+	MUST(f >= fakes && f < fakes + FDS && f->kind == kind && !f->connecting && n > 0);
 	f->err = 0;
-	return true;
+	if (e != 0)
+		errno = e;
+	return e != 0;
 }
 
 static ssize_t lab_send(int fd, const void *p, size_t n, int flags)
 {
 	struct fake *f = FAKE(fd);
 
-	(void)flags;
-	MUST(IS_FAKE(fd) && f->kind == K_TCP && n > 0);
-	if (fake_fails(f))
+	if (fake_fails(f, K_TCP, n))
 		return -1;
-	if (f->stuck || f->out_len == sizeof f->out) {
-		errno = EAGAIN;
-		return -1;
-	}
+	if (f->stuck || f->out_len == sizeof f->out)
+		return fails(EAGAIN);
 	if (n > sizeof f->out - f->out_len)
 		n = sizeof f->out - f->out_len;
 	memcpy(f->out + f->out_len, p, n);
@@ -166,19 +162,14 @@ static ssize_t lab_recv(int fd, void *p, size_t n, int flags)
 {
 	struct fake *f = FAKE(fd);
 
-	(void)flags;
-	MUST(IS_FAKE(fd) && f->kind == K_TCP && !f->connecting);
-	MUST(n > 0);
-	if (fake_fails(f))
+	if (fake_fails(f, K_TCP, n))
 		return -1;
-	if (f->in_len[0] == 0) {
-		errno = EAGAIN;
-		return f->eof ? 0 : -1;
-	}
+	if (f->in_len[0] == 0)
+		return f->eof ? 0 : fails(EAGAIN);
 	if (n > f->in_len[0])
 		n = f->in_len[0];
-	memcpy(p, STREAM(f), n);
-	memmove(STREAM(f), STREAM(f) + n, f->in_len[0] - n);
+	memcpy(p, f->in.stream, n);
+	memmove(f->in.stream, f->in.stream + n, f->in_len[0] - n);
 	f->in_len[0] -= n;
 	return (ssize_t)n;
 }
@@ -188,54 +179,40 @@ static int lab_recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct
 	struct fake *f = FAKE(fd);
 	unsigned done = 0;
 
-	(void)flags; (void)t;
-	MUST(IS_FAKE(fd) && f->kind == K_UDP && n > 0);
-	if (fake_fails(f))
+	if (fake_fails(f, K_UDP, n))
 		return -1;
 	for (; done < n && done < f->queued; done++) {
 		struct msghdr *h = &v[done].msg_hdr;
 		size_t k = f->in_len[done], room = h->msg_iov[0].iov_len;
 		h->msg_flags = k > room ? MSG_TRUNC : 0;
-		if (k > room)
-			k = room;
-		memcpy(h->msg_iov[0].iov_base, f->in[done], k);
+		k = k > room ? room : k;
+		memcpy(h->msg_iov[0].iov_base, f->in.datagram[done], k);
 		v[done].msg_len = (unsigned)k;
 		if (h->msg_name != NULL) {
 			memcpy(h->msg_name, &f->from[done], sizeof f->from[0]);
 			h->msg_namelen = sizeof f->from[0];
 		}
 	}
-	for (unsigned i = done; i < f->queued; i++) {
-		memcpy(f->in[i - done], f->in[i], f->in_len[i]);
-		f->in_len[i - done] = f->in_len[i];
-		f->from[i - done] = f->from[i];
-	}
 	f->queued -= done;
-	if (done == 0)
-		errno = EAGAIN;
-	return done > 0 ? (int)done : -1;
+	memmove(f->in.datagram[0], f->in.datagram[done], f->queued * sizeof f->in.datagram[0]);
+	memmove(&f->in_len[0], &f->in_len[done], f->queued * sizeof f->in_len[0]);
+	memmove(&f->from[0], &f->from[done], f->queued * sizeof f->from[0]);
+	return done > 0 ? (int)done : fails(EAGAIN);
 }
 
 static int lab_sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags)
 {
 	struct fake *f = FAKE(fd);
 
-	(void)flags;
-	MUST(IS_FAKE(fd) && f->kind == K_UDP && n > 0);
-	if (fake_fails(f))
+	if (fake_fails(f, K_UDP, n))
 		return -1;
 	for (unsigned i = 0; i < n; i++) {
 		const struct msghdr *h = &v[i].msg_hdr;
-		struct sockaddr_in to = f->peer;
 		MUST((h->msg_name != NULL) == !f->connected && h->msg_iovlen == 1);
-		if (h->msg_name != NULL)
-			memcpy(&to, h->msg_name, sizeof to);
-		fake_sent(f, &to, h->msg_iov[0].iov_base, h->msg_iov[0].iov_len);
+		fake_sent(f, h->msg_name ? h->msg_name : &f->peer, h->msg_iov[0].iov_base, h->msg_iov[0].iov_len);
 	}
 	return (int)n;
 }
-
-static struct epoll_event epoll_set[FDS];       /* by descriptor; epoll_has says which are in the set */
 
 static short fake_ready(const struct fake *f, short events)
 {
@@ -244,7 +221,7 @@ static short fake_ready(const struct fake *f, short events)
 	MUST(f->kind != K_FREE);
 	if (f->kind == K_EPOLL) {
 		for (int i = 0; i < FDS && r == 0; i++)
-			r = epoll_has[i] && fake_ready(&fakes[i], (short)epoll_set[i].events) ? POLLIN : 0;
+			r = fakes[i].watched && fake_ready(&fakes[i], (short)fakes[i].set.events) ? POLLIN : 0;
 	} else if (f->kind == K_LISTEN)
 		r = fake_waiting(f) ? POLLIN : 0;
 	else if (f->kind == K_UDP)
@@ -254,14 +231,14 @@ static short fake_ready(const struct fake *f, short events)
 	return r & (short)(events | POLLERR | POLLHUP);
 }
 
-static int lab_epoll_create1(int flags) { (void)flags; return fake_open(K_EPOLL); }
+static int lab_epoll_create1(int flags) { return fake_open(K_EPOLL); }
 
 static int lab_epoll_ctl(int set, int what, int fd, struct epoll_event *e)
 {
 	MUST(IS_FAKE(set) && FAKE(set)->kind == K_EPOLL && IS_FAKE(fd) && FAKE(fd)->kind != K_FREE);
-	MUST(epoll_has[fd - FIRST_FD] == (what != EPOLL_CTL_ADD));
-	epoll_has[fd - FIRST_FD] = what != EPOLL_CTL_DEL;
-	epoll_set[fd - FIRST_FD] = *e;
+	MUST(FAKE(fd)->watched == (what != EPOLL_CTL_ADD));
+	FAKE(fd)->watched = what != EPOLL_CTL_DEL;
+	FAKE(fd)->set = *e;
 	return 0;
 }
 
@@ -271,10 +248,10 @@ static int lab_epoll_wait(int set, struct epoll_event *e, int n, int timeout)
 
 	MUST(IS_FAKE(set) && FAKE(set)->kind == K_EPOLL && timeout == 0);
 	for (int i = 0; i < FDS && k < n; i++) {
-		short r = epoll_has[i] ? fake_ready(&fakes[i], (short)epoll_set[i].events) : 0;
+		short r = fakes[i].watched ? fake_ready(&fakes[i], (short)fakes[i].set.events) : 0;
 		if (r == 0)
 			continue;
-		e[k] = epoll_set[i];
+		e[k] = fakes[i].set;
 		e[k++].events = (uint32_t)r;
 	}
 	return k;
@@ -284,12 +261,8 @@ static int lab_poll(struct pollfd *p, nfds_t n, int timeout)
 {
 	int ready = 0;
 
-	last_timeout = timeout;
-	for (nfds_t i = 0; i < n; i++) {
-		p[i].revents = 0;
-		if (!IS_FAKE(p[i].fd))
-			continue;               /* standard error: takes nothing */
-		p[i].revents = fake_ready(FAKE(p[i].fd), p[i].events);
+	for (nfds_t i = 0; i < n; i++) {        /* standard error takes nothing */
+		p[i].revents = IS_FAKE(p[i].fd) ? fake_ready(FAKE(p[i].fd), p[i].events) : 0;
 		ready += p[i].revents != 0;
 	}
 	return ready;
@@ -297,7 +270,6 @@ static int lab_poll(struct pollfd *p, nfds_t n, int timeout)
 
 static int lab_clock_gettime(clockid_t c, struct timespec *t)
 {
-	(void)c;
 	fake_now++;                             /* it never stands still */
 	t->tv_sec = fake_now / 1000000;
 	t->tv_nsec = fake_now % 1000000 * 1000;
@@ -311,6 +283,174 @@ static int lab_getentropy(void *p, size_t n)
 		((uint8_t *)p)[i] = (uint8_t)(fake_random >> 56);
 	}
 	return 0;
+}
+
+/* ---- TLS: BearSSL's engine with records of TLS and no secrets. The client says hello in a handshake record, the first
+ * handshake record of the server ends the handshake; alert 0 is close_notify. */
+
+enum { R_ALERT = 21, R_HANDSHAKE = 22, R_DATA = 23, RECORD = 5, ENGINES = 200, APP_ROOM = 4096 };
+struct engine {
+	const br_ssl_engine_context *of;
+	bool open, closing;                     /* closing: closed once what is in out has gone */
+	int err;
+	uint8_t in[RECORD + 16384], out[RECORD + APP_ROOM];
+	size_t in_len, app_at, app_len, out_len, out_at, put;   /* put: bytes in out that are no record yet */
+};
+static struct engine *engines[ENGINES];
+
+static struct engine *engine_of(const br_ssl_engine_context *e)
+{
+	unsigned i = 0;
+
+	while (i < ENGINES && engines[i] != NULL && engines[i]->of != e)
+		i++;
+	MUST(i < ENGINES);
+	if (engines[i] == NULL) {
+		engines[i] = calloc(1, sizeof *engines[i]);
+		MUST(engines[i] != NULL);
+		engines[i]->of = e;
+	}
+	return engines[i];
+}
+
+static void record_head(uint8_t *p, unsigned type, size_t n)
+{
+	p[0] = (uint8_t)type;
+	p[1] = p[2] = 3;
+	p[3] = (uint8_t)(n >> 8);
+	p[4] = (uint8_t)n;
+}
+
+static void engine_say(struct engine *e, unsigned type, const char *bytes, size_t n)
+{
+	record_head(e->out, type, n);
+	memcpy(e->out + RECORD, bytes, n);
+	e->out_len = RECORD + n;
+	e->out_at = 0;
+}
+
+static int lab_client_reset(br_ssl_client_context *c, const char *name, int resume)
+{
+	struct engine *e = engine_of(&c->eng);
+
+	memset(e, 0, offsetof(struct engine, in));
+	e->of = &c->eng;
+	e->in_len = e->app_at = e->app_len = e->put = 0;
+	engine_say(e, R_HANDSHAKE, "hello", 5);
+	return 1;
+}
+
+static unsigned lab_state(const br_ssl_engine_context *of)
+{
+	const struct engine *e = engine_of(of);
+
+	if (e->out_at < e->out_len)
+		return BR_SSL_SENDREC | (e->closing ? 0u : BR_SSL_RECVREC);
+	if (e->closing)
+		return BR_SSL_CLOSED;
+	return (e->app_len > 0 ? BR_SSL_RECVAPP : BR_SSL_RECVREC) | (e->open ? BR_SSL_SENDAPP : 0u);
+}
+
+static int lab_last_error(const br_ssl_engine_context *of) { return engine_of(of)->err; }
+
+static unsigned char *lab_sendrec_buf(const br_ssl_engine_context *of, size_t *n)
+{
+	struct engine *e = engine_of(of);
+
+	*n = e->out_len - e->out_at;
+	return *n > 0 ? e->out + e->out_at : NULL;
+}
+static void lab_sendrec_ack(br_ssl_engine_context *of, size_t n)
+{
+	MUST(n > 0 && n <= engine_of(of)->out_len - engine_of(of)->out_at);
+	engine_of(of)->out_at += n;
+}
+
+static unsigned char *lab_sendapp_buf(const br_ssl_engine_context *of, size_t *n)
+{
+	struct engine *e = engine_of(of);
+
+	*n = e->open && !e->closing && e->out_at == e->out_len ? APP_ROOM - e->put : 0;
+	return *n > 0 ? e->out + RECORD + e->put : NULL;
+}
+static void lab_flush(br_ssl_engine_context *of, int force)
+{
+	struct engine *e = engine_of(of);
+
+	if (e->put == 0)
+		return;
+	record_head(e->out, R_DATA, e->put);
+	e->out_len = RECORD + e->put;
+	e->out_at = e->put = 0;
+}
+static void lab_sendapp_ack(br_ssl_engine_context *of, size_t n)
+{
+	struct engine *e = engine_of(of);
+
+	MUST(n > 0 && n <= APP_ROOM - e->put && e->out_at == e->out_len);
+	e->put += n;
+	if (e->put == APP_ROOM)
+		lab_flush(of, 0);
+}
+
+static unsigned char *lab_recvapp_buf(const br_ssl_engine_context *of, size_t *n)
+{
+	struct engine *e = engine_of(of);
+
+	*n = e->app_len;
+	return *n > 0 ? e->in + e->app_at : NULL;
+}
+static void lab_recvapp_ack(br_ssl_engine_context *of, size_t n)
+{
+	MUST(n > 0 && n <= engine_of(of)->app_len);
+	engine_of(of)->app_at += n;
+	engine_of(of)->app_len -= n;
+}
+
+static unsigned char *lab_recvrec_buf(const br_ssl_engine_context *of, size_t *n)
+{
+	struct engine *e = engine_of(of);
+
+	*n = e->in_len < RECORD ? RECORD - e->in_len : RECORD + (size_t)(e->in[3] << 8 | e->in[4]) - e->in_len;
+	return e->app_len > 0 || e->closing ? NULL : e->in + e->in_len;
+}
+static void engine_record(struct engine *e, unsigned type, const uint8_t *p, size_t n)
+{
+	if (type == R_HANDSHAKE && !e->open)
+		e->open = true;
+	else if (type == R_DATA && e->open) {
+		e->app_at = RECORD;
+		e->app_len = n;
+	} else {
+		e->closing = true;
+		e->err = type != R_ALERT || n < 2 ? BR_ERR_UNEXPECTED : p[1] == 0 ? BR_ERR_OK : BR_ERR_RECV_FATAL_ALERT + p[1];
+		if (e->out_at == e->out_len)
+			engine_say(e, R_ALERT, "\1\0", 2);
+	}
+}
+static void lab_recvrec_ack(br_ssl_engine_context *of, size_t n)
+{
+	struct engine *e = engine_of(of);
+	size_t len;
+
+	e->in_len += n;
+	len = e->in_len < RECORD ? 0 : (size_t)(e->in[3] << 8 | e->in[4]);
+	MUST(n > 0 && e->in_len <= RECORD + len);
+	if (len > 16384) {
+		e->closing = true;
+		e->err = BR_ERR_TOO_LARGE;
+	} else if (e->in_len >= RECORD && e->in_len == RECORD + len) {
+		e->in_len = 0;
+		engine_record(e, e->in[0], e->in + RECORD, len);
+	}
+}
+static void lab_ssl_close(br_ssl_engine_context *of)
+{
+	struct engine *e = engine_of(of);
+
+	if (e->out_at == e->out_len && !e->closing)
+		engine_say(e, R_ALERT, "\1\0", 2);
+	e->closing = true;
 }
 
 #define socket lab_socket
@@ -332,3 +472,17 @@ static int lab_getentropy(void *p, size_t n)
 #define epoll_wait lab_epoll_wait
 #define clock_gettime lab_clock_gettime
 #define getentropy lab_getentropy
+#define br_ssl_client_reset lab_client_reset
+#undef br_ssl_engine_last_error
+#define br_ssl_engine_current_state lab_state
+#define br_ssl_engine_last_error lab_last_error
+#define br_ssl_engine_sendrec_buf lab_sendrec_buf
+#define br_ssl_engine_sendrec_ack lab_sendrec_ack
+#define br_ssl_engine_sendapp_buf lab_sendapp_buf
+#define br_ssl_engine_sendapp_ack lab_sendapp_ack
+#define br_ssl_engine_recvapp_buf lab_recvapp_buf
+#define br_ssl_engine_recvapp_ack lab_recvapp_ack
+#define br_ssl_engine_recvrec_buf lab_recvrec_buf
+#define br_ssl_engine_recvrec_ack lab_recvrec_ack
+#define br_ssl_engine_flush lab_flush
+#define br_ssl_engine_close lab_ssl_close

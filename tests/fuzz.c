@@ -1,83 +1,24 @@
-#ifdef TARGET_SEQUENCE
-#define LAB_FAKES "fakes.h"
-#endif
+/* fuzz.c - what must hold for any input: clients' messages, upstreams' answers, configurations, admin lines, certificates
+ *
+ * Alone:  ./test.sh fuzz SECONDS client (or another of the targets at the end of this file)
+ * or:     clang -g -fsanitize=fuzzer,address,undefined -o fuzz tests/fuzz.c -lbearssl && TARGET=client ./fuzz
+ * A promise is a MUST; one that is broken ends the program. The unit tests include this file, for some inputs of each kind.
+ * The target for the whole machinery is sequence.c. */
 #include "lab.h"
 
-#ifndef MUST
-#define MUST(c) do { if (!(c)) { fprintf(stderr, "broken: %s (line %d)\n", #c, __LINE__); abort(); } } while (0)
-#endif
-
-/* The program as after its start, with the given configuration. */
-static void fuzz_start(const char *config)
+/* The reply of our own to a question. */
+enum { ERROR_REPLY_MAX = 12 + NAME_MAX_WIRE + 4 + 11 + 6 };
+static size_t error_write(uint8_t *out, const struct question *q, unsigned rcode, int ede)
 {
-	static char text[4096], *lines[64];
-	struct text e = { errors, sizeof errors, 0 };
-	char from[80], *save;
-	unsigned k = 0;
-
-	snprintf(text, sizeof text, "%s", config);
-	for (char *l = strtok_r(text, "\n", &save); l != NULL; l = strtok_r(NULL, "\n", &save))
-		lines[k++] = l;
-	source = (struct source){ .lines = lines };
-	log_level = L_ERROR;
-	clock_read();
-	started = now;
-	errors[0] = '\0';
-	if (!config_read(&cfg, &e, from)) {
-		fputs(errors, stderr);
-		abort();
-	}
-	lab_tables();
-}
-
-/* A copy whose end is the end of its memory; good until the third call after this. */
-static uint8_t *exactly(const uint8_t *p, size_t k)
-{
-	static uint8_t *copies[3];
-	static unsigned turn;
-	uint8_t *copy = calloc(1, k ? k : 1);
-
-	free(copies[++turn % 3]);
-	copies[turn % 3] = copy;
-	if (k > 0)
-		memcpy(copy, p, k);
-	return copy;
-}
-
-/* Asks for key and looks hard at the reply from the cache. Gives its lowest TTL, or NO_TTL when the cache has nothing. */
-static uint32_t cached(const struct key *k, unsigned size, bool tcp)
-{
-	static uint8_t out[MSG_MAX], query[600];
-	struct question q;
+	struct source_msg s = source_error(&q->key, rcode, ede);
 	struct reply_to r;
-	struct slot *slot;
-	struct answer a;
-	uint32_t hash = hash_bytes(k->b, k->len);
-	size_t len = query_write(query, 99, k, size > 0, false), limit = tcp ? MSG_MAX : size == 0 ? 512 : size;
-	struct source_msg s;
-	bool cut;
 
-	if (size > 0)
-		put16at(query + 12 + k->name_len + 4 + 3, size);
-	if (question_read(&q, query, len) != NOERROR)
-		return NO_TTL;
-	q.key.b[q.key.name_len + 4] = k->b[k->name_len + 4];    /* without OPT no DO is sent */
-	reply_to_question(&r, &q, tcp);
-	slot = cache_find(&q.key, hash);
-	if (slot == NULL || entry_expired(entry_at((size_t)(slot->at - 1) * 4)))
-		return NO_TTL;
-	s = entry_source(entry_at((size_t)(slot->at - 1) * 4), false);
-	len = reply_write(out, &s, &r);
-	MUST(len <= limit && len >= 12 + k->name_len + 4);
-	MUST(get16at(out) == 99 && (get16at(out + 2) & F_QR) && answer_matches(out, len, k));
-	cut = get16at(out + 2) & F_TC;
-	MUST(answer_read(&a, exactly(out, len), len, k) == NULL && a.len == len);
-	return cut ? 0 : a.ttl;
+	reply_to_question(&r, q, false);
+	return reply_write(out, &s, &r);
 }
 
-#ifdef TARGET_CLIENT
 /* A client's message: what is read, the error that refuses it, and the question that would go to upstreams. */
-static void fuzz_one(const uint8_t *data, size_t size)
+static void check_client(const uint8_t *data, size_t size)
 {
 	static uint8_t out[ERROR_REPLY_MAX], back[UPSTREAM_QUERY_MAX];
 	const uint8_t *p = exactly(data, size);
@@ -106,146 +47,173 @@ static void fuzz_one(const uint8_t *data, size_t size)
 	}
 }
 
-static void fuzz_init(void) { fuzz_start("192.0.2.77 1\nlisten 127.0.0.1@5300"); }
-#endif
+/* Asks for key as a client with this limit does (0: no EDNS; MSG_MAX: TCP), and looks hard at the reply from the cache. Gives
+ * its lowest TTL, or NO_TTL when the cache has nothing. */
+static uint32_t cached(const struct key *k, unsigned limit)
+{
+	static uint8_t out[MSG_MAX], query[600];
+	struct question q;
+	struct reply_to r;
+	struct slot *slot;
+	struct answer a;
+	size_t len = query_write(query, 99, k, limit > 0, false);
+	struct source_msg s;
+	bool cut;
 
-#ifdef TARGET_ANSWER
-/* An upstream's answer: read, stripped, into the cache, and out to clients of every kind, now and later. */
-static void fuzz_one(const uint8_t *data, size_t size)
+	if (limit > 0)
+		put16at(query + 12 + k->name_len + 4 + 3, limit);
+	if (question_read(&q, query, len) != NOERROR)
+		return NO_TTL;
+	q.key.b[q.key.name_len + 4] = k->b[k->name_len + 4];    /* without OPT no DO is sent */
+	reply_to_question(&r, &q, limit == MSG_MAX);
+	slot = cache_find(&q.key, hash_bytes(k->b, k->len));
+	if (slot == NULL || entry_expired(slot_entry(slot)))
+		return NO_TTL;
+	s = entry_source(slot_entry(slot), false);
+	len = reply_write(out, &s, &r);
+	MUST(len <= (limit ? limit : 512) && len >= 12 + k->name_len + 4);
+	MUST(get16at(out) == 99 && (get16at(out + 2) & F_QR) && answer_matches(out, len, k));
+	cut = get16at(out + 2) & F_TC;
+	MUST(answer_read(&a, exactly(out, len), len, k) == NULL && a.len == len);
+	return cut ? 0 : a.ttl;
+}
+
+/* Is the stripped answer still one, whatever its TTLs are? A name that runs through a TTL changes with it, and one that ran
+ * through the OPT ("middle") is found malformed by the program too: no promise for those. */
+static bool answer_stands(const struct answer *a, const struct key *k, bool middle)
+{
+	uint8_t *twin = exactly(a->msg, a->len);
+	struct answer again;
+	bool good = answer_read(&again, twin, a->len, k) == NULL;
+
+	if (middle && !good)
+		return false;
+	MUST(good && !again.opt && again.nttl == a->nttl && again.ttl == a->ttl && again.len == a->len);
+	for (int fill = 0; fill <= 0x40 && good; fill += 0x40) {
+		size_t at = 12 + k->name_len + 4;
+		memcpy(twin, a->msg, a->len);
+		for (unsigned i = 0; i < a->nttl; i++) {
+			at = name_end(twin, at);
+			memset(twin + at + 4, fill, 4);
+			at += 10 + get16at(twin + at + 8);
+		}
+		good = answer_read(&again, twin, a->len, k) == NULL;
+	}
+	return good;
+}
+
+/* The stripped answer as it goes out fresh, to clients of every kind. */
+static void answer_goes_out(const struct answer *a, const struct key *k)
 {
 	static uint8_t out[MSG_MAX];
-	static struct answer a, again;
-	static const unsigned sizes[] = { 0, 512, 1232 };
-	static uint8_t *kept;
-	uint8_t *p, *twin;
-	struct key k;
-	struct keep keep = { .key = &k, .ttl = 100 };
-	struct source_msg s = { .cap = NO_TTL };
-	struct reply_to r = { .id = 7, .edns = true };
+	struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .rcode = a->rcode };
+	struct reply_to r = { .id = 7, .edns = true, .name = k->b, .name_len = k->name_len };
+	struct answer again;
+
+	for (unsigned i = 0; i < 8; i++) {
+		size_t n;
+		r.limit = i & 1 ? MSG_MAX : 512;
+		s.cap = i & 2 ? MARKED_TTL : NO_TTL;
+		s.age = i & 4 ? 10 : 0;
+		n = reply_write(out, &s, &r);
+		MUST(n <= r.limit && n >= 12 + k->name_len + 4);
+		MUST(answer_read(&again, exactly(out, n), n, k) == NULL && again.len == n);
+		MUST(!(i & 2) || again.nttl == 0 || again.ttl <= MARKED_TTL);
+	}
+}
+
+/* And out of the cache, now and at the end of its life. */
+static void answer_is_kept(const struct answer *a, const struct key *k)
+{
+	static const unsigned limits[] = { 0, 512, 1232, MSG_MAX };
+	struct keep keep = { .key = k, .ttl = MIN(a->ttl, 86400u), .hash = hash_bytes(k->b, k->len) };
 	const char *broken;
-	size_t at = 12;
 	uint32_t ttl;
+
+	cache_put(&keep, a);
+	broken = cache_broken();
+	if (broken != NULL)
+		fprintf(stderr, "%s\n", broken);
+	MUST(broken == NULL);
+	for (size_t i = 0; i < COUNT(limits); i++) {
+		ttl = cached(k, limits[i]);
+		MUST(ttl == NO_TTL || ttl <= 86400);
+	}
+	now += SEC(keep.ttl - 1);
+	ttl = cached(k, MSG_MAX);
+	MUST(ttl == NO_TTL || ttl <= 1);
+	now += SEC(1);
+	MUST(cached(k, MSG_MAX) == NO_TTL);
+	if (now > SEC(1000000000))
+		now = started;
+}
+
+/* An upstream's answer to the question that it tells itself. */
+static void check_answer(const uint8_t *data, size_t size)
+{
+	static struct answer a;
+	static uint8_t *p;
+	struct key k;
 	bool middle;
+	size_t n = 0;
 
 	if (size < 17)
 		return;
-	free(kept);
-	p = kept = calloc(1, size);
+	free(p);
+	p = calloc(1, size);
+	MUST(p != NULL);
 	memcpy(p, data, size);
-	for (size_t i = 0; ; i++) {                     /* the question that the message itself tells */
-		if (at >= size || p[at] > 63 || i + p[at] + 2 > NAME_MAX_WIRE || at + p[at] + 5 > size)
-			return;
-		k.b[i] = p[at];
-		if (p[at++] == 0) {
-			key_set(&k, i + 1, get16at(p + at), get16at(p + at + 2), p[1] & (KEY_DO | KEY_CD));
-			break;
-		}
-		for (unsigned left = k.b[i]; left > 0; left--)
-			k.b[++i] = lower(p[at++]);
-	}
-	if (!answer_matches(p, size, &k))
+	while (12 + n < size && n < NAME_MAX_WIRE && p[12 + n] > 0 && p[12 + n] < 64)
+		n += 1u + p[12 + n];
+	if (n >= NAME_MAX_WIRE || n + 17 > size || p[12 + n] != 0)
 		return;
-	memcpy(p + 12, k.b, k.name_len);                /* a pointer into a label of it may change with its letters: no promise there */
-	if (answer_read(&a, p, size, &k) != NULL)
+	for (size_t i = 0; i <= n; i++)                 /* in lower case: a pointer into a label of it may change with its letters */
+		k.b[i] = p[12 + i] = lower(p[12 + i]);
+	key_set(&k, n + 1, get16at(p + 13 + n), get16at(p + 15 + n), p[1] & (KEY_DO | KEY_CD));
+	if (!answer_matches(p, size, &k) || answer_read(&a, p, size, &k) != NULL)
 		return;
 	MUST(a.len <= size);
 	if (a.truncated)
 		return;
 	middle = a.opt && a.opt_at + a.opt_len < a.len;
 	answer_strip(&a, p);
-	twin = calloc(1, a.len);
-	memcpy(twin, p, a.len);
-	if (middle && answer_read(&again, twin, a.len, &k) != NULL) {
-		free(twin);                     /* names ran through the OPT: the program looks, and finds it malformed */
+	if (!answer_stands(&a, &k, middle))
 		return;
-	}
-	MUST(answer_read(&again, twin, a.len, &k) == NULL && !again.opt && again.nttl == a.nttl && again.ttl == a.ttl && again.len == a.len);
-	ttl = true;
-	for (int fill = 0; fill <= 0x40 && ttl; fill += 0x40) {
-		memcpy(twin, p, a.len);         /* a name that runs through a TTL changes with it: no promise there */
-		at = 12 + k.name_len + 4;
-		for (unsigned i = 0; i < a.nttl; i++) {
-			at = name_end(twin, at);
-			memset(twin + at + 4, fill, 4);
-			at += 10 + get16at(twin + at + 8);
-		}
-		ttl = answer_read(&again, twin, a.len, &k) == NULL;
-	}
-	free(twin);
-	if (!ttl)
-		return;
-	r.name = k.b;
-	r.name_len = k.name_len;
-	s.msg = p;
-	s.len = a.len;
-	s.ede = a.ede;
-	s.ede_len = a.ede_len;
-	s.rcode = a.rcode;
-	for (unsigned i = 0; i < 8; i++) {
-		r.limit = i & 1 ? MSG_MAX : 512;
-		s.cap = i & 2 ? MARKED_TTL : NO_TTL;
-		s.age = i & 4 ? 10 : 0;
-		at = reply_write(out, &s, &r);
-		MUST(at <= r.limit && at >= 12 + k.name_len + 4);
-		MUST(answer_read(&again, exactly(out, at), at, &k) == NULL && again.len == at);
-		MUST(!(i & 2) || again.nttl == 0 || again.ttl <= MARKED_TTL);
-	}
-	if (a.ttl == 0 || a.nttl == 0 || key_type(&k) == 0 || key_type(&k) == T_OPT || key_type(&k) == T_AXFR || key_type(&k) == T_IXFR)
-		return;
-	keep.ttl = MIN(a.ttl, 86400u);
-	keep.hash = hash_bytes(k.b, k.len);
-	cache_put(&keep, &a);
-	broken = cache_broken();
-	if (broken != NULL)
-		fprintf(stderr, "%s\n", broken);
-	MUST(broken == NULL);
-	for (unsigned i = 0; i < 4; i++) {
-		ttl = cached(&k, sizes[i % 3], i == 3);
-		MUST(ttl == NO_TTL || ttl <= 86400);
-	}
-	now += SEC(keep.ttl - 1);
-	ttl = cached(&k, 0, true);
-	MUST(ttl == NO_TTL || ttl <= 1);
-	now += SEC(1);
-	MUST(cached(&k, 0, true) == NO_TTL);
-	if (now > SEC(1000000000))
-		now = started;
+	answer_goes_out(&a, &k);
+	if (a.ttl != 0 && a.nttl != 0 && key_type(&k) != 0 && key_type(&k) != T_OPT && key_type(&k) != T_AXFR && key_type(&k) != T_IXFR)
+		answer_is_kept(&a, &k);
 }
 
-static void fuzz_init(void) { fuzz_start("192.0.2.77 1\nlisten 127.0.0.1@5300\ncache-size 16k"); }
-#endif
-
-#ifdef TARGET_CONFIG
-static void fuzz_one(const uint8_t *data, size_t size)
+static void check_printable(const char *p)
 {
-	static char text[8192], once[65536];
+	MUST(*p != '\0');
+	for (; *p != '\0'; p++)
+		MUST(*p == '\n' || *p == '\r' || (*p >= ' ' && *p <= '~'));
+}
+
+/* The normal form of a good configuration is its own normal form; a bad one is refused with words. */
+static void check_config(const uint8_t *data, size_t size)
+{
+	static char text[8192], once[sizeof normal];
 
 	if (size >= sizeof text || memchr(data, 0, size) != NULL)
 		return;
 	memcpy(text, data, size);
 	text[size] = '\0';
 	if (config_of(text) == NULL) {
-		MUST(errors[0] != '\0');
-		for (const char *p = errors; *p != '\0'; p++)
-			MUST(*p == '\n' || (*p >= ' ' && *p <= '~'));
+		check_printable(errors);
 		return;
 	}
-	snprintf(once, sizeof once, "%s", normal);
-	if (config_of(once) == NULL || strcmp(once, normal) != 0) {
+	strcpy(once, normal);
+	if (config_of(once) == NULL || strcmp(once, normal) != 0)
 		fprintf(stderr, "first:\n%s\nsecond:\n%s\n%s\n", once, normal, errors);
-		abort();
-	}
+	MUST(strcmp(once, normal) == 0);
 }
 
-static void fuzz_init(void) { fuzz_start("192.0.2.77 1\nlisten 127.0.0.1@5300"); }
-#endif
-
-#ifdef TARGET_ADMIN
 /* Admin lines, as the program reads them: the first is the command, those behind it are headers. */
-static void fuzz_one(const uint8_t *data, size_t size)
+static void check_admin(const uint8_t *data, size_t size)
 {
 	static struct admin a;
-	const char *reply;
 	char line[513];
 
 	if (size > 512 || memchr(data, '\n', size) == data)
@@ -253,12 +221,9 @@ static void fuzz_one(const uint8_t *data, size_t size)
 	memcpy(line, data, size);
 	line[size] = '\0';
 	if (strstr(line, "query") || strstr(line, "reload"))
-		return;                         /* the sequence target does those */
+		return;                         /* sequence.c does those */
 	line[strcspn(line, "\n")] = '\0';
-	reply = admin_of(line);
-	MUST(reply[0] != '\0');
-	for (; *reply != '\0'; reply++)
-		MUST(*reply == '\n' || *reply == '\r' || (*reply >= ' ' && *reply <= '~'));
+	check_printable(admin_of(line));
 	memset(&a, 0, sizeof a);
 	a.reply = (struct text){ a.out, sizeof a.out, 0 };
 	for (const uint8_t *p = data, *end = data + size, *nl; p < end; p = nl + 1) {
@@ -270,38 +235,25 @@ static void fuzz_one(const uint8_t *data, size_t size)
 			break;
 	}
 	if (cache.entries < 20) {
-		struct keep keep = { .key = &put_key, .ttl = 100 };
-		static struct answer got;
-		char name[16];
-		snprintf(name, sizeof name, "n%u.test", cache.entries);
-		wanswer(name, T_A, 100, 60);
-		lab_key(&put_key, name, T_A, 0);
-		if (answer_read(&got, m, n, &put_key) == NULL) {
-			keep.hash = hash_bytes(put_key.b, put_key.len);
-			cache_put(&keep, &got);
-		}
+		say("!8180:1,1,0,0 n%u.test/A @/A/100 [ *4 ]", cache.entries);
+		MUST(cache_message(100));
 	}
 }
 
-static void fuzz_init(void) { fuzz_start("192.0.2.77 1\nlisten 127.0.0.1@5300\ncache-size 16k"); }
-#endif
-
-#ifdef TARGET_CERT
 /* A server's certificate chain: two bytes of length and a certificate, again and again. The first byte says how the upstream
  * is to be authenticated. */
-static void fuzz_one(const uint8_t *data, size_t size)
+static void check_cert(const uint8_t *data, size_t size)
 {
 	static struct tls tls;
 	struct spec *spec = &upstreams[0].spec;
 	struct auth *a = &tls.auth;
 	const br_x509_class **c = &a->vtable;
-	unsigned how, usages, err;
+	unsigned how = size > 0 ? *data : 0, usages, err;
+	const uint8_t *end = data + size;
 	size_t k, piece;
 
-	if (size < 3)
+	if (size < 4)
 		return;
-	how = *data++;
-	size--;
 	memset(spec, 0, sizeof *spec);
 	addr_parse(&spec->addr, how & 8 ? "::1" : "127.0.0.1");
 	strcpy(spec->name, how & 1 ? "dns.test" : "");
@@ -310,50 +262,39 @@ static void fuzz_one(const uint8_t *data, size_t size)
 	tls_init(&tls, &upstreams[0]);
 	a->now = a->floor = INT64_C(1790000000);
 	(*c)->start_chain(c, how & 1 ? "dns.test" : NULL);
-	for (unsigned i = 0; size >= 2 && i < 6; i++) {
-		k = get16at(data);
+	data++;
+	for (unsigned i = 0; end - data >= 2 && i < 6; i++, data += k) {
+		k = MIN(get16at(data), (size_t)(end - data - 2));
 		data += 2;
-		size -= 2;
-		k = MIN(k, size);
 		(*c)->start_cert(c, (uint32_t)k);
 		for (size_t at = 0; at < k; at += piece) {
 			piece = MIN(k - at, (size_t)1 + how * 7);
 			(*c)->append(c, exactly(data + at, piece), piece);
 		}
 		(*c)->end_cert(c);
-		data += k;
-		size -= k;
 	}
 	err = (*c)->end_chain(c);
-	for (const char *p = a->seen; *p != '\0'; p++)
-		MUST(p < a->seen + sizeof a->seen);
+	MUST(memchr(a->seen, 0, sizeof a->seen) != NULL);
 	MUST(spec->noverify || err != 0 || !spec->npins || a->pin_ok);
 	MUST(err != 0 || !auth_needs_chain(spec) || (a->name_ok && a->key_use_ok && a->nanchors > 0));
-	if (err == 0)
-		MUST((*c)->get_pkey(c, &usages) != NULL);
+	MUST(err != 0 || (*c)->get_pkey(c, &usages) != NULL);
 }
 
-static void fuzz_init(void)
-{
-	const char *ca = getenv("CA");
-
-	fuzz_start("192.0.2.77 1\nlisten 127.0.0.1@5300");
-	if (ca != NULL)
-		MUST(ca_load(ca) == NULL);
-}
-#endif
-
-#include "sequence.c"
+static const struct { const char *name; void (*check)(const uint8_t *data, size_t size); } targets[] = {
+	{ "client", check_client }, { "answer", check_answer }, { "config", check_config }, { "admin", check_admin }, { "cert", check_cert } };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static bool up;
+	static size_t at = COUNT(targets);
+	const char *name = getenv("TARGET"), *ca = getenv("CA");
 
-	if (!up) {
-		fuzz_init();
-		up = true;
+	if (at == COUNT(targets)) {
+		lab_start("192.0.2.77 1\nlisten 127.0.0.1@5300\ncache-size 16k");
+		MUST(ca == NULL || ca_load(ca) == NULL);
+		for (at = 0; name == NULL || strcmp(targets[at].name, name) != 0; at++)
+			MUST(at + 1 < COUNT(targets));
 	}
-	fuzz_one(data, size);
+	targets[at].check(data, size);
 	return 0;
 }

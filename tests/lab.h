@@ -1,101 +1,154 @@
+/* lab.h - what the unit tests and the fuzz targets share: the program itself without its main(), a way to write messages,
+ * the invariants of the cache, and readers of configurations and admin lines. Defines nothing that runs by itself.
+ *
+ * With LAB_FAKES the program's system calls go to fakes.h. */
 #ifdef LAB_FAKES
-#include LAB_FAKES
+#include "fakes.h"
 #endif
 #define main dnsproxy_main
-#include "dnsproxy.c"
+#include "../dnsproxy.c"
 #undef main
 
-static struct key put_key;
+#ifndef MUST
+#define MUST(c) do { if (!(c)) { fprintf(stderr, "broken: %s (line %d)\n", #c, __LINE__); abort(); } } while (0)
+#endif
 
-/* ---- Writing messages: into m, n bytes so far */
+static uint64_t lab_random = 88172645463325252u;
+static inline uint32_t rnd(uint32_t below)
+{
+	lab_random ^= lab_random << 13;
+	lab_random ^= lab_random >> 7;
+	lab_random ^= lab_random << 17;
+	return (uint32_t)(lab_random >> 16) % below;
+}
+
+/* ---- Writing messages: into m, mlen bytes so far */
 
 static uint8_t m[80000];
-static size_t n;
+static size_t mlen;
 
-static void w16(unsigned v) { put16at(m + n, v); n += 2; }
-static void w32(uint32_t v) { put32at(m + n, v); n += 4; }
-static void wbytes(const void *p, size_t k) { if (k > 0) memcpy(m + n, p, k); n += k; }
+static inline void put8(unsigned v) { m[mlen++] = (uint8_t)v; }
+static inline void put16(unsigned v) { put8(v >> 8 & 255); put8(v & 255); }
+static inline void put32(uint32_t v) { put16(v >> 16); put16(v & 65535); }
 
-static void head(unsigned id, unsigned flags, unsigned qd, unsigned an, unsigned ns, unsigned ar)
+/* "a.test" into its labels as they are spelled; "." is the root, "@" leads to the question and "@40" to byte 40. */
+static inline void put_name(const char *s)
 {
-	n = 0;
-	w16(id); w16(flags); w16(qd); w16(an); w16(ns); w16(ar);
-}
-
-/* "www.example.com" as it stands; NULL: a pointer to the question. */
-static void wname(const char *s)
-{
-	if (s == NULL) {
-		w16(0xc00c);
+	if (*s == '@') {
+		put16(0xc000u | (s[1] ? (unsigned)atoi(s + 1) : 12));
 		return;
 	}
-	while (*s != '\0') {
-		size_t k = strcspn(s, ".");
-		m[n++] = (uint8_t)k;
-		wbytes(s, k);
-		s += k + (s[k] == '.');
+	for (size_t k; *s != '\0'; s += k + (s[k] == '.')) {
+		k = strcspn(s, ".");
+		if (k > 0)
+			put8((unsigned)k);
+		memcpy(m + mlen, s, k);
+		mlen += k;
 	}
-	m[n++] = 0;
+	put8(0);
 }
 
-static void wquestion(const char *name, unsigned type) { wname(name); w16(type); w16(1); }
-
-static void wrr(const char *name, unsigned type, uint32_t ttl, const void *rdata, size_t k)
+/* One word of a message, see say(). */
+static inline void put_word(char *s)
 {
-	wname(name); w16(type); w16(1); w32(ttl); w16((unsigned)k);
-	wbytes(rdata, k);
+	static size_t rdata;
+	unsigned f[5], byte;
+	char *type = strchr(s, '/'), *ttl = type ? strchr(type + 1, '/') : NULL;
+
+	if (*s == '!' && sscanf(s, "!%x:%u,%u,%u,%u", &f[0], &f[1], &f[2], &f[3], &f[4]) == 5) {
+		mlen = 0;
+		put16(0x1234);
+		for (int i = 0; i < 5; i++)
+			put16(f[i]);
+	} else if (*s == '[') {
+		rdata = mlen;
+		put16(0);
+	} else if (*s == ']')
+		put16at(m + rdata, (unsigned)(mlen - rdata - 2));
+	else if (*s == '*')
+		for (int k = atoi(s + 1); k > 0; k--)
+			put8(0);
+	else if (*s == '=')
+		for (; sscanf(s + 1, "%2x", &byte) == 1; s += 2)
+			put8(byte);
+	else if (sscanf(s, "opt/%u/%x", &f[0], &f[1]) == 2) {
+		put8(0);
+		put16(T_OPT);
+		put16(f[0]);
+		put32(f[1]);
+	} else {
+		if (type != NULL)
+			*type = '\0';
+		put_name(s);
+		if (type == NULL)
+			return;
+		if (ttl != NULL)
+			*ttl = '\0';
+		put16((unsigned)type_parse(type + 1));
+		put16(1);
+		if (ttl != NULL)
+			put32((uint32_t)strtoul(ttl + 1, NULL, 10));
+	}
 }
 
-static void wopt(unsigned size, uint32_t ttl, const void *options, size_t k)
+/* Appends what the words say, or starts anew with a header:
+ *   !8180:1,2,0,1      header with these flags and counts, ID 1234 (hex)
+ *   www.test/A         a question
+ *   @/A/60 [ ... ]     a record: name, type, TTL; its RDATA behind its length
+ *   opt/1232/8000 [ ]  an OPT: size, TTL (hex), options
+ *   ns.test            a name by itself
+ *   =c0000201 *16      these bytes; 16 zero bytes */
+static inline void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static inline void say(const char *fmt, ...)
 {
-	m[n++] = 0; w16(T_OPT); w16(size); w32(ttl); w16((unsigned)k);
-	wbytes(options, k);
+	char text[2000], *save;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	for (char *s = strtok_r(text, " ", &save); s != NULL; s = strtok_r(NULL, " ", &save))
+		put_word(s);
 }
 
-/* A record whose RDATA is "skip" zero bytes and a name. */
-static void wrr_name(const char *name, unsigned type, uint32_t ttl, size_t skip, const char *target)
-{
-	size_t at;
-
-	wname(name); w16(type); w16(1); w32(ttl);
-	at = n;
-	w16(0);
-	memset(m + n, 0, skip);
-	n += skip;
-	wname(target);
-	put16at(m + at, (unsigned)(n - at - 2));
-}
-
-static void wsoa(const char *name, uint32_t ttl, uint32_t minimum)
-{
-	size_t at;
-
-	wname(name); w16(T_SOA); w16(1); w32(ttl);
-	at = n;
-	w16(0);
-	wname("ns.test"); wname(NULL);
-	w32(1); w32(2); w32(3); w32(4); w32(minimum);
-	put16at(m + at, (unsigned)(n - at - 2));
-}
-
-static void lab_key(struct key *k, const char *name, unsigned type, unsigned flags)
+static inline void name_key(struct key *k, const char *name, unsigned type, unsigned flags)
 {
 	key_set(k, name_parse(k->b, name), type, 1, flags);
 }
 
-/* A positive answer of about "size" bytes for name. */
-static void wanswer(const char *name, unsigned type, uint32_t ttl, size_t size)
+/* The key of the question in m, or of that for another type. */
+static inline void lab_key(struct key *k, unsigned type)
 {
-	static uint8_t zero[66000];
+	size_t n = 0, end = mlen > 12 ? MIN(mlen - 12, NAME_MAX_WIRE - 1) : 0;
 
-	head(7, F_QR | F_RD | F_RA, 1, 1, 0, 0);
-	wquestion(name, type);
-	wrr(NULL, type, ttl, zero, type == T_A ? 4 : type == T_AAAA ? 16 : size > n + 12 ? size - n - 12 : 0);
+	while (n < end && m[12 + n] != 0 && m[12 + n] < 64)
+		n += 1u + m[12 + n];
+	n = MIN(n, end);
+	for (size_t i = 0; i < n; i++)
+		k->b[i] = lower(m[12 + i]);
+	k->b[n++] = 0;
+	key_set(k, n, type ? type : get16at(m + 12 + n), 1, 0);
 }
 
-/* ---- The cache's invariants, as its comment tells them. Gives NULL or the first that is broken. */
+/* A copy that ends where its memory ends, so that a sanitizer sees what reads beyond; good until the third call after this. */
+static inline uint8_t *exactly(const uint8_t *p, size_t k)
+{
+	static uint8_t *copies[3];
+	static unsigned turn;
+	uint8_t **copy = &copies[++turn % 3];
 
-static const char *cache_broken(void)
+	free(*copy);
+	*copy = calloc(1, k ? k : 1);
+	MUST(*copy != NULL);
+	if (k > 0)
+		memcpy(*copy, p, k);
+	return *copy;
+}
+
+/* ---- The cache */
+
+/* Its invariants, as its comment tells them. Gives NULL or the first that is broken. */
+static inline const char *cache_broken(void)
 {
 	size_t live = 0, used = 0, at = cache.tail, inring = 0;
 
@@ -105,22 +158,16 @@ static const char *cache_broken(void)
 		return "the ring ends beyond the block";
 	for (size_t i = 0; i < cache.nslots; i++) {
 		const struct slot *s = &cache.slots[i];
-		const struct entry *e;
-		size_t place;
+		size_t place = (size_t)(s->at - 1) * 4;
+		const struct entry *e = entry_at(place);
 		if (s->at == 0)
 			continue;
-		place = (size_t)(s->at - 1) * 4;
-		if (place >= cache.size || cache.size - place < sizeof *e)
+		if (place >= cache.size || cache.size - place < sizeof *e || entry_size(e) > cache.size - place)
 			return "a slot points beyond the ring";
-		e = entry_at(place);
-		if (e->len == 0)
-			return "a slot points to no entry";
-		if (e->hash != s->hash)
-			return "slot and entry differ in their hash";
+		if (e->len == 0 || e->hash != s->hash)
+			return "a slot points to no entry or another one";
 		if (s < slot_first(s->hash) || s >= slot_first(s->hash) + PROBE)
 			return "an entry is not within the probes of its hash";
-		if (entry_size(e) > cache.size - place)
-			return "an entry reaches beyond the ring";
 		live++;
 		used += entry_size(e);
 	}
@@ -138,40 +185,97 @@ static const char *cache_broken(void)
 	}
 	if (cache.nring > 0 && at != cache.head)
 		return "the entries from the tail on do not end at the head";
-	if (live != cache.entries || inring != live)
-		return "the number of entries is wrong";
-	if (used != cache.used)
-		return "the bytes of live entries are wrong";
+	if (live != cache.entries || inring != live || used != cache.used)
+		return "the number of entries or their bytes are wrong";
 	return NULL;
 }
 
-/* A cache of another size; the old one's memory is not given back. */
-static void cache_again(size_t memory)
+/* Puts the message m into the cache, as the answer to its own question; false when it is none. */
+static inline bool cache_message(uint32_t ttl)
 {
-	memset(&cache, 0, sizeof cache);
-	cache_init(memory);
+	static struct answer a;
+	static struct key k;
+	struct keep keep = { .key = &k, .ttl = ttl };
+
+	lab_key(&k, 0);
+	keep.hash = hash_bytes(k.b, k.len);
+	if (answer_read(&a, m, mlen, &k) != NULL)
+		return false;
+	cache_put(&keep, &a);
+	return true;
 }
 
-static unsigned cache_clear(const uint8_t *name, size_t len)
+/* ---- Reading configurations and admin lines */
+
+static char errors[65536], normal[65536];
+
+/* The lines of text become the program's arguments. */
+static inline void lab_source(const char *text)
 {
-	(void)len;
-	return cache_sweep(name == NULL, name, -1);
+	static char copies[8][65536], *lines[8][300];
+	static unsigned turn;
+	char *copy = copies[++turn % 8], **line = lines[turn % 8], *save;
+	unsigned k = 0;
+
+	snprintf(copy, sizeof copies[0], "%s", text);
+	for (char *l = strtok_r(copy, "\n", &save); l != NULL && k < COUNT(lines[0]) - 1; l = strtok_r(NULL, "\n", &save))
+		line[k++] = l;
+	line[k] = NULL;
+	source = (struct source){ .lines = line };
+	errors[0] = '\0';
 }
 
-/* The reply of our own to a question. */
-#define ERROR_REPLY_MAX (12 + NAME_MAX_WIRE + 4 + 11 + 6)
-static size_t error_write(uint8_t *out, const struct question *q, unsigned rcode, int ede)
+/* Keeps p as a seed for the fuzz target "kind", if the environment says where. */
+static inline void seed(const char *kind, const void *p, size_t k)
 {
-	struct source_msg s = source_error(&q->key, rcode, ede);
-	struct reply_to r;
+	static unsigned number_;
+	const char *dir = getenv("SEEDS");
+	char path[512];
+	FILE *f;
 
-	reply_to_question(&r, q, false);
-	return reply_write(out, &s, &r);
+	if (dir == NULL)
+		return;
+	snprintf(path, sizeof path, "%s/%s/%u", dir, kind, ++number_);
+	if ((f = fopen(path, "w")) != NULL) {
+		fwrite(p, 1, k, f);
+		fclose(f);
+	}
 }
 
-/* The tables of the program, as main() makes them. */
-static void lab_tables(void)
+/* Reads text as arguments. Its normal form, or NULL with the errors in "errors". */
+static inline const char *config_of(const char *text)
 {
+	static struct config c;
+	struct text e = { errors, sizeof errors, 0 };
+	char from[80];
+	FILE *f;
+
+	normal[0] = '\0';
+	lab_source(text);
+	seed("config", text, strlen(text));
+	if (!config_read(&c, &e, from))
+		return NULL;
+	f = fmemopen(normal, sizeof normal, "w");
+	MUST(f != NULL);
+	config_print(f, &c);
+	fclose(f);
+	return normal;
+}
+
+/* The program as after its start, with this configuration. */
+static inline void lab_start(const char *text)
+{
+	struct text e = { errors, sizeof errors, 0 };
+	char from[80];
+
+	lab_source(text);
+	log_level = L_ERROR;
+	clock_read();
+	started = now;
+	if (!config_read(&cfg, &e, from)) {
+		fputs(errors, stderr);
+		abort();
+	}
 	random_bytes(hash_secret, sizeof hash_secret);
 	query_init();
 	descriptors_init();
@@ -181,66 +285,12 @@ static void lab_tables(void)
 	origin_number(&cfg.specs[0].addr);
 }
 
-static uint64_t lab_random = 88172645463325252u;
-static uint32_t lab_rnd(void)
-{
-	lab_random ^= lab_random << 13;
-	lab_random ^= lab_random >> 7;
-	lab_random ^= lab_random << 17;
-	return (uint32_t)(lab_random >> 16);
-}
-
-/* ---- Reading configurations and admin lines */
-
-/* Keeps p as a seed for the fuzz target "kind", if the environment says where. */
-static void seed(const char *kind, const void *p, size_t k)
-{
-	static unsigned number;
-	const char *dir = getenv("SEEDS");
-	char path[512];
-	FILE *f;
-
-	if (dir == NULL)
-		return;
-	snprintf(path, sizeof path, "%s/%s/%u", dir, kind, ++number);
-	if ((f = fopen(path, "w")) != NULL) {
-		fwrite(p, 1, k, f);
-		fclose(f);
-	}
-}
-
-static char errors[65536], normal[65536];
-
-/* Reads text as arguments. Its normal form, or NULL with the errors in "errors". */
-static const char *config_of(const char *text)
-{
-	static char copy[65536], *lines[300];
-	static struct config c;
-	struct text e = { errors, sizeof errors, 0 };
-	char from[80], *save;
-	unsigned k = 0;
-	FILE *f;
-
-	snprintf(copy, sizeof copy, "%s", text);
-	for (char *l = strtok_r(copy, "\n", &save); l != NULL && k < COUNT(lines) - 1; l = strtok_r(NULL, "\n", &save))
-		lines[k++] = l;
-	lines[k] = NULL;
-	errors[0] = normal[0] = '\0';
-	source = (struct source){ .lines = lines };
-	seed("config", text, strlen(text));
-	if (!config_read(&c, &e, from))
-		return NULL;
-	f = fmemopen(normal, sizeof normal, "w");
-	config_print(f, &c);
-	fclose(f);
-	return normal;
-}
-
-/* What the program replies to one line. */
-static const char *admin_of(const char *line)
+/* What the program replies to one line; "(more)" when it waits for another. */
+static inline const char *admin_of(const char *line)
 {
 	static struct admin a;
 	static char reply[200000], copy[600];
+	bool more = true;
 	size_t at = 0;
 
 	memset(&a, 0, sizeof a);
@@ -250,14 +300,12 @@ static const char *admin_of(const char *line)
 	seed("admin", line, strlen(line));
 	if (!admin_line(&a, copy, strlen(copy)))
 		return "(more)";
-	reply[0] = '\0';
-	for (;;) {
+	while (more && at <= sizeof reply - sizeof a.out) {
+		more = a.next != NULL && a.next(&a, &a.reply);
 		memcpy(reply + at, a.reply.p, a.reply.len);
 		at += a.reply.len;
-		reply[at] = '\0';
 		a.reply.len = 0;
-		a.out[0] = '\0';
-		if (a.next == NULL || at > sizeof reply - sizeof a.out || !a.next(&a, &a.reply))
-			return reply;
 	}
+	reply[at] = '\0';
+	return reply;
 }

@@ -1,82 +1,161 @@
-#ifdef TARGET_SEQUENCE
-/* A sequence of events: what clients and upstreams send, time that passes, connections that end, descriptors that run out.
- * After each event the program runs until it would wait, and then every table must be in order, and every client's query
- * answered once or waiting. */
+/* sequence.c - what must hold whatever happens: the fuzz target for the whole machinery, with faked time and packets
+ *
+ * Its input is a sequence of events: what clients and upstreams send, over datagrams, TCP and TLS, time that passes,
+ * connections that open, end and break, descriptors that run out, reloads. After each event the program runs until it would
+ * wait. Then every table must be in order, and
+ *  - every client's question is answered once, well-formed and within its life, or waits
+ *  - none fails while an upstream that is up has an open connection and has not said anything to that question
+ * At the end nothing may be left but what listens.
+ *
+ * Alone:  ./test.sh fuzz SECONDS sequence
+ * or:     clang -g -fsanitize=fuzzer,address,undefined -o sequence tests/sequence.c -lbearssl && ./sequence [FILE] */
+#define LAB_FAKES 1
+#include "lab.h"
 
-enum { TRACKED = 256, WILD_PORT = 999, LONGEST = 5000 };
+enum { TRACKED = 256, CONNS = 6, WILD_PORT = 999, LONGEST = 5000, NAMES = 8, TYPES = 5, TOLD = 20000 };
+
+/* A question of a client. */
 static struct asked {
 	bool open, tcp;
-	unsigned conn, limit;
+	unsigned conn, limit, subject, full;    /* subject: which name and type; full: how often the table had been full */
 	uint16_t id;
 	struct sockaddr_in from;
-	int64_t born;
+	int64_t born, life_from;                /* life_from: when the question that it joined began */
 	size_t len;
 	uint8_t query[300];
 } asked[TRACKED];
 static unsigned next_id = 1;
 static bool mutated;                            /* an upstream has sent something odd */
+static int64_t reloaded, heard[NAMES * TYPES][32];      /* when; when each upstream said something about each subject */
 
-enum { CONNS = 6 };
-static struct conn { bool open, admin, wild; unsigned serial, fake; size_t nrest; uint8_t rest[300]; } conns[CONNS];
+/* A connection of a client; rest: of a question that has not been sent whole. */
+static struct conn { bool open, admin, wild; unsigned serial; struct fake *f; size_t nrest; uint8_t rest[302]; } conns[CONNS];
 static unsigned due_tcp, due_admin;             /* connections that wait to be accepted */
 
-static const char *const sets[] = {
-	"192.0.2.11 1\n192.0.2.12 2\n192.0.2.13 3 tcp\n",
-	"192.0.2.11 1\n192.0.2.12 1 final\n192.0.2.14 2 tls noverify\nserve-stale 100\ncache-negative 60\npatience 200\nlog debug\n",
-	"192.0.2.13 1 tcp\n192.0.2.11 2 tcp\n192.0.2.15 2 domain=b.test\n127.0.0.9 5\ncache-min-ttl 10\n",
-	"192.0.2.12 1\ncache-max-ttl 20\nserve-stale 10\n",
-	"192.0.2.11 1\n192.0.2.11@54 1\n192.0.2.11@55 1 final\n192.0.2.12 2\n192.0.2.13 2 tcp\n192.0.2.14 3\nlog debug\n",
-	"192.0.2.16 1\n",
-};
+/* What the program has asked an upstream on a descriptor: messages behind their lengths. */
+static struct told { size_t len; uint8_t b[TOLD]; } told[FDS];
+
+static const char *const names[NAMES] = { "a.test", "b.test", "x.b.test", "one", "c.test", "d.test", "e.test", "f.lan" };
+static const unsigned types[TYPES] = { T_A, T_AAAA, T_TXT, 65280, T_ANY };
+
 #define BASE "listen 127.0.0.1@5300\nadmin 127.0.0.1@5301\nqueries 8\ntcp-clients 4\ncache-size 8k\n"
+static const char *const sets[] = {
+	BASE "192.0.2.11 1\n192.0.2.12 2\n192.0.2.13 3 tcp\n",
+	BASE "192.0.2.11 1\n192.0.2.12 1 final\n192.0.2.14 2 tls noverify\nserve-stale 100\ncache-negative 60\npatience 200\nlog debug\n",
+	BASE "192.0.2.13 1 tcp\n192.0.2.11 2 tcp\n192.0.2.15 2 domain=b.test\n127.0.0.9 5\ncache-min-ttl 10\n",
+	BASE "192.0.2.12 1\ncache-max-ttl 20\nserve-stale 10\n",
+	BASE "192.0.2.11 1\n192.0.2.11@54 1\n192.0.2.11@55 1 final\n192.0.2.12 2\n192.0.2.13 2 tcp\n192.0.2.14 3\nlog debug\n",
+	BASE "192.0.2.14 1 tls noverify\n",
+	BASE "192.0.2.14 1 tls noverify\n192.0.2.13 2 tcp\n192.0.2.17 2 tls noverify final\n",
+	BASE "192.0.2.16 1\n",
+};
 
 static bool is_listener(const struct fake *f) { return nlisteners > 0 && f == FAKE(listeners[0].udp); }
+static bool is_conn(const struct conn *c) { return c->open && c->f->kind != K_FREE && c->f->serial == c->serial; }
+static unsigned upstream_bit(const struct sockaddr_in *a) { return ntohl(a->sin_addr.s_addr) % 32; }
+static bool is_tls(const struct fake *f) { return f->kind == K_TCP && ntohs(f->peer.sin_port) == 853; }
+
+/* Could this upstream be asked at once over a connection that stands? */
+static bool is_ready(const struct upstream *u)
+{
+	for (int i = 0; i < FDS; i++) {
+		const struct fake *f = &fakes[i];
+		if (f->kind == K_TCP && memcmp(&f->peer, &u->spec.addr.u.in, sizeof f->peer) == 0 && !f->connecting && !f->eof && !f->err &&
+		    !f->stuck && !f->ended && (f->greeted || !is_tls(f)))
+			return true;
+	}
+	return false;
+}
+
+/* The question has failed before its life was over: was there somebody to ask? Private names and suffixes are other rules. */
+static void failure_seen(const struct asked *q)
+{
+	static const bool plain_name[NAMES] = { true, false, false, false, true, true, true, false };
+
+	if (!plain_name[q->subject % NAMES] || q->full != stats.full || fake_now - MS(LONGEST - 10) >= MIN(q->life_from, q->born))
+		return;
+	for (unsigned i = 0; i < norder && reloaded + MS(LONGEST) < q->born; i++) {
+		const struct upstream *u = &upstreams[order[i]];
+		MUST(u->spec.proto == P_UDP || u->down || heard[q->subject][upstream_bit(&u->spec.addr.u.in)] + MS(LONGEST) > fake_now || !is_ready(u));
+	}
+}
 
 /* A reply to a client: it must be the first to something that was asked, and be well-formed. */
 static void reply_seen(struct asked *q, const uint8_t *p, size_t len)
 {
-	static uint8_t copy[MSG_MAX];
-	static struct answer a;
 	struct question question;
-	int rcode = question_read(&question, q->query, q->len);
+	struct answer a;
 
-	MUST(q->open && rcode == NOERROR);
+	MUST(q->open && question_read(&question, q->query, q->len) == NOERROR);
 	q->open = false;
 	MUST(len >= q->len - (question.edns ? 11 : 0) && len <= q->limit);
 	MUST((p[2] & 0x80) && get16at(p + 4) == 1);
 	MUST(memcmp(p + 12, q->query + 12, question.key.name_len + 4) == 0);
+	if ((p[3] & 15) == SERVFAIL)
+		failure_seen(q);
 	if (mutated)                            /* a name of it may run through a TTL, and change with that */
 		return;
-	memcpy(copy, p, len);
-	MUST(answer_read(&a, copy, len, &question.key) == NULL && a.len == len);
+	MUST(answer_read(&a, exactly(p, len), len, &question.key) == NULL && a.len == len);
 	MUST(a.opt == question.edns || len > MSG_MAX - 11);
+}
+
+static void told_add(struct fake *f, const uint8_t *p, size_t n)
+{
+	struct told *t = &told[f - fakes];
+
+	if (t->len + n > TOLD)
+		t->len = 0;                     /* what is forgotten is never answered */
+	memcpy(t->b + t->len, p, n);
+	t->len += n;
 }
 
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t len)
 {
-	if (is_listener(f)) {
-		if (ntohs(to->sin_port) == WILD_PORT)
-			return;
-		MUST(len >= 12);
-		for (unsigned i = 0; i < TRACKED; i++)
-			if (!asked[i].tcp && asked[i].open && asked[i].id == get16at(p) && memcmp(&asked[i].from, to, sizeof *to) == 0) {
-				reply_seen(&asked[i], p, len);
-				return;
-			}
-		MUST(!"a reply that nobody waits for");
+	uint8_t head[2] = { (uint8_t)(len >> 8), (uint8_t)len };
+	unsigned i = 0;
+
+	if (!is_listener(f)) {
+		MUST(f->connected && len <= UPSTREAM_QUERY_MAX);
+		if (f->seen++ == 0)
+			told[f - fakes].len = 0;
+		told_add(f, head, 2);
+		told_add(f, p, len);
+		return;
 	}
-	MUST(f->connected && len <= UPSTREAM_QUERY_MAX);
-	if (f->out_len + 2 + len > 8192)
-		f->out_len = 0;
-	put16at(f->out + f->out_len, (unsigned)len);
-	memcpy(f->out + f->out_len + 2, p, len);
-	f->out_len += 2 + len;
+	if (ntohs(to->sin_port) == WILD_PORT)
+		return;
+	MUST(len >= 12);
+	while (i < TRACKED && !(!asked[i].tcp && asked[i].open && asked[i].id == get16at(p) && memcmp(&asked[i].from, to, sizeof *to) == 0))
+		i++;
+	MUST(i < TRACKED);                      /* else nobody waits for it */
+	reply_seen(&asked[i], p, len);
+}
+
+/* Takes note of what the program has sent on a connection to an upstream, out of TLS records where there are such. */
+static void stream_look(struct fake *f)
+{
+	size_t at = 0, n;
+
+	if (f->seen == 0)
+		told[f - fakes].len = 0;
+	if (!is_tls(f)) {
+		at = f->out_len;
+		told_add(f, f->out, at);
+	} else
+		while (f->out_len - at >= RECORD && f->out_len - at - RECORD >= (n = get16at(f->out + at + 3))) {
+			if (f->out[at] == R_DATA)
+				told_add(f, f->out + at + RECORD, n);
+			at += RECORD + n;
+		}
+	f->seen += at;
+	f->out_len -= at;
+	memmove(f->out, f->out + at, f->out_len);
 }
 
 /* Takes whole replies out of what the program has sent to a TCP client. */
 static void conn_drain(struct conn *c)
 {
-	struct fake *f = &fakes[c->fake];
+	struct fake *f = c->f;
 	size_t at = 0, len;
 
 	while (f->out_len - at >= 2 && f->out_len - at - 2 >= (len = get16at(f->out + at))) {
@@ -88,36 +167,35 @@ static void conn_drain(struct conn *c)
 			reply_seen(&asked[i], f->out + at + 2, len);
 		at += 2 + len;
 	}
-	if (at > 0) {
-		memmove(f->out, f->out + at, f->out_len - at);
-		f->out_len -= at;
-	}
+	f->out_len -= at;
+	memmove(f->out, f->out + at, f->out_len);
 }
 
-/* The program has closed it: what was asked there waits no more. */
-static void conn_end(struct conn *c)
+/* What was asked there waits no more. */
+static void conn_forget(const struct conn *c)
 {
-	if (!c->admin && fakes[c->fake].serial == c->serial)
-		conn_drain(c);
 	for (unsigned i = 0; i < TRACKED; i++)
 		if (asked[i].tcp && asked[i].conn == c->serial)
 			asked[i].open = false;
-	c->open = false;
 }
 
-static void conns_look(void)
+static void look(void)
 {
-	for (unsigned i = 0; i < CONNS; i++) {
-		struct conn *c = &conns[i];
+	for (struct conn *c = conns; c < conns + CONNS; c++) {
 		if (!c->open)
 			continue;
-		if (fakes[c->fake].kind == K_FREE || fakes[c->fake].serial != c->serial)
-			conn_end(c);
-		else if (c->admin)
-			fakes[c->fake].out_len = 0;
-		else
+		if (c->admin)
+			c->f->out_len = 0;
+		else if (c->f->serial == c->serial)
 			conn_drain(c);
+		if (!is_conn(c)) {              /* the program has closed it */
+			conn_forget(c);
+			c->open = false;
+		}
 	}
+	for (struct fake *f = fakes; f < fakes + FDS; f++)
+		if (f->kind == K_TCP && f->peer.sin_port != htons(5000))
+			stream_look(f);
 }
 
 static bool fake_waiting(const struct fake *l) { return l == FAKE(admin_fd) ? due_admin > 0 : due_tcp > 0; }
@@ -125,47 +203,47 @@ static bool fake_waiting(const struct fake *l) { return l == FAKE(admin_fd) ? du
 static struct fake *fake_accept(struct fake *l)
 {
 	bool admin = l == FAKE(admin_fd);
-	unsigned i;
+	unsigned i = 0;
+	struct fake *f;
 	int fd;
 
-	conns_look();
-	for (i = 0; i < CONNS && conns[i].open; i++)
-		;
+	look();
+	while (i < CONNS && conns[i].open)
+		i++;
 	fd = fake_open(K_TCP);
 	if (fd < 0)
 		return NULL;
-	if (admin)
-		due_admin--;
-	else
-		due_tcp--;
-	FAKE(fd)->peer.sin_family = AF_INET;
-	FAKE(fd)->peer.sin_addr.s_addr = htonl(0x0a000000 + i);
-	FAKE(fd)->peer.sin_port = htons(5000);
+	*(admin ? &due_admin : &due_tcp) -= 1;
+	f = FAKE(fd);
+	f->peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 + i), .sin_port = htons(5000) };
 	if (i < CONNS)
-		conns[i] = (struct conn){ .open = true, .admin = admin, .serial = FAKE(fd)->serial, .fake = (unsigned)(fd - FIRST_FD) };
+		conns[i] = (struct conn){ .open = true, .admin = admin, .serial = f->serial, .f = f };
 	else
-		FAKE(fd)->eof = true;
-	return FAKE(fd);
+		f->eof = true;
+	return f;
 }
 
 /* ---- Every table in order? */
 
-static void check_query(const struct query *q, unsigned *nasks, unsigned *nwaiters, unsigned *nudp, unsigned *nheld)
+static struct sum { unsigned queries, asks, waiters, udp, held, holders, ports; } sum;
+
+static void check_query(const struct query *q)
 {
-	unsigned found = 0;
+	unsigned found = 0, nsendings;
 	bool best = q->best == NULL;
 
+	sum.queries++;
 	for (const struct query *x = query_table[q->hash & query_table_mask]; x != NULL; x = x->next)
 		found += x == q;
 	MUST(found == 1 && list_on(&q->staged) && !q->starting);
 	MUST(now < q->born + MS(LONGEST) + SEC(1));
-	*nheld += q->held != NULL;
+	sum.held += q->held != NULL;
 	MUST(q->held == NULL || q->best != NULL);
 	for (const struct ask *a = q->asks; a != NULL; a = a->next) {
-		++*nasks;
+		sum.asks++;
 		best |= a == q->best;
 		MUST(a->q == q);
-		unsigned nsendings = 0;
+		nsendings = 0;
 		for (const struct sending *s = a->sendings; s != NULL; s = s->next, nsendings++)
 			MUST(s->ask == a && !s->due && s->port->u == &upstreams[a->up] && s->port->open > 0);
 		MUST(nsendings <= RESENDS + 1 && a->resends <= RESENDS + 1 && (a->stream != NULL) == list_on(&a->on));
@@ -177,83 +255,88 @@ static void check_query(const struct query *q, unsigned *nasks, unsigned *nwaite
 	for (const struct node *x = q->waiters.next; x != &q->waiters; x = x->next) {
 		const struct waiter *w = OWNER(x, struct waiter, of_query);
 		MUST(w->q == q && x->next->prev == x && !q->replied && w->holder->count > 0);
-		++*nwaiters;
-		*nudp += w->peer.kind == PEER_UDP && ntohs(w->peer.from.in.sin_port) != WILD_PORT;
+		sum.waiters++;
+		sum.udp += w->peer.kind == PEER_UDP && ntohs(w->peer.from.in.sin_port) != WILD_PORT;
+		for (unsigned i = 0; i < TRACKED; i++)
+			if (asked[i].open && asked[i].id == w->to.id)
+				asked[i].life_from = q->born;
 	}
+}
+
+static void check_port(const struct port *p, int fd)
+{
+	unsigned k = 0;
+
+	for (const struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
+		k += s->ask != NULL;
+	MUST(p->fd == fd && k == p->open && k > 0 && !p->dirty);
+	sum.ports++;
+}
+
+/* A client that has read everything and sent everything: the program waits for as many answers for it as it does. */
+static void check_conn(const struct conn *c)
+{
+	unsigned open = 0;
+
+	if (!is_conn(c) || c->admin || c->wild || c->f->stuck || c->f->out_len > 0 || c->f->in_len[0] > 0)
+		return;
+	for (unsigned j = 0; j < TRACKED; j++)
+		open += asked[j].open && asked[j].tcp && asked[j].conn == c->serial;
+	for (int k = 0; k < npolls; k++)
+		if (polls[k].fd == FD(c->f)) {
+			const struct tcp_client *t = watches[k].owner;
+			MUST(t->stopped || open == t->waiting + (c->nrest > 0));
+		}
 }
 
 static void check(void)
 {
-	unsigned nqueries = 0, nasks = 0, nwaiters = 0, nudp = 0, nheld = 0, nports = 0, nopen = 0, held = 0, waiting = 0;
+	unsigned nopen = 0, waiting = 0;
 	const char *broken = cache_broken();
 
+	sum = (struct sum){ 0 };
 	if (broken != NULL)
 		fprintf(stderr, "cache: %s\n", broken);
 	MUST(broken == NULL);
-	for (unsigned i = 0; i < queries.ever; i++) {
-		const struct query *q = pool_at(&queries, i);
-		if (!q->active)
-			continue;
-		nqueries++;
-		check_query(q, &nasks, &nwaiters, &nudp, &nheld);
-	}
-	MUST(nqueries == queries.used && nasks == asks.used && nwaiters == waiters.used && nheld == held_small.used + held_big.used);
+	for (unsigned i = 0; i < queries.ever; i++)
+		if (((const struct query *)pool_at(&queries, i))->active)
+			check_query(pool_at(&queries, i));
+	MUST(sum.queries == queries.used && sum.asks == asks.used && sum.waiters == waiters.used && sum.held == held_small.used + held_big.used);
 	for (unsigned i = 0; i <= query_table_mask; i++)
 		for (const struct holder *h = holder_table[i]; h != NULL; h = h->next) {
 			MUST(h->count > 0 && list_on(&h->of_count) && h->count <= holders_most);
-			held += h->count;
+			sum.holders += h->count;
 		}
-	MUST(held == nwaiters);
+	MUST(sum.holders == sum.waiters);
 	for (unsigned i = 0; i < TRACKED; i++) {
-		if (!asked[i].open)
-			continue;
-		MUST(asked[i].tcp || now < asked[i].born + MS(LONGEST + 1));
-		waiting += !asked[i].tcp;
+		MUST(!asked[i].open || asked[i].tcp || now < asked[i].born + MS(LONGEST + 1));
+		waiting += asked[i].open && !asked[i].tcp;
 	}
-	MUST(waiting == nudp);
+	MUST(waiting == sum.udp);
 	for (int i = 0; i < npolls; i++) {
 		MUST(*watches[i].slot == i && IS_FAKE(polls[i].fd) && FAKE(polls[i].fd)->kind != K_FREE);
 		for (int k = 0; k < i; k++)
 			MUST(polls[k].fd != polls[i].fd);
-		if (watches[i].ready == port_ready) {
-			const struct port *p = watches[i].owner;
-			unsigned k = 0;
-			for (const struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
-				k += s->ask != NULL;
-			MUST(p->fd == polls[i].fd && k == p->open && k > 0 && !p->dirty);
-			nports++;
-		}
+		if (watches[i].ready == port_ready)
+			check_port(watches[i].owner, polls[i].fd);
 	}
-	MUST(nports == ports.used);
+	MUST(sum.ports == ports.used);
 	for (int i = 0; i < FDS; i++)
 		nopen += fakes[i].kind != K_FREE;
 	MUST(nopen == (unsigned)npolls);
-	for (unsigned i = 0; i < norder; i++)
-		for (int k = 0; k < 2; k++) {
-			const struct stream *s = upstreams[order[i]].streams[k];
-			MUST((s->state == S_CLOSED) == (s->fd < 0) && !s->dirty);
-			MUST(s->state != S_CLOSED || (list_empty(&s->pending) && list_empty(&s->sent)));
-		}
+	for (unsigned i = 0; i < 2 * norder; i++) {
+		const struct stream *s = upstreams[order[i / 2]].streams[i % 2];
+		MUST((s->state == S_CLOSED) == (s->fd < 0) && !s->dirty);
+		MUST(s->state != S_CLOSED || (list_empty(&s->pending) && list_empty(&s->sent)));
+	}
 	for (unsigned i = 0; i < norder * LATE_LISTS; i++) {
 		const struct node *l = &upstreams[order[i / LATE_LISTS]].late[i % LATE_LISTS];
 		MUST(list_empty(l) || (wake != 0 && wake <= now + MS(LONGEST)));        /* of all a list is looked at the head alone, */
 		for (const struct node *x = l->next; x != l; x = x->next)               /* so they must be in order */
 			MUST(x->next == l || OWNER(x, struct ask, late)->since <= OWNER(x->next, struct ask, late)->since);
 	}
-	for (unsigned i = 0; i < CONNS; i++) {
-		const struct conn *c = &conns[i];
-		const struct fake *f = &fakes[c->fake];
-		if (!c->open || c->admin || c->wild || f->stuck || f->out_len > 0 || f->in_len[0] > 0)
-			continue;
-		for (int k = 0; k < npolls; k++)
-			if (polls[k].fd == (int)c->fake + FIRST_FD) {
-				const struct tcp_client *t = watches[k].owner;
-				unsigned open = 0;
-				for (unsigned j = 0; j < TRACKED; j++)
-					open += asked[j].open && asked[j].tcp && asked[j].conn == c->serial;
-				MUST(t->stopped || open == t->waiting + (c->nrest > 0));
-			}
-	}
+	for (unsigned i = 0; i < CONNS; i++)
+		check_conn(&conns[i]);
 }
 
 /* Lets the program run until it would wait. Before it waits, all that it has to send must have gone. */
@@ -262,14 +345,14 @@ static void run(void)
 	for (int turns = 0; ; turns++) {
 		MUST(turns < 2000);             /* else it spins */
 		turn_end();
-		conns_look();
+		look();
 		MUST(ports_dirty == NULL && streams_dirty == NULL && tcp_dirty == NULL && outbox.n == 0);
 		if (lab_poll(polls, (nfds_t)npolls, 0) == 0 && (wake == 0 || wake > now))
 			break;
 		for (int i = 0; i < npolls; i++)
 			polls[i].revents = 0;
 		loop_turn();
-		conns_look();
+		look();
 	}
 	check();
 }
@@ -278,116 +361,111 @@ static void run(void)
 
 static const uint8_t *in, *in_end;
 static unsigned byte(void) { return in < in_end ? *in++ : 0; }
+static unsigned below(unsigned n) { return byte() % n; }
 
-/* A client's good question; "how" says whether over UDP (connection NULL) or TCP. */
+static void wild_bytes(struct fake *f, unsigned n)
+{
+	for (uint8_t b; n > 0 && fake_takes(f, 1); n--) {
+		b = (uint8_t)byte();
+		fake_put(f, &b, 1);
+	}
+}
+
+static void datagram(struct fake *f, const struct sockaddr_in *from, const uint8_t *p, size_t n)
+{
+	MUST(f->queued < QUEUE);
+	memcpy(f->in.datagram[f->queued], p, n);
+	f->in_len[f->queued] = n;
+	f->from[f->queued++] = *from;
+}
+
+static struct sockaddr_in client_at(unsigned who, unsigned port)
+{
+	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000001 + who), .sin_port = htons((uint16_t)port) };
+}
+
+/* A client's good question, over UDP (c is NULL) or TCP. */
 static void client_query(struct conn *c)
 {
-	static const char *const names[] = { "a.test", "b.test", "x.b.test", "one", "c.test", "d.test", "e.test", "f.lan" };
-	static const unsigned types[] = { T_A, T_A, T_AAAA, 16, 65280, T_ANY };
-	unsigned who = byte(), what = byte(), how = byte(), i = 0;
-	struct asked *q;
+	unsigned who = byte(), subject = below(NAMES * TYPES), how = byte(), i = 0;
 	uint8_t framed[302];
-	struct fake *f;
+	struct asked *q;
 
 	while (i < TRACKED && asked[i].open)
 		i++;
 	if (i == TRACKED)
 		return;
 	q = &asked[i];
-	head(next_id, (unsigned)(F_RD | (how & 4 ? F_CD : 0) | (how & 8 ? F_AD : 0)), 1, 0, 0, how & 1);
-	wquestion(names[what % 8], types[what / 8 % 6]);
+	say("!%x:1,0,0,%u %s/%s", F_RD | (how & 4 ? F_CD : 0) | (how & 8 ? F_AD : 0), how & 1, names[subject % NAMES],
+	    type_text(types[subject / NAMES]));
+	put16at(m, next_id);
 	if (how & 16)
 		m[13] &= 0xdf;
 	if (how & 1)
-		wopt(how & 32 ? 4096 : 700, how & 2 ? 0x8000 : 0, NULL, 0);
-	*q = (struct asked){ .open = true, .tcp = c != NULL, .id = (uint16_t)next_id, .born = fake_now, .len = n };
+		say("opt/%u/%x [ ]", how & 32 ? 4096 : 700, how & 2 ? 0x8000 : 0);
+	*q = (struct asked){ .open = true, .tcp = c != NULL, .id = (uint16_t)next_id, .born = fake_now, .life_from = fake_now, .len = mlen,
+		.subject = subject, .full = (unsigned)stats.full, .limit = c != NULL ? MSG_MAX : how & 1 ? how & 32 ? 1232 : 700 : 512 };
 	next_id = next_id % 65535 + 1;
-	memcpy(q->query, m, n);
-	q->limit = c != NULL ? MSG_MAX : how & 1 ? how & 32 ? 1232 : 700 : 512;
+	memcpy(q->query, m, mlen);
 	if (c == NULL) {
-		f = FAKE(listeners[0].udp);
-		q->from.sin_family = AF_INET;
-		q->from.sin_addr.s_addr = htonl(0x0a000001 + who % 4);
-		q->from.sin_port = htons((uint16_t)(2000 + q->id % 30000));
-		MUST(f->queued < QUEUE);
-		memcpy(f->in[f->queued], m, n);
-		f->in_len[f->queued] = n;
-		f->from[f->queued++] = q->from;
+		q->from = client_at(who % 4, 2000 + q->id % 30000u);
+		datagram(FAKE(listeners[0].udp), &q->from, m, mlen);
 		return;
 	}
 	q->conn = c->serial;
-	f = &fakes[c->fake];
-	put16at(framed, (unsigned)n);
-	memcpy(framed + 2, m, n);
-	i = who % 4 == 0 ? who % (unsigned)(n + 2) : (unsigned)n + 2;
-	memcpy(STREAM(f) + f->in_len[0], framed, i);
-	f->in_len[0] += i;
-	c->nrest = n + 2 - i;
+	put16at(framed, (unsigned)mlen);
+	memcpy(framed + 2, m, mlen);
+	i = who % 4 == 0 ? who % (unsigned)(mlen + 2) : (unsigned)mlen + 2;
+	fake_put(c->f, framed, i);
+	c->nrest = mlen + 2 - i;
 	memcpy(c->rest, framed + i, c->nrest);
 }
 
-/* An answer of some kind to the query at p; gives its length in m. */
+enum { MUTATED = 14, CUT = 15, BARE = 16 };
+/* The kinds of answers: flags and RCODE, and the records; "%u" is the TTL. NULL: one record of the type that was asked. */
+static const struct { unsigned flags, an, ns, ar; const char *records; } kinds[] = {
+	{ 0x8180, 1, 0, 0, NULL }, { 0x8180, 1, 0, 0, NULL }, { 0x81a0, 1, 0, 0, NULL }, { 0x8180, 1, 0, 1, NULL }, { 0x8180, 0, 0, 0, "" },
+	{ 0x8180, 0, 1, 0, "test/SOA/%u [ ns.test @ *19 =3c ]" }, { 0x8183, 0, 1, 0, "test/SOA/%u [ ns.test @ *19 =3c ]" },
+	{ 0x8180, 0, 0, 0, "" }, { 0x8380, 0, 0, 0, "" }, { 0x8180, 1, 0, 0, NULL }, { 0x8180, 1, 0, 0, NULL }, { 0x0180, 1, 0, 0, NULL },
+	{ 0x8183, 0, 1, 1, "test/SOA/%u [ ns.test @ *19 =3c ]" }, { 0x8180, 1, 0, 0, "@/TXT/%u [ *%u ]" }, { 0x8180, 1, 0, 0, NULL },
+	{ 0x8180, 0, 0, 0, "" }, { 0x8181, 0, 0, 0, "" }, { 0x8181, 0, 0, 0, "" } };
+
+/* An answer of some kind to the query at p, into m. */
 static void answer_build(const uint8_t *p, size_t len, bool stream)
 {
 	static const uint32_t ttls[] = { 300, 0, 1, 5, 30, 0x80000005 };
-	static uint8_t text[40000];
-	unsigned kind = byte() % 18, ttl = ttls[byte() % 6], type;
+	unsigned kind = below(COUNT(kinds)), ttl = ttls[below(COUNT(ttls))], type;
 	size_t qlen = 12;
 
 	while (qlen < len && p[qlen] != 0)
 		qlen += 1 + (size_t)p[qlen];
 	qlen += 5;
 	type = get16at(p + qlen - 4);
-	memcpy(m, p, qlen);
-	n = qlen;
-	put16at(m + 2, F_QR | F_RD | F_RA);
-	memset(m + 6, 0, 6);
-	if (kind <= 3 || kind == 9 || kind == 10 || kind == 11 || kind == 14) {
-		m[7] = 1;
-		wrr(NULL, type == T_ANY ? T_A : type, ttl, text, type == T_AAAA ? 16 : 4);
-	}
-	if (kind == 2)
-		put16at(m + 2, F_QR | F_RD | F_RA | F_AD);
-	if (kind == 5 || kind == 6 || kind == 12) {
-		m[9] = 1;
-		wsoa("test", ttl, 60);
-	}
-	if (kind == 6 || kind == 12)
-		m[3] |= NXDOMAIN;
-	if (kind == 7)
-		m[3] |= byte() % 16;
-	if (kind == 8)
-		m[2] |= F_TC >> 8;
-	if (kind == 9)
-		m[1] ^= 1;
+	say("!%x:1,%u,%u,%u", kinds[kind].flags | (kind == 7 ? below(16) : 0), kinds[kind].an, kinds[kind].ns, kinds[kind].ar);
+	put16at(m, get16at(p) ^ (kind == 9));
+	memcpy(m + 12, p + 12, qlen - 12);
+	mlen = qlen;
 	if (kind == 10)
 		m[13] ^= 1;
-	if (kind == 11)
-		m[2] &= 0x7f;
-	if (kind == 12 || kind == 3) {
-		uint8_t o[6] = { 0, EDNS_EDE, 0, 2, 0, (uint8_t)(12 + byte() % 8) };
-		m[11] = 1;
-		wopt(1232, 0, o, 6);
+	if (kinds[kind].records == NULL)
+		say("@/TYPE%u/%u [ *%d ]", type == T_ANY ? T_A : type, ttl, type == T_AAAA ? 16 : 4);
+	else if (strstr(kinds[kind].records, "TXT") != NULL)
+		say("@/TXT/%u [ *%u ]", ttl, stream ? 100 + byte() * 150 : 100 + byte() * 14);
+	else if (kinds[kind].ns > 0)
+		say("test/SOA/%u [ ns.test @ *19 =3c ]", ttl);
+	if (kinds[kind].ar > 0)
+		say("opt/1232/0 [ =000f0002%04x ]", 12 + below(8));
+	mutated |= kind == MUTATED;
+	for (unsigned k = kind == MUTATED ? below(4) : 0; k > 0; k--) {
+		unsigned at = byte();
+		m[at % mlen] = (uint8_t)byte();
 	}
-	if (kind == 13) {
-		m[7] = 1;
-		wrr(NULL, 16, ttl, text, stream ? 100 + byte() * 150 : 100 + byte() * 14);
-	}
-	mutated |= kind == 14;
-	if (kind == 14)
-		for (unsigned k = byte() % 4; k > 0; k--) {
-			unsigned at = byte();
-			m[at % n] = (uint8_t)byte();
-		}
-	if (kind == 15)
-		n = byte() % (n + 1);
-	if (kind == 16) {
-		n = 12;
-		m[3] |= FORMERR;
+	if (kind == CUT)
+		mlen = below((unsigned)mlen + 1);
+	if (kind == BARE) {
+		mlen = 12;
 		m[5] = 0;
 	}
-	if (kind == 17)
-		m[3] |= FORMERR;
 }
 
 /* One of the program's descriptors towards upstreams, or NULL. */
@@ -396,124 +474,165 @@ static struct fake *upstream_pick(enum kind kind)
 	struct fake *list[FDS];
 	unsigned count = 0, k = byte();
 
-	for (int i = 0; i < FDS; i++) {
-		struct fake *f = &fakes[i];
-		bool ours = f->kind == kind && !is_listener(f) && (kind != K_UDP || f->connected);
-		for (unsigned c = 0; c < CONNS && ours; c++)
-			ours = !(conns[c].open && conns[c].serial == f->serial);
-		if (ours)
+	for (struct fake *f = fakes; f < fakes + FDS; f++)
+		if (f->kind == kind && !is_listener(f) && (kind == K_UDP ? f->connected : f->peer.sin_port != htons(5000)))
 			list[count++] = f;
-	}
 	return count > 0 ? list[k % count] : NULL;
+}
+
+/* Bytes for the program over a connection; over TLS in records, of which there may be two. */
+static void stream_put(struct fake *f, unsigned type, const uint8_t *p, size_t n)
+{
+	uint8_t head[RECORD];
+
+	if (!fake_takes(f, n + 8 * (size_t)RECORD) || f->ended || (is_tls(f) && !f->greeted && type == R_DATA))
+		return;
+	while (is_tls(f) && n > 0) {
+		size_t k = type == R_DATA && n > 2 && below(4) == 0 ? 1 + below((unsigned)n - 1) : n;
+		k = MIN(k, (size_t)16384);
+		record_head(head, type, k);
+		fake_put(f, head, RECORD);
+		fake_put(f, p, k);
+		p += k;
+		n -= k;
+	}
+	fake_put(f, p, n);
 }
 
 /* An upstream answers one of the queries that it has seen. */
 static void upstream_answer(enum kind kind)
 {
 	struct fake *f = upstream_pick(kind);
-	size_t at = 0, k = 0, pick;
-	uint8_t query[UPSTREAM_QUERY_MAX + 2], *to;
+	const struct told *t = f ? &told[f - fakes] : NULL;
+	size_t at = 0, k = 0;
+	uint8_t query[UPSTREAM_QUERY_MAX];
+	struct question q;
 
-	if (f == NULL || (kind == K_UDP && f->queued == QUEUE) || f->connecting)
+	if (f == NULL || (kind == K_UDP ? f->queued == QUEUE || f->seen == 0 : f->connecting))
 		return;
-	while (at + 2 <= f->out_len && at + 2 + get16at(f->out + at) <= f->out_len) {
-		at += 2 + get16at(f->out + at);
-		k++;
-	}
+	for (; at + 2 <= t->len && at + 2 + get16at(t->b + at) <= t->len; k++)
+		at += 2 + get16at(t->b + at);
 	if (k == 0)
 		return;
-	pick = byte() % k;
-	for (at = 0; pick > 0; pick--)
-		at += 2 + get16at(f->out + at);
-	k = get16at(f->out + at);
-	if (k < 17 || k > UPSTREAM_QUERY_MAX)
-		return;                         /* a TLS record, perhaps */
-	memcpy(query, f->out + at + 2, k);
+	k = below((unsigned)k);
+	for (at = 0; k > 0; k--)
+		at += 2 + get16at(t->b + at);
+	k = get16at(t->b + at);
+	MUST(k >= 17 && k <= UPSTREAM_QUERY_MAX);
+	memcpy(query, t->b + at + 2, k);
+	MUST(question_read(&q, query, k) == NOERROR);
+	for (unsigned i = 0; i < NAMES * TYPES; i++)
+		if (key_type(&q.key) == types[i / NAMES] && strncmp(name_text(q.key.b), names[i % NAMES], strlen(names[i % NAMES])) == 0)
+			heard[i][upstream_bit(&f->peer)] = fake_now;
 	answer_build(query, k, kind == K_TCP);
-	if (kind == K_UDP) {
-		if (n > QUEUED)
-			n = QUEUED;
-		memcpy(f->in[f->queued], m, n);
-		f->in_len[f->queued++] = n;
-		return;
+	if (kind == K_UDP)
+		datagram(f, &f->peer, m, MIN(mlen, (size_t)QUEUED));
+	else {
+		memmove(m + 2, m, mlen);
+		put16at(m, (unsigned)mlen);
+		stream_put(f, R_DATA, m, mlen + 2);
 	}
-	if (f->in_len[0] + 2 + n > QUEUE * QUEUED)
-		return;
-	to = STREAM(f) + f->in_len[0];
-	put16at(to, (unsigned)n);
-	memcpy(to + 2, m, n);
-	f->in_len[0] += 2 + n;
 }
 
-static void reload(unsigned k)
+/* What becomes of a connection to an upstream: it opens or not, says hello, breaks, ends in good order, is stuck, talks wild. */
+static void upstream_event(struct fake *f)
 {
-	static char texts[8][4096], *lines[8][64];
-	char *save, *text = texts[k];
-	struct text e = { errors, sizeof errors, 0 };
-	unsigned i = 0;
+	static const int refusals[] = { ECONNREFUSED, ETIMEDOUT };
+	static const uint8_t alerts[][2] = { { 1, 0 }, { 1, 0 }, { 2, 40 }, { 2, 70 }, { 2, 80 } };
+	unsigned what = below(8), k;
 
-	snprintf(text, sizeof texts[0], "%s%s", BASE, sets[k]);
-	for (char *l = strtok_r(text, "\n", &save); l != NULL; l = strtok_r(NULL, "\n", &save))
-		lines[k][i++] = l;
-	lines[k][i] = NULL;
-	source = (struct source){ .lines = lines[k] };
-	errors[0] = '\0';
-	MUST(config_reload(&e));
-}
-
-static void conn_event(unsigned what)
-{
-	static const char *const commands_[] = { "status\n", "clear\r\n", "query a.test\n", "query b.test AAAA\n", "top\n", "GET /metrics HTTP/1.1\nHost: localhost\n\n", "nonsense\n", "log error\n", "clear a.test\n", "help\n" };
-	struct conn *c = &conns[byte() % CONNS];
-	struct fake *f = &fakes[c->fake];
-
-	if (!c->open || f->kind == K_FREE || f->serial != c->serial)
+	if (f->connecting) {
+		f->connecting = false;
+		f->err = what < COUNT(refusals) ? refusals[what] : 0;
 		return;
-	if (c->nrest > 0 && f->in_len[0] + c->nrest < QUEUED && !f->eof) {
-		memcpy(STREAM(f) + f->in_len[0], c->rest, c->nrest);
-		f->in_len[0] += c->nrest;
-		c->nrest = 0;
 	}
 	switch (what) {
 	case 0:
-		if (f->eof || f->in_len[0] > 2000)
-			break;
-		if (c->admin) {
-			const char *s = commands_[byte() % COUNT(commands_)];
-			memcpy(STREAM(f) + f->in_len[0], s, strlen(s));
-			f->in_len[0] += strlen(s);
-		} else if (!c->wild)
-			client_query(c);
+		f->err = ECONNRESET;
 		break;
 	case 1:
 		f->eof = true;
 		break;
 	case 2:
-		f->err = ECONNRESET;
-		break;
-	case 3:
 		f->stuck = !f->stuck;
 		break;
-	case 4:
-		if (f->eof || f->in_len[0] > 2000)
-			break;
-		c->wild = true;
-		for (unsigned i = 0; i < TRACKED; i++)
-			if (asked[i].tcp && asked[i].conn == c->serial)
-				asked[i].open = false;
-		for (unsigned k = byte() % 64; k > 0; k--)
-			STREAM(f)[f->in_len[0]++] = (uint8_t)byte();
+	case 3:
+		wild_bytes(f, below(40));
+		f->ended |= is_tls(f);
 		break;
+	case 4:
+		k = below(COUNT(alerts));
+		if (is_tls(f) && (f->greeted || k > 1)) {
+			stream_put(f, R_ALERT, alerts[k], 2);
+			f->ended = true;
+			f->eof = below(2);
+		}
+		break;
+	default:
+		if (is_tls(f) && !f->greeted && f->seen > 0) {
+			stream_put(f, R_HANDSHAKE, (const uint8_t *)"hello", 5);
+			f->greeted = true;
+		}
 	}
+}
+
+static void reload(unsigned k)
+{
+	struct text e = { errors, sizeof errors, 0 };
+
+	lab_source(sets[k]);
+	MUST(config_reload(&e));
+	reloaded = fake_now;
+}
+
+static void conn_event(unsigned what)
+{
+	static const char *const lines[] = { "status\n", "clear\r\n", "query a.test\n", "query b.test AAAA\n", "top\n",
+		"GET /metrics HTTP/1.1\nHost: localhost\n\n", "nonsense\n", "log error\n", "clear a.test\n", "help\n" };
+	struct conn *c = &conns[below(CONNS)];
+	bool room;
+
+	if (!is_conn(c))
+		return;
+	if (c->nrest > 0 && !c->f->eof && c->f->in_len[0] + c->nrest < QUEUED) {
+		fake_put(c->f, c->rest, c->nrest);
+		c->nrest = 0;
+	}
+	room = !c->f->eof && c->f->in_len[0] <= 2000;
+	if (what == 0 && room && c->admin) {
+		const char *s = lines[below(COUNT(lines))];
+		fake_put(c->f, s, strlen(s));
+	} else if (what == 0 && room && !c->wild)
+		client_query(c);
+	else if (what == 1)
+		c->f->eof = true;
+	else if (what == 2)
+		c->f->err = ECONNRESET;
+	else if (what == 3)
+		c->f->stuck = !c->f->stuck;
+	else if (what == 4 && room) {
+		c->wild = true;
+		conn_forget(c);
+		wild_bytes(c->f, below(64));
+	}
+}
+
+static void time_passes(int64_t by)
+{
+	fake_now += by;
+	clock_read();
 }
 
 static void event(void)
 {
 	static const int64_t steps[] = { 1000, 5000, 20000, 100000, 350000, 700000, 1000000, 1800000, 4000000, 5000000, 20000000 };
+	static const int errs[] = { ECONNREFUSED, EHOSTUNREACH, ENOBUFS, EPERM };
+	uint8_t noise[80];
+	struct sockaddr_in wild = client_at(8, WILD_PORT);
 	struct fake *f;
-	unsigned op = byte() % 20, k;
+	unsigned k, n;
 
-	switch (op) {
+	switch (below(20)) {
 	case 0: case 1: case 2:
 		client_query(NULL);
 		break;
@@ -525,36 +644,18 @@ static void event(void)
 		break;
 	case 8: case 9:
 		k = byte();
-		if (k & 128 && wake > fake_now)
-			fake_now = wake;
-		else
-			fake_now += steps[k % COUNT(steps)];
-		clock_read();
+		time_passes(k & 128 && wake > fake_now ? wake - fake_now : steps[k % COUNT(steps)]);
 		break;
 	case 10:
 		if ((f = upstream_pick(K_UDP)) != NULL)
-			f->err = (const int[]){ ECONNREFUSED, EHOSTUNREACH, ENOBUFS, EPERM }[byte() % 4];
+			f->err = errs[below(COUNT(errs))];
 		break;
 	case 11: case 12:
-		if ((f = upstream_pick(K_TCP)) == NULL)
-			break;
-		k = byte() % 8;
-		if (f->connecting) {
-			f->connecting = false;
-			f->err = k == 0 ? ECONNREFUSED : k == 1 ? ETIMEDOUT : 0;
-		} else if (k == 0)
-			f->err = ECONNRESET;
-		else if (k == 1)
-			f->eof = true;
-		else if (k == 2)
-			f->stuck = !f->stuck;
-		else if (k == 3 && f->in_len[0] < QUEUED)
-			for (k = byte() % 40; k > 0; k--)
-				STREAM(f)[f->in_len[0]++] = (uint8_t)byte();
+		if ((f = upstream_pick(K_TCP)) != NULL)
+			upstream_event(f);
 		break;
 	case 13:
-		k = byte();
-		if (k % 4 == 0)
+		if (below(4) == 0)
 			due_admin += due_admin < 3;
 		else
 			due_tcp += due_tcp < 3;
@@ -563,24 +664,20 @@ static void event(void)
 		conn_event(0);
 		break;
 	case 16:
-		conn_event(byte() % 5);
+		conn_event(below(5));
 		break;
 	case 17:
-		reload(byte() % (unsigned)COUNT(sets));
+		reload(below(COUNT(sets)));
 		break;
 	case 18:
 		k = byte();
 		fakes_max = k % 3 ? FDS : 3 + (int)k % 12;
 		break;
 	case 19:
-		f = FAKE(listeners[0].udp);
-		f->from[f->queued].sin_family = AF_INET;
-		f->from[f->queued].sin_addr.s_addr = htonl(0x0a000009);
-		f->from[f->queued].sin_port = htons(WILD_PORT);
-		f->in_len[f->queued] = 0;
-		for (k = byte() % 80; k > 0; k--)
-			f->in[f->queued][f->in_len[f->queued]++] = (uint8_t)byte();
-		f->queued++;
+		n = below(sizeof noise);
+		for (k = 0; k < n; k++)
+			noise[k] = (uint8_t)byte();
+		datagram(FAKE(listeners[0].udp), &wild, noise, n);
 		break;
 	}
 }
@@ -592,28 +689,21 @@ static void wind_down(void)
 
 	fakes_max = FDS;
 	due_tcp = due_admin = 0;
-	for (unsigned i = 0; i < CONNS; i++) {
-		struct fake *f = &fakes[conns[i].fake];
-		if (conns[i].open && f->kind != K_FREE && f->serial == conns[i].serial) {
-			f->stuck = false;
-			f->err = ECONNRESET;
+	for (struct conn *c = conns; c < conns + CONNS; c++)
+		if (is_conn(c)) {
+			c->f->stuck = false;
+			c->f->err = ECONNRESET;
 		}
-	}
 	run();
-	for (int i = 0; i < 3; i++) {
-		fake_now += SEC(20);
-		clock_read();
+	for (int i = 0; i < 7; i++) {
+		if (i == 3)
+			reload((unsigned)COUNT(sets) - 1);
+		time_passes(SEC(20));
 		run();
 	}
-	reload((unsigned)COUNT(sets) - 1);
-	for (int i = 0; i < 4; i++) {
-		fake_now += SEC(20);
-		clock_read();
-		run();
-	}
-	cache_clear(NULL, 0);
-	MUST(queries.used == 0 && waiters.used == 0 && ports.used == 0 && holders.used == 0 && held_small.used == 0 && held_big.used == 0 && tcp_pool.used == 0 && admins.used == 0);
-	MUST(out_blocks.used == 0);
+	cache_sweep(true, NULL, -1);
+	MUST(queries.used == 0 && waiters.used == 0 && ports.used == 0 && holders.used == 0 && held_small.used == 0 && held_big.used == 0 &&
+	    tcp_pool.used == 0 && admins.used == 0 && out_blocks.used == 0);
 	for (unsigned i = 0; i < TRACKED; i++)
 		MUST(!asked[i].open);
 	for (int i = 0; i < FDS; i++)
@@ -621,10 +711,21 @@ static void wind_down(void)
 	MUST(open == (unsigned)npolls && npolls <= 4);
 	MUST(wake == 0);                        /* idle means idle */
 	reload(0);
+	run();
 }
 
-static void fuzz_one(const uint8_t *data, size_t size)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static bool up;
+
+	if (!up) {
+		lab_start(BASE "192.0.2.11 1");
+		upstreams_apply(&cfg);
+		MUST(listeners_open());
+		reload(0);
+		up = true;
+	}
 	in = data;
 	in_end = data + size;
 	fake_random = 1;
@@ -635,14 +736,5 @@ static void fuzz_one(const uint8_t *data, size_t size)
 		run();
 	}
 	wind_down();
-	run();
+	return 0;
 }
-
-static void fuzz_init(void)
-{
-	fuzz_start(BASE "192.0.2.11 1");
-	upstreams_apply(&cfg);
-	MUST(listeners_open());
-	reload(0);
-}
-#endif

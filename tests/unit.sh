@@ -1,25 +1,25 @@
 # shellcheck shell=sh disable=SC2034,SC2154
-# unit.sh - the unit tests: tests/unit.c includes dnsproxy.c.
+# unit.sh - the unit tests: the program's parts from inside, see tests/unit.c. Each line that it prints is a promise.
 # Alone: ./test.sh unit
 
 LEGS="$LEGS unit"
 
-# ---- Unit tests: a program that includes dnsproxy.c ----------------------
-
-# lab_build OUT SOURCE [FLAG...]: compiles a program that includes dnsproxy.c
+# lab_build OUT PROGRAM [FLAG...]: compiles tests/PROGRAM.c, which includes dnsproxy.c
 lab_build() {
-    lab_o=$1 lab_s=$2
+    lab_o=$1 lab_s=$SRC/tests/$2.c
     shift 2
     if [ -n "$BEARSSL" ]; then
-        "$CC" -std=c11 -I"$SRC" -I"$SRC/tests" -I"$BEARSSL/inc" "$@" -o "$lab_o" "$lab_s" "$BEARSSL/build/libbearssl.a"
+        "$CC" -std=c11 -I"$BEARSSL/inc" "$@" -o "$lab_o" "$lab_s" "$BEARSSL/build/libbearssl.a"
     else
-        "$CC" -std=c11 -I"$SRC" -I"$SRC/tests" "$@" -o "$lab_o" "$lab_s" -lbearssl
+        "$CC" -std=c11 "$@" -o "$lab_o" "$lab_s" -lbearssl
     fi
 }
 
-# unit_run COMMAND...: runs the unit tests, each line a promise
-unit_run() {
-    ("$@"; echo "status $?") >"$T/unit.out" 2>"$T/unit.err" </dev/null
+# With sanitizers where the compiler has them
+leg_unit() {
+    lab_build "$T/unit" unit -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all 2>"$T/unit.log" ||
+        lab_build "$T/unit" unit -O1 -g 2>"$T/unit.log" || { promise "the unit tests compile"; fail "$(cat "$T/unit.log")"; return; }
+    (ASAN_OPTIONS=detect_leaks=0 "$T/unit"; echo "status $?") >"$T/unit.out" 2>"$T/unit.err" </dev/null
     unit_end='' unit_note=''
     while read -r unit_w unit_l; do
         case $unit_w in
@@ -32,12 +32,4 @@ unit_run() {
         unit_note=''
     done <"$T/unit.out"
     judge
-}
-
-# With sanitizers where the compiler has them
-leg_unit() {
-    lab_build "$T/unit" "$SRC/tests/unit.c" -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all 2>"$T/unit.log" || {
-        lab_build "$T/unit" "$SRC/tests/unit.c" -O1 -g 2>"$T/unit.log" || { promise "the unit tests compile"; fail "$(cat "$T/unit.log")"; return; }
-    }
-    ASAN_OPTIONS=detect_leaks=0 unit_run "$T/unit"
 }
