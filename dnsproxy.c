@@ -503,11 +503,11 @@ static unsigned client_spread(uint64_t client) { return (uint32_t)(client ^ clie
 
 /* ---- 5 Messages ------------------------------------------------------ */
 
-enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16 };
-enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_MX = 15, T_TXT = 16, T_AAAA = 28, T_SRV = 33, T_OPT = 41, T_IXFR = 251, T_AXFR = 252, T_ANY = 255 };
+enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, YXDOMAIN, BADVERS = 16, BADCOOKIE = 23 };
+enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_MX = 15, T_TXT = 16, T_AAAA = 28, T_SRV = 33, T_OPT = 41, T_DS = 43, T_DNSKEY = 48, T_SVCB = 64, T_HTTPS = 65, T_IXFR = 251, T_AXFR = 252, T_ANY = 255 };
 enum { F_QR = 0x8000, F_OPCODE = 0x7800, F_AA = 0x400, F_TC = 0x200, F_RD = 0x100, F_RA = 0x80, F_AD = 0x20, F_CD = 0x10 };
 enum { EDNS_KEEPALIVE = 11, EDNS_PADDING = 12, EDNS_EDE = 15 };
-enum { EDE_NONE = -1, EDE_STALE = 3, EDE_BLOCKED = 15, EDE_FILTERED = 17, EDE_PROHIBITED = 18, EDE_UNREACHABLE = 22,
+enum { EDE_NONE = -1, EDE_STALE = 3, EDE_BOGUS = 6, EDE_NSEC_MISSING = 12, EDE_BLOCKED = 15, EDE_FILTERED = 17, EDE_PROHIBITED = 18, EDE_UNREACHABLE = 22,
 	EDE_NETWORK = 23 };
 
 /* A type by name. "layout" tells where its RDATA holds names that senders compress (RFC 1035, 3597 4): digits are bytes to
@@ -974,7 +974,7 @@ struct answer {
 	const uint8_t *msg;             /* as received; len bytes count once stripped */
 	size_t len, opt_at, opt_len;
 	unsigned rcode, ancount, nttl, keepalive;       /* keepalive: 100 ms units, or NO_KEEPALIVE */
-	bool truncated, ad, opt, blocked, positive;
+	bool truncated, ad, opt, blocked, bogus, positive;
 	enum verdict verdict;
 	uint32_t ttl, soa_ttl;          /* lowest of all; the negative one (RFC 2308 5) or NO_TTL */
 	size_t ede_len;
@@ -998,6 +998,7 @@ static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsign
 			continue;
 		info = get16at(d);
 		a->blocked |= info >= EDE_BLOCKED && info <= EDE_FILTERED;
+		a->bogus |= info >= EDE_BOGUS && info <= EDE_NSEC_MISSING;
 		keep = a->ede_len + 4 + len <= EDE_MAX ? len : 2;       /* too long a text stays behind */
 		if (a->ede_len + 4 + keep > EDE_MAX)
 			continue;
@@ -1014,7 +1015,7 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 {
 	struct msg m = { p, len, 12 + key->name_len + 4, NULL, 0, 0 };
 	unsigned qtype = key_type(key), section, count;
-	bool wanted = qtype == T_ANY, soa = false;
+	bool wanted = qtype == T_ANY, soa = false, referral = false;
 	struct rr r;
 
 	memset(a, 0, offsetof(struct answer, ede));
@@ -1054,6 +1055,7 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 			a->nttl++;
 			a->ttl = MIN(a->ttl, r.ttl);
 			a->positive |= section == 0 && r.type == qtype;
+			referral |= section == 1 && r.type == T_NS;
 			if (section == 1 && r.type == T_SOA && !soa) {
 				soa = true;
 				a->soa_ttl = MIN(r.ttl, get32at(p + m.at - 4));
@@ -1066,7 +1068,8 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 	if (a->truncated)
 		return NULL;
 	a->positive &= a->rcode == NOERROR;
-	a->verdict = a->positive || a->blocked ? V_SUCCESS : a->rcode == NOERROR ? V_NODATA :
+	referral &= !soa && a->ancount == 0 && !(get16at(p + 2) & F_AA);
+	a->verdict = a->positive || a->blocked ? V_SUCCESS : a->rcode == NOERROR && !referral ? V_NODATA :
 	    a->rcode == NXDOMAIN ? V_NXDOMAIN : V_OTHER;
 	return NULL;
 }
@@ -1125,10 +1128,21 @@ static bool answer_matches(const uint8_t *p, size_t len, const struct key *key)
 	return memcmp(p + 12 + key->name_len, key->b + key->name_len, 4) == 0;
 }
 
-/* Some servers refuse what they do not understand with a bare header (RFC 6891 7): no question to compare. */
-static bool answer_is_bare_error(const uint8_t *p, size_t len)
+/* Some servers refuse what they do not understand with a bare header (RFC 6891 7), or one and an OPT: no question to compare.
+ * Gives the RCODE, NOERROR when it is none of these. */
+static unsigned answer_bare_error(const uint8_t *p, size_t len)
 {
-	return len == 12 && (get16at(p + 2) & (F_QR | F_OPCODE)) == F_QR && get16at(p + 4) == 0 && (get16at(p + 2) & 15) != 0;
+	bool opt = len >= 23 && get16at(p + 10) == 1 && p[12] == 0 && get16at(p + 13) == T_OPT && get16at(p + 21) == len - 23;
+
+	if ((len != 12 && !opt) || (get16at(p + 2) & (F_QR | F_OPCODE)) != F_QR || get16at(p + 4) != 0)
+		return NOERROR;
+	return (get16at(p + 2) & 15) | (opt ? (unsigned)p[17] << 4 : 0);
+}
+
+/* Does an answer say that its server cannot do EDNS (rule 16)? */
+static bool answer_refuses_edns(unsigned rcode, bool opt)
+{
+	return rcode == FORMERR || rcode == BADVERS || rcode == BADCOOKIE || (!opt && (rcode == NOTIMP || rcode == SERVFAIL));
 }
 
 /* Writes our own OPT. Gives its length. */
@@ -1153,7 +1167,7 @@ static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edn
 	size_t n = 12 + k->name_len + 4, fill = (128 - (n + 11 + 8) % 128) % 128;
 
 	put16at(p, id);
-	put16at(p + 2, F_RD | (key_flags(k) & KEY_CD ? F_CD : 0));
+	put16at(p + 2, F_RD | F_AD | (key_flags(k) & KEY_CD ? F_CD : 0));        /* AD: tell what you know (RFC 6840 5.7) */
 	put16at(p + 4, 1);
 	memset(p + 6, 0, 6);
 	memcpy(p + 12, k->b, k->name_len + 4);
@@ -2497,10 +2511,11 @@ struct source_msg {
  * Good until the next one. */
 static struct source_msg source_error(const struct key *k, unsigned rcode, int ede)
 {
-	static uint8_t msg[12 + NAME_MAX_WIRE + 4], option[6] = { 0, EDNS_EDE, 0, 2 };
+	static uint8_t msg[12 + NAME_MAX_WIRE + 4 + 12 + 16], option[6] = { 0, EDNS_EDE, 0, 2 };
 	size_t n = k->name_len > 0 ? k->name_len + 4 : 0;
 
 	msg[5] = n > 0;
+	msg[7] = 0;
 	memcpy(msg + 12, k->b, n);
 	option[5] = (uint8_t)ede;
 	return (struct source_msg){ .msg = msg, .len = 12 + n, .ede = option, .ede_len = ede == EDE_NONE ? 0 : sizeof option,
@@ -2663,6 +2678,7 @@ static bool client_allowed(const struct addr *a)
 	return false;
 }
 
+static uint32_t route_domain(const struct key *k);
 static bool query_ask(const struct peer *p, const struct question *q, uint32_t hash, bool *stale_now);
 static bool query_refresh(const struct key *k, uint32_t hash);
 
@@ -2736,6 +2752,35 @@ static void client_log(const struct peer *p, const struct question *q, const cha
 	    q->key.name_len ? type_text(key_type(&q->key)) : "-", what);
 }
 
+/* Names that no upstream is to see (rule 14), unless a domain= says otherwise. True when the reply is on its way. */
+static bool client_special(const struct peer *p, const struct question *q, const struct reply_to *r)
+{
+	static const struct { const char *name; size_t len; unsigned rcode; } special[] = { { "\011localhost", 11, NOERROR },
+		{ "\007invalid", 9, NXDOMAIN }, { "\005onion", 7, NXDOMAIN }, { "\010resolver\004arpa", 15, NOERROR } };
+	static const uint8_t four[] = { 0xc0, 12, 0, T_A, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1 },
+	    six[] = { 0xc0, 12, 0, T_AAAA, 0, 1, 0, 0, 0, 60, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 };
+	unsigned type = key_type(&q->key);
+	struct source_msg s;
+	uint8_t *end;
+	size_t i;
+
+	for (i = 0; i < COUNT(special); i++)
+		if (name_below(q->key.b, q->key.name_len, (const uint8_t *)special[i].name, special[i].len))
+			break;
+	if (i == COUNT(special) || get16at(q->key.b + q->key.name_len + 2) != 1 || route_domain(&q->key) != 0)
+		return false;
+	s = source_error(&q->key, special[i].rcode, EDE_NONE);
+	end = (uint8_t *)(uintptr_t)s.msg + s.len;
+	if (i == 0 && (type == T_A || type == T_AAAA)) {
+		memcpy(end, type == T_A ? four : six, type == T_A ? sizeof four : sizeof six);
+		s.len += type == T_A ? sizeof four : sizeof six;
+		put16at((uint8_t *)(uintptr_t)s.msg + 6, 1);
+	}
+	s.flags = F_AA;
+	client_reply(p, &s, r);
+	return true;
+}
+
 /* Everything a client sends comes through here: it is answered now, or by a query later, or dropped. */
 static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
 {
@@ -2783,6 +2828,10 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
 	if (slot != NULL && !entry_expired(slot_entry(slot))) {
 		client_log(p, &q, "hit");
 		client_hit(p, slot, &q, hash, &r);
+		return;
+	}
+	if (client_special(p, &q, &r)) {
+		client_log(p, &q, "a special name");
 		return;
 	}
 	client_log(p, &q, "miss");
@@ -3184,15 +3233,33 @@ static void tcp_sweep(void)
 
 enum { LATE_MALFORMED = RESENDS - 1, LATE_LISTS };       /* the last list: of asks whose answer is malformed */
 
+/* Whether an upstream answers, by kind of question (rule 6): all of them, and each kind by itself. */
+enum kind { K_ALL, K_A, K_AAAA, K_HTTPS, K_REST, KINDS };
+static const char *const kind_words[KINDS] = { "", " for A", " for AAAA", " for HTTPS and SVCB", " for types beside A, AAAA and HTTPS" };
+
+static enum kind key_kind(const struct key *k)
+{
+	unsigned type = key_type(k);
+
+	return type == T_A ? K_A : type == T_AAAA ? K_AAAA : type == T_HTTPS || type == T_SVCB ? K_HTTPS : K_REST;
+}
+
+struct liveness {
+	unsigned unanswered;                    /* queries in a row */
+	bool down, told;                        /* told: in the log */
+	usec asked;                             /* when last, for the one question a second of what is down */
+};
+
 /* An upstream in use. Its slot stays the same over reloads while its line does. */
 struct upstream {
-	bool used, down;
+	bool used;
 	struct spec spec;
-	unsigned unanswered;                    /* queries in a row */
-	uint64_t seq;                           /* answers_seen at its last answer */
-	bool private_net, trusted;              /* rule 12; rule 11: may its AD be believed? */
+	struct liveness lives[KINDS];
+	uint64_t seq;                           /* answers_seen at its last NOERROR or NXDOMAIN */
+	bool private_net, ad_believed;          /* rules 12 and 11 */
+	bool knows_edns;                        /* it has answered with an OPT */
+	usec no_edns_until;                     /* it cannot do EDNS (rule 16); 0 when it can */
 	uint8_t origin;
-	usec asked;                             /* when last, for the one question a second of those that are down */
 	uint64_t sent, answered, won, failed, strays, connects, resumed;
 	usec rtt, rttvar;                       /* smoothed, and its deviation; 0 before the first answer */
 	unsigned backoff;                       /* doublings of that for new questions, until one sent once is answered */
@@ -3216,6 +3283,15 @@ static uint8_t order[MAX_UPSTREAMS];            /* the used ones, best priority 
 static unsigned norder;
 static struct addr origins[ORIGINS];            /* by the number that entries of the cache carry */
 static unsigned norigins;
+
+static bool upstream_down(const struct upstream *u, enum kind kind) { return u->lives[K_ALL].down || u->lives[kind].down; }
+
+/* One that is down is asked at most once a second. */
+static bool upstream_due(const struct upstream *u, enum kind kind)
+{
+	return !(u->lives[K_ALL].down && now - u->lives[K_ALL].asked < SEC(1)) &&
+	    !(u->lives[kind].down && now - u->lives[kind].asked < SEC(1));
+}
 
 #define RTO_FIRST MS(350)                       /* before the first answer */
 #define RTO_MIN MS(20)
@@ -3251,6 +3327,8 @@ static bool upstream_answered_since(uint32_t mask, uint64_t number)
 }
 
 enum ask_state { ASK_DONE, ASK_WAIT, ASK_SKIPPED /* its upstream is down and not due */ };
+enum { BARE_SILENCE = 254, BARE_KNOWN = 255 };
+enum { SILENT_RESENDS = 3 };                    /* from this one on it may be EDNS that keeps an upstream silent */
 
 /* A query at one upstream. It may be open in several datagrams and on a stream at once: the first answer counts. */
 struct ask {
@@ -3267,7 +3345,8 @@ struct ask {
 	uint16_t answers_then, record;          /* of its stream when it was written: answers so far; TLS record */
 	uint8_t up, state, verdict;
 	uint8_t resends, backoff;               /* how often it was sent again; its upstream's at the first time */
-	bool plain, again, charged, answered, queued;
+	uint8_t bare_for;                       /* the RCODE for which it is asked without EDNS, or one of these */
+	bool bare, again, charged, answered, queued;
 	bool doubted;                           /* somebody guessed IDs: TCP was asked too */
 };
 
@@ -3293,10 +3372,9 @@ struct query {
 	struct query *next;                     /* same place in the table, or free */
 	struct key key;
 	uint32_t hash;
-	usec born, impatient_at;
+	usec born, patient_since;
 	struct node waiters;
 	bool active, starting, replied, probe, stale_ok;
-	bool last_resort;                       /* nothing but upstreams that are down is left: they are waited for */
 	unsigned admin, admin_generation;       /* who asked, for a probe */
 	enum verdict best_verdict;
 	struct ask *asks, *best;                /* best: the one with the best answer so far, or NULL */
@@ -3553,48 +3631,62 @@ static struct query *query_find(const struct key *k, uint32_t hash)
 }
 
 /* Names that are asked of private upstreams only (rule 12): these suffixes, and names of one label. */
-static const char *const private_zones[] = { "local", "internal", "lan", "home.arpa", "0.in-addr.arpa", "10.in-addr.arpa",
-	"127.in-addr.arpa", "254.169.in-addr.arpa", "16.172.in-addr.arpa", "17.172.in-addr.arpa", "18.172.in-addr.arpa",
-	"19.172.in-addr.arpa", "20.172.in-addr.arpa", "21.172.in-addr.arpa", "22.172.in-addr.arpa", "23.172.in-addr.arpa",
-	"24.172.in-addr.arpa", "25.172.in-addr.arpa", "26.172.in-addr.arpa", "27.172.in-addr.arpa", "28.172.in-addr.arpa",
-	"29.172.in-addr.arpa", "30.172.in-addr.arpa", "31.172.in-addr.arpa", "2.0.192.in-addr.arpa", "100.51.198.in-addr.arpa", "113.0.203.in-addr.arpa",
+static const char *const private_zones[] = { "local", "internal", "lan", "test", "home.arpa", "0.in-addr.arpa", "10.in-addr.arpa",
+	"127.in-addr.arpa", "254.169.in-addr.arpa", "2.0.192.in-addr.arpa", "100.51.198.in-addr.arpa", "113.0.203.in-addr.arpa",
 	"255.255.255.255.in-addr.arpa", "168.192.in-addr.arpa", "d.f.ip6.arpa", "8.e.f.ip6.arpa", "9.e.f.ip6.arpa",
 	"a.e.f.ip6.arpa", "b.e.f.ip6.arpa", "8.b.d.0.1.0.0.2.ip6.arpa",
 	"0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
 	"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa" };
 
-static bool name_is_private(const uint8_t *name, size_t len)
+/* Is it at or below 16.172.in-addr.arpa to 31.172, or 64.100.in-addr.arpa to 127.100 (RFC 6303, 7793)? *at: at one of these itself. */
+static bool name_in_reverse_range(const uint8_t *name, size_t len, bool *at)
+{
+	const uint8_t *label = NULL;
+	unsigned lo = 16, hi = 31, n = 0;
+
+	if (name_below(name, len, (const uint8_t *)"\003100\007in-addr\004arpa", 18))
+		lo = 64, hi = 127;
+	else if (!name_below(name, len, (const uint8_t *)"\003172\007in-addr\004arpa", 18))
+		return false;
+	for (; len > 18; len -= 1 + (size_t)*name, name += 1 + *name) {
+		*at = label == NULL;
+		label = name;
+	}
+	for (unsigned i = 1; label != NULL && i <= label[0]; i++)
+		n = label[0] <= 3 && label[i] >= '0' && label[i] <= '9' ? n * 10 + label[i] - '0' : 1000;
+	return n >= lo && n <= hi;
+}
+
+/* Validators need DS, DNSKEY, NS and SOA of a name of one label, and DS of a private zone, from where all other names come from. */
+static bool name_is_private(const struct key *k)
 {
 	static uint8_t zones[COUNT(private_zones)][80];
 	static size_t lens[COUNT(private_zones)];
+	unsigned type = key_type(k);
+	bool at = false;
 
-	if (len > 1 && (size_t)name[0] + 2 == len)
-		return true;
+	if (k->name_len > 1 && (size_t)k->b[0] + 2 == k->name_len)
+		return type != T_DS && type != T_DNSKEY && type != T_NS && type != T_SOA;
 	for (size_t i = 0; i < COUNT(private_zones); i++) {
 		if (lens[i] == 0)
 			lens[i] = name_parse(zones[i], private_zones[i]);
-		if (name_below(name, len, zones[i], lens[i]))
-			return true;
+		if (name_below(k->b, k->name_len, zones[i], lens[i]))
+			return type != T_DS || k->name_len != lens[i];
 	}
-	return false;
+	return name_in_reverse_range(k->b, k->name_len, &at) && !(at && type == T_DS);
 }
 
-/* Which upstreams apply to a name, as a mask: those with the longest matching suffix, else those without suffix, of which a
- * private name goes to the private ones, if there are any. */
-static uint32_t route(const uint8_t *name, size_t len)
+/* The upstreams with the longest suffix that matches a name, as a mask. */
+static uint32_t route_domain(const struct key *k)
 {
-	uint32_t match = 0, plain = 0, private = 0;
+	uint32_t match = 0;
 	size_t longest = 0, n;
 
 	for (unsigned i = 0; i < norder; i++) {
-		const struct upstream *u = &upstreams[order[i]];
-		if (u->spec.domains_len == 0) {
-			plain |= UINT32_C(1) << order[i];
-			private |= u->private_net ? UINT32_C(1) << order[i] : 0;
-		}
-		for (size_t at = 0; at < u->spec.domains_len; at += n) {
-			n = name_len(u->spec.domains + at);
-			if (n < longest || !name_below(name, len, u->spec.domains + at, n))
+		const struct spec *s = &upstreams[order[i]].spec;
+		for (size_t at = 0; at < s->domains_len; at += n) {
+			n = name_len(s->domains + at);
+			if (n < longest || !name_below(k->b, k->name_len, s->domains + at, n))
 				continue;
 			if (n > longest)
 				match = 0;
@@ -3602,52 +3694,81 @@ static uint32_t route(const uint8_t *name, size_t len)
 			match |= UINT32_C(1) << order[i];
 		}
 	}
+	return match;
+}
+
+/* Which upstreams apply to a question, as a mask: those with the longest matching suffix, else those without suffix, of which
+ * a private name goes to the private ones, if there are any. */
+static uint32_t route(const struct key *k)
+{
+	uint32_t match = route_domain(k), any = 0, private = 0;
+
+	for (unsigned i = 0; i < norder && match == 0; i++) {
+		const struct upstream *u = &upstreams[order[i]];
+		if (u->spec.domains_len == 0) {
+			any |= UINT32_C(1) << order[i];
+			private |= u->private_net ? UINT32_C(1) << order[i] : 0;
+		}
+	}
 	if (match != 0)
 		return match;
-	return private != 0 && private != plain && name_is_private(name, len) ? private : plain;
+	return private != 0 && private != any && name_is_private(k) ? private : any;
 }
+
+static bool ask_down(const struct ask *a) { return upstream_down(&upstreams[a->up], key_kind(&a->q->key)); }
 
 /* Do all the upstreams that this query was meant for count as down? Then all are asked, and waited for. */
 static bool query_all_down(const struct query *q)
 {
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
-		if (!upstreams[a->up].down)
+		if (!ask_down(a))
 			return false;
 	return true;
 }
 
-static bool all_down(uint32_t mask)
+static bool all_down(uint32_t mask, enum kind kind)
 {
 	for (unsigned i = 0; i < norder; i++)
-		if ((mask >> order[i] & 1) && !upstreams[order[i]].down)
+		if ((mask >> order[i] & 1) && !upstream_down(&upstreams[order[i]], kind))
 			return false;
 	return true;
+}
+
+static void ask_count(const struct ask *a)
+{
+	struct upstream *u = &upstreams[a->up];
+
+	u->queried = u->lives[K_ALL].asked = u->lives[key_kind(&a->q->key)].asked = now;
+	u->sent++;
 }
 
 static void ask_start(struct ask *a)
 {
-	struct upstream *u = &upstreams[a->up];
-
 	a->state = ASK_WAIT;
-	a->sent = u->asked = u->queried = now;
-	u->sent++;
+	a->sent = now;
+	a->bare = now < upstreams[a->up].no_edns_until;
+	a->bare_for = BARE_KNOWN;
+	ask_count(a);
 	ask_send(a, 0);
 }
+
+static void ask_charge(struct ask *a, const char *why);
 
 /* Asks once more, in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
 static void ask_again(struct ask *a, bool due)
 {
-	struct upstream *u = &upstreams[a->up];
-
 	if (a->state == ASK_WAIT && now - a->sent < MS(cfg.timeout)) {
 		if (!due)
 			return;
 		a->charged = false;             /* for rule 6 it is a query of its own */
-		u->asked = u->queried = now;
-		u->sent++;
+		ask_count(a);
 		if (a->sendings != NULL && a->resends < RESENDS)
 			ask_send(a, a->resends + 1u);   /* the open question once more */
 		return;
+	}
+	if (a->state == ASK_WAIT) {
+		upstreams[a->up].failed++;
+		ask_charge(a, "no answer");
 	}
 	ask_stop(a);                            /* an ID and a port that are too old are left to nobody's guesses */
 	*a = (struct ask){ .q = a->q, .next = a->next, .up = a->up };
@@ -3662,7 +3783,8 @@ static void ask_again(struct ask *a, bool due)
 /* Asks the upstreams in mask. There is never more than one ask of an upstream; the chain is in the order of "order". */
 static void query_send(struct query *q, uint32_t mask)
 {
-	bool none_up = all_down(mask);
+	enum kind kind = key_kind(&q->key);
+	bool none_up = all_down(mask, kind);
 	struct ask **at = &q->asks;
 
 	q->starting = true;
@@ -3674,7 +3796,7 @@ static void query_send(struct query *q, uint32_t mask)
 			*at = a;
 		}
 		if (mask >> order[i] & 1)
-			ask_again(*at, !u->down || none_up || q->probe || now - u->asked >= SEC(1));
+			ask_again(*at, none_up || q->probe || upstream_due(u, kind));
 		if (*at != NULL && (*at)->up == order[i])
 			at = &(*at)->next;
 	}
@@ -3686,7 +3808,7 @@ static void query_send(struct query *q, uint32_t mask)
 static void query_begin(struct query *q)
 {
 	q->born = now;
-	q->replied = q->last_resort = false;
+	q->replied = false;
 	q->best = NULL;
 	q->best_verdict = V_NONE;
 	list_remove(&q->lingering);
@@ -3718,7 +3840,7 @@ static struct query *query_new(const struct key *k, uint32_t hash)
 static bool query_ask(const struct peer *p, const struct question *ask, uint32_t hash, bool *stale_now)
 {
 	struct query *q = query_find(&ask->key, hash);
-	uint32_t mask = route(ask->key.b, ask->key.name_len);
+	uint32_t mask = route(&ask->key);
 	bool stale = cfg.serve_stale > 0 && cache_find(&ask->key, hash) != NULL;
 	bool fresh = q == NULL || q->replied;
 
@@ -3726,7 +3848,7 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 		stats.failed++;
 		return false;
 	}
-	if (stale && all_down(mask)) {          /* nobody to wait for */
+	if (stale && all_down(mask, key_kind(&ask->key))) {     /* nobody to wait for */
 		*stale_now = true;
 		query_refresh(&ask->key, hash);
 		return true;
@@ -3747,6 +3869,7 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 	if (q == NULL)
 		q = query_new(&ask->key, hash);
 	q->stale_ok = stale;
+	list_remove(&q->lingering);             /* it may have been one of our own */
 	if (fresh)
 		query_send(q, mask);
 	waiter_new(q, p, ask);
@@ -3755,49 +3878,71 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 	return true;
 }
 
-/* A query of our own for an entry that is nearly over. */
+/* A query of our own for an entry that is nearly over. It follows the rules as any does, but is the first to make room. */
 static bool query_refresh(const struct key *k, uint32_t hash)
 {
 	struct query *q;
-	uint32_t mask = route(k->b, k->name_len);
+	uint32_t mask = route(k);
 
 	if (mask == 0 || query_find(k, hash) != NULL || pool_empty(&queries))
 		return false;
 	q = query_new(k, hash);
-	q->replied = true;
 	list_append(&lingering, &q->lingering);
 	query_send(q, mask);
 	query_choose(q);
 	return true;
 }
 
-/* Better upstreams than the one of the answer in hand that said nothing, as a mask (rule 10). */
-static uint32_t query_silent(const struct query *q, unsigned priority)
+/* Better upstreams than one of this priority that gave neither NOERROR nor NXDOMAIN, as a mask (rule 10). */
+static uint32_t query_unheard(const struct query *q, unsigned priority)
 {
 	uint32_t mask = 0;
 
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
-		if (!a->answered && upstreams[a->up].spec.priority < priority)
+		if (a->verdict <= V_OTHER && upstreams[a->up].spec.priority < priority)
 			mask |= UINT32_C(1) << a->up;
 	return mask;
+}
+
+/* Is what the cache has still valid, and worth more than the best of a query: a success, not marked, of a better upstream? */
+static bool entry_beats(const struct entry *e, const struct query *q, bool marked)
+{
+	const uint8_t *m = entry_msg(e);
+	unsigned priority = UINT_MAX, type = key_type(&q->key);
+	bool success = false, was_marked = e->bits & E_MARKED;
+
+	if (entry_expired(e))
+		return false;
+	for (unsigned i = 0; i < get16at(m + 6); i++)
+		success |= get16at(m + entry_ttl_at(e, i) - 4) == type;
+	if (success != (q->best_verdict == V_SUCCESS) || marked != was_marked)
+		return success > (q->best_verdict == V_SUCCESS) || (success == (q->best_verdict == V_SUCCESS) && marked);
+	for (unsigned i = norder; i > 0; i--)
+		if (upstreams[order[i - 1]].origin == e->origin)
+			priority = upstreams[order[i - 1]].spec.priority;
+	return priority < upstreams[q->best->up].spec.priority;
 }
 
 /* Puts the best answer so far into the cache, if it is one to keep. */
 static void query_cache(const struct query *q, const struct answer *a)
 {
 	const struct upstream *u = &upstreams[q->best->up];
-	uint32_t silent = q->best_verdict == V_SUCCESS ? query_silent(q, u->spec.priority) : 0;
-	struct keep k = { .key = &q->key, .hash = q->hash, .silent = silent, .origin = u->origin };
+	struct keep k = { .key = &q->key, .hash = q->hash, .silent = query_unheard(q, u->spec.priority), .origin = u->origin,
+		.bits = a->ad ? E_AD : 0 };
+	struct slot *old = cache_find(&q->key, q->hash);
 	int64_t ttl = a->ttl;
-	struct slot *old;
 
-	if (cache.memory == 0 || key_type(&q->key) == T_ANY || (a->rcode != NOERROR && a->rcode != NXDOMAIN))
+	if (cache.memory == 0 || key_type(&q->key) == T_ANY || q->best_verdict == V_OTHER || (a->rcode != NOERROR && a->rcode != NXDOMAIN))
+		return;
+	for (const struct ask *x = q->asks; x != NULL && q->best_verdict != V_SUCCESS; x = x->next) {
+		if (!x->answered && !ask_down(x))
+			return;                 /* an upstream that said nothing may know better */
+		k.silent |= x->answered ? 0 : UINT32_C(1) << x->up;
+	}
+	if (old != NULL && entry_beats(slot_entry(old), q, k.silent != 0))
 		return;
 	if (!a->positive) {
-		for (const struct ask *x = q->asks; x != NULL; x = x->next)
-			if (!x->answered && a->verdict != V_SUCCESS)
-				return;         /* an upstream that said nothing may know better */
-		if ((old = cache_find(&q->key, q->hash)) != NULL)
+		if (old != NULL)
 			slot_kill(old);         /* it is not even stale any more (RFC 8767 5) */
 		if (cfg.cache_negative == 0 || a->soa_ttl == NO_TTL)
 			return;
@@ -3806,75 +3951,61 @@ static void query_cache(const struct query *q, const struct answer *a)
 		ttl = MAX(ttl, cfg.cache_min_ttl);
 	if (ttl == 0 || a->nttl == 0)
 		return;
-	ttl = MIN(ttl, silent ? MARKED_TTL : cfg.cache_max_ttl);
-	k.ttl = (uint32_t)ttl;
-	k.bits = a->ad ? E_AD : 0;
+	k.ttl = (uint32_t)MIN(ttl, k.silent ? MARKED_TTL : cfg.cache_max_ttl);
 	cache_put(&k, a);
 }
 
-/* Ends the waiting: everyone gets the answer in hand, else a stale one, else SERVFAIL. The query goes on without waiters
- * while some upstream may still answer. */
+/* The answer in hand as it goes to clients: stubs take some RCODEs for a fault of their own, and never ask again (rule 3). */
+static struct source_msg query_source(const struct query *q, bool marked)
+{
+	const struct answer *a = q->held;
+	struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .cap = marked ? MARKED_TTL : NO_TTL,
+		.rcode = a->rcode, .flags = (get16at(a->msg + 2) & F_AA) | (a->ad ? F_AD : 0) };
+
+	if (a->rcode == FORMERR || a->rcode == NOTIMP || a->rcode > YXDOMAIN) {
+		s = source_error(&q->key, SERVFAIL, EDE_UNREACHABLE);
+		s.ede = a->ede_len ? a->ede : s.ede;
+		s.ede_len = a->ede_len ? a->ede_len : s.ede_len;
+	}
+	return s;
+}
+
+/* Ends the waiting: everyone gets the answer in hand, or, where that is no more than a failure, a stale one, else SERVFAIL. The
+ * query goes on without waiters while some upstream may still answer. */
 static void query_reply(struct query *q)
 {
-	struct slot *slot;
-	uint32_t silent;
+	struct slot *slot = q->stale_ok && q->best_verdict <= V_OTHER ? cache_find(&q->key, q->hash) : NULL;
+	struct source_msg s;
 	bool network = true;
 
 	q->replied = true;
 	list_remove(&q->patient);
 	if (!list_on(&q->lingering))
 		list_append(&lingering, &q->lingering);
-	if (q->best != NULL) {
-		struct upstream *u = &upstreams[q->best->up];
-		const struct answer *a = q->held;
-		struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .cap = NO_TTL,
-			.rcode = a->rcode, .flags = (get16at(a->msg + 2) & F_AA) | (a->ad ? F_AD : 0) };
-		silent = query_silent(q, u->spec.priority);
-		if (silent)
-			s.cap = MARKED_TTL;
-		u->won++;
-		log_debug("answer %s %s: %s from %s won%s", name_text(q->key.b), type_text(key_type(&q->key)),
-		    rcode_text(a->rcode), addr_text(&u->spec.addr), silent ? ", a better upstream is silent" : "");
-		query_cache(q, a);
-		while (!list_empty(&q->waiters))
-			waiter_answer(OWNER(q->waiters.next, struct waiter, of_query), &s);
-		held_free(q);
-		return;
-	}
-	slot = q->stale_ok ? cache_find(&q->key, q->hash) : NULL;
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
 		network &= a->state == ASK_DONE;
+	if (slot != NULL) {
+		s = entry_source(slot_entry(slot), true);
+		log_debug("answer %s %s: a stale one", name_text(q->key.b), type_text(key_type(&q->key)));
+	} else if (q->best != NULL) {
+		struct upstream *u = &upstreams[q->best->up];
+		uint32_t unheard = query_unheard(q, u->spec.priority);
+		s = query_source(q, unheard != 0);
+		u->won++;
+		log_debug("answer %s %s: %s from %s won%s", name_text(q->key.b), type_text(key_type(&q->key)),
+		    rcode_text(q->held->rcode), addr_text(&u->spec.addr), unheard ? ", a better upstream has said nothing" : "");
+		query_cache(q, q->held);
+	} else
+		log_debug("answer %s %s: no upstream answered", name_text(q->key.b), type_text(key_type(&q->key)));
 	while (!list_empty(&q->waiters)) {
 		struct waiter *w = OWNER(q->waiters.next, struct waiter, of_query);
-		if (slot != NULL) {
-			struct source_msg s = entry_source(slot_entry(slot), true);
-			stats.stale++;
+		stats.stale += slot != NULL;
+		if (slot != NULL || q->best != NULL)
 			waiter_answer(w, &s);
-		} else
+		else
 			waiter_fail(w, SERVFAIL, network ? EDE_NETWORK : EDE_UNREACHABLE);
 	}
-	log_debug("answer %s %s: no upstream answered", name_text(q->key.b), type_text(key_type(&q->key)));
-}
-
-/* Nothing in hand, and all that were not down have failed: those that are down may be back, so they are asked, and waited
- * for as long as patience lasts. False when there are none, or they have failed too. */
-static bool query_last_resort(struct query *q)
-{
-	bool any = false;
-
-	if (q->last_resort)
-		return false;
-	q->last_resort = q->starting = true;
-	for (struct ask *a = q->asks; a != NULL; a = a->next) {
-		if (a->state == ASK_SKIPPED)
-			ask_start(a);
-		any |= a->state == ASK_WAIT;
-	}
-	q->starting = false;
-	q->impatient_at = now + MS(cfg.patience);
-	if (any && !list_on(&q->patient))
-		list_append(&patient, &q->patient);
-	return any;
+	held_free(q);
 }
 
 /* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
@@ -3887,14 +4018,13 @@ static void query_choose(struct query *q)
 		return;
 	none_up = query_all_down(q);
 	for (const struct ask *a = q->asks; a != NULL; a = a->next) {
-		const struct upstream *u = &upstreams[a->up];
 		if (a->state != ASK_WAIT)
 			continue;
 		open = true;
-		if (u->down && !none_up && !q->probe && !q->last_resort)
+		if (ask_down(a) && !none_up && !q->probe)
 			continue;
 		any = true;
-		better |= u->spec.priority < priority;
+		better |= upstreams[a->up].spec.priority < priority;
 	}
 	if (!q->replied) {
 		if (q->probe) {
@@ -3907,12 +4037,12 @@ static void query_choose(struct query *q)
 		if (q->best_verdict == V_SUCCESS) {
 			if (better) {
 				if (!list_on(&q->patient)) {
-					q->impatient_at = now + MS(cfg.patience);
+					q->patient_since = now;
 					list_append(&patient, &q->patient);
 				}
 				return;
 			}
-		} else if (any || (q->best == NULL && !q->stale_ok && query_last_resort(q)))
+		} else if (any)
 			return;
 		query_reply(q);
 	}
@@ -3920,37 +4050,50 @@ static void query_choose(struct query *q)
 		query_free(q);
 }
 
-static void upstream_log_state(struct upstream *u, const char *why)
+static void upstream_log_state(struct upstream *u, enum kind kind, const char *why)
 {
-	log_info("upstream %s %s is %s%s%s", addr_text(&u->spec.addr), proto_names[u->spec.proto], u->down ? "down" : "up again",
-	    why ? ": " : "", why ? why : "");
+	bool down = u->lives[kind].down;
+
+	u->lives[kind].told = down;
+	log_info("upstream %s %s is %s%s%s%s", addr_text(&u->spec.addr), proto_names[u->spec.proto], down ? "down" : "up again",
+	    kind_words[kind], why ? ": " : "", why ? why : "");
 }
 
 /* A query was left without a valid answer. The third in a row makes the upstream down, and nobody waits for it any more. */
-static void upstream_unanswered(struct upstream *u, const char *why)
-{
-	if (++u->unanswered < DOWN_AFTER || u->down)
-		return;
-	u->down = true;
-	rechoose = true;
-	upstream_log_state(u, why);
-}
-
 static void ask_charge(struct ask *a, const char *why)
 {
-	if (!a->charged)
-		upstream_unanswered(&upstreams[a->up], why);
+	struct upstream *u = &upstreams[a->up];
+	const enum kind kinds[] = { K_ALL, key_kind(&a->q->key) };
+
+	for (int i = 0; i < 2 && !a->charged; i++) {
+		struct liveness *l = &u->lives[kinds[i]];
+		if (++l->unanswered < DOWN_AFTER || l->down)
+			continue;
+		l->down = rechoose = true;
+		if (i == 0 || !u->lives[K_ALL].down)
+			upstream_log_state(u, kinds[i], why);
+	}
 	a->charged = true;
 }
 
-static void upstream_answers(struct upstream *u)
+static void upstream_answers(struct upstream *u, enum kind kind)
 {
-	u->unanswered = 0;
-	u->seq = ++answers_seen;
-	if (!u->down)
-		return;
-	u->down = false;
-	upstream_log_state(u, NULL);
+	const enum kind kinds[] = { K_ALL, kind };
+
+	for (int i = 0; i < 2; i++) {
+		struct liveness *l = &u->lives[kinds[i]];
+		l->unanswered = 0;
+		l->down = false;
+		if (l->told)
+			upstream_log_state(u, kinds[i], NULL);
+	}
+}
+
+/* Its server cannot do EDNS, as it seems: from now on this is asked without. */
+static void ask_drop_edns(struct ask *a, unsigned why)
+{
+	a->bare = true;
+	a->bare_for = (uint8_t)why;
 }
 
 /* An upstream that cannot answer this query now: refused, unreachable, no handshake. */
@@ -3988,16 +4131,23 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	if (once)
 		upstream_learn(u, a->took);
 	histogram_add(&u->latency, a->took);
-	upstream_answers(u);
+	upstream_answers(u, key_kind(&q->key));
+	u->knows_edns |= ans->opt;
+	if (a->bare && !ans->opt && a->bare_for != BARE_KNOWN && a->bare_for != ans->rcode)
+		u->no_edns_until = now + SEC(600);
+	if (v == V_OTHER && ans->rcode == SERVFAIL && ans->bogus && u->ad_believed)
+		v = V_SUCCESS;                  /* it has proved a forgery: who does not validate shall not undo that */
 	if (u->spec.final && (v == V_NXDOMAIN || v == V_NODATA))
 		v = V_SUCCESS;
 	a->verdict = (uint8_t)v;
-	ans->ad &= u->trusted;
+	if (v > V_OTHER)
+		u->seq = ++answers_seen;
+	ans->ad &= u->ad_believed;
 	ans->verdict = v;
 	log_debug("upstream %s id %u %s %s: %s %u answers in %lld ms", addr_text(&u->spec.addr), a->id, name_text(q->key.b),
 	    type_text(key_type(&q->key)), rcode_text(ans->rcode), ans->ancount, (long long)(a->took / 1000));
 	better = held == NULL || v > q->best_verdict || (v == q->best_verdict && u->spec.priority < held->spec.priority);
-	if (better && !(q->replied && v != V_SUCCESS)) {
+	if (better) {
 		q->best = a;
 		q->best_verdict = v;
 		if (q->replied)                 /* late, but better than what the cache has */
@@ -4020,34 +4170,31 @@ static void ask_wait(struct ask *a, unsigned list)
 		a->backoff = (uint8_t)u->backoff;
 }
 
-/* A message with the ID and the question of an ask, over a stream or in a datagram; cut: which did not fit. */
+/* A message with the ID and the question of an ask, or an error without one (bare), over a stream or in a datagram; cut: which did
+ * not fit. */
 static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bool cut)
 {
-	unsigned rcode = get16at(msg + 2) & 15;
-	struct answer ans;
-	const char *err;
+	struct answer ans = { .rcode = answer_bare_error(msg, len) };
+	bool bare = ans.rcode != NOERROR;
+	const char *err = "an error without a question";
 
-	if ((rcode == FORMERR || rcode == NOTIMP) && !a->plain && (len == 12 || get16at(msg + 10) == 0)) {
+	if (bare)
+		ans.opt = len > 12;
+	else if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
 		ask_stop(a);
-		a->plain = true;                /* it does not know EDNS (RFC 6891 7) */
+		ask_over_stream(a);
+		return;
+	} else if ((err = answer_read(&ans, msg, len, &a->q->key)) == NULL && ans.truncated)
+		err = "truncated over TCP";
+	if (!a->bare && answer_refuses_edns(ans.rcode, ans.opt)) {
+		ask_stop(a);
+		ask_drop_edns(a, ans.rcode);
 		if (stream)
 			ask_over_stream(a);
 		else
 			ask_send(a, a->resends + 1u);
 		return;
 	}
-	if (len == 12) {
-		ask_fail(a, "an error without a question");
-		return;
-	}
-	if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
-		ask_stop(a);
-		ask_over_stream(a);
-		return;
-	}
-	err = answer_read(&ans, msg, len, &a->q->key);
-	if (err == NULL && ans.truncated)
-		err = "truncated over TCP";
 	if (err == NULL) {
 		answer_strip(&ans, msg);
 		if (stream)
@@ -4055,9 +4202,9 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 		ask_answer(a, &ans);
 		return;
 	}
-	stats.malformed++;
-	log_debug("upstream %s: malformed answer: %s", addr_text(&upstreams[a->up].spec.addr), err);
-	if (stream)
+	stats.malformed += !bare;
+	log_debug("upstream %s: %s: %s", addr_text(&upstreams[a->up].spec.addr), bare ? "answer" : "malformed answer", err);
+	if (stream || bare)
 		ask_fail(a, err);
 	else
 		ask_wait(a, LATE_MALFORMED);    /* perhaps forged: the true one may still come */
@@ -4098,10 +4245,11 @@ static void query_expire(struct query *q)
 /* An answer is late: the n-th resend. Nobody waits for an upstream that is down, or when the client has its reply. */
 static void ask_resend(struct ask *a, unsigned n)
 {
-	const struct upstream *u = &upstreams[a->up];
-
-	if (a->sendings != NULL && a->resends < RESENDS && !a->q->replied && (!u->down || query_all_down(a->q)))
-		ask_send(a, n);
+	if (a->sendings == NULL || a->resends >= RESENDS || a->q->replied || (ask_down(a) && !query_all_down(a->q)))
+		return;
+	if (n >= SILENT_RESENDS && !a->bare && !upstreams[a->up].knows_edns)
+		ask_drop_edns(a, BARE_SILENCE);
+	ask_send(a, n);
 }
 
 /* Sends again what is late at an upstream. All on a list wait as long, but for a back-off, which is for those sent under it; the
@@ -4155,14 +4303,14 @@ static void query_sweep(void)
 			list_append(&stages[s + 1], &q->staged);
 			for (struct ask *a = q->asks; s == STAGE_RESEND && a != NULL; a = a->next)
 				ask_resend(a, RESENDS); /* who drops what took too long may have it in a cache by now */
-			if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best == NULL)
+			if (s == STAGE_STALE && q->stale_ok && !q->replied && q->best_verdict <= V_OTHER)
 				query_impatient(q, "no answer within 1.8 s");
 		}
 	}
 	while (!list_empty(&patient)) {
 		struct query *q = OWNER(patient.next, struct query, patient);
-		if (q->impatient_at > now) {
-			wake_by(q->impatient_at);
+		if (q->patient_since + MS(cfg.patience) > now) {
+			wake_by(q->patient_since + MS(cfg.patience));
 			break;
 		}
 		query_impatient(q, "no answer within patience");
@@ -4326,7 +4474,7 @@ static void port_flush(struct port *p)
 			continue;
 		s->due = false;
 		iov[n].iov_base = buf[n];
-		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->plain, false);
+		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, false);
 		memset(&v[n].msg_hdr, 0, sizeof v[n].msg_hdr);
 		v[n].msg_hdr.msg_iov = &iov[n];
 		v[n++].msg_hdr.msg_iovlen = 1;
@@ -4374,7 +4522,7 @@ static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 	if (s->next == NULL && a->resends > 0)  /* sent again in vain: new questions must wait longer */
 		while (upstream_rto(u) << u->backoff <= now - a->sent)
 			u->backoff++;
-	if (answer_matches(msg, len, &a->q->key) || answer_is_bare_error(msg, len))
+	if (answer_matches(msg, len, &a->q->key) || answer_bare_error(msg, len))
 		ask_message(a, msg, len, false, cut);
 	else
 		u->strays++;
@@ -4581,7 +4729,7 @@ static void ask_over_stream(struct ask *a)
 	const char *why = u->trouble[0] ? u->trouble : "connection failed";
 
 	ask_leave(a);
-	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < (a->q->last_resort ? MS(100) : SEC(1))) || !stream_open(s, &why))) {
+	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < SEC(1)) || !stream_open(s, &why))) {
 		if (u->fails < USELESS_MAX || u->tried == now)
 			upstream_useless(u, why);
 		if (a->sendings == NULL)        /* else the datagrams decide */
@@ -4693,7 +4841,7 @@ static void stream_message(struct stream *s, uint8_t *msg, size_t len)
 {
 	struct ask *a = len >= 2 ? stream_id_find(s->u, get16at(msg)) : NULL;
 
-	if (a != NULL && (answer_matches(msg, len, &a->q->key) || answer_is_bare_error(msg, len)))
+	if (a != NULL && (answer_matches(msg, len, &a->q->key) || answer_bare_error(msg, len)))
 		ask_message(a, msg, len, true, false);
 	else
 		s->u->strays++;
@@ -4726,7 +4874,7 @@ static size_t stream_fill(struct stream *s, uint8_t *p, size_t room)
 
 	while (!list_empty(&s->pending) && room - at >= 2 + UPSTREAM_QUERY_MAX) {
 		struct ask *a = OWNER(s->pending.next, struct ask, on);
-		n = query_write(p + at + 2, a->id, &a->q->key, !a->plain, s->tls != NULL);
+		n = query_write(p + at + 2, a->id, &a->q->key, !a->bare, s->tls != NULL);
 		put16at(p + at, (unsigned)n);
 		at += 2 + n;
 		a->answers_then = (uint16_t)s->answers;
@@ -5733,7 +5881,7 @@ static bool status_next(struct admin *a, struct text *t)
 	} else if (i <= norder) {
 		const struct upstream *u = &upstreams[order[i - 1]];
 		text_add(t, "upstream %s %s priority %u state %s rtt_ms ", addr_text(&u->spec.addr), proto_names[u->spec.proto],
-		    u->spec.priority, u->down ? "down" : "up");
+		    u->spec.priority, u->lives[K_ALL].down ? "down" : "up");
 		if (u->rtt == 0)
 			text_add(t, "-");
 		else
@@ -5841,7 +5989,7 @@ static bool metrics_next(struct admin *a, struct text *t)
 	if (i < norder) {
 		if (i == 0)
 			metric_head(t, "upstream_up", "gauge", "Whether an upstream answers.");
-		text_add(t, "dnsproxy_upstream_up{%s} %d\n", upstream_label(i), !upstreams[order[i]].down);
+		text_add(t, "dnsproxy_upstream_up{%s} %d\n", upstream_label(i), !upstreams[order[i]].lives[K_ALL].down);
 		return true;
 	}
 	i -= norder;
@@ -5920,13 +6068,13 @@ static void run_query(struct admin *a, char **w)
 		admin_error(a, n == 0 ? "expected a domain name" : "expected a type such as AAAA or TYPE65");
 		return;
 	}
-	mask = route(k.b, n);
+	key_set(&k, n, (unsigned)type, 1, 0);
+	mask = route(&k);
 	query_make_room(false);
 	if (mask == 0 || pool_empty(&queries)) {
 		admin_error(a, "no upstream for this name");
 		return;
 	}
-	key_set(&k, n, (unsigned)type, 1, 0);
 	q = query_new(&k, hash_bytes(k.b, k.len) ^ (random16() | 1u));         /* a place of its own: clients do not join */
 	q->probe = true;
 	q->admin = pool_slot(&admins, a);
@@ -6352,7 +6500,7 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 	u->used = true;
 	u->spec = *s;
 	u->private_net = addr_is_private(&s->addr);
-	u->trusted = addr_is_loopback(&s->addr) || (s->proto == P_TLS && !s->noverify);
+	u->ad_believed = addr_is_loopback(&s->addr) || (s->proto == P_TLS && !s->noverify);
 	u->origin = origin_number(&s->addr);
 	for (int i = 0; i < LATE_LISTS; i++)
 		list_init(&u->late[i]);
@@ -6483,9 +6631,9 @@ static bool config_reload(struct text *errors)
 		uint32_t mask, asked = 0;
 		if (!q->active || q->replied)
 			continue;
-		mask = route(q->key.b, q->key.name_len);
-		for (const struct ask *a = q->asks; a != NULL; a = a->next)
-			asked |= UINT32_C(1) << a->up;
+		mask = route(&q->key);
+		for (const struct ask *a = q->asks; a != NULL; a = a->next)     /* what others answered went with the best */
+			asked |= q->best == NULL && a->answered ? 0 : UINT32_C(1) << a->up;
 		query_send(q, mask & ~asked);
 		query_choose(q);
 	}
