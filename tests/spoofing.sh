@@ -197,14 +197,30 @@ leg_retrying() {
     done
     kill_pid u3
     use p
-    promise "FORMERR or NOTIMP without OPT: that upstream is asked again without EDNS"
-    rules u1 '. noedns=formerr'
-    says '^NOERROR .* edns=' noedns.test +edns
-    within 0 900 "$(ms_of "$out")" ms
-    same 1 "$(grep ' noedns\.test' "$T/u1.q" | grep -vc edns=)" "queries without EDNS"
-    rules u1 '. noedns=notimp'
-    says '^(NOERROR|NOTIMP) ' noedns2.test
+    promise "16: an upstream that cannot do EDNS is asked again without, and for ten minutes not with"
+    for x in noedns=formerr noedns=notimp noedns=servfail; do
+        rules u1 ". $x"
+        proxy q "$u1 1" 'cache-size 0'
+        says '^NOERROR .* edns=' a.test +edns
+        within 0 900 "$(ms_of "$out")" ms
+        forget u1
+        says '^NOERROR' b.test
+        saw 0 ' edns=' u1
+        saw 1 ' b\.test' u1
+    done
+    promise "16: one that says the same to both is asked twice, and with EDNS the next time; clients get SERVFAIL"
+    for x in formerr 'formerr bad=header'; do
+        rules u1 ". $x"
+        proxy q "$u1 1" 'cache-size 0'
+        forget u1
+        for n in c d; do
+            says '^SERVFAIL .* edns=' $n.test +edns
+            within 0 900 "$(ms_of "$out")" ms
+            saw 1 " $n\\.test.* edns=" u1
+            saw 2 " $n\\.test" u1
+        done
+    done
     rules u1
-    promise "FORMERR with OPT is an answer like others"
-    says '^FORMERR' formerr=.x.test
+    use p
+    stop p
 }
