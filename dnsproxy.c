@@ -3234,10 +3234,10 @@ static void tcp_sweep(void)
 enum { LATE_MALFORMED = RESENDS - 1, LATE_LISTS };       /* the last list: of asks whose answer is malformed */
 
 /* Whether an upstream answers, by kind of question (rule 6): all of them, and each kind by itself. */
-enum kind { K_ALL, K_A, K_AAAA, K_HTTPS, K_REST, KINDS };
+enum question_kind { K_ALL, K_A, K_AAAA, K_HTTPS, K_REST, KINDS };
 static const char *const kind_words[KINDS] = { "", " for A", " for AAAA", " for HTTPS and SVCB", " for types beside A, AAAA and HTTPS" };
 
-static enum kind key_kind(const struct key *k)
+static enum question_kind key_kind(const struct key *k)
 {
 	unsigned type = key_type(k);
 
@@ -3284,10 +3284,10 @@ static unsigned norder;
 static struct addr origins[ORIGINS];            /* by the number that entries of the cache carry */
 static unsigned norigins;
 
-static bool upstream_down(const struct upstream *u, enum kind kind) { return u->lives[K_ALL].down || u->lives[kind].down; }
+static bool upstream_down(const struct upstream *u, enum question_kind kind) { return u->lives[K_ALL].down || u->lives[kind].down; }
 
 /* One that is down is asked at most once a second. */
-static bool upstream_due(const struct upstream *u, enum kind kind)
+static bool upstream_due(const struct upstream *u, enum question_kind kind)
 {
 	return !(u->lives[K_ALL].down && now - u->lives[K_ALL].asked < SEC(1)) &&
 	    !(u->lives[kind].down && now - u->lives[kind].asked < SEC(1));
@@ -3726,7 +3726,7 @@ static bool query_all_down(const struct query *q)
 	return true;
 }
 
-static bool all_down(uint32_t mask, enum kind kind)
+static bool all_down(uint32_t mask, enum question_kind kind)
 {
 	for (unsigned i = 0; i < norder; i++)
 		if ((mask >> order[i] & 1) && !upstream_down(&upstreams[order[i]], kind))
@@ -3783,7 +3783,7 @@ static void ask_again(struct ask *a, bool due)
 /* Asks the upstreams in mask. There is never more than one ask of an upstream; the chain is in the order of "order". */
 static void query_send(struct query *q, uint32_t mask)
 {
-	enum kind kind = key_kind(&q->key);
+	enum question_kind kind = key_kind(&q->key);
 	bool none_up = all_down(mask, kind);
 	struct ask **at = &q->asks;
 
@@ -4050,7 +4050,7 @@ static void query_choose(struct query *q)
 		query_free(q);
 }
 
-static void upstream_log_state(struct upstream *u, enum kind kind, const char *why)
+static void upstream_log_state(struct upstream *u, enum question_kind kind, const char *why)
 {
 	bool down = u->lives[kind].down;
 
@@ -4063,7 +4063,7 @@ static void upstream_log_state(struct upstream *u, enum kind kind, const char *w
 static void ask_charge(struct ask *a, const char *why)
 {
 	struct upstream *u = &upstreams[a->up];
-	const enum kind kinds[] = { K_ALL, key_kind(&a->q->key) };
+	const enum question_kind kinds[] = { K_ALL, key_kind(&a->q->key) };
 
 	for (int i = 0; i < 2 && !a->charged; i++) {
 		struct liveness *l = &u->lives[kinds[i]];
@@ -4076,9 +4076,9 @@ static void ask_charge(struct ask *a, const char *why)
 	a->charged = true;
 }
 
-static void upstream_answers(struct upstream *u, enum kind kind)
+static void upstream_answers(struct upstream *u, enum question_kind kind)
 {
-	const enum kind kinds[] = { K_ALL, kind };
+	const enum question_kind kinds[] = { K_ALL, kind };
 
 	for (int i = 0; i < 2; i++) {
 		struct liveness *l = &u->lives[kinds[i]];

@@ -39,7 +39,7 @@ static void check_client(const uint8_t *data, size_t size)
 	MUST(q.key.name_len >= 1 && q.key.name_len <= NAME_MAX_WIRE && q.key.len == q.key.name_len + 5);
 	MUST(name_parse(name, name_text(q.key.b)) == q.key.name_len && memcmp(name, q.key.b, q.key.name_len) == 0);
 	MUST(name_len(q.key.b) == q.key.name_len);
-	name_is_private(q.key.b, q.key.name_len);
+	name_is_private(&q.key);
 	for (int i = 0; i < 4; i++) {
 		len = query_write(back, 7, &q.key, i & 1, i & 2);
 		MUST(len <= sizeof back && question_read(&again, back, len) == NOERROR && again.key.len == q.key.len);
