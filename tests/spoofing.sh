@@ -121,7 +121,7 @@ leg_spoofing() {
 
 # sent_at NAME PATTERN MS...: the upstream NAME has seen these at about such times after the first of them
 sent_at() {
-    sent_q=$(sed -n "s/^\([0-9]*\) udp .* id=[0-9]* $2.*/\1/p" "$T/$1.q" | awk 'NR == 1 { t = $1 } { print $1 - t }' | tr '\n' ' ')
+    sent_q=$(sed -n "s/^query [0-9]* ms \([0-9]*\) .*udp .* id=[0-9]* $2.*/\1/p" "$T/$1.q" | awk 'NR == 1 { t = $1 } { print $1 - t }' | tr '\n' ' ')
     shift 2
     echo "$sent_q" | awk -v want="$*" -v slow="$SLOW" '{ n = split(want, w); ok = n == NF
         for (i = 1; i <= n; i++) ok = ok && $i >= w[i] - 60 * slow && $i <= w[i] + 400 * slow } END { exit !ok }' ||
