@@ -363,15 +363,17 @@ gets() {
     done
 }
 
-# replies: each line PROMISE ; ERE ; WORDS of standard input says that the reply to `ask WORDS` matches ERE, or with ! before
-# it that it does not. A line without PROMISE belongs to the promise before it. The shell expands WORDS.
+# replies [COMMAND]: each line PROMISE ; ERE ; WORDS of standard input says that what `COMMAND WORDS` prints (COMMAND is ask
+# if not said) matches ERE, or with ! before it that it does not. A line without PROMISE belongs to the promise before it.
+# The shell expands WORDS.
 replies() {
     sed 's/ *; */;/g' >"$T/.rows"
     while IFS=';' read -r row_p row_e row_w; do
         [ -z "$row_p" ] || promise "$row_p"
+        eval "row_o=\$(${1:-ask} $row_w)"
         case $row_e in
-        !*) eval "unlike \"\${row_e#!}\" \"\$(ask $row_w)\" 'ask $row_w'" ;;
-        *) eval "says \"\$row_e\" $row_w" ;;
+        !*) unlike "${row_e#!}" "$row_o" "$row_w" ;;
+        *) like "$row_e" "$row_o" "$row_w" ;;
         esac
     done <"$T/.rows"
 }
@@ -426,10 +428,20 @@ fd_count() { find "/proc/$(pid "$1")/fd" -type l 2>/dev/null | wc -l | tr -d ' '
 proc_here() { [ -r "/proc/$$/stat" ]; }
 # plain: the program runs as it is, not under an emulator and without sanitizers: memory and time are its own
 plain() { [ -z "$WRAP" ] && ! grep -q __asan_init "$BIN"; }
-# shim NAME: compiles standard input to $T/NAME.so for LD_PRELOAD; false if this program cannot be listened in on that way
+# shim NAME: builds that part of tests/shim.c; if this program cannot be listened in on that way the promise is skipped.
+# shimmed NAME LINE...: as proxy, behind that library, with which it shares the file $T/shim
 shim() {
-    cat >"$T/$1.c"
-    plain && ldd "$BIN" 2>/dev/null | grep -q 'libc\.so' && "$CC" -shared -fPIC -o "$T/$1.so" "$T/$1.c" -ldl 2>/dev/null
+    plain && ldd "$BIN" 2>/dev/null | grep -q 'libc\.so' && "$CC" -O2 -D"$1" -shared -fPIC -o "$T/shim.so" "$SRC/tests/shim.c" -ldl 2>/dev/null ||
+        { skip "not here: nothing can come between this program and its C library"; return 1; }
+    rm -f "$T/shim"
+    [ "$1" = SYSLOG ] || head -c 4096 /dev/zero >"$T/shim"
+    : >>"$T/shim"
+    chmod 666 "$T/shim"
+}
+shimmed() {
+    WRAP="env SHIM=$T/shim LD_PRELOAD=$T/shim.so"
+    proxy "$@"
+    WRAP=''
 }
 
 # count KEY: a number of the first line of status;  upstream ADDR KEY: of an upstream's line;  cached KEY: of the cache line

@@ -139,34 +139,8 @@ fds_within() { [ "$(fd_count "$1")" -le "$2" ]; }
 leg_fixed() {
     ups u1 u2
     promise "nothing that clients, upstreams or admin lines send makes it allocate memory"
-    if shim count <<'END'
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
-void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
-static unsigned long *calls, none;
-static void count(void)
-{
-    int fd;
-    if (calls == 0) {
-        fd = getenv("SHIM") ? open(getenv("SHIM"), O_RDWR) : -1;
-        calls = fd >= 0 ? mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : &none;
-        if (fd >= 0) close(fd);
-    }
-    ++*calls;
-}
-void *malloc(size_t n) { count(); return __libc_malloc(n); }
-void *calloc(size_t n, size_t s) { count(); return __libc_calloc(n, s); }
-void *realloc(void *p, size_t n) { count(); return __libc_realloc(p, n); }
-END
-    then
-        head -c 4096 /dev/zero >"$T/shim"
-        chmod 666 "$T/shim"
-        WRAP="env SHIM=$T/shim LD_PRELOAD=$T/count.so"
-        proxy p "$u1 1" "$u2 2 tcp" 'timeout 400' 'patience 100' 'queries 256' 'cache-size 64k' 'rate 0'
-        WRAP=''
+    if shim COUNT; then
+        shimmed p "$u1 1" "$u2 2 tcp" 'timeout 400' 'patience 100' 'queries 256' 'cache-size 64k' 'rate 0'
         a=$(od -A n -t u8 -N 8 "$T/shim" | tr -d ' ')
         within 1 100000 "$a" "calls at the start"
         many n=2000 window=100 name=first%d.test >/dev/null
@@ -187,42 +161,11 @@ END
         rules u1
         rules u2
         lives p "all that"
-        stop p
-    else
-        skip "not here: no way to count the allocations of this program"
     fi
     promise "the wall clock may jump from 1970 to today and back: entries keep the time they have left, queries and patience too"
-    if shim clock <<'END'
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/time.h>
-#include <time.h>
-static time_t wall(void)
-{
-    static const char *s;
-    if (s == 0) s = mmap(0, 4096, PROT_READ, MAP_SHARED, open(getenv("SHIM"), O_RDONLY), 0);
-    return s == MAP_FAILED ? 0 : atol(s);
-}
-int clock_gettime(clockid_t c, struct timespec *t)
-{
-    static int (*real)(clockid_t, struct timespec *);
-    if (c == CLOCK_REALTIME) { t->tv_sec = wall(); t->tv_nsec = 0; return 0; }
-    if (real == 0) *(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
-    return real(c, t);
-}
-time_t time(time_t *t) { time_t now = wall(); if (t) *t = now; return now; }
-int gettimeofday(struct timeval *t, void *z) { (void)z; t->tv_sec = wall(); t->tv_usec = 0; return 0; }
-END
-    then
-        head -c 4096 /dev/zero >"$T/shim"
-        wall_clock 100
-        chmod 666 "$T/shim"
-        WRAP="env SHIM=$T/shim LD_PRELOAD=$T/clock.so"
-        proxy p "$u1 1" "$u2 2" 'patience 500' 'timeout 2000'
-        WRAP=''
+    if shim CLOCK; then
+        peer clock "$T/shim" 100
+        shimmed p "$u1 1" "$u2 2" 'patience 500' 'timeout 2000'
         ask ttl=300.jump.test >/dev/null
         like '^entry ttl=300\.jump\.test\. A IN expires 1970-01-01T00:0[56]:' "$(adm status)" "status in 1970"
         out=''
@@ -230,31 +173,21 @@ END
             ask 1delay=200.2silent=.x$x.test >"$T/wait" &
             n=$!
             await 2 logged_q u1 "x$x" || fail "not asked"
-            wall_clock $x
+            peer clock "$T/shim" $x
             wait $n
             like '^NOERROR.* 192\.0\.2\.1$' "$(cat "$T/wait")" "a query that waited while the clock went to $x"
             within 290 300 "$(ttl_of "$(ask ttl=300.jump.test)")" "TTL when the clock says $x"
         done
         saw 1 jump u1
         like '^entry ttl=300\.jump\.test\. A IN expires 2027-01-15T' "$(adm status)" "status in 2027"
-        stop p
-    else
-        skip "not here: no way to set the clock of this program"
     fi
 }
 
 leg_confined() {
     up u1
     promise "a system call that the loop does not need kills it: what breaks in cannot start another program"
-    if shim break_in <<'END'
-#include <time.h>
-#include <unistd.h>
-time_t time(time_t *t) { (void)t; execl("/bin/true", "true", (char *)0); return 0; }
-END
-    then
-        WRAP="env LD_PRELOAD=$T/break_in.so"
-        proxy p "$u1 1"
-        WRAP=''
+    if shim BREAK_IN; then
+        shimmed p "$u1 1"
         if ! grep -q '^Seccomp:	2$' "/proc/$(pid p)/status" 2>/dev/null; then
             skip "not here: $(grep -E 'no (filter|pledge)' "$T/p.log" || echo no filter and not a word about it)"
         else
@@ -265,8 +198,6 @@ END
             same 159 $? "exit status: 128 and SIGSYS"
         fi
         kill_pid p
-    else
-        skip "not here: no way to break into this program"
     fi
     promise "a build without the filter says so, one with it has it"
     proxy p "$u1 1"
@@ -277,7 +208,6 @@ END
     fi
 }
 filter_known() { grep -q '^Seccomp:	2$' "/proc/$(pid "$1")/status" || logged "$1" 'no filter of system calls'; }
-wall_clock() { printf '%012d' "$1" | dd of="$T/shim" conv=notrunc 2>/dev/null; }
 
 # Many clients at once, few descriptors
 leg_crowds() {

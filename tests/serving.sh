@@ -10,31 +10,21 @@ leg_serving() {
     up u1
     port=$(freeport)
     proxy p "$u1 1" "listen 127.0.0.1@$port" "listen ::1@$port" "listen 127.0.0.3@$port"
-    promise "a query over UDP is answered with what the upstream says"
-    says '^NOERROR qr rd ra .* an=1 .*\| a\.test\. 300 A 192\.0\.2\.1$' a.test
-    promise "a query over TCP is answered likewise"
-    says '^NOERROR qr rd ra .* an=1 .*\| b\.test\. 300 A 192\.0\.2\.1$' b.test +tcp
+    replies <<'END'
+a query over UDP is answered with what the upstream says ; ^NOERROR qr rd ra .* an=1 .*\| a\.test\. 300 A 192\.0\.2\.1$ ; a.test
+a query over TCP is answered likewise ; ^NOERROR qr rd ra .* an=1 .*\| b\.test\. 300 A 192\.0\.2\.1$ ; b.test +tcp
+an address that is not listed does not serve ; ^(REFUSEDPORT|TIMEOUT) ; a.test +server=127.0.0.4 +timeout=300
+END
     promise "every listen address serves, IPv4 and IPv6, UDP and TCP"
-    for s in 127.0.0.3 ::1; do
-        says '^NOERROR' "c$s.test" +server=$s
-        says '^NOERROR' "d$s.test" +server=$s +tcp
-    done
-    promise "an address that is not listed does not serve"
-    says '^(REFUSEDPORT|TIMEOUT)' a.test +server=127.0.0.4 +timeout=300
+    for s in 127.0.0.3 ::1; do for o in '' +tcp; do says '^NOERROR' "c$s$o.test" +server=$s $o; done; done
     promise "SIGTERM ends it, exit status 0"
     stop p
     promise "listen * is every IPv4 and IPv6 address"
     port=$(freeport)
     proxy p "$u1 1" "listen *@$port"
-    for s in 127.0.0.1 127.0.0.77 ::1; do
-        says '^NOERROR' "e$s.test" +server=$s
-        says '^NOERROR' "f$s.test" +server=$s +tcp
-    done
+    for s in 127.0.0.1 127.0.0.77 ::1; do for o in '' +tcp; do says '^NOERROR' "e$s$o.test" +server=$s $o; done; done
     promise "a reply leaves from the address that was asked, on a wildcard socket too"
-    for s in 127.0.0.1 127.0.0.77 ::1; do
-        says " from=$s@$port " "g$s.test" +server=$s +unconn
-        says " from=$s@$port " "g$s.test" +server=$s +unconn
-    done
+    for s in 127.0.0.1 127.0.0.1 127.0.0.77 127.0.0.77 ::1 ::1; do says " from=$s@$port " "g$s.test" +server=$s +unconn; done
     promise "SIGINT ends it, exit status 0"
     kill -INT "$(pid p)"
     wait "$(pid p)"
@@ -53,28 +43,10 @@ leg_serving() {
     says '^NOERROR' k.test
     stop p
     promise "a host without IPv6 serves IPv4"
-    if shim no6 <<'END'
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <sys/socket.h>
-int socket(int domain, int type, int proto)
-{
-    static int (*real)(int, int, int);
-    if (domain == AF_INET6) { errno = EAFNOSUPPORT; return -1; }
-    if (real == 0) *(void **)&real = dlsym(RTLD_NEXT, "socket");
-    return real(domain, type, proto);
-}
-END
-    then
+    if shim NO_IPV6; then
         port=$(freeport)
-        WRAP="env LD_PRELOAD=$T/no6.so"
-        proxy p "$u1 1" "listen *@$port"
-        WRAP=''
+        shimmed p "$u1 1" "listen *@$port"
         says '^NOERROR' l.test
-        stop p
-    else
-        skip "not here: no way to take IPv6 away from this program"
     fi
     promise "SIGTERM under load: it ends within a second, and started again it binds at once"
     port=$(freeport)
@@ -109,36 +81,34 @@ leg_tcp() {
     up u1
     proxy s "$u1 1" 'cache-size 16m' 'timeout 25000'
     # The slow ones run beside everything else, at a program of their own: nobody there needs their place.
-    talk bytes pause=1 end=35000 >"$T/idle.out" &
-    idle=$!
-    talk len=30 send pause=1000 hex=00 send pause=1000 hex=00 send pause=1000 hex=00 send end=35000 >"$T/stall.out" &
-    stall=$!
-    talk q=drip-drip-drip-drip.test bytes=1000 end=35000 >"$T/drip.out" &
-    drip=$!
-    talk rcvbuf=4096 qs=500:big=60000.deaf%d.test/TXT send pause=28000 end=7000 >"$T/deaf.out" &
-    deaf=$!
-    ask delay=18000.longwait.test +tcp +timeout=30000 >"$T/longwait.out" &
-    longwait=$!
+    slow=''
+    slowly idle talk bytes pause=1 end=35000
+    slowly stall talk len=30 send pause=1000 hex=00 send pause=1000 hex=00 send pause=1000 hex=00 send end=35000
+    slowly drip talk q=drip-drip-drip-drip.test bytes=1000 end=35000
+    slowly deaf talk rcvbuf=4096 qs=500:big=60000.deaf%d.test/TXT send pause=28000 end=7000
+    slowly longwait ask delay=18000.longwait.test +tcp +timeout=30000
     full=$(printf '%060d' 0)            # a status of over 4 MB, more than the kernel keeps
     many n=20000 window=100 "name=%d.$full.$full.$full.test" >/dev/null
     full=$(adm status | wc -c)
-    peer talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=47000 end=1000 >"$T/reader.out" &
-    reader=$!
+    slowly reader peer talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=47000 end=1000
     proxy p "$u1 1" 'cache-size 0' 'tcp-clients 20'
-    promise "TCP: several queries in one segment are all answered"
-    like '^replies 20 noerror 20 ' "$(talk qs=20:one%d.test send count=20)"
+    replies talk <<'END'
+TCP: several queries in one segment are all answered ; ^replies 20 noerror 20 ; qs=20:one%d.test send count=20
+TCP: a query that comes byte by byte is answered     ; ^NOERROR.* 300 A 192\.0\.2\.1$ ; q=byte.test bytes=2 replies=1
+TCP: one segment may hold the end of one query and the beginning of the next ; ^replies 2 noerror 2 ; q=over1.test send hex=001c00 send pause=30 hex=0701000001000000000000 send hex=0573706c69740474657374 send hex=0000010001 count=2,2000
+TCP: a reply leaves in one segment with its length   ; ^segment 4[0-9]$ ; q=segment.test send segment
+                                                     ; ^segment [1-9][0-9]{4}$ ; q=big=30000.segment.test/TXT send segment
+TCP: a client that half-closes with nothing asked is closed ; ^EOF ms=[0-9]{1,3} ; bytes fin end=5000
+TCP: 20 answers of 60,000 bytes to a client that reads slowly are all delivered ; ^replies 20 noerror 20 ; rcvbuf=4096 qs=20:big=60000.s%d.test/TXT send pause=300 count=20
+TCP: a message of 0 to 11 bytes closes the connection or is skipped, and never misaligns the next ; ^(NOERROR .* q=after|CLOSED) ; len=0 fill=0 q=after.test send replies=1,1000
+                                                     ; ^(NOERROR .* q=after|CLOSED) ; len=1 fill=1 q=after.test send replies=1,1000
+                                                     ; ^(NOERROR .* q=after|CLOSED) ; len=11 fill=11 q=after.test send replies=1,1000
+END
     promise "TCP: 100 pipelined queries on one connection are all answered"
     like 'answered 100 noerror 100 .* wrong 0 dup 0 bad 0' "$(many n=100 tcp=1 window=100 name=pipe%d.test)"
-    promise "TCP: a query that comes byte by byte is answered"
-    like '^NOERROR.* 300 A 192\.0\.2\.1$' "$(talk q=byte.test bytes=2 replies=1)"
     promise "TCP: the length may come in two segments, and the message split anywhere"
     like '^NOERROR.* 300 A 192\.0\.2\.1$' "$(talk hex=00 send pause=30 hex=1c send pause=30 hex=0007 send pause=30 hex=01000001000000000000 \
         send pause=30 hex=0573706c send pause=30 hex=6974047465737400 send pause=30 hex=0001 send pause=30 hex=0001 replies=1,2000)" "split"
-    promise "TCP: one segment may hold the end of one query and the beginning of the next"
-    like '^replies 2 noerror 2 ' "$(talk q=over1.test send hex=001c00 send pause=30 hex=0701000001000000000000 send hex=0573706c69740474657374 send hex=0000010001 count=2,2000)"
-    promise "TCP: a reply leaves in one segment with its length"
-    like '^segment 4[0-9]$' "$(talk q=segment.test send segment)" "a short one"
-    like '^segment [1-9][0-9]{4}$' "$(talk q=big=30000.segment.test/TXT send segment)" "30,000 bytes"
     promise "TCP: answers come as they are ready, the fast before the slow"
     out=$(talk q=delay=400.slow.test q=fast.test send replies=2)
     like '^NOERROR.* q=fast\.test\./A' "$(printf '%s\n' "$out" | head -n 1)" first
@@ -147,17 +117,8 @@ leg_tcp() {
     out=$(talk q=delay=200.half.test send fin replies=1 end=3000)
     like '^NOERROR.* A 192' "$out"
     like '^EOF' "$out"
-    promise "TCP: a client that half-closes with nothing asked is closed"
-    like '^EOF ms=[0-9]{1,3} ' "$(talk bytes fin end=5000)"
-    promise "TCP: a message of 0 to 11 bytes closes the connection or is skipped, and never misaligns the next"
-    for n in 0 1 11; do
-        out=$(talk len=$n fill=$n q=after.test send replies=1,1000)
-        like '^(NOERROR .* q=after|CLOSED)' "$out" "length $n"
-    done
     promise "TCP: an answer of 60,000 bytes comes whole, without TC"
     says '^NOERROR qr rd ra .* an=1 .* size=(60000|599[89][0-9]) ' big=60000.tcp.test TXT +tcp
-    promise "TCP: 20 answers of 60,000 bytes to a client that reads slowly are all delivered"
-    like '^replies 20 noerror 20' "$(talk rcvbuf=4096 qs=20:big=60000.s%d.test/TXT send pause=300 count=20)"
     promise "a full table of TCP clients never disturbs UDP, and a new client is served: the longest idle one goes"
     hold hold "$port" 40
     says '^NOERROR' full.test
@@ -168,29 +129,30 @@ leg_tcp() {
     kill_pid hold
     promise "the sum of TCP clients in status returns to nothing when they leave"
     await 35 tcp_none || fail "tcp $(count tcp)"
-    wait $idle $stall $drip $deaf
-    promise "TCP: an idle client is kept for 2 s or more and closed within 30 s"
-    like '^(EOF|RESET) ' "$(cat "$T/idle.out")"
-    within 2000 31000 "$(ms_of "$(cat "$T/idle.out")")" ms
-    promise "TCP: a client that stops in the middle of a message is closed within 30 s, and nothing of it is forwarded"
-    like '^(EOF|RESET) ' "$(cat "$T/stall.out")"
-    within 2000 31000 "$(ms_of "$(cat "$T/stall.out")")" ms
+    wait $slow
+    while IFS=';' read -r name what; do
+        promise "TCP: a client $what"
+        like '^(EOF|RESET) ' "$(cat "$T/$name.out")"
+        within 2000 31000 "$(ms_of "$(cat "$T/$name.out")")" ms
+    done <<'END'
+idle;that is idle is kept for 2 s or more and closed within 30 s
+stall;that stops in the middle of a message is closed within 30 s, and nothing of it is forwarded
+drip;that sends a byte a second is closed within 30 s, and nothing of it is forwarded
+deaf;that asks and does not read is closed within 30 s
+END
     saw 0 garbage u1
-    promise "TCP: a client that sends a byte a second is closed within 30 s, and nothing of it is forwarded"
-    like '^(EOF|RESET) ' "$(cat "$T/drip.out")"
-    within 2000 31000 "$(ms_of "$(cat "$T/drip.out")")" ms
     saw 0 drip u1
-    promise "TCP: a client that asks and does not read is closed within 30 s"
-    like '^(EOF|RESET) ' "$(cat "$T/deaf.out")"
-    within 2000 31000 "$(ms_of "$(cat "$T/deaf.out")")" ms
     promise "TCP: a client that waits for a slow answer is not idle: after 18 s it has it"
-    wait $longwait
     like '^NOERROR .* 192\.0\.2\.1$' "$(cat "$T/longwait.out")"
     promise "an admin client that does not read a long status is cut off within 60 s"
-    wait $reader
     like '^(EOF|RESET) ' "$(cat "$T/reader.out")"
     within 0 $((full - 500000)) "$(val bytes "$(cat "$T/reader.out")")" "bytes of $full were read"
-    stop s
-    use p
+}
+# slowly NAME COMMAND...: meanwhile; its words go to $T/NAME.out
+slowly() {
+    slow_n=$1
+    shift
+    "$@" >"$T/$slow_n.out" &
+    slow="$slow $!"
 }
 tcp_none() { [ "$(count tcp)" = 0 ]; }

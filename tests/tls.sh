@@ -372,15 +372,9 @@ leg_tls_plaintext() {
 leg_tls_clock() {
     tls_ready
     promise "the clock of the program can be set by the test"
-    "$CC" -O2 -shared -fPIC -o "$T/clock.so" "$SRC/tests/clock.c" -ldl 2>"$T/clock.log" || skip "not here: shared libraries"
-    peer clock "$T/clock" 60
-    case "$(LD_PRELOAD=/nonexistent "$BIN" -V 2>&1)" in
-    *preload*) ;;
-    *) skip "not here: the program is static, or the system has no LD_PRELOAD" ;;
-    esac
-    [ -z "$WRAP" ] || skip "not here: under $WRAP"
-    [ -z "$skipwhy" ] || return
-    within 60 120 "$(LD_PRELOAD="$T/clock.so" TEST_CLOCK="$T/clock" peer now)" "the time"
+    shim CLOCK || return
+    peer clock "$T/shim" 60
+    within 60 120 "$(LD_PRELOAD="$T/shim.so" SHIM="$T/shim" peer now)" "the time"
     crt expired by=root cn=dns.test san=dns:dns.test from=-1728000 to=-259200
     crt future by=root cn=dns.test san=dns:dns.test from=432000
     crt strange by=stranger cn=dns.test san=dns:dns.test withroot
@@ -389,17 +383,8 @@ leg_tls_clock() {
     dot c_expired expired : net=13
     dot c_other other : net=14
     dot c_strange strange : net=15
-    cat >"$T/clock.conf" <<END
-$ca
-$one 1 tls=dns.test
-$(at c_future) 2 tls=dns.test
-$(at c_expired) 3 tls=dns.test
-$(at c_other) 4 tls=dns.test
-$(at c_strange) 5 tls=dns.test
-END
-    WRAP="env LD_PRELOAD=$T/clock.so TEST_CLOCK=$T/clock ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0"
-    proxy px -c "$T/clock.conf"
-    WRAP=''
+    shimmed px "$ca" "$one 1 tls=dns.test" "$(at c_future) 2 tls=dns.test" "$(at c_expired) 3 tls=dns.test" "$(at c_other) 4 tls=dns.test" \
+        "$(at c_strange) 5 tls=dns.test"
     promise "with the clock in 1970 a certificate that is valid at the floor is accepted"
     answered 10 5
     promise "with the clock in 1970 the log says once that the clock is wrong"
@@ -414,7 +399,7 @@ END
     like 'expired' "$(grep -F "$(at c_expired)" "$T/px.log")"
     same 1 "$(clock_lines px)" "lines about the clock"
     promise "when the clock has been set it counts, without a restart"
-    peer clock "$T/clock" real
+    peer clock "$T/shim" real
     answered 10 1
     k=$(asked c_future '^open')
     turn c_future net=12 kick=1 epoch=1         # without its session
@@ -424,16 +409,14 @@ END
     like 'not yet valid' "$(grep -F "$(at c_future)" "$T/px.log")"
     answered 10 5
     promise "a session that was made while the clock was wrong is not resumed when the certificate's dates do not hold"
-    peer clock "$T/clock" 60
+    peer clock "$T/shim" 60
     reap
     dot one good
     dot c_future future : net=12
-    WRAP="env LD_PRELOAD=$T/clock.so TEST_CLOCK=$T/clock ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0"
-    proxy px "$ca" "$one 1 tls=dns.test" "$(at c_future) 2 tls=dns.test"
-    WRAP=''
+    shimmed px "$ca" "$one 1 tls=dns.test" "$(at c_future) 2 tls=dns.test"
     await 3 sees c_future '^up'
     answered 10 2
-    peer clock "$T/clock" real
+    peer clock "$T/shim" real
     forget c_future
     turn c_future net=12 kick=1
     answered 10 15 rate=10
