@@ -3262,7 +3262,8 @@ struct upstream {
 	uint8_t origin;
 	uint64_t sent, answered, won, failed, strays, connects, resumed;
 	usec rtt, rttvar;                       /* smoothed, and its deviation; 0 before the first answer */
-	unsigned backoff;                       /* doublings of that for new questions, until one sent once is answered */
+	unsigned patience;                      /* how many 32nds of the deviation an answer may be late */
+	unsigned backoff;                       /* doublings of all that for new questions, until one sent once is answered */
 	struct node late[LATE_LISTS];           /* asks that wait for the next resend, by how many they have had */
 	struct histogram latency;
 	struct port *port;                      /* the one that new queries may join */
@@ -3296,19 +3297,19 @@ static bool upstream_due(const struct upstream *u, enum question_kind kind)
 #define RTO_FIRST MS(350)                       /* before the first answer */
 #define RTO_MIN MS(20)
 
-/* When an answer is late (RFC 6298 2). The deviation is smoothed four times as much as there, and so need not be taken four
- * times. */
+/* When an answer is late (RFC 6298 2). */
 static usec upstream_rto(const struct upstream *u)
 {
-	return u->rtt == 0 ? RTO_FIRST : MAX(u->rtt + MAX(u->rttvar * 11 / 4, MS(5)), RTO_MIN);
+	return u->rtt == 0 ? RTO_FIRST : MAX(u->rtt + MAX(u->rttvar * u->patience / 32, MS(5)), RTO_MIN);
 }
 
-/* Learns from the answer to a question that was sent once. One that a back-off has waited for begins anew: the way is another. */
+/* Learns from the answer to a question that was sent once. One that only a back-off has waited for begins anew: the way is
+ * another. */
 static void upstream_learn(struct upstream *u, usec took)
 {
 	usec off = took - u->rtt;
 
-	if (u->rtt == 0 || took > upstream_rto(u)) {
+	if (u->rtt == 0 || took > 2 * upstream_rto(u)) {
 		u->rttvar = took / 2;
 		u->rtt = MAX(took, 1);
 	} else {
@@ -3316,6 +3317,15 @@ static void upstream_learn(struct upstream *u, usec took)
 		u->rtt = MAX(u->rtt + off / 8, 1);
 	}
 	u->backoff = 0;
+}
+
+/* A question that was sent again is answered; vain: the first datagram was not lost, only late. Where much is lost nearly as many
+ * resends may be in vain as are needed, where nothing is nearly none. */
+static void upstream_weigh(struct upstream *u, usec took, bool vain)
+{
+	u->patience = vain ? MIN(u->patience + 5, 128u) : MAX(u->patience - 4, 48u);
+	while (vain && upstream_rto(u) << u->backoff <= took)
+		u->backoff++;
 }
 
 static bool upstream_answered_since(uint32_t mask, uint64_t number)
@@ -4519,13 +4529,13 @@ static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 			}
 		return;
 	}
-	if (s->next == NULL && a->resends > 0)  /* sent again in vain: new questions must wait longer */
-		while (upstream_rto(u) << u->backoff <= now - a->sent)
-			u->backoff++;
-	if (answer_matches(msg, len, &a->q->key) || answer_bare_error(msg, len))
-		ask_message(a, msg, len, false, cut);
-	else
+	if (!answer_matches(msg, len, &a->q->key) && !answer_bare_error(msg, len)) {
 		u->strays++;
+		return;
+	}
+	if (a->resends > 0)
+		upstream_weigh(u, now - a->sent, s->next == NULL);
+	ask_message(a, msg, len, false, cut);
 }
 
 static void port_ready(void *owner, short revents)
@@ -6502,6 +6512,7 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 	u->private_net = addr_is_private(&s->addr);
 	u->ad_believed = addr_is_loopback(&s->addr) || (s->proto == P_TLS && !s->noverify);
 	u->origin = origin_number(&s->addr);
+	u->patience = 96;
 	for (int i = 0; i < LATE_LISTS; i++)
 		list_init(&u->late[i]);
 	u->seq = ++answers_seen;                /* what was marked for an earlier holder of the slot is void */

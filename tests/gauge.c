@@ -204,6 +204,152 @@ static int cmd_upstream(char **arg)
     return 0;
 }
 
+/* ---- a road with losses, and who counts on it ---- */
+
+static volatile sig_atomic_t road_signal;
+static void on_signal(int s) { road_signal = s; }
+
+static uint64_t road_state;
+static double chance(void)                      /* 0 to 1 */
+{
+    road_state = road_state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(road_state >> 33) / 2147483648.0;
+}
+
+struct parcel { int64_t due; int door; struct sockaddr_in to; size_t len; uint8_t b[PACKET]; };
+static struct parcel *heap[65536];              /* the next to leave comes first */
+static unsigned parcels;
+
+static void heap_add(struct parcel *p)
+{
+    unsigned i = parcels++;
+    for (; i > 0 && heap[(i - 1) / 2]->due > p->due; i = (i - 1) / 2)
+        heap[i] = heap[(i - 1) / 2];
+    heap[i] = p;
+}
+
+static struct parcel *heap_take(void)
+{
+    struct parcel *top = heap[0], *last = heap[--parcels];
+    unsigned i = 0, k;
+    for (; (k = 2 * i + 1) < parcels; i = k) {
+        k += k + 1 < parcels && heap[k + 1]->due < heap[k]->due;
+        if (heap[k]->due >= last->due)
+            break;
+        heap[i] = heap[k];
+    }
+    heap[i] = last;
+    return top;
+}
+
+/* road SEED LOSS MS JITTER THEN PORT...: name servers at the end of a road on which LOSS percent are lost and each takes MS +- JITTER ms,
+ * both ways. SIGUSR1: from now on MS is THEN, and counting begins anew. SIGTERM: prints for each port the datagrams that have
+ * come, and how many different names they asked for. A name from 900000 on takes 3.5 s to find, and who asked more than 1.9 s
+ * before gets no answer then. */
+static int cmd_road(char **arg)
+{
+    enum { DOORS = 16 };
+    static struct { unsigned datagrams, names; uint8_t seen[NAMES / 8]; } door[DOORS];
+    static int64_t found[NAMES - 900000];
+    struct pollfd fds[DOORS];
+    double loss = strtod(arg[1], NULL) / 100, ms = strtod(arg[2], NULL), jitter = strtod(arg[3], NULL);
+    int doors = 0;
+    road_state = number(arg[0]);
+    for (; doors < DOORS && arg[5 + doors]; doors++)
+        if ((fds[doors] = (struct pollfd){ sock(SOCK_DGRAM, arg[5 + doors], true), POLLIN, 0 }).fd < 0)
+            die("road");
+    signal(SIGUSR1, on_signal);
+    signal(SIGTERM, on_signal);
+    while (road_signal != SIGTERM) {
+        struct timespec t = { 1, 0 };
+        int64_t left = parcels ? heap[0]->due - now() : 1000000;
+        if (left < 1000000)
+            t = (struct timespec){ 0, left > 0 ? (long)left * 1000 : 0 };
+        ppoll(fds, (nfds_t)doors, &t, NULL);
+        if (road_signal == SIGUSR1) {
+            road_signal = 0;
+            ms = strtod(arg[4], NULL);
+            memset(door, 0, sizeof door);
+        }
+        for (int d = 0; d < doors; d++) {
+            struct sockaddr_in from;
+            socklen_t size = sizeof from;
+            uint8_t p[PACKET];
+            ssize_t n;
+            while ((n = recvfrom(fds[d].fd, p, sizeof p, MSG_DONTWAIT, (struct sockaddr *)&from, &size)) >= QUERY) {
+                unsigned name = p[13] == 'n' ? number((char *)memcpy((char[8]){ 0 }, p + 14, 6)) % NAMES : 0;
+                double way = 0;
+                struct parcel *x;
+                door[d].datagrams++;
+                door[d].names += !(door[d].seen[name / 8] >> name % 8 & 1);
+                door[d].seen[name / 8] |= (uint8_t)(1 << name % 8);
+                for (int k = 0; k < 2; k++)
+                    way = way < 0 || chance() < loss ? -1 : way + ms + jitter * (2 * chance() - 1);
+                if (way < 0 || parcels == sizeof heap / sizeof *heap || !(x = malloc(sizeof *x)))
+                    continue;
+                x->due = now() + (int64_t)(way * 1000);
+                if (name >= 900000) {
+                    int64_t *f = &found[name - 900000];
+                    *f = *f ? *f : now() + 3500000;
+                    if (*f - now() > 1900000) {
+                        free(x);
+                        continue;
+                    }
+                    x->due = *f > x->due ? *f : x->due;
+                }
+                x->door = d;
+                x->to = from;
+                memcpy(x->b, p, (size_t)n);
+                x->len = answer(x->b, (size_t)n, 86400);
+                heap_add(x);
+            }
+        }
+        while (parcels && heap[0]->due <= now()) {
+            struct parcel *x = heap_take();
+            sendto(fds[x->door].fd, x->b, x->len, 0, (struct sockaddr *)&x->to, sizeof x->to);
+            free(x);
+        }
+    }
+    for (int d = 0; d < doors; d++)
+        printf("%s %u %u\n", arg[5 + d], door[d].datagrams, door[d].names);
+    return 0;
+}
+
+/* pace PORT RATE SECONDS FIRST: asks for RATE new names a second, from number FIRST on, each once, and waits up to 6 s for an answer.
+ * Prints median, 99th and 99.9th percentile and worst of the answers in milliseconds, how many came and how many did not. */
+static int cmd_pace(char **arg)
+{
+    static int64_t sent[65536], took[65536];
+    int fd = sock(SOCK_DGRAM, arg[0], false);
+    unsigned rate = number(arg[1]), count = rate * number(arg[2]), first = number(arg[3]), n = 0, got = 0;
+    int64_t start = now(), last = start + (int64_t)count * 1000000 / rate;
+    uint8_t p[PACKET];
+    if (fd < 0 || count > 65536)
+        die("pace");
+    while (got < count && now() < last + 6000000) {
+        for (; n < count && start + (int64_t)n * 1000000 / rate <= now(); n++) {
+            query(p, n, first + n);
+            sent[n] = now();
+            if (send(fd, p, QUERY, 0) < 0)
+                sent[n] = 0;
+        }
+        readable(fd, n < count ? 1 : 100);
+        while (recv(fd, p, sizeof p, MSG_DONTWAIT) >= 12) {
+            unsigned id = (unsigned)p[0] << 8 | p[1];
+            if (id < n && sent[id] && (p[3] & 15) == 0) {
+                took[got++] = now() - sent[id];
+                sent[id] = 0;
+            }
+        }
+    }
+    qsort(took, got, sizeof *took, by_value);
+    if (got == 0)
+        return 1;
+    printf("%.1f %.1f %.1f %.1f %u %u\n", (double)took[got / 2] / 1e3, (double)took[got - 1 - got / 100] / 1e3,
+           (double)took[got - 1 - got / 1000] / 1e3, (double)took[got - 1] / 1e3, got, count - got);
+    return 0;
+}
+
 /* ---- loads: each prints how many queries were answered, and how many not ---- */
 
 static struct { int64_t sent; bool open; } slot[65536];     /* by ID */
@@ -579,7 +725,7 @@ static int cmd_names(char **arg)
 int main(int argc, char **argv)
 {
     static const struct { const char *name; int args; int (*run)(char **arg); } cmds[] = {
-        { "echo", 1, cmd_echo }, { "relay", 2, cmd_relay }, { "upstream", 2, cmd_upstream }, { "load", 7, cmd_load }, { "bursts", 5, cmd_bursts },
+        { "echo", 1, cmd_echo }, { "relay", 2, cmd_relay }, { "upstream", 2, cmd_upstream }, { "road", 6, cmd_road }, { "pace", 4, cmd_pace }, { "load", 7, cmd_load }, { "bursts", 5, cmd_bursts },
         { "stream", 4, cmd_stream }, { "hold", 2, cmd_hold }, { "cpu", 1, cmd_cpu }, { "serves", 2, cmd_serves },
         { "first", 2, cmd_first }, { "latency", 4, cmd_latency }, { "zipf", 4, cmd_zipf }, { "lru", 3, cmd_lru }, { "names", 4, cmd_names } };
     signal(SIGPIPE, SIG_IGN);

@@ -180,8 +180,8 @@ static const char *below_of(char *in)
 
 /* ---- Round trips */
 
-/* count answers within "spread" of "mean", all in microseconds: in how many of 1,000 of the second half a resend was in vain */
-static unsigned learn(struct upstream *u, unsigned count, usec mean, usec spread)
+/* count answers within "spread" of "mean" microseconds, of 50 so many lost: in how many of 1,000 a resend was in vain in the end */
+static unsigned learn(struct upstream *u, unsigned count, usec mean, usec spread, unsigned lost)
 {
 	unsigned early = 0;
 
@@ -189,8 +189,12 @@ static unsigned learn(struct upstream *u, unsigned count, usec mean, usec spread
 		usec way[2] = { 0, 0 };
 		for (unsigned k = 0; k < 2 && spread > 0; k++)
 			way[k] = (usec)rnd((unsigned)(spread + 1)) - spread / 2;
-		if (mean + way[0] + way[1] > upstream_rto(u) && u->backoff == 0)
+		if (mean + way[0] + way[1] > upstream_rto(u) && u->backoff == 0) {
+			upstream_weigh(u, mean + way[0] + way[1], true);
+			u->backoff = 0;
 			early += i >= count / 2;            /* sent again: nothing is learnt */
+		} else if (i % 50 < lost)
+			upstream_weigh(u, 2 * mean, false);
 		else
 			upstream_learn(u, mean + way[0] + way[1]);
 	}
@@ -199,36 +203,41 @@ static unsigned learn(struct upstream *u, unsigned count, usec mean, usec spread
 
 static void test_round_trips(void)
 {
-	static struct upstream u;
+	static struct upstream u = { .patience = 96 };
 	unsigned early;
+	usec rto;
 
 	each(upstream_rto(&u) == MS(350), "first %lld", (long long)upstream_rto(&u));
-	learn(&u, 1, MS(40), 0);
-	each(u.rtt == MS(40) && u.rttvar == MS(20) && upstream_rto(&u) == MS(95), "after one %lld", (long long)upstream_rto(&u));
-	learn(&u, 200, MS(40), 0);
+	learn(&u, 1, MS(40), 0, 0);
+	each(u.rtt == MS(40) && u.rttvar == MS(20) && upstream_rto(&u) == MS(100), "after one %lld", (long long)upstream_rto(&u));
+	learn(&u, 200, MS(40), 0, 0);
 	each(u.rtt == MS(40) && upstream_rto(&u) == MS(45), "steady %lld", (long long)upstream_rto(&u));
 	all("the wait is 350 ms before the first answer, then twice the first round trip and more, and little more than a steady one");
-	early = learn(&u, 20000, MS(40), MS(10));
+	early = learn(&u, 20000, MS(40), MS(10), 0);
 	each(early <= 20 && upstream_rto(&u) < MS(58), "40 +- 10 ms: %u early, %lld", early, (long long)upstream_rto(&u));
-	early = learn(&u, 20000, MS(40), MS(40));
+	early = learn(&u, 20000, MS(40), MS(40), 0);
 	each(early <= 20 && upstream_rto(&u) < MS(120), "40 +- 40 ms: %u early, %lld", early, (long long)upstream_rto(&u));
 	all("of a round trip that varies by a quarter or by all of itself fewer than one in fifty is taken for lost");
-	u = (struct upstream){ 0 };
-	learn(&u, 100, MS(10), MS(1));
+	rto = upstream_rto(&u);
+	early = learn(&u, 20000, MS(40), MS(40), 3);
+	each(early > 20 && early < 60 && upstream_rto(&u) < rto, "6 %% lost: %u early, %lld", early, (long long)upstream_rto(&u));
+	all("where six in a hundred are lost it waits less, and fewer than six are taken for lost that are not");
+	u = (struct upstream){ .patience = 96 };
+	learn(&u, 100, MS(10), MS(1), 0);
 	each(upstream_rto(&u) == MS(20), "near %lld", (long long)upstream_rto(&u));
 	u.backoff = 4;
-	learn(&u, 1, MS(150), 0);
+	learn(&u, 1, MS(150), 0, 0);
 	each(u.rtt == MS(150) && u.backoff == 0 && upstream_rto(&u) > MS(300), "jump %lld", (long long)upstream_rto(&u));
-	early = learn(&u, 100, MS(150), MS(5));
+	early = learn(&u, 100, MS(150), MS(5), 0);
 	each(early == 0 && upstream_rto(&u) < MS(170), "after it %u early, %lld", early, (long long)upstream_rto(&u));
-	learn(&u, 400, MS(10), MS(1));
+	learn(&u, 400, MS(10), MS(1), 0);
 	each(u.rtt < MS(11) && upstream_rto(&u) < MS(21), "back %lld", (long long)upstream_rto(&u));
 	all("a jump from 10 to 150 ms that a back-off has waited for is learnt at once; the way back by and by");
-	u = (struct upstream){ 0 };
-	learn(&u, 100, 0, 0);
+	u = (struct upstream){ .patience = 96 };
+	learn(&u, 100, 0, 0, 0);
 	each(u.rtt == 1 && u.rttvar == 0 && upstream_rto(&u) == MS(20), "0 us: %lld", (long long)upstream_rto(&u));
 	u.backoff = 9;
-	learn(&u, 30, SEC(5), 0);
+	learn(&u, 30, SEC(5), 0, 0);
 	each(upstream_rto(&u) > SEC(5) && upstream_rto(&u) < SEC(8), "5 s: %lld", (long long)upstream_rto(&u));
 	for (unsigned i = 0; i < 100000; i++) {
 		upstream_learn(&u, (usec)rnd(60000001u) >> rnd(26));
