@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2034,SC2154
 # bench.sh - speed and size beside other forwarders.
-# Alone: ./test.sh bench [quick]
+# Alone: ./test.sh bench [quick|counts]
 
 # ---- bench: speed and size beside other forwarders ------------------------
 #
@@ -74,12 +74,13 @@ END
         return
     fi
     bench_p=$(freeport)
-    tls=$(freeport)
+    tls=$(freeport) hasty=$(freeport)
     cat >"$BENCH/dot.conf" <<END
 server:
  interface: 127.0.0.1@$bench_p
  interface: 127.0.0.1@$tls
  tls-port: $tls
+ tcp-idle-timeout: 30000
  tls-service-key: "$BENCH/key.pem"
  tls-service-pem: "$BENCH/cert.pem"
  num-threads: 1
@@ -95,7 +96,9 @@ server:
 remote-control:
  control-enable: no
 END
+    sed "s/30000/500/; s/$tls/$hasty/; s/@$bench_p/@$(freeport)/" "$BENCH/dot.conf" >"$BENCH/hasty.conf"
     bench_run dot unbound -d -c "$BENCH/dot.conf"
+    bench_run hasty unbound -d -c "$BENCH/hasty.conf"
     "$BENCH/gauge" serves "$bench_p" 10 || { bench_lack DoT "unbound does not start: $(tail -n 3 "$T/dot.log")"; tls=''; }
 }
 
@@ -646,60 +649,168 @@ bench_row_start() {
         "$(awk '{ v[NR] = $1 / 1000 } END { printf "11 starts, %.1f to %.1f", v[1], v[NR] }' "$BENCH/start")"
 }
 
-# bench_counted KIND NAMES LINE...: instructions of a query, one at a time and in bursts of 64, with NAMES names. What the start, the
-# first connection and the first answers cost is in two runs, and so not in their difference.
+# bench_compile MACHINE TREE OUT: dnsproxy of that tree; MACHINE is native, or i386, which stands for 32 bits
+bench_compile() (
+    SRC=$2 CFLAGS='-O2 -g'
+    [ "$1" != i386 ] || CC=i686-linux-gnu-gcc BEARSSL='' LDLIBS='-L/usr/lib/i386-linux-gnu -static'
+    build "$3" -DNO_SECCOMP 2>"$3.log"
+)
+
+# bench_under [OPTION...]: programs that start from now on run under callgrind; its counts go to $BENCH/callgrind
+bench_under() { WRAP="valgrind -q --tool=callgrind --callgrind-out-file=$BENCH/callgrind $*" SLOW=6; }
+
+# bench_stop: the program "counted" ends, and with it the counting
+bench_stop() {
+    WRAP='' SLOW=$bench_slow
+    kill -TERM "$(pid counted)"
+    peer gone "$(pid counted)" 30000 || fail 'does not stop'
+    kill_pid counted
+    [ ! -s "$why" ] || bench_lack instructions "$(cat "$why")"
+}
+
+# bench_counted KIND MACHINE SERVER NAMES COMMAND...: instructions of a query, one at a time and in bursts of 64, with NAMES names;
+# COMMAND starts the server. What the start, the first connection and the first answers cost is in two runs, and so not in their difference.
 bench_counted() {
-    bench_k=$1 bench_names=$2
-    shift 2
-    bench_say "instructions of a $bench_k"
-    bench_bin=$BIN
-    BIN=$BENCH/counted
+    bench_k="$1 $2 $3" bench_names=$4
+    shift 4
+    bench_say "instructions: $bench_k"
     for bench_x in '1000 0' '3000 0' '1000 3200'; do
         : >"$why"
-        rm -f "$BENCH/callgrind"
-        WRAP="valgrind -q --tool=callgrind --callgrind-out-file=$BENCH/callgrind"
-        SLOW=6
-        proxy counted "user $(id -un)" "$@"     # nobody could not write the counts
-        WRAP='' SLOW=$bench_slow
+        rm -f "$BENCH/callgrind"*
+        bench_under
+        "$@"
         "$BENCH/gauge" bursts "$port" "${bench_x% *}" 1 0 "$bench_names"
         "$BENCH/gauge" bursts "$port" "${bench_x#* }" 64 $((500000 % bench_names)) "$bench_names"
-        kill -TERM "$(pid counted)"
-        "$ROOT/peer" gone "$(pid counted)" 30000 || fail 'does not stop'
-        kill_pid counted
-        [ ! -s "$why" ] || bench_lack instructions "$(cat "$why")"
+        bench_stop
         sed -n 's/^totals: /total /p' "$BENCH/callgrind"
-    done >"$BENCH/counts"
-    BIN=$bench_bin
-    awk -v kind="$bench_k" '
+    done | awk -v key="$bench_k" '
         $1 == "total" { t[++n] = $2 }
         $1 != "total" { lost += $2 }
-        END {
-            if (n == 3 && !lost) printf "%s|%.0f|%.0f\n", kind, (t[2] - t[1]) / 2000, (t[3] - t[1]) / 3200
-            else printf "%s|not measured|not measured\n", kind
-        }' "$BENCH/counts" >>"$BENCH/instructions"
+        END { if (n == 3 && !lost) printf "%s %.0f %.0f\n", key, (t[2] - t[1]) / 2000, (t[3] - t[1]) / 3200 }' >>"$BENCH/counts"
+}
+
+# bench_counted_proxy PROGRAM LINE..., bench_counted_dnsmasq PROGRAM MODE
+bench_counted_proxy() {
+    BIN=$1
+    shift
+    proxy counted "user $(id -un)" "$@"         # nobody could not write the counts
+    BIN=$bench_bin
+}
+bench_counted_dnsmasq() {
+    bench_p=$(freeport)
+    port=$bench_p size=0
+    [ "$2" != hit ] || size=20000
+    bench_dnsmasq "$2" >"$BENCH/dnsmasq.conf"
+    # shellcheck disable=SC2086
+    LD_LIBRARY_PATH=$BENCH/i386/lib/i386-linux-gnu:$BENCH/i386/usr/lib/i386-linux-gnu \
+        $WRAP "$1" -k -C "$BENCH/dnsmasq.conf" -u "$(id -un)" </dev/null >"$T/counted.log" 2>&1 &
+    started counted $!
+    "$BENCH/gauge" serves "$port" 30 || fail "dnsmasq does not serve: $(tail -n 2 "$T/counted.log")"
+}
+
+# bench_handshake MACHINE PROGRAM: instructions of a full TLS handshake with a chain of P-256, of one resumed, and of the longest turn of
+# the loop in the first. The counts are cut where poll() begins; $hasty closes what is idle, and the connection is made again.
+bench_handshake() {
+    bench_say "instructions: handshake $1"
+    for bench_x in full resumed; do
+        : >"$why"
+        rm -f "$BENCH/callgrind"*
+        bench_under --dump-before=poll
+        bench_y=$tls
+        [ "$bench_x" = full ] || bench_y=$hasty
+        bench_counted_proxy "$2" 'log debug' "ca-file $BENCH/cert.pem" "127.0.0.1@$bench_y 1 tls=dot.example"
+        await 30 logged counted 'full handshake' || fail 'no handshake'
+        [ "$bench_x" = full ] || { "$BENCH/gauge" serves "$port" 30 && await 30 logged counted 'resumed handshake'; } || fail 'no resumed handshake'
+        bench_stop
+        cat "$BENCH/callgrind".* | sed -n 's/^totals: //p' | awk -v full="$(logs counted 'full handshake')" -v resumed="$(logs counted 'resumed handshake')" '
+            $1 > 20000 && NR > 1 { sum += $1; if ($1 > most) most = $1 } END { print sum, most, full, resumed }'
+    done >"$BENCH/handshake"
+    [ -s "$why" ] || awk -v m="$1" '
+        NR == 1 { full = $1 / $3; most = $2 }
+        NR == 2 { printf "%s|%.1f|%.1f|%.1f (%.0f %%)\n", m, full / 1e6, ($1 - full * $3) / $4 / 1e6, most / 1e6, 100 * most / full }' "$BENCH/handshake" >>"$BENCH/handshakes"
 }
 
 bench_row_instructions() {
-    echo 'instructions a query|one at a time|in bursts of 64' >"$BENCH/instructions"
-    if ! have valgrind; then
-        bench_lack instructions 'valgrind is not installed'
-    elif ! build "$BENCH/counted" -DNO_SECCOMP 2>"$BENCH/counted.log"; then
-        bench_lack instructions "does not compile: $(tail -n 2 "$BENCH/counted.log" | tr '\n' ' ')"
-    else
-        bench_slow=$SLOW
-        bench_counted 'hit' 100 "127.0.0.1@$plain1 1"
-        bench_counted 'miss' 1000000 "127.0.0.1@$plain1 1"
-        [ -z "$tls" ] || bench_counted 'DoT miss' 1000000 "127.0.0.1@$tls 1 tls pin=$pin"
-    fi
+    bench_bin=$BIN bench_slow=$SLOW
+    have valgrind || { bench_lack instructions 'valgrind is not installed'; return; }
+    for bench_m in native i386; do
+        if [ "$bench_m" = i386 ] && { ! have i686-linux-gnu-gcc || [ ! -e /usr/lib/i386-linux-gnu/libbearssl.a ]; }; then
+            bench_lack i386 'gcc-i686-linux-gnu, libc6-dev-i386-cross or libbearssl-dev:i386 is not installed (after dpkg --add-architecture i386)'
+            continue
+        fi
+        for bench_v in now before; do
+            bench_d=$SRC
+            [ "$bench_v" = now ] || bench_d=$BEFORE
+            [ -n "$bench_d" ] || continue
+            bench_o=$BENCH/counted.$bench_m.$bench_v
+            bench_compile "$bench_m" "$bench_d" "$bench_o" || { bench_lack "$bench_m" "$bench_d does not compile: $(tail -n 2 "$bench_o.log" | tr '\n' ' ')"; continue; }
+            bench_counted hit "$bench_m" "$bench_v" 100 bench_counted_proxy "$bench_o" "127.0.0.1@$plain1 1"
+            bench_counted miss "$bench_m" "$bench_v" 1000000 bench_counted_proxy "$bench_o" "127.0.0.1@$plain1 1"
+            [ -n "$tls" ] || continue
+            bench_counted DoT-miss "$bench_m" "$bench_v" 1000000 bench_counted_proxy "$bench_o" "127.0.0.1@$tls 1 tls pin=$pin"
+            [ "$bench_v" = before ] || bench_handshake "$bench_m" "$bench_o"
+        done
+    done
+    bench_i386_dnsmasq && bench_counted hit i386 dnsmasq 100 bench_counted_dnsmasq "$BENCH/i386/usr/sbin/dnsmasq" hit &&
+        bench_counted miss i386 dnsmasq 1000000 bench_counted_dnsmasq "$BENCH/i386/usr/sbin/dnsmasq" miss
+    bench_instructions
 }
 
-# cmd_bench [quick]: everything in under 10 minutes, or most of it, less exactly, in under one. The tables are Markdown.
+# bench_i386_dnsmasq: Debian's dnsmasq for i386 with its libraries in $BENCH/i386, for it cannot be installed beside the native one
+bench_i386_dnsmasq() {
+    dpkg-query -W libc6:i386 libc6-dbg:i386 >/dev/null 2>&1 || { bench_lack dnsmasq:i386 'libc6:i386 or libc6-dbg:i386 is not installed'; return 1; }
+    bench_x=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances \
+        dnsmasq-base:i386 2>/dev/null | grep -E '^lib[^ ]*:i386$' | grep -v '^libc6:' | sort -u)
+    mkdir -p "$BENCH/i386/debs"
+    # shellcheck disable=SC2086
+    (cd "$BENCH/i386/debs" && apt-get download dnsmasq-base:i386 $bench_x && for bench_x in *.deb; do dpkg -x "$bench_x" ..; done) >"$BENCH/i386.log" 2>&1
+    [ -x "$BENCH/i386/usr/sbin/dnsmasq" ] || { bench_lack dnsmasq:i386 "apt-get download dnsmasq-base:i386: $(tail -n 1 "$BENCH/i386.log")"; return 1; }
+}
+
+# bench_instructions: the table of the counts, and the lines with targets
+bench_instructions() {
+    awk -v machine="$(uname -m)" '
+        { one[$1, $2, $3] = $4; burst[$1, $2, $3] = $5; seen[$3] }
+        function figure(v, by) { return v == "" || by == "" ? "|-" : by == 1 ? "|" v : sprintf("|%.3f", v / by) }
+        END {
+            split("native i386", at); n = split("hit miss DoT-miss", kinds)
+            print "instructions a query|" machine ": one at a time|in bursts of 64|i386: one at a time|in bursts of 64"
+            for (k = 1; k <= n; k++)
+                for (row = 1; row <= 3; row++) {
+                    server = row == 3 ? "dnsmasq" : "now"
+                    if (row == 2 && !("before" in seen) || row == 3 && !("dnsmasq" in seen)) continue
+                    line = kinds[k] (row == 2 ? ", against the build of before" : row == 3 ? ", dnsmasq" : "")
+                    for (m = 1; m <= 2; m++)
+                        line = line figure(one[kinds[k], at[m], server], row == 2 ? one[kinds[k], at[m], "before"] : 1) \
+                            figure(burst[kinds[k], at[m], server], row == 2 ? burst[kinds[k], at[m], "before"] : 1)
+                    print line
+                }
+        }' "$BENCH/counts" >"$BENCH/instructions"
+    bench_target hit i386 5 dnsmasq 0.5
+    [ -n "$BEFORE" ] || return 0
+    for bench_x in 'hit i386 4 0.40' 'hit i386 5 0.35' 'miss i386 4 0.50' 'miss i386 5 0.45' 'DoT-miss i386 4 0.8' \
+        'hit native 4 0.95' 'hit native 5 0.95' 'miss native 4 0.95' 'miss native 5 0.95'; do
+        # shellcheck disable=SC2086
+        set -- $bench_x
+        bench_target "$1" "$2" "$3" before "$4"
+    done
+}
+
+# bench_target KIND MACHINE COLUMN SERVER LIMIT: a line of the table: instructions as a share of SERVER's; COLUMN 4 is one at a time, 5 in bursts
+bench_target() {
+    bench_x=$(awk -v k="$1" -v m="$2" -v c="$3" -v s="$4" '
+        $1 == k && $2 == m { v[$3] = $c } END { if (v["now"] && v[s]) printf "%.3f", v["now"] / v[s] }' "$BENCH/counts")
+    bench_verdict "$2, $1, $([ "$3" = 4 ] && echo 'one at a time' || echo 'in bursts of 64'): instructions against $4" most "$5" '' "$bench_x" "$([ -n "$bench_x" ] || echo 'not counted')"
+}
+
+# cmd_bench [quick|counts]: everything, or most of it, less exactly, in under one minute, or instructions only. The tables are Markdown.
+# BEFORE=TREE names the sources of another commit, with whose build the counts are compared.
 cmd_bench() {
     case ${1:-full} in
-    full) ROUNDS=5 SLICES=6 SLICE=0.2 ZIPF=1000000 FILL=5 ;;
+    full | counts) ROUNDS=5 SLICES=6 SLICE=0.2 ZIPF=1000000 FILL=5 ;;
     quick) ROUNDS=3 SLICES=1 SLICE=0.2 ZIPF=200000 FILL=15 ;;
     *)
-        echo "usage: ./test.sh bench [quick]" >&2
+        echo "usage: [BEFORE=TREE] ./test.sh bench [quick|counts]" >&2
         return 2
         ;;
     esac
@@ -707,14 +818,16 @@ cmd_bench() {
         echo 'bench needs Linux and the Debian packages dnsperf, nsd and openssl' >&2
         return 1
     fi
-    BENCH=$T/bench
+    BENCH=$T/bench BEFORE=${BEFORE:-}
     mkdir -p "$BENCH"
-    for bench_x in lacks in raw table instructions; do : >"$BENCH/$bench_x"; done
+    for bench_x in lacks in raw table instructions counts handshakes; do : >"$BENCH/$bench_x"; done
     load_before=$(cut -d ' ' -f 1 /proc/loadavg)
     bench_tools && bench_upstreams || return 1
     bench_start=$(date +%s)
-    bench_static
-    for bench_x in hit miss dot tcp entries idle flight latency memory ratio start; do "bench_row_$bench_x"; done
+    if [ "${1:-}" != counts ]; then
+        bench_static
+        for bench_x in hit miss dot tcp entries idle flight latency memory ratio start; do "bench_row_$bench_x"; done
+    fi
     [ "${1:-}" = quick ] || bench_row_instructions
     bench_machine
     echo
@@ -729,10 +842,14 @@ cmd_bench() {
     } | bench_print
     echo
     [ ! -s "$BENCH/instructions" ] || bench_print <"$BENCH/instructions"
+    [ ! -s "$BENCH/handshakes" ] || {
+        echo
+        { echo 'millions of instructions of a TLS handshake, P-256|full|resumed|longest turn of the loop in the first'; cat "$BENCH/handshakes"; } | bench_print
+    }
     if [ -s "$BENCH/lacks" ]; then
         echo
         echo 'Missing or doubtful:'
-        sed 's/^/- /' "$BENCH/lacks"
+        sort -u "$BENCH/lacks" | sed 's/^/- /'
     fi
     bench_say "$(($(date +%s) - bench_start)) s"
 }
