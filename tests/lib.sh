@@ -421,9 +421,9 @@ tools_build() { [ -x "$ROOT/peer" ] || bearssl_cc "$ROOT/peer" peer.c -O1 -g; }
 # what up sets: the addresses of the upstreams
 u1='' u2='' u3='' u4=''
 
-# Figures of a process, where /proc has them
-cpu_ms() { awk '{ sub(/.*\) /, ""); print ($12 + $13) * 10 }' "/proc/$(pid "$1")/stat"; }
-rss_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$(pid "$1")/status"; }
+# Figures of a process: ms of CPU, kB resident, descriptors; 0 where /proc has none
+cpu_ms() { awk '{ sub(/.*\) /, ""); print ($12 + $13) * 10 }' "/proc/$(pid "$1")/stat" 2>/dev/null || echo 0; }
+rss_kb() { awk '/^VmRSS/ { n = $2 } END { print n + 0 }' "/proc/$(pid "$1")/status" 2>/dev/null || echo 0; }
 fd_count() { find "/proc/$(pid "$1")/fd" -type l 2>/dev/null | wc -l | tr -d ' '; }
 proc_here() { [ -r "/proc/$$/stat" ]; }
 # plain: the program runs as it is, not under an emulator and without sanitizers: memory and time are its own
@@ -440,6 +440,17 @@ shim() {
 }
 shimmed() {
     WRAP="env SHIM=$T/shim LD_PRELOAD=$T/shim.so"
+    proxy "$@"
+    WRAP=''
+}
+
+# limited OPTIONS NAME LINE...: as proxy, after `ulimit OPTIONS`; where that is not allowed the promise is skipped
+limited() {
+    limited_o=$1
+    shift
+    { [ -z "$WRAP" ] && sh -c "ulimit $limited_o" 2>/dev/null; } || { skip "not here: no ulimit $limited_o"; return 1; }
+    echo "ulimit $limited_o && exec \"\$@\"" >"$T/limited"
+    WRAP="sh $T/limited"
     proxy "$@"
     WRAP=''
 }

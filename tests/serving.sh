@@ -63,17 +63,9 @@ END
     wait $load
     stop p
     promise "the limit on descriptors is raised to what is allowed, and the log says what that gives"
-    # shellcheck disable=SC3045 # dash, bash and busybox have -S; where it is missing the promise is skipped
-    if ! proc_here || [ -n "$WRAP" ] || ! (ulimit -Sn 100) 2>/dev/null; then
-        skip "not here: no soft limit on descriptors"
-    else
-        port=$(freeport) admin=$(freeport)
-        # shellcheck disable=SC3045 # as above
-        (ulimit -Sn 100 && ulimit -Hn 900 && exec "$BIN" "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin") >"$T/p.log" 2>&1 &
-        ready p $!
+    if proc_here && limited '-Sn 100 && ulimit -Hn 900' p "$u1 1"; then
         like '^Max open files +900 +900 ' "$(cat "/proc/$(pid p)/limits")"
         like '^900 descriptors: [1-9][0-9]* for upstream ports, [1-9][0-9]* for TCP clients$' "$(cat "$T/p.log")"
-        stop p
     fi
 }
 
