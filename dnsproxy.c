@@ -4354,7 +4354,7 @@ struct port {
 	unsigned life, open;
 	bool dirty;                             /* something is to leave here, or nothing is open any more */
 	struct port *next_dirty;
-	struct sending sendings[PORT_LIFE];     /* no ID is 0 */
+	struct sending sendings[PORT_LIFE];     /* those up to "life" are in use, or were */
 };
 static struct pool ports;
 static struct port *ports_dirty;
@@ -4400,16 +4400,21 @@ static struct port *port_for(struct upstream *u, bool again)
 		return NULL;
 	}
 	p = pool_take(&ports);
-	*p = (struct port){ .fd = fd, .u = u };
+	p->fd = fd;
+	p->u = u;
+	p->life = p->open = 0;
+	p->dirty = false;
 	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
 	if (!again)
 		u->port = p;
 	return p;
 }
 
+static struct sending *port_end(struct port *p) { return p->sendings + MIN(p->life, (unsigned)PORT_LIFE); }
+
 static struct sending *port_find(struct port *p, unsigned id)
 {
-	for (struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
+	for (struct sending *s = p->sendings; s < port_end(p); s++)
 		if (s->id == id)
 			return s;
 	return NULL;
@@ -4427,7 +4432,7 @@ static void sending_new(struct ask *a, struct port *p)
 	while (port_find(p, id) != NULL);
 	do
 		s = &p->sendings[p->life++ % PORT_LIFE];
-	while (s->ask != NULL);
+	while (p->life > PORT_LIFE && s->ask != NULL);
 	*s = (struct sending){ .ask = a, .port = p, .next = a->sendings, .id = (uint16_t)id, .due = true };
 	a->sendings = s;
 	p->open++;
@@ -4466,7 +4471,7 @@ static const char *error_words(int e)
 
 static void port_fail(struct port *p, int e)
 {
-	for (struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
+	for (struct sending *s = p->sendings; s < port_end(p); s++)
 		if (s->ask != NULL)
 			ask_fail(s->ask, error_words(e));
 }
@@ -4479,7 +4484,7 @@ static void port_flush(struct port *p)
 	unsigned n = 0, done = 0;
 	int r = 0;
 
-	for (struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++) {
+	for (struct sending *s = p->sendings; s < port_end(p); s++) {
 		if (!s->due || s->ask == NULL)
 			continue;
 		s->due = false;
@@ -4522,7 +4527,7 @@ static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 
 	if (a == NULL) {
 		u->strays++;
-		for (unsigned i = 0; s == NULL && len >= 12 && i < PORT_LIFE; i++)
+		for (unsigned i = 0; s == NULL && len >= 12 && &p->sendings[i] < port_end(p); i++)
 			if ((a = p->sendings[i].ask) != NULL && !a->doubted) {
 				a->doubted = true;      /* somebody guesses IDs: TCP is asked too */
 				ask_over_stream(a);
