@@ -133,22 +133,31 @@ bench_proxy() {
     fi
 }
 
-# bench_peer KIND MODE: another forwarder at its best: one thread, no logs; MODE hit has a cache, miss has none and asks $plain1, dot asks $tls
+# bench_peer KIND MODE [NAME]: another forwarder at its best: one thread, no logs; MODE hit has a cache, miss has none and asks
+# $bench_ups or $plain1, dot asks $tls
 bench_peer() {
     if ! have "$1"; then
         bench_lack "$1" "not installed"
         return
     fi
     bench_p=$(freeport)
-    bench_c=$BENCH/$1.$2.yml
+    bench_c=$BENCH/${3:-$1}.$2.yml
     size=0
     [ "$2" != hit ] || size=20000
     "bench_$1" "$2" >"$bench_c"
     bench_x=$("bench_$1" command)
     # shellcheck disable=SC2086
-    $bench_x </dev/null >"$T/$1.log" 2>&1 &
-    started "$1" $!
-    bench_in "$1" $! "$bench_p"
+    $bench_x </dev/null >"$T/${3:-$1}.log" 2>&1 &
+    started "${3:-$1}" $!
+    bench_in "${3:-$1}" $! "$bench_p"
+}
+
+# bench_each FORMAT: a line for each upstream
+bench_each() {
+    for bench_u in ${bench_ups:-$plain1}; do
+        # shellcheck disable=SC2059
+        printf "$1\n" "$bench_u"
+    done
 }
 
 # Each of these prints the configuration for a mode or, when asked for the command, that.
@@ -157,7 +166,8 @@ bench_dnsmasq() {
     case $1 in
     command) echo dnsmasq -k -C "$bench_c" -u "$(id -un)" ;;
     *) printf '%s\n' "port=$bench_p" listen-address=127.0.0.1 bind-interfaces no-resolv no-hosts "pid-file=$BENCH/dnsmasq.pid" \
-        "cache-size=$([ "$size" = 0 ] && echo 0 || echo 10000)" dns-forward-max=2000 "server=127.0.0.1#$plain1" ;;
+        "cache-size=$([ "$size" = 0 ] && echo 0 || echo 10000)" dns-forward-max=2000
+        bench_each server=127.0.0.1#%s ;;
     esac
 }
 
@@ -198,7 +208,7 @@ forward-zone:
 END
         case $1 in
         dot) printf ' forward-tls-upstream: yes\n forward-addr: 127.0.0.1@%s\n' "$tls" ;;
-        *) echo " forward-addr: 127.0.0.1@$plain1" ;;
+        *) bench_each ' forward-addr: 127.0.0.1@%s' ;;
         esac
         ;;
     esac
@@ -217,7 +227,7 @@ setVerboseHealthChecks(false)
 END
         case $1 in
         dot) echo "newServer({address='127.0.0.1:$tls', tls='openssl', validateCertificates=false, maxInFlight=1000}):setUp()" ;;
-        *) echo "newServer({address='127.0.0.1:$plain1'}):setUp()" ;;
+        *) bench_each "newServer({address='127.0.0.1:%s'}):setUp()" ;;
         esac
         [ "$size" = 0 ] || echo "getPool(''):setCache(newPacketCache($size, {numberOfShards=1}))"
         ;;
@@ -232,7 +242,7 @@ bench_smartdns() {
             'dualstack-ip-selection no' 'prefetch-domain no' 'serve-expired no' 'rr-ttl-min 0' 'log-level fatal' "log-file $BENCH/smartdns.log"
         case $1 in
         dot) echo "server-tls 127.0.0.1:$tls -no-check-certificate" ;;
-        *) echo "server 127.0.0.1:$plain1" ;;
+        *) bench_each 'server 127.0.0.1:%s' ;;
         esac
         ;;
     esac
@@ -497,6 +507,107 @@ bench_row_flight() {
     bench_compare 'misses with 5,000 in flight (`queries 8192`) against 100' 1.3 flight dnsproxy-5000-in-flight dnsproxy-100-in-flight
     kill_pid near
     kill_pid far
+    bench_end
+}
+
+# bench_road NAME LOSS MS JITTER THEN [KIND UPSTREAMS]...: servers at the end of a road of their own (see gauge), called KIND-UPSTREAMS.NAME,
+# of three doors each; dnsproxy's three have priorities 1 to 3, or with "alike" one
+bench_road() {
+    road_n=$1 road_d=''
+    for bench_i in $(seq 15); do road_d="$road_d $(freeport)"; done
+    # shellcheck disable=SC2086
+    "$BENCH/gauge" road "$2" "$3" "$4" "$5" $road_d >"$BENCH/road.$1" &
+    started "road-$1" $!
+    shift 5
+    while [ $# -gt 1 ]; do
+        read -r road_a road_b road_c road_d <<END
+$road_d
+END
+        case $1-$2 in
+        dnsproxy-1) bench_proxy "$1-$2.$road_n" "127.0.0.1@$road_a 1" ;;
+        dnsproxy-3) bench_proxy "$1-$2.$road_n" "127.0.0.1@$road_a 1" "127.0.0.1@$road_b 2" "127.0.0.1@$road_c 3" ;;
+        dnsproxy-*) bench_proxy "$1-$2.$road_n" "127.0.0.1@$road_a 1" "127.0.0.1@$road_b 1" "127.0.0.1@$road_c 1" ;;
+        *-1) bench_ups=$road_a; bench_peer "$1" miss "$1-$2.$road_n" ;;
+        *) bench_ups="$road_a $road_b $road_c"; bench_peer "$1" miss "$1-$2.$road_n" ;;
+        esac
+        shift 2
+    done
+    bench_ups=''
+}
+
+# bench_paced SECONDS ROUND: all of the row at once: 200 new names a second, each asked once
+bench_paced() {
+    bench_w=''
+    while read -r bench_n bench_q bench_p; do
+        "$BENCH/gauge" pace "$bench_p" 200 "$1" $(($2 * 20000)) >"$BENCH/pace.$bench_n" &
+        bench_w="$bench_w $!"
+    done <"$BENCH/in"
+    # shellcheck disable=SC2086
+    wait $bench_w
+    while read -r bench_n bench_q bench_p; do echo "$bench_n $(cat "$BENCH/pace.$bench_n")"; done <"$BENCH/in" >>"$BENCH/paced"
+}
+
+# bench_pace NAME COLUMN: the median of its rounds: 2 median, 3 99 %, 4 99.9 %, 5 worst, 7 without an answer
+bench_pace() { awk -v n="$1" -v c="$2" '$1 == n && NF == 7 { print $c }' "$BENCH/paced" | sort -n | awk '{ v[NR] = $1 } END { if (NR) print v[int((NR + 1) / 2)] }'; }
+
+# bench_sent NAME: datagrams a name that its road has counted at the first door
+bench_sent() { awk 'NR == 1 && $3 { printf "%.3f", $2 / $3 }' "$BENCH/road.$1"; }
+
+bench_row_road() {
+    row=road warm=0
+    : >"$BENCH/paced"
+    if [ "${1:-}" = quick ]; then
+        bench_road lossy 3 20 5 20 dnsproxy 1 unbound 1
+        bench_paced 8 1
+    else
+        bench_road lossy 3 20 5 20 dnsproxy 1 dnsproxy 3 dnsproxy alike unbound 1 unbound 3
+        bench_road beside 3 20 5 20 dnsmasq 1 dnsdist 1 smartdns 3
+        bench_road bad 10 20 5 20 dnsproxy 1 unbound 1
+        bench_road clear 0 20 5 20 dnsproxy 1
+        for bench_r in 1 2 3; do bench_paced 30 "$bench_r"; done
+        bench_road jump 0 5 1 75 dnsproxy 1
+        grep jump "$BENCH/in" >"$BENCH/in.jump"
+        read -r bench_n bench_q bench_p <"$BENCH/in.jump"
+        "$BENCH/gauge" pace "$bench_p" 200 15 0 >/dev/null &
+        for bench_x in 3 5; do
+            sleep $bench_x
+            kill -USR1 "$(pid road-jump)"
+        done
+        wait $!
+        read -r bench_n bench_q bench_p <"$BENCH/in"
+        bench_x=$("$BENCH/gauge" pace "$bench_p" 1 1 900001)
+    fi
+    for bench_w in lossy beside bad clear jump; do
+        [ ! -e "$BENCH/road.$bench_w" ] || { kill -TERM "$(pid "road-$bench_w")"; "$ROOT/peer" gone "$(pid "road-$bench_w")" 5000; }
+    done
+    while IFS='|' read -r bench_t bench_m bench_n bench_o bench_c; do
+        bench_y=$(bench_pace "$bench_n" "$bench_c") bench_z=$(bench_pace "$bench_o" "$bench_c")
+        [ -z "$bench_y" ] || { [ "${1:-}" = quick ] && [ "$bench_c" != 3 ]; } || bench_verdict "$bench_t, against unbound" most "$bench_m" '' "$(awk -v a="$bench_y" -v b="${bench_z:-0}" 'BEGIN { if (b) printf "%.2f", a / b }')" \
+            "$bench_y against ${bench_z:-none} ms"
+    done <<'END'
+3 % lost each way, 20 +- 5 ms, one upstream: 99 % answered within|0.90|dnsproxy-1.lossy|unbound-1.lossy|3
+the same: 99.9 %|0.90|dnsproxy-1.lossy|unbound-1.lossy|4
+the same: all|1.0|dnsproxy-1.lossy|unbound-1.lossy|5
+three upstreams of priorities 1, 2, 3: 99 %|0.90|dnsproxy-3.lossy|unbound-3.lossy|3
+the same: 99.9 %|0.80|dnsproxy-3.lossy|unbound-3.lossy|4
+the same: all|0.8|dnsproxy-3.lossy|unbound-3.lossy|5
+three upstreams of one priority: 99 %|0.45|dnsproxy-alike.lossy|unbound-3.lossy|3
+10 % lost each way, one upstream: 99 %|0.9|dnsproxy-1.bad|unbound-1.bad|3
+END
+    if [ "${1:-}" != quick ]; then
+        bench_verdict '3 % lost, one upstream: queries without an answer' most 0 '' "$(bench_pace dnsproxy-1.lossy 7)"
+        bench_verdict 'datagrams a query, 3 % lost each way' most 1.12 '' "$(bench_sent lossy)"
+        bench_verdict '10 % lost, one upstream: queries of 6,000 without an answer' most 2 '' "$(bench_pace dnsproxy-1.bad 7)"
+        bench_verdict 'datagrams a query, nothing lost' most 1.02 '' "$(bench_sent clear)"
+        bench_verdict 'datagrams a query 5 s after the delay went from 10 to 150 ms' most 1.05 '' "$(bench_sent jump)"
+        bench_verdict 'a name that takes its resolver 3.5 s, which drops what is older than 1.9 s' most 4000 ' ms' "$(echo "$bench_x" | cut -d ' ' -f 1)"
+    fi
+    {
+        echo 'on the road|median ms|99 %|99.9 %|worst|without an answer'
+        cut -d ' ' -f 1 "$BENCH/paced" | sort -u | while read -r bench_n; do
+            echo "$bench_n|$(for bench_c in 2 3 4 5 7; do bench_pace "$bench_n" $bench_c; done | paste -s -d '|')"
+        done
+    } >"$BENCH/roads"
     bench_end
 }
 
@@ -826,7 +937,7 @@ cmd_bench() {
     bench_start=$(date +%s)
     if [ "${1:-}" != counts ]; then
         bench_static
-        for bench_x in hit miss dot tcp entries idle flight latency memory ratio start; do "bench_row_$bench_x"; done
+        for bench_x in hit miss road dot tcp entries idle flight latency memory ratio start; do "bench_row_$bench_x" "${1:-}"; done
     fi
     [ "${1:-}" = quick ] || bench_row_instructions
     bench_machine
@@ -840,6 +951,8 @@ cmd_bench() {
             echo "$bench_w|$bench_n|${bench_x:-not measured|||}"
         done
     } | bench_print
+    echo
+    [ ! -s "$BENCH/roads" ] || bench_print <"$BENCH/roads"
     echo
     [ ! -s "$BENCH/instructions" ] || bench_print <"$BENCH/instructions"
     [ ! -s "$BENCH/handshakes" ] || {

@@ -204,114 +204,89 @@ static int cmd_upstream(char **arg)
     return 0;
 }
 
-/* ---- a road with losses, and who counts on it ---- */
+/* ---- a road with losses, and who goes by it ---- */
 
 static volatile sig_atomic_t road_signal;
 static void on_signal(int s) { road_signal = s; }
 
-static uint64_t road_state;
 static double chance(void)                      /* 0 to 1 */
 {
-    road_state = road_state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(road_state >> 33) / 2147483648.0;
+    static uint64_t x = 7;
+    x = x * 6364136223846793005u + 1442695040888963407u;
+    return (double)(x >> 33) / 2147483648.0;
 }
 
-struct parcel { int64_t due; int door; struct sockaddr_in to; size_t len; uint8_t b[PACKET]; };
-static struct parcel *heap[65536];              /* the next to leave comes first */
+enum { DOORS = 16, SLOW_NAME = 900000 };
+static double road_loss, road_ms, road_jitter;
+static struct { int fd; unsigned datagrams, names; uint8_t seen[NAMES / 8]; } door[DOORS];
+static struct parcel { int64_t due; int fd; struct sockaddr_in to; size_t len; uint8_t b[PACKET]; } parcel[8192];
 static unsigned parcels;
 
-static void heap_add(struct parcel *p)
+/* What has come is counted, and on its way, if it is not lost. */
+static void road_take(int d)
 {
-    unsigned i = parcels++;
-    for (; i > 0 && heap[(i - 1) / 2]->due > p->due; i = (i - 1) / 2)
-        heap[i] = heap[(i - 1) / 2];
-    heap[i] = p;
-}
-
-static struct parcel *heap_take(void)
-{
-    struct parcel *top = heap[0], *last = heap[--parcels];
-    unsigned i = 0, k;
-    for (; (k = 2 * i + 1) < parcels; i = k) {
-        k += k + 1 < parcels && heap[k + 1]->due < heap[k]->due;
-        if (heap[k]->due >= last->due)
-            break;
-        heap[i] = heap[k];
+    static int64_t found[NAMES - SLOW_NAME];
+    struct parcel *x = &parcel[parcels];
+    socklen_t size = sizeof x->to;
+    while (parcels < sizeof parcel / sizeof *parcel && (x->len = (size_t)recvfrom(door[d].fd, x->b, PACKET, MSG_DONTWAIT,
+                                                                                (struct sockaddr *)&x->to, &size)) + 1 > QUERY) {
+        unsigned name = x->b[13] == 'n' ? number((char *)memcpy((char[8]){ 0 }, x->b + 14, 6)) % NAMES : 0;
+        int64_t *f = name >= SLOW_NAME ? &found[name - SLOW_NAME] : NULL, t = now();
+        bool lost = chance() < road_loss || chance() < road_loss;
+        door[d].datagrams++;
+        door[d].names += !(door[d].seen[name / 8] >> name % 8 & 1);
+        door[d].seen[name / 8] |= (uint8_t)(1 << name % 8);
+        x->due = t + (int64_t)(1000 * (2 * road_ms + road_jitter * (2 * chance() + 2 * chance() - 2)));
+        if (f && *f == 0)
+            *f = t + 3500000;
+        if (f && *f > x->due)
+            x->due = *f;
+        if (lost || (f && *f - t > 1900000))
+            continue;
+        x->fd = door[d].fd;
+        x->len = answer(x->b, x->len, 86400);
+        x = &parcel[++parcels];
     }
-    heap[i] = last;
-    return top;
 }
 
-/* road SEED LOSS MS JITTER THEN PORT...: name servers at the end of a road on which LOSS percent are lost and each takes MS +- JITTER ms,
- * both ways. SIGUSR1: from now on MS is THEN, and counting begins anew. SIGTERM: prints for each port the datagrams that have
- * come, and how many different names they asked for. A name from 900000 on takes 3.5 s to find, and who asked more than 1.9 s
- * before gets no answer then. */
+/* road LOSS MS JITTER THEN PORT...: name servers at the end of a road on which LOSS percent are lost and each takes MS +- JITTER ms, both
+ * ways. SIGUSR1: from now on MS is THEN, and counting begins anew. SIGTERM: prints for each port the datagrams that have come, and
+ * how many names they asked for. A name from SLOW_NAME on takes 3.5 s to find, and who asked 1.9 s before that gets no answer. */
 static int cmd_road(char **arg)
 {
-    enum { DOORS = 16 };
-    static struct { unsigned datagrams, names; uint8_t seen[NAMES / 8]; } door[DOORS];
-    static int64_t found[NAMES - 900000];
     struct pollfd fds[DOORS];
-    double loss = strtod(arg[1], NULL) / 100, ms = strtod(arg[2], NULL), jitter = strtod(arg[3], NULL);
     int doors = 0;
-    road_state = number(arg[0]);
-    for (; doors < DOORS && arg[5 + doors]; doors++)
-        if ((fds[doors] = (struct pollfd){ sock(SOCK_DGRAM, arg[5 + doors], true), POLLIN, 0 }).fd < 0)
+    road_loss = strtod(arg[0], NULL) / 100, road_ms = strtod(arg[1], NULL), road_jitter = strtod(arg[2], NULL);
+    for (; doors < DOORS && arg[4 + doors]; doors++)
+        if ((fds[doors] = (struct pollfd){ door[doors].fd = sock(SOCK_DGRAM, arg[4 + doors], true), POLLIN, 0 }).fd < 0)
             die("road");
     signal(SIGUSR1, on_signal);
     signal(SIGTERM, on_signal);
     while (road_signal != SIGTERM) {
-        struct timespec t = { 1, 0 };
-        int64_t left = parcels ? heap[0]->due - now() : 1000000;
-        if (left < 1000000)
-            t = (struct timespec){ 0, left > 0 ? (long)left * 1000 : 0 };
-        ppoll(fds, (nfds_t)doors, &t, NULL);
+        int64_t next = now() + 900000, t;
+        for (unsigned i = 0; i < parcels; i++)
+            next = parcel[i].due < next ? parcel[i].due : next;
+        t = next - now();
+        ppoll(fds, (nfds_t)doors, &(struct timespec){ 0, t > 0 ? (long)t * 1000 : 0 }, NULL);
         if (road_signal == SIGUSR1) {
             road_signal = 0;
-            ms = strtod(arg[4], NULL);
-            memset(door, 0, sizeof door);
+            road_ms = strtod(arg[3], NULL);
+            for (int d = 0; d < doors; d++)
+                door[d].datagrams = door[d].names = 0;
+            for (int d = 0; d < doors; d++)
+                memset(door[d].seen, 0, sizeof door[d].seen);
         }
-        for (int d = 0; d < doors; d++) {
-            struct sockaddr_in from;
-            socklen_t size = sizeof from;
-            uint8_t p[PACKET];
-            ssize_t n;
-            while ((n = recvfrom(fds[d].fd, p, sizeof p, MSG_DONTWAIT, (struct sockaddr *)&from, &size)) >= QUERY) {
-                unsigned name = p[13] == 'n' ? number((char *)memcpy((char[8]){ 0 }, p + 14, 6)) % NAMES : 0;
-                double way = 0;
-                struct parcel *x;
-                door[d].datagrams++;
-                door[d].names += !(door[d].seen[name / 8] >> name % 8 & 1);
-                door[d].seen[name / 8] |= (uint8_t)(1 << name % 8);
-                for (int k = 0; k < 2; k++)
-                    way = way < 0 || chance() < loss ? -1 : way + ms + jitter * (2 * chance() - 1);
-                if (way < 0 || parcels == sizeof heap / sizeof *heap || !(x = malloc(sizeof *x)))
-                    continue;
-                x->due = now() + (int64_t)(way * 1000);
-                if (name >= 900000) {
-                    int64_t *f = &found[name - 900000];
-                    *f = *f ? *f : now() + 3500000;
-                    if (*f - now() > 1900000) {
-                        free(x);
-                        continue;
-                    }
-                    x->due = *f > x->due ? *f : x->due;
-                }
-                x->door = d;
-                x->to = from;
-                memcpy(x->b, p, (size_t)n);
-                x->len = answer(x->b, (size_t)n, 86400);
-                heap_add(x);
-            }
-        }
-        while (parcels && heap[0]->due <= now()) {
-            struct parcel *x = heap_take();
-            sendto(fds[x->door].fd, x->b, x->len, 0, (struct sockaddr *)&x->to, sizeof x->to);
-            free(x);
-        }
+        for (int d = 0; d < doors; d++)
+            road_take(d);
+        for (unsigned i = 0; i < parcels; )
+            if (parcel[i].due <= now()) {
+                sendto(parcel[i].fd, parcel[i].b, parcel[i].len, 0, (struct sockaddr *)&parcel[i].to, sizeof parcel[i].to);
+                parcel[i] = parcel[--parcels];
+            } else
+                i++;
     }
     for (int d = 0; d < doors; d++)
-        printf("%s %u %u\n", arg[5 + d], door[d].datagrams, door[d].names);
+        printf("%s %u %u\n", arg[4 + d], door[d].datagrams, door[d].names);
     return 0;
 }
 
@@ -725,7 +700,7 @@ static int cmd_names(char **arg)
 int main(int argc, char **argv)
 {
     static const struct { const char *name; int args; int (*run)(char **arg); } cmds[] = {
-        { "echo", 1, cmd_echo }, { "relay", 2, cmd_relay }, { "upstream", 2, cmd_upstream }, { "road", 6, cmd_road }, { "pace", 4, cmd_pace }, { "load", 7, cmd_load }, { "bursts", 5, cmd_bursts },
+        { "echo", 1, cmd_echo }, { "relay", 2, cmd_relay }, { "upstream", 2, cmd_upstream }, { "road", 5, cmd_road }, { "pace", 4, cmd_pace }, { "load", 7, cmd_load }, { "bursts", 5, cmd_bursts },
         { "stream", 4, cmd_stream }, { "hold", 2, cmd_hold }, { "cpu", 1, cmd_cpu }, { "serves", 2, cmd_serves },
         { "first", 2, cmd_first }, { "latency", 4, cmd_latency }, { "zipf", 4, cmd_zipf }, { "lru", 3, cmd_lru }, { "names", 4, cmd_names } };
     signal(SIGPIPE, SIG_IGN);
