@@ -32,17 +32,12 @@
  * through sections 11 and 12; every answer leads to query_choose(). One thread, one poll(), no allocation after the start
  * but for a reload. "now" is read once a turn of the loop.
  */
-#if defined(__linux__)
 #define _GNU_SOURCE 1           /* recvmmsg, sendmmsg, struct in6_pktinfo */
-#ifndef PLAIN_POSIX             /* a build without what only Linux has, to test what other systems get */
+#define _FILE_OFFSET_BITS 64
+#define _TIME_BITS 64           /* on 32-bit machines too: 2038 is near */
+#ifndef PLAIN_POSIX             /* a build without what only Linux has */
 #define HAVE_MMSG 1
 #define HAVE_EPOLL 1            /* for clients that are idle */
-#endif
-#else
-#define _POSIX_C_SOURCE 200809L
-#define _DEFAULT_SOURCE 1       /* getentropy, setgroups */
-#define _DARWIN_C_SOURCE 1
-#define __BSD_VISIBLE 1
 #endif
 #include <arpa/inet.h>
 #include <errno.h>
@@ -75,14 +70,10 @@
 #include <time.h>
 #include <unistd.h>
 #include <bearssl.h>
-#if defined(__linux__)
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
-#include <sys/random.h>
-#elif defined(__APPLE__)
-#include <sys/random.h>
-#endif
 
 /* ---- 1 Numbers ------------------------------------------------------- */
 
@@ -121,17 +112,11 @@ static usec started;
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
-#ifdef CLOCK_BOOTTIME
-#define CLOCK CLOCK_BOOTTIME            /* goes on while the machine sleeps, as TTLs do */
-#else
-#define CLOCK CLOCK_MONOTONIC
-#endif
-
 static void clock_read(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK, &t);
+	clock_gettime(CLOCK_BOOTTIME, &t);      /* goes on while the machine sleeps, as TTLs do */
 	now = SEC(t.tv_sec) + t.tv_nsec / 1000;
 }
 
@@ -1488,6 +1473,12 @@ static const char *pin_text(const uint8_t *pin)
 	return out;
 }
 
+static bool host_name(uint8_t *name, const char *s)
+{
+	return name_parse(name, s) > 0 &&
+	    strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == strlen(s);
+}
+
 /* One option of an upstream line. NULL, or what was expected. */
 static const char *spec_option(struct spec *s, const char *w, bool *transport)
 {
@@ -1507,8 +1498,7 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport)
 		n = strlen(w + 4);
 		if (n > 0 && w[3 + n] == '.')
 			n--;
-		if (n == 0 || n > 253 || name_parse(name, w + 4) == 0 || strspn(w + 4,
-		    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != strlen(w + 4))
+		if (n == 0 || n > 253 || !host_name(name, w + 4))
 			return "a host name behind tls=";
 		memcpy(s->name, w + 4, n);
 		for (size_t i = 0; i < n; i++)
@@ -1521,9 +1511,10 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport)
 		return pin_parse(s->pins[s->npins], w + 4) ? (s->npins++, NULL) : "the base64 of a SHA-256 (32 bytes) behind pin=";
 	}
 	if (strncmp(w, "domain=", 7) == 0) {
-		n = name_parse(name, w + 7);
-		if (n == 0)
-			return "a domain name behind domain=";
+		w += w[7] == '.' && w[8] != '\0' ? 8 : 7;
+		if (!host_name(name, w) || addr_parse(&host, w))
+			return "a host name behind domain=, which stands for itself and all below it: no *, ~, /, comma, quote, address or URL";
+		n = name_len(name);
 		if (s->domains_len + n > sizeof s->domains)
 			return "fewer domains in one line";
 		memcpy(s->domains + s->domains_len, name, n);
@@ -2289,17 +2280,7 @@ static bool fd_prepare(int fd)
 
 static int socket_new(int family, int type)
 {
-#ifdef SOCK_NONBLOCK
 	return socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-#else
-	int fd = socket(family, type, 0);
-
-	if (fd >= 0 && !fd_prepare(fd)) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
-#endif
 }
 
 /* ---- 9 Clients ------------------------------------------------------- */
@@ -2356,10 +2337,6 @@ static usec listen_retry;                       /* when an address that was not 
 #else
 #define batch_receive(fd, v, n) batch_do(fd, v, n, false)
 #define batch_send(fd, v, n) batch_do(fd, v, n, true)
-#ifndef __linux__
-struct mmsghdr { struct msghdr msg_hdr; unsigned msg_len; };
-#endif
-
 static int batch_do(int fd, struct mmsghdr *v, unsigned n, bool out)
 {
 	unsigned i;
@@ -2371,11 +2348,7 @@ static int batch_do(int fd, struct mmsghdr *v, unsigned n, bool out)
 }
 #endif
 
-#ifdef IP_PKTINFO
 #define CONTROL_SIZE (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)))
-#else
-#define CONTROL_SIZE CMSG_SPACE(sizeof(struct in6_pktinfo))
-#endif
 
 /* The address a datagram was sent to, out of its control data. */
 static void peer_read_local(struct peer *p, struct msghdr *h)
@@ -2387,13 +2360,11 @@ static void peer_read_local(struct peer *p, struct msghdr *h)
 			memcpy(p->local, &i.ipi6_addr, 16);
 			p->local_if = (unsigned)i.ipi6_ifindex;
 		}
-#ifdef IP_PKTINFO
 		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
 			struct in_pktinfo i;
 			memcpy(&i, CMSG_DATA(c), sizeof i);
 			memcpy(p->local, &i.ipi_addr, 4);
 		}
-#endif
 	}
 }
 
@@ -2401,6 +2372,7 @@ static void peer_read_local(struct peer *p, struct msghdr *h)
 static void peer_write_local(const struct peer *p, struct msghdr *h, void *control)
 {
 	struct in6_pktinfo six = { .ipi6_ifindex = 0 };
+	struct in_pktinfo four = { .ipi_ifindex = 0 };
 	struct cmsghdr *c = control;
 
 	memset(control, 0, CONTROL_SIZE);
@@ -2416,17 +2388,12 @@ static void peer_write_local(const struct peer *p, struct msghdr *h, void *contr
 		h->msg_controllen = CMSG_SPACE(sizeof six);
 		return;
 	}
-#ifdef IP_PKTINFO
-	struct in_pktinfo four = { .ipi_ifindex = 0 };
 	memcpy(&four.ipi_spec_dst, p->local, 4);
 	c->cmsg_level = IPPROTO_IP;
 	c->cmsg_type = IP_PKTINFO;
 	c->cmsg_len = CMSG_LEN(sizeof four);
 	memcpy(CMSG_DATA(c), &four, sizeof four);
 	h->msg_controllen = CMSG_SPACE(sizeof four);
-#else
-	h->msg_control = NULL;
-#endif
 }
 
 /* Replies over UDP on their way out; they leave together, at the latest when the turn ends. */
@@ -6721,9 +6688,7 @@ static int socket_bound(const struct addr *a, int type)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
 	if (type == SOCK_STREAM)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-#ifdef IP_FREEBIND
 	setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
-#endif
 	if (bind(fd, &to.u.sa, addr_len(&to)) != 0 || (type == SOCK_STREAM && listen(fd, 511) != 0)) {
 		e = errno;
 		close(fd);
@@ -6746,10 +6711,8 @@ static bool listener_open(struct listener *l)
 		setsockopt(l->udp, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
 		if (l->wild && addr_is6(&l->addr))
 			setsockopt(l->udp, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on);
-#ifdef IP_PKTINFO
 		else if (l->wild)
 			setsockopt(l->udp, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
-#endif
 		watch_add(&l->udp_slot, l->udp, POLLIN, listener_udp_ready, l, false);
 	}
 	if (l->tcp < 0) {
@@ -6826,17 +6789,15 @@ static bool listeners_open(void)
 	return true;
 }
 
-/* From root to somebody with no rights, for good. */
+/* From root to somebody with no rights, for good; to stay root takes none. */
 static bool privileges_drop(void)
 {
 	const struct passwd *pw;
-	int64_t id = number(cfg.user, 1, 65535);
+	int64_t id = number(cfg.user, 0, UINT32_MAX - 1);
 	uid_t uid = (uid_t)id;
 	gid_t gid = (gid_t)id;
 
-#ifdef PR_SET_NO_NEW_PRIVS
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-#endif
 	if (geteuid() != 0)
 		return true;
 	pw = id < 0 ? getpwnam(cfg.user) : getpwuid(uid);
@@ -6849,14 +6810,14 @@ static bool privileges_drop(void)
 		log_error("user %s: there is no such user", cfg.user);
 		return false;
 	}
-	if (setgroups(0, NULL) != 0 || setgid(gid) != 0 || setuid(uid) != 0 || (uid != 0 && setuid(0) == 0)) {
+	if (uid != 0 && (setgroups(0, NULL) != 0 || setgid(gid) != 0 || setuid(uid) != 0 || setuid(0) == 0)) {
 		log_error("user %s: cannot become it: %s", cfg.user, strerror(errno));
 		return false;
 	}
 	return true;
 }
 
-/* Linux: a filter that ends the process at any system call the loop has no use for: a hijacked one starts no program, looks
+/* A filter that ends the process at any system call the loop has no use for: a hijacked one starts no program, looks
  * at no other process and becomes nobody else. Build with -DNO_SECCOMP to leave it out; sanitizers need more calls than it
  * allows. The numbers of the kernel's interface stand here because not every musl toolchain brings the kernel's headers. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -6866,7 +6827,7 @@ static bool privileges_drop(void)
 #define NO_SECCOMP 1
 #endif
 #endif
-#if !defined(__linux__) || defined(NO_SECCOMP)
+#if defined(NO_SECCOMP)
 #define AUDIT_ARCH 0
 #elif defined(__x86_64__) && !defined(__ILP32__)
 #define AUDIT_ARCH 0xc000003e
@@ -6962,14 +6923,7 @@ static void sandbox(void)
 	if (prctl(PR_SET_SECCOMP, 2, &program, 0, 0) != 0)
 		log_info("no filter of system calls: %s", strerror(errno));
 }
-#elif defined(__OpenBSD__)
-static void sandbox(void)
-{
-	if (unveil("/", "r") != 0 || pledge("stdio rpath inet unix route", NULL) != 0)
-		log_info("no pledge: %s", strerror(errno));
-}
 #else
-/* FreeBSD's Capsicum does not fit: every query leaves from a new socket, and capability mode forbids to connect one. */
 static void sandbox(void) { log_info("no filter of system calls in this build"); }
 #endif
 
