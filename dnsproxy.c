@@ -66,7 +66,6 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
-#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 #include <bearssl.h>
@@ -209,8 +208,29 @@ static void pool_give(struct pool *p, void *x)
 /* Is it no failure of a socket, but only not the time for it? */
 static bool later(int e) { return e == EAGAIN || e == EWOULDBLOCK || e == EINTR; }
 
-/* Text that is built up in a fixed buffer; what does not fit is cut. */
-struct text { char *p; size_t size, len; };
+/* Text that is built up in a buffer. What does not fit is cut, unless it grows: then it moves to memory of its own, to be freed. */
+struct text { char *p; size_t size, len; bool grows, own; };
+
+static bool text_grow(struct text *t, size_t n)
+{
+	size_t size = MAX(t->size * 2, t->len + n + 1);
+	char *p = t->grows ? realloc(t->own ? t->p : NULL, size) : NULL;
+
+	if (p == NULL)
+		return false;
+	if (!t->own && t->len > 0)
+		memcpy(p, t->p, t->len);
+	p[t->len] = '\0';
+	*t = (struct text){ p, size, t->len, true, true };
+	return true;
+}
+
+static void text_free(struct text *t)
+{
+	if (t->own)
+		free(t->p);
+	*t = (struct text){ .grows = true };
+}
 
 static void text_add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void text_add(struct text *t, const char *fmt, ...)
@@ -218,13 +238,16 @@ static void text_add(struct text *t, const char *fmt, ...)
 	va_list ap;
 	int n;
 
-	if (t->len + 1 >= t->size)
-		return;
-	va_start(ap, fmt);
-	n = vsnprintf(t->p + t->len, t->size - t->len, fmt, ap);
-	va_end(ap);
-	if (n > 0)
-		t->len = MIN(t->len + (size_t)n, t->size - 1);
+	do {
+		if (t->len + 1 >= t->size && !text_grow(t, 255))
+			return;
+		va_start(ap, fmt);
+		n = vsnprintf(t->p + t->len, t->size - t->len, fmt, ap);
+		va_end(ap);
+		if (n < 0)
+			return;
+	} while (t->len + (size_t)n >= t->size && text_grow(t, (size_t)n));
+	t->len = MIN(t->len + (size_t)n, t->size - 1);
 }
 
 /* Bytes that are not printable ASCII become '?'. */
@@ -281,12 +304,26 @@ static const char *const level_names[] = { "error", "info", "debug" };
 static enum level log_level = L_INFO;
 static bool log_syslog;
 
+/* To whoever listens at /dev/log now, as syslog(3) writes it, but never waiting. */
+static void log_to_syslog(enum level level, const char *line)
+{
+	static const int priority[] = { 3 << 3 | 3, 3 << 3 | 6, 3 << 3 | 7 };   /* daemon: err, info, debug */
+	static const struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	static int fd = -1;
+	char msg[1100];
+	int n = snprintf(msg, sizeof msg, "<%d>dnsproxy[%ld]: %s", priority[level], (long)getpid(), line);
+
+	if (fd < 0)
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && n > 0 && sendto(fd, msg, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&to, sizeof to) < 0)
+		msg[0] = '\0';                  /* lost */
+}
+
 /* One line to standard error or syslog. A standard error that takes nothing loses the line, it never blocks us: a pipe
  * that poll() calls writable has room for PIPE_BUF bytes. */
 static void log_line(enum level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void log_line(enum level level, const char *fmt, ...)
 {
-	static const int severity[] = { LOG_ERR, LOG_INFO, LOG_DEBUG };
 	struct pollfd out = { .fd = 2, .events = POLLOUT };
 	char line[1024];
 	size_t n;
@@ -304,7 +341,7 @@ static void log_line(enum level level, const char *fmt, ...)
 	line[n] = '\0';
 	text_clean(line);
 	if (log_syslog)
-		syslog(severity[level], "%s", line);
+		log_to_syslog(level, line);
 	else if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT)) {
 		line[n] = '\n';
 		if (write(2, line, n + 1) < 0)
@@ -314,10 +351,12 @@ static void log_line(enum level level, const char *fmt, ...)
 }
 
 /* Each line of a text by itself. */
-static void log_lines(enum level level, char *text)
+static void log_lines(enum level level, const char *text)
 {
-	for (char *save, *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
-		log_line(level, "%s", line);
+	for (size_t n; *text != '\0'; text += n + (text[n] != '\0')) {
+		n = strcspn(text, "\n");
+		log_line(level, "%.*s", (int)n, text);
+	}
 }
 
 #define log_error(...) log_line(L_ERROR, __VA_ARGS__)
@@ -414,7 +453,7 @@ static const char *addr_text(const struct addr *a)
 	static char bufs[4][ADDR_TEXT];
 	static unsigned turn;
 	char host[INET6_ADDRSTRLEN], *buf = bufs[turn++ % 4];
-	struct text t = { buf, ADDR_TEXT, 0 };
+	struct text t = { .p = buf, .size = ADDR_TEXT };
 	size_t n;
 
 	inet_ntop(a->u.sa.sa_family, addr_bytes(a, &n), host, sizeof host);
@@ -1543,7 +1582,7 @@ static void spec_print(struct text *t, const struct spec *s)
 static bool spec_same(const struct spec *a, const struct spec *b)
 {
 	char x[4096], y[4096];
-	struct text tx = { x, sizeof x, 0 }, ty = { y, sizeof y, 0 };
+	struct text tx = { .p = x, .size = sizeof x }, ty = { .p = y, .size = sizeof y };
 
 	spec_print(&tx, a);
 	spec_print(&ty, b);
@@ -1609,7 +1648,7 @@ static bool words_split(char *line, char **w)
 static void config_line(struct reader *r, char *line)
 {
 	char *w[MAX_WORDS + 1], args[256];
-	struct text t = { args, sizeof args, 0 };
+	struct text t = { .p = args, .size = sizeof args };
 	const char *expected;
 	size_t i;
 
@@ -1751,7 +1790,7 @@ static void config_print(FILE *out, const struct config *c)
 	char buf[8192];
 
 	for (size_t i = 0; i < COUNT(directives) + c->nspecs; i++) {
-		struct text t = { buf, sizeof buf, 0 };
+		struct text t = { .p = buf, .size = sizeof buf };
 		buf[0] = '\0';
 		if (i < COUNT(directives))
 			directives[i].print(&t, c, &directives[i]);
@@ -2877,6 +2916,7 @@ struct tcp_client {
 static struct tcp_client *tcp_clients, *tcp_dirty;      /* tcp_clients: the pool as an array */
 static struct node tcp_lru = { &tcp_lru, &tcp_lru };
 static struct pool tcp_pool, out_blocks;
+static size_t tcp_most;                         /* tcp-clients, or what descriptors allow */
 #define OUT_BLOCK (2 * (MSG_MAX + 2))             /* the longest reply fits behind half a block of others */
 
 static void tcp_client_close(struct tcp_client *c)
@@ -3173,7 +3213,7 @@ static void listener_tcp_ready(void *owner, short revents)
 
 static void clients_init(void)
 {
-	pool_init(&tcp_pool, (size_t)cfg.tcp_clients, sizeof *tcp_clients);
+	pool_init(&tcp_pool, tcp_most, sizeof *tcp_clients);
 	tcp_clients = pool_at(&tcp_pool, 0);
 	pool_init(&out_blocks, OUT_BLOCKS, OUT_BLOCK);
 	buckets = table_new(RATE_SLOTS, sizeof *buckets);
@@ -5252,7 +5292,7 @@ static bool cert_name_matches(const char *want, const uint8_t *p, size_t n)
 /* Walks the names of the leaf: is ours among them? Keeps some for the log. */
 static void cert_names(struct auth *a)
 {
-	struct text t = { a->seen, sizeof a->seen, 0 };
+	struct text t = { .p = a->seen, .size = sizeof a->seen };
 	struct der list, v;
 	unsigned tag;
 	size_t n, m;
@@ -5516,14 +5556,16 @@ static const struct { int code; const char *words; } tls_errors[] = {
 
 static const char *time_text(int64_t t)
 {
-	static char bufs[2][32];
+	static char bufs[2][80];
 	static unsigned turn;
 	char *out = bufs[turn++ % 2];
-	time_t v = (time_t)t;
-	struct tm tm;
+	int64_t day = t / 86400 + 719468 - (t % 86400 < 0), s = (t % 86400 + 86400) % 86400;    /* days since 0000-03-01 */
+	int64_t era = day / 146097, d = day % 146097, y = (d - d / 1460 + d / 36524 - d / 146096) / 365, m;
 
-	if (gmtime_r(&v, &tm) == NULL || strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-		strcpy(out, "?");
+	d -= 365 * y + y / 4 - y / 100;
+	m = (5 * d + 2) / 153;                  /* months since March */
+	snprintf(out, sizeof bufs[0], "%04lld-%02d-%02dT%02d:%02d:%02dZ", (long long)(y + era * 400 + (m > 9)),
+	    (int)(m < 10 ? m + 3 : m - 9), (int)(d - (153 * m + 2) / 5 + 1), (int)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
 	return out;
 }
 
@@ -5533,7 +5575,7 @@ static const char *tls_reason(const struct stream *s, int err)
 	const struct auth *a = &s->tls->auth;
 	const struct spec *spec = &s->u->spec;
 	struct addr host = spec->addr;
-	struct text t = { s->u->reason, sizeof s->u->reason, 0 };
+	struct text t = { .p = s->u->reason, .size = sizeof s->u->reason };
 
 	addr_set_port(&host, 0);
 	if (!s->tls->spoke)
@@ -6015,15 +6057,12 @@ static void run_clear(struct admin *a, char **w)
 
 static void run_reload(struct admin *a, char **w)
 {
-	char errors[4096];
-	struct text t = { errors, sizeof errors, 0 };
+	struct text t = { .grows = true };
+	bool good = config_reload(&t);
 
 	(void)w;
-	errors[0] = '\0';
-	if (config_reload(&t))
-		text_add(&a->reply, "Reloaded\n");
-	else
-		text_add(&a->reply, "error: %s", errors);
+	text_add(&a->reply, "%s%s%s", good ? "Reloaded" : "error: ", t.len ? t.p : "", good ? "\n" : "");
+	text_free(&t);
 }
 
 static void run_log(struct admin *a, char **w)
@@ -6135,6 +6174,7 @@ static void admin_close(struct admin *a)
 	a->fd = -1;
 	a->generation++;
 	list_remove(&a->on);
+	text_free(&a->reply);
 	pool_give(&admins, a);
 }
 
@@ -6153,7 +6193,7 @@ static void admin_write(struct admin *a)
 		}
 		if (a->reply.len == 0)
 			break;
-		r = send(a->fd, a->out + a->out_at, a->reply.len - a->out_at, MSG_NOSIGNAL);
+		r = send(a->fd, a->reply.p + a->out_at, a->reply.len - a->out_at, MSG_NOSIGNAL);
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -6329,7 +6369,7 @@ static void admin_accept(void *owner, short revents)
 	a->in_len = a->out_at = a->cursor = 0;
 	a->step = 0;
 	a->next = NULL;
-	a->reply = (struct text){ a->out, sizeof a->out, 0 };
+	a->reply = (struct text){ .p = a->out, .size = sizeof a->out, .grows = true };
 	watch_add(&a->slot, fd, POLLIN, admin_ready, a, true);
 }
 
@@ -6579,8 +6619,46 @@ static void upstreams_apply(const struct config *c)
 	upstreams_order();
 }
 
-/* SIGHUP and "reload". All or nothing: with an error the old configuration stays. */
-static bool config_reload(struct text *errors)
+/* What only a restart changes stays as it runs; the directives that differ are named. */
+static void config_keep(struct config *fresh, struct text *named)
+{
+	static const char *const fixed[] = { "listen", "admin", "cache-size", "queries", "tcp-clients", "user" };
+	char was[2048], is[2048];
+
+	for (size_t i = 0; i < COUNT(directives); i++)
+		for (size_t k = 0; k < COUNT(fixed); k++) {
+			struct text a = { .p = was, .size = sizeof was }, b = { .p = is, .size = sizeof is };
+			if (strcmp(directives[i].name, fixed[k]) != 0)
+				continue;
+			directives[i].print(&a, &cfg, &directives[i]);
+			directives[i].print(&b, fresh, &directives[i]);
+			if (strcmp(was, is) != 0)
+				text_add(named, "%s%s", named->len ? " " : ", but with a restart only: ", fixed[k]);
+		}
+	memcpy(fresh->listens, cfg.listens, sizeof cfg.listens);
+	fresh->nlistens = cfg.nlistens;
+	fresh->admin = cfg.admin;
+	fresh->admin_off = cfg.admin_off;
+	fresh->cache_size = cfg.cache_size;
+	fresh->queries = cfg.queries;
+	fresh->tcp_clients = cfg.tcp_clients;
+	memcpy(fresh->user, cfg.user, sizeof cfg.user);
+}
+
+/* A query goes on under new upstreams: those that came are asked, and where the answer in hand went with its upstream, those that
+ * had answered too. */
+static void query_reroute(struct query *q)
+{
+	uint32_t mask = route(&q->key);
+
+	for (const struct ask *a = q->asks; a != NULL; a = a->next)
+		mask &= q->best == NULL && a->answered ? UINT32_MAX : ~(UINT32_C(1) << a->up);
+	query_send(q, mask);
+	query_choose(q);
+}
+
+/* SIGHUP and "reload". All or nothing: with an error the old configuration stays. "out" gets the errors, or what needs a restart. */
+static bool config_reload(struct text *out)
 {
 	static struct config fresh;
 	char from[80], reloading[64];
@@ -6589,38 +6667,23 @@ static bool config_reload(struct text *errors)
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	snprintf(reloading, sizeof reloading, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(SEC(t.tv_sec) + t.tv_nsec / 1000));
 	notify(reloading);
-	if (!config_read(&fresh, errors, from) || !tls_prepare(&fresh, errors)) {
-		char copy[4096];
-		snprintf(copy, sizeof copy, "%s", errors->p);
-		log_lines(L_ERROR, copy);
+	if (!config_read(&fresh, out, from) || !tls_prepare(&fresh, out)) {
+		log_lines(L_ERROR, out->p);
 		log_error("the configuration has errors: the old one stays");
 		notify("READY=1");
 		return false;
 	}
-	if (memcmp(fresh.listens, cfg.listens, sizeof cfg.listens) != 0 || fresh.queries != cfg.queries ||
-	    fresh.tcp_clients != cfg.tcp_clients || fresh.cache_size != cfg.cache_size)
-		log_info("listen, queries, tcp-clients and cache-size change with a restart only");
-	memcpy(fresh.listens, cfg.listens, sizeof cfg.listens);
-	fresh.nlistens = cfg.nlistens;
-	fresh.queries = cfg.queries;
-	fresh.tcp_clients = cfg.tcp_clients;
-	fresh.cache_size = cfg.cache_size;
-	fresh.admin = cfg.admin;
+	config_keep(&fresh, out);
 	cfg = fresh;
 	log_level = (enum level)cfg.level;
+	log_syslog = cfg.syslog;
 	upstreams_apply(&cfg);
 	for (unsigned i = 0; i < queries.ever; i++) {
 		struct query *q = pool_at(&queries, i);
-		uint32_t mask, asked = 0;
-		if (!q->active || q->replied)
-			continue;
-		mask = route(&q->key);
-		for (const struct ask *a = q->asks; a != NULL; a = a->next)     /* what others answered went with the best */
-			asked |= q->best == NULL && a->answered ? 0 : UINT32_C(1) << a->up;
-		query_send(q, mask & ~asked);
-		query_choose(q);
+		if (q->active && !q->replied)
+			query_reroute(q);
 	}
-	log_info("reloaded from %s", from);
+	log_info("reloaded from %s%s", from, out->len ? out->p : "");
 	notify("READY=1");
 	return true;
 }
@@ -6634,25 +6697,25 @@ static void status_log(void)
 
 	a.step = 0;
 	a.cursor = 0;
-	for (struct text t = { buf, sizeof buf, 0 }; status_next(&a, &t); t.len = 0)
+	for (struct text t = { .p = buf, .size = sizeof buf }; status_next(&a, &t); t.len = 0)
 		log_lines(L_INFO, buf);
 }
 
 static void signal_ready(void *owner, short revents)
 {
-	char errors[4096], sig;
-	struct text t = { errors, sizeof errors, 0 };
+	struct text t = { .grows = true };
+	char sig;
 
 	(void)owner;
 	(void)revents;
 	while (read(signal_pipe[0], &sig, 1) == 1) {
-		errors[0] = '\0';
 		if (sig == SIGHUP)
 			config_reload(&t);
 		else if (sig == SIGUSR1)
 			status_log();
 		else
 			stopping = true;
+		text_free(&t);
 	}
 }
 
@@ -6946,7 +7009,7 @@ static void descriptors_init(void)
 	admin = MAX(MIN(MAX_ADMIN, total / 8), 1);
 	nports = (unsigned)MAX(MIN(want, total - ours - tcp - admin), 2);
 	log_info("%lld descriptors: %u for upstream ports, %lld for TCP clients", (long long)total, nports, (long long)tcp);
-	cfg.tcp_clients = tcp;
+	tcp_most = (size_t)tcp;
 	pool_init(&ports, nports, sizeof(struct port));
 	pool_init(&admins, (size_t)admin, sizeof(struct admin));
 	watch_init((int)(nports + (unsigned)tcp + MAX_ADMIN + 4 * MAX_LISTEN + 2 * MAX_UPSTREAMS + 4));
@@ -7045,8 +7108,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = { { "admin", 1, NULL, 'a' }, { "config", 1, NULL, 'c' }, { "debug", 0, NULL, 'd' },
 		{ "port", 1, NULL, 'p' }, { "test", 0, NULL, 't' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' },
 		{ NULL, 0, NULL, 0 } };
-	static char errors[65536];
-	struct text t = { errors, sizeof errors, 0 };
+	struct text t = { .grows = true };
 	const char *command = NULL;
 	bool test = false, good;
 	char from[80];
@@ -7071,22 +7133,19 @@ int main(int argc, char **argv)
 	}
 	source.lines = argv + optind;
 	start_descriptors();
-	tzset();                                /* later it would open a file and take memory */
 	clock_read();
 	started = now;
 	good = config_read(&cfg, &t, from);
 	if (command != NULL)                    /* the running program may be well though the file is broken by now */
 		return admin_client(command);
 	if (!good || !tls_prepare(&cfg, &t)) {
-		fputs(errors, stderr);
+		fputs(t.p, stderr);
 		return 1;
 	}
 	if (test)
 		return config_test();
 	log_level = (enum level)cfg.level;
 	log_syslog = cfg.syslog;
-	if (log_syslog)
-		openlog("dnsproxy", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	log_info("dnsproxy %s, configuration from %s", VERSION, from);
 	hash_init();
 	query_init();

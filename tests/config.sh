@@ -84,7 +84,7 @@ log info
     awk 'BEGIN { for (i = 0; i < 32; i++) {
         l = "192.0.2." i + 1 "@" 60000 + i " 65535 tls=a-long-name-of-a-server.example"
         for (k = 0; k < 4; k++) l = l " pin=" sprintf("%042d", i * 4 + k) "A="
-        for (k = 0; k < 2; k++) { l = l " domain="; for (j = 0; j < 240; j++) l = l (j && j % 60 == 0 ? "." : "") "\\" 200 + (i + k + j) % 50 }
+        for (k = 0; k < 2; k++) { l = l " domain="; for (j = 0; j < 240; j++) l = l (j && j % 60 == 0 ? "." : "") sprintf("%c", 97 + (i + k + j) % 26) }
         print l } }' >"$T/long.conf"
     "$BIN" -t -c "$T/long.conf" 'ca-file /dev/null' >"$T/b.conf" 2>"$T/err"
     "$BIN" -t -c "$T/b.conf" 'ca-file /dev/null' >"$T/c.conf" 2>>"$T/err"
@@ -119,6 +119,11 @@ log info
         x=$("$BIN" -t '9.9.9.9 1' "1.2.3.4 1 domain=$l" 2>&1)
         like 'expected' "$x" "domain=$l"
     done
+    promise "a suffix that no name can have is an error that says so; a leading dot is dropped"
+    for l in '*.lan' '~lan' '/lan/' 'a,b' '"lan"' 'https://lan' 192.168.1.1 10.0.0.0/8 ::1 '\.lan'; do
+        like "\"domain=.*\" is wrong here, expected a host name" "$("$BIN" -t '9.9.9.9 1' "1.2.3.4 1 domain=$l" 2>&1)" "$l"
+    done
+    like ' domain=lan[.]$' "$("$BIN" -t '9.9.9.9 1' '1.2.3.4 1 domain=.Lan' 2>&1)"
     promise "errors of arguments are reported too, and the program does not start"
     out=$("$BIN" '1.2.3.4 0' 'timeout soon' 2>&1)
     same 1 $? "exit status"

@@ -225,7 +225,7 @@ static void check_admin(const uint8_t *data, size_t size)
 	line[strcspn(line, "\n")] = '\0';
 	check_printable(admin_of(line));
 	memset(&a, 0, sizeof a);
-	a.reply = (struct text){ a.out, sizeof a.out, 0 };
+	a.reply = (struct text){ .p = a.out, .size = sizeof a.out };
 	for (const uint8_t *p = data, *end = data + size, *nl; p < end; p = nl + 1) {
 		if ((nl = memchr(p, '\n', (size_t)(end - p))) == NULL)
 			break;

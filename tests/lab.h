@@ -246,7 +246,7 @@ static inline void seed(const char *kind, const void *p, size_t k)
 static inline const char *config_of(const char *text)
 {
 	static struct config c;
-	struct text e = { errors, sizeof errors, 0 };
+	struct text e = { .p = errors, .size = sizeof errors };
 	char from[80];
 	FILE *f;
 
@@ -265,7 +265,7 @@ static inline const char *config_of(const char *text)
 /* The program as after its start, with this configuration. */
 static inline void lab_start(const char *text)
 {
-	struct text e = { errors, sizeof errors, 0 };
+	struct text e = { .p = errors, .size = sizeof errors };
 	char from[80];
 
 	lab_source(text);
@@ -295,7 +295,7 @@ static inline const char *admin_of(const char *line)
 
 	memset(&a, 0, sizeof a);
 	a.fd = -1;
-	a.reply = (struct text){ a.out, sizeof a.out, 0 };
+	a.reply = (struct text){ .p = a.out, .size = sizeof a.out };
 	snprintf(copy, sizeof copy, "%s", line);
 	seed("admin", line, strlen(line));
 	if (!admin_line(&a, copy, strlen(copy)))

@@ -71,12 +71,28 @@ leg_logs() {
         stop p
         [ $how != blocked ] || exec 9>&-
     done
-    promise "log LEVEL syslog goes to syslog(3), with severities"
+    promise "log LEVEL syslog goes to /dev/log, with severities"
     if shim SYSLOG; then
+        syslogd
         shimmed p "$u1 1" 'log debug syslog'
         ask syslogged.test >/dev/null
-        like '^<7> .*syslogged\.test' "$(cat "$T/shim")" "debug"
-        like '^<6> ' "$(cat "$T/shim")" "info"
+        await 3 logged syslogd ' <31>dnsproxy\[[0-9]*\]: .*syslogged\.test' || fail "debug: $(cat "$T/syslogd.log")"
+        like ' <30>dnsproxy\[' "$(cat "$T/syslogd.log")" "info"
         unlike 'syslogged' "$(cat "$T/p.log")" "standard error"
+        promise "a syslogd that does not read, or is gone, holds nothing up; a new one is found"
+        kill -STOP "$(pid syslogd)"
+        like 'noerror 300 ' "$(many n=300 window=20 name=unread%d.test)"
+        kill_pid syslogd
+        like 'noerror 100 ' "$(many n=100 window=20 name=gone%d.test)"
+        syslogd
+        ask again.test >/dev/null
+        await 3 logged syslogd 'again\.test' || fail "not found again"
     fi
+}
+# syslogd: listens where the shim sends what is for /dev/log
+syslogd() {
+    rm -f "$T/shim.log"
+    "$ROOT/peer" notify "$T/shim.log" >"$T/syslogd.log" 2>&1 &
+    started syslogd $!
+    await 5 logged syslogd ready || fail "no socket"
 }

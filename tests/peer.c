@@ -149,7 +149,7 @@ static int cmd_ask(int argc, char **argv)
 {
 	struct form f = form_plain;
 	char more[200];
-	struct text t = { more, sizeof more, 0 };
+	struct text t = { .p = more, .size = sizeof more };
 	const char *name = ".", *why;
 	int type = T_A, at = 3, replies = 0;
 	usec began, first = 0;

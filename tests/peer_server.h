@@ -93,7 +93,7 @@ static void note(const char *event, const struct conn *c, const char *fmt, ...) 
 static void note(const char *event, const struct conn *c, const char *fmt, ...)
 {
 	char line[3000];
-	struct text t = { line, sizeof line - 1, 0 };
+	struct text t = { .p = line, .size = sizeof line - 1 };
 	va_list ap;
 	int n;
 	text_add(&t, "%s %d ms %ld ", event, c ? c->id : 0, ms_now());
@@ -658,7 +658,7 @@ static const char *transport(const struct conn *c) { return c == NULL ? "udp" : 
 static void query_note(const struct conn *c, const uint8_t *p, size_t n, const struct addr *from, const struct asked *q, const struct opt *o)
 {
 	static char opts[2000];
-	struct text t = { opts, sizeof opts, 0 };
+	struct text t = { .p = opts, .size = sizeof opts };
 	const char *odd = walk(p, n, NULL, NULL);
 	unsigned flags = get16at(p + 2);
 	opts[0] = '\0';
@@ -944,7 +944,7 @@ static bool hello_note(const struct conn *c)
 {
 	struct buf m = hello_message(&c->tls->first);
 	char sni[256] = "-", alpn[256] = "-", ids[512] = "", exts[256] = "";
-	struct text list = { ids, sizeof ids, 0 }, ext = { exts, sizeof exts, 0 };
+	struct text list = { .p = ids, .size = sizeof ids }, ext = { .p = exts, .size = sizeof exts };
 	const uint8_t *p = m.p + 4, *end = m.p + m.n;
 	bool whole = m.n >= 44 && m.n >= 4 + (size_t)get16at(m.p + 2);
 	unsigned version, sid;

@@ -516,7 +516,7 @@ static void print_msg(const uint8_t *p, size_t n, const char *more)
 	static const struct { unsigned bit; const char *name; } bits[] = { { F_QR, "qr" }, { F_AA, "aa" }, { F_TC, "tc" }, { F_RD, "rd" },
 		{ F_RA, "ra" }, { 0x40, "z" }, { F_AD, "ad" }, { F_CD, "cd" } };
 	static char line[400000];
-	struct text t = { line, sizeof line, 0 };
+	struct text t = { .p = line, .size = sizeof line };
 	struct opt o = opt_of(p, n);
 	const char *bad = walk(p, n, NULL, NULL);
 	struct asked q;

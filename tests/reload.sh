@@ -72,9 +72,30 @@ leg_reload() {
     gets 1 still.test
     await 2 logged r 'r\.conf:2: ' || fail "line 2 is not in the log"
     logged r 'r\.conf:3: ' || fail "line 3 is not in the log"
+    awk 'BEGIN { for (i = 0; i < 2000; i++) print "wrong" i " nonsense" }' >"$T/r.conf"
+    same 2000 "$(adm reload | grep -c 'is unknown')" "of 2,000 errors"
+    same 2000 "$(grep -c 'wrong.*is unknown' "$T/r.log")" "of 2,000 errors, in the log"
     rm "$T/r.conf"
     like '^error: |r\.conf' "$(adm reload)" "a file that is gone"
     gets 1 stillthere.test
+    promise "reload names what only a restart changes, and nothing when nothing changed"
+    conf "$u1 1" 'queries 99' 'tcp-clients 9' 'cache-size 2m' 'user root' 'timeout 1000'
+    like '^Reloaded.* cache-size queries tcp-clients user$' "$(adm reload)"
+    conf "$u1 1" 'timeout 2000'
+    same Reloaded "$(adm reload)"
+    promise "an answer that another upstream gave is asked for again when the line of the best one goes"
+    up u3
+    conf "$u1 1" "$u2 2" "$u3 3" 'timeout 3000' 'patience 2000'
+    adm reload >/dev/null
+    ask 1silent=.again.test >"$T/again" &
+    x=$!
+    await 3 logged_q u3 again || fail "not asked"
+    conf "$u1 1" "$u3 3" 'timeout 3000' 'patience 200'
+    adm reload >/dev/null
+    wait $x
+    same 192.0.2.3 "$(addresses "$(cat "$T/again")")"
+    within 0 1500 "$(ms_of "$(cat "$T/again")")" "ms under the new patience"
+    kill_pid u3
     promise "50 reloads in 5 s under 500 queries a second, the upstreams changing each time: 999 of 1,000 are answered at least"
     conf "$u1 1" 'timeout 2000'
     adm reload >/dev/null

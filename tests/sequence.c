@@ -578,7 +578,7 @@ static void upstream_event(struct fake *f)
 
 static void reload(unsigned k)
 {
-	struct text e = { errors, sizeof errors, 0 };
+	struct text e = { .p = errors, .size = sizeof errors };
 
 	lab_source(sets[k]);
 	MUST(config_reload(&e));

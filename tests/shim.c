@@ -8,9 +8,11 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -96,23 +98,15 @@ time_t time(time_t *to)
 }
 #endif
 
-#ifdef SYSLOG			/* the file gets what goes to syslog, each line with its severity */
-static void out(int priority, const char *format, va_list args)
+#ifdef SYSLOG			/* what goes to /dev/log goes to the socket SHIM.log */
+ssize_t sendto(int fd, const void *p, size_t n, int flags, const struct sockaddr *to, socklen_t len)
 {
-	static FILE *f;
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	REAL(sendto);
 
-	if (f == NULL) {
-		f = fopen(getenv("SHIM"), "a");
-		setvbuf(f, NULL, _IOLBF, 0);
-	}
-	fprintf(f, "<%d> ", priority & 7);
-	vfprintf(f, format, args);
-	fputc('\n', f);
+	if (to == NULL || to->sa_family != AF_UNIX || strcmp(((const struct sockaddr_un *)to)->sun_path, "/dev/log") != 0)
+		return real(fd, p, n, flags, to, len);
+	snprintf(a.sun_path, sizeof a.sun_path, "%s.log", getenv("SHIM"));
+	return real(fd, p, n, flags, (const struct sockaddr *)&a, sizeof a);
 }
-#define OUT(format) va_list args; va_start(args, format); out(priority, format, args); va_end(args)
-void openlog(const char *name, int options, int facility) { (void)name, (void)options, (void)facility; }
-void vsyslog(int priority, const char *format, va_list args) { out(priority, format, args); }
-void __vsyslog_chk(int priority, int flag, const char *format, va_list args) { (void)flag, out(priority, format, args); }
-void syslog(int priority, const char *format, ...) { OUT(format); }
-void __syslog_chk(int priority, int flag, const char *format, ...) { (void)flag; OUT(format); }
 #endif

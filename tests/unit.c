@@ -134,7 +134,7 @@ static const char *client_of(char *in)
 static const char *cut_of(char *in)
 {
 	static char buf[8];
-	struct text t = { buf, sizeof buf, 0 };
+	struct text t = { .p = buf, .size = sizeof buf };
 
 	for (char *save, *s = strtok_r(in, " ", &save); s != NULL; s = strtok_r(NULL, " ", &save))
 		text_add(&t, "%s", s);
@@ -156,7 +156,7 @@ static const char *label_of(char *in)
 {
 	static char text[NAME_TEXT + 8];
 	uint8_t name[NAME_MAX_WIRE];
-	struct text t = { text, sizeof text, 0 };
+	struct text t = { .p = text, .size = sizeof text };
 	char *save, *letter = strtok_r(in, " ", &save);
 	size_t n;
 
@@ -618,7 +618,7 @@ static uint32_t reply_ttl(const char *spelled)
 static const char *cache_of(char *in)
 {
 	static char out[100];
-	struct text t = { out, sizeof out, 0 };
+	struct text t = { .p = out, .size = sizeof out };
 	static const char *const states[] = { "no", "old", "yes" };
 	uint8_t wire[NAME_MAX_WIRE];
 
@@ -817,7 +817,7 @@ static const char *upstream_of(char *in)
 static const char *directive_of(char *in)
 {
 	static char out[400];
-	struct text t = { out, sizeof out, 0 };
+	struct text t = { .p = out, .size = sizeof out };
 	size_t n;
 
 	if (config_of(form("%s\n198.18.2.1 1", lines_of(in))) == NULL)
@@ -859,7 +859,7 @@ static const char *normal_of(char *in)
 static const char *file_of(char *in)
 {
 	static char lines[10];
-	struct text t = { lines, sizeof lines, 0 }, e = { errors, sizeof errors, 0 };
+	struct text t = { .p = lines, .size = sizeof lines }, e = { .p = errors, .size = sizeof errors };
 	char path[] = "/tmp/dnsproxy-unit.XXXXXX", place[60], from[80];
 	static struct config c;
 	int fd = mkstemp(path);
@@ -913,9 +913,9 @@ static const struct row config_rows[] = {
 	    "tcp-clients 0|tcp-clients 65537|hosts|hosts /x lan more|hosts /x .|hosts /x *.lan|block|block /none/of/it|"
 	    "block /dev/null x|user|user a b|ca-file|log|log loud|log info file|log info syslog x|Listen 127.0.0.1" },
 	{ "the normal form of a normal form is itself", normal_of,
-	    "fixed<-" UP "|" UP " tls=dns.test pin=" PIN " final domain=a.test domain=b\\.c.test;log debug syslog;allow ::/0;listen *@99;"
+	    "fixed<-" UP "|" UP " tls=dns.test pin=" PIN " final domain=a.test domain=b-c.test;log debug syslog;allow ::/0;listen *@99;"
 	    "ca-file /a;admin off|fe80::1%eth0@99 7 tcp;2001:db8::1 1 tls noverify;listen 127.0.0.1@5300;listen ::1@5300;cache-size 0;"
-	    "user 65534|" UP " domain=\\000\\255\\032\\..test" },
+	    "user 65534|" UP " domain=x_y.test" },
 	{ "no upstream, the same upstream twice, and one that is our own listen address are errors", normal_of,
 	    "argument:2:~<-" UP ";198.18.2.1 2\nargument:~<-127.0.0.1@5300 1;listen 127.0.0.1@5300|127.0.0.1@5300 1;listen *@5300|"
 	    "listen 127.0.0.1@5300\nfixed<-127.0.0.1@5301 1;listen 127.0.0.1@5300" },
@@ -926,7 +926,7 @@ static const char *const some_words[] = { "198.18.2.1", "::1", "1", "tls", "tls=
 static void test_config(void)
 {
 	char lines[1200], name[30];
-	struct text t = { lines, sizeof lines, 0 };
+	struct text t = { .p = lines, .size = sizeof lines };
 
 	rows(config_rows, COUNT(config_rows));
 	for (size_t i = 0; i < COUNT(directives); i++) {
