@@ -685,9 +685,8 @@ static bool name_below(const uint8_t *name, size_t len, const uint8_t *suffix, s
 	return len == suffix_len && memcmp(name, suffix, len) == 0;
 }
 
-/* The one way in for bytes from the network: each read checks the room, and after the first error reads give 0. hole: bytes
- * that will be taken out; no name behind them may need them. */
-struct msg { const uint8_t *p; size_t len, at; const char *err; size_t hole, hole_end; };
+/* The one way in for bytes from the network: each read checks the room, and after the first error reads give 0. */
+struct msg { const uint8_t *p; size_t len, at; const char *err; };
 
 static bool msg_has(struct msg *m, size_t n)
 {
@@ -723,8 +722,6 @@ static void msg_name(struct msg *m)
 			break;
 		}
 		c = m->p[at];
-		if (at < m->hole_end && at + (c < 64 ? 1 + c : 2) > m->hole)
-			m->err = "name runs through the OPT";
 		if (c == 0) {
 			m->at = end ? end : at + 1;
 			break;
@@ -943,7 +940,7 @@ static bool question_read_opt(struct question *q, const uint8_t *p, const struct
  * too (RFC 6891 6.1.1). */
 static int question_read(struct question *q, const uint8_t *p, size_t len)
 {
-	struct msg m = { p, len, 12, NULL, 0, 0 };
+	struct msg m = { p, len, 12, NULL };
 	unsigned type = 0, class, n, version = 0;
 	bool good = true;
 	struct rr r;
@@ -991,13 +988,13 @@ static int question_read(struct question *q, const uint8_t *p, size_t len)
 	return q->flags & F_RD ? NOERROR : REFUSED;
 }
 
-/* An upstream's answer, read and stripped: msg holds header, question and records without OPT. */
+/* An upstream's answer, read: msg holds header, question and records without OPT. */
 enum verdict { V_NONE, V_OTHER, V_NXDOMAIN, V_NODATA, V_SUCCESS };      /* in rising order of worth */
 
 struct answer {
-	const uint8_t *msg;             /* as received; len bytes count once stripped */
-	size_t len, opt_at, opt_len;
-	unsigned rcode, ancount, nttl, keepalive;       /* keepalive: 100 ms units, or NO_KEEPALIVE */
+	const uint8_t *msg;             /* as received, of which len bytes count: nothing from the OPT on */
+	size_t len;
+	unsigned rcode, ancount, records, keepalive;       /* keepalive: 100 ms units, or NO_KEEPALIVE */
 	bool truncated, ad, opt, blocked, bogus, positive;
 	enum verdict verdict;
 	uint32_t ttl, soa_ttl;          /* lowest of all; the negative one (RFC 2308 5) or NO_TTL */
@@ -1037,7 +1034,7 @@ static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsign
  * have been matched by answer_matches() before. TTLs with the top bit set are 0 (RFC 2181 8), in place. */
 static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const struct key *key)
 {
-	struct msg m = { p, len, 12 + key->name_len + 4, NULL, 0, 0 };
+	struct msg m = { p, len, 12 + key->name_len + 4, NULL };
 	unsigned qtype = key_type(key), section, count;
 	bool wanted = qtype == T_ANY, soa = false, referral = false;
 	struct rr r;
@@ -1062,10 +1059,8 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 				msg_skip(&m, r.rdlen);
 				if (m.err || !edns_well_formed(p + r.rdata_at, r.rdlen))
 					return "bad EDNS options";
-				a->opt_at = r.at;
-				a->opt_len = m.at - r.at;
-				m.hole = r.at;          /* it will be taken out: no name behind it may need it */
-				m.hole_end = m.at;
+				a->len = r.at;
+				put16at(p + 10, get16at(p + 10) - count);
 				answer_read_opt(a, p + r.rdata_at, r.rdlen, r.ttl >> 24);
 				continue;
 			}
@@ -1076,7 +1071,9 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 				r.ttl = 0;
 				put32at(p + r.ttl_at, 0);
 			}
-			a->nttl++;
+			if (a->opt)
+				continue;               /* what lies behind the OPT is extra of the extra: it stays behind too */
+			a->records++;
 			a->ttl = MIN(a->ttl, r.ttl);
 			a->positive |= section == 0 && r.type == qtype;
 			referral |= section == 1 && r.type == T_NS;
@@ -1088,7 +1085,8 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 	}
 	if (m.err)
 		return m.err;
-	a->len = m.at;
+	if (!a->opt)
+		a->len = m.at;
 	if (a->truncated)
 		return NULL;
 	a->positive &= a->rcode == NOERROR;
@@ -1098,45 +1096,25 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 	return NULL;
 }
 
-/* Steps over a name that is known to be good; its pointer, if it ends in one that leads behind "from", is moved down by
- * "cut". Gives the place after the name. */
-static size_t pointer_move(uint8_t *p, size_t at, size_t from, size_t cut)
+/* Steps over a record that is known to be good. Gives where its type stands: its TTL is 4 bytes further, its RDATA 10. */
+static size_t record_next(const uint8_t *p, size_t *at)
 {
-	size_t to;
+	size_t end = *at;
 
-	while (p[at] != 0 && p[at] < 192)
-		at += 1 + (size_t)p[at];
-	if (p[at] == 0)
-		return at + 1;
-	to = get16at(p + at) & 0x3fff;
-	if (to > from)
-		put16at(p + at, (unsigned)(0xc000 | (to - cut)));
-	return at + 2;
+	while (p[end] != 0 && p[end] < 192)
+		end += 1 + (size_t)p[end];
+	end += p[end] == 0 ? 1 : 2;
+	*at = end + 10 + get16at(p + end + 8);
+	return end;
 }
 
-/* Takes the OPT out of the message in place. It is the last record nearly always; where records follow it, the compression
- * pointers that lead behind it are moved. */
-static void answer_strip(struct answer *a, uint8_t *p)
+/* Does a good message, whose records begin at "at", answer with a record of the type? */
+static bool answers_type(const uint8_t *p, size_t at, unsigned type)
 {
-	size_t at = a->opt_at + a->opt_len, end, type;
-	const struct rrtype *t;
-	const char *l;
-
-	if (!a->opt)
-		return;
-	while (at < a->len) {
-		at = pointer_move(p, at, a->opt_at, a->opt_len);
-		type = get16at(p + at);
-		end = at + 10 + get16at(p + at + 8);
-		at += 10;
-		t = type < 40 ? type_find((unsigned)type) : NULL;
-		for (l = t && t->layout ? t->layout : ""; *l != '\0' && *l != '*'; l++)
-			at = *l == 'n' ? pointer_move(p, at, a->opt_at, a->opt_len) : at + (size_t)(*l - '0');
-		at = end;
-	}
-	memmove(p + a->opt_at, p + a->opt_at + a->opt_len, a->len - a->opt_at - a->opt_len);
-	a->len -= a->opt_len;
-	put16at(p + 10, get16at(p + 10) - 1);
+	for (unsigned n = get16at(p + 6); n > 0; n--)
+		if (get16at(p + record_next(p, &at)) == type || type == T_ANY)
+			return true;
+	return false;
 }
 
 /* Is this datagram or frame an answer to key, in the shape of its header and question? One doubt a line. */
@@ -1857,11 +1835,11 @@ static bool config_read(struct config *c, struct text *errors, char *from)
 /* ---- 7 Cache --------------------------------------------------------- */
 
 /* An answer in the ring, behind which lie, in this order: for a marked one which better upstreams had said nothing (32 bits) and
- * the number of answers seen by then (64), the places of its TTLs, the length and bytes of its Extended DNS Errors, and the
- * message with the question in lower case. Lies at a multiple of 4. */
+ * the number of answers seen by then (64), the length and bytes of its Extended DNS Errors, and the message with the question in
+ * lower case. Lies at a multiple of 4. */
 struct entry {
 	uint32_t hash, stored, life;            /* ticks: when it came, the low bits; how long it lives */
-	uint16_t len, nttl;                     /* len: of the message; 0 where the ring goes on at its beginning */
+	uint16_t len;                           /* of the message; 0 where the ring goes on at its beginning */
 	uint8_t stored_high, bits, hits, origin;
 };
 /* The two lowest bits are KEY_DO and KEY_CD. E_ROTATE: several addresses of one name. */
@@ -1907,16 +1885,9 @@ static void cache_init(size_t memory)
 static struct entry *entry_at(size_t at) { return (struct entry *)(void *)(cache.ring + at); }
 static struct entry *slot_entry(const struct slot *s) { return entry_at((size_t)(s->at - 1) * 4); }
 
-static uint8_t *entry_extra(const struct entry *e)
-{
-	return (uint8_t *)(uintptr_t)(const void *)(e + 1) + (e->bits & E_MARKED ? MARK_SIZE : 0);
-}
-
-static unsigned entry_ttl_at(const struct entry *e, unsigned i) { return get16at(entry_extra(e) + 2u * i); }
-
 static const uint8_t *entry_ede(const struct entry *e, size_t *n)
 {
-	const uint8_t *p = entry_extra(e) + 2u * e->nttl;
+	const uint8_t *p = (const uint8_t *)(e + 1) + (e->bits & E_MARKED ? MARK_SIZE : 0);
 
 	*n = e->bits & E_EDE ? get16at(p) : 0;
 	return p + (e->bits & E_EDE ? 2 : 0);
@@ -2057,13 +2028,6 @@ static struct slot *cache_find(const struct key *k, uint32_t hash)
 	return NULL;
 }
 
-static size_t name_end(const uint8_t *p, size_t at)
-{
-	while (p[at] != 0 && p[at] < 192)
-		at += 1 + (size_t)p[at];
-	return at + (p[at] == 0 ? 1 : 2);
-}
-
 /* A place in the index for hash: an empty slot, else that of a useless or unused entry among the PROBE. */
 static struct slot *slot_take(uint32_t hash)
 {
@@ -2089,38 +2053,35 @@ static struct slot *slot_take(uint32_t hash)
 /* What the cache is told about an answer. */
 struct keep { const struct key *key; uint32_t hash, ttl, silent; uint8_t bits, origin; };
 
-/* Clamps the TTLs of the message of a new entry to "cap", and notes where they are, and whether its answers are addresses to
- * rotate: several, and of one name. */
-static void entry_write_ttls(struct entry *e, const struct keep *k, uint32_t cap)
+/* Clamps the TTLs of the message of a new entry to "cap", and notes whether it answers with addresses to rotate: several, and of
+ * one name. */
+static void entry_write_ttls(struct entry *e, const struct key *k, uint32_t cap)
 {
-	uint8_t *m = entry_msg(e), *p = entry_extra(e);
-	unsigned type = key_type(k->key), answers = get16at(m + 6);
-	size_t at = 12 + k->key->name_len + 4, owner, first = 0, first_len = 0;
+	uint8_t *m = entry_msg(e);
+	unsigned type = key_type(k), answers = get16at(m + 6), n = 0;
+	size_t at = 12 + k->name_len + 4, owner, r, first = 0, first_len = 0;
 	bool same = type == T_A || type == T_AAAA;
 
-	for (unsigned i = 0; i < e->nttl; i++, p += 2) {
+	while (at < e->len) {
 		owner = at;
-		at = name_end(m, at);
-		if (i < answers && get16at(m + at) == type && first > 0) {
-			same &= at - owner == first_len && memcmp(m + owner, m + first, first_len) == 0;
-			e->bits |= same ? E_ROTATE : 0;
-		} else if (i < answers && get16at(m + at) == type) {
+		r = record_next(m, &at);
+		put32at(m + r + 4, MIN(MAX(get32at(m + r + 4), (uint32_t)cfg.cache_min_ttl), cap));
+		if (answers == 0 || (answers--, get16at(m + r) != type))
+			continue;
+		if (n++ == 0) {
 			first = owner;
-			first_len = at - owner;
+			first_len = r - owner;
 		}
-		put16at(p, (unsigned)at + 4);
-		put32at(m + at + 4, MIN(MAX(get32at(m + at + 4), (uint32_t)cfg.cache_min_ttl), cap));
-		at += 10 + get16at(m + at + 8);
+		same &= r - owner == first_len && memcmp(m + owner, m + first, first_len) == 0;
 	}
-	if (!same)
-		e->bits &= (uint8_t)~E_ROTATE;
+	e->bits |= same && n > 1 ? E_ROTATE : 0;
 }
 
-/* Keeps a stripped answer for k->ttl seconds (already clamped, not 0), in place of what is there. silent: the better
+/* Keeps an answer for k->ttl seconds (already clamped, not 0), in place of what is there. silent: the better
  * upstreams that had said nothing, for a marked one. */
 static void cache_put(const struct keep *k, const struct answer *a)
 {
-	size_t extra = (k->silent ? MARK_SIZE : 0) + 2u * a->nttl + (a->ede_len ? 2 + a->ede_len : 0);
+	size_t extra = (k->silent ? MARK_SIZE : 0) + (a->ede_len ? 2 + a->ede_len : 0);
 	size_t n = (sizeof(struct entry) + extra + a->len + 3) & ~(size_t)3;
 	struct slot *s = cache_find(k->key, k->hash);
 	struct entry *e;
@@ -2128,25 +2089,25 @@ static void cache_put(const struct keep *k, const struct answer *a)
 
 	if (s != NULL)
 		slot_kill(s);
-	if (cache.memory == 0 || n > cache.size / 8 || a->nttl > UINT16_MAX)
+	if (cache.memory == 0 || n > cache.size / 8)
 		return;
 	cache_make_room(n);
 	e = entry_at(cache.head);
 	*e = (struct entry){ .hash = k->hash, .stored = (uint32_t)ticks(), .stored_high = (uint8_t)(ticks() >> 32),
-		.life = (uint32_t)TICKS(k->ttl), .len = (uint16_t)a->len, .nttl = (uint16_t)a->nttl, .origin = k->origin };
+		.life = (uint32_t)TICKS(k->ttl), .len = (uint16_t)a->len, .origin = k->origin };
 	e->bits = (uint8_t)(key_flags(k->key) | k->bits | (k->silent ? E_MARKED : 0) | (a->ede_len ? E_EDE : 0));
 	if (k->silent) {
 		memcpy(e + 1, &k->silent, sizeof k->silent);
 		memcpy((uint8_t *)(e + 1) + sizeof k->silent, &answers_seen, sizeof answers_seen);
 	}
 	if (a->ede_len > 0) {
-		p = entry_extra(e) + 2u * a->nttl;
+		p = (uint8_t *)(e + 1) + (k->silent ? MARK_SIZE : 0);
 		put16at(p, (unsigned)a->ede_len);
 		memcpy(p + 2, a->ede, a->ede_len);
 	}
 	memcpy(entry_msg(e), a->msg, a->len);
 	memcpy(entry_msg(e) + 12, k->key->b, k->key->name_len);
-	entry_write_ttls(e, k, a->positive ? (uint32_t)(k->silent ? MARKED_TTL : cfg.cache_max_ttl) : k->ttl);
+	entry_write_ttls(e, k->key, a->positive ? (uint32_t)(k->silent ? MARKED_TTL : cfg.cache_max_ttl) : k->ttl);
 	s = slot_take(k->hash);
 	s->hash = k->hash;
 	s->at = (uint32_t)(cache.head / 4 + 1);
@@ -2504,7 +2465,7 @@ struct reply_to {
 	size_t name_len;                        /* 0 where no question could be read */
 };
 
-/* A message to send, from the cache, fresh or of our own: an entry knows the places of its TTLs, in others they are walked to. */
+/* A message to send, from the cache, fresh or of our own. */
 struct source_msg {
 	const uint8_t *msg, *ede;
 	size_t len, ede_len;
@@ -2531,25 +2492,25 @@ static struct source_msg source_error(const struct key *k, unsigned rcode, int e
 /* Lowers every TTL in out, of which n bytes are there. Nothing here is checked: answer_read() has seen the message. */
 static void reply_age(uint8_t *out, size_t n, const struct source_msg *s, size_t at)
 {
-	for (unsigned i = 0; at < n; i++) {
-		size_t ttl_at = s->entry != NULL ? entry_ttl_at(s->entry, i) : name_end(out, at) + 4;
-		uint32_t ttl = get32at(out + ttl_at);
-		put32at(out + ttl_at, MIN(ttl > s->age ? ttl - s->age : 0, s->cap));
-		at = ttl_at + 6 + get16at(out + ttl_at + 4);
+	while (at < n) {
+		uint8_t *p = out + record_next(out, &at) + 4;
+		uint32_t ttl = get32at(p);
+		put32at(p, MIN(ttl > s->age ? ttl - s->age : 0, s->cap));
 	}
 }
 
 /* Turns the addresses of an entry by its number of hits (RFC 1794). Of out n bytes are there. */
-static void reply_rotate(uint8_t *out, size_t n, const struct entry *e, unsigned type)
+static void reply_rotate(uint8_t *out, size_t n, const struct entry *e, size_t at)
 {
 	const uint8_t *m = entry_msg(e);
-	unsigned answers = get16at(m + 6), from[256], found = 0;
+	unsigned type = get16at(m + at - 4), found = 0;
+	size_t from[256], r;
 
-	for (unsigned i = 0; i < answers && found < COUNT(from); i++)
-		if (get16at(m + entry_ttl_at(e, i) - 4) == type)
-			from[found++] = entry_ttl_at(e, i) + 6;
+	for (unsigned i = get16at(m + 6); i > 0 && found < COUNT(from); i--)
+		if (get16at(m + (r = record_next(m, &at))) == type)
+			from[found++] = r + 10;
 	for (unsigned i = 0; i < found && from[i] < n; i++)
-		memcpy(out + from[i], m + from[(i + e->hits) % found], get16at(m + from[i] - 2));
+		memcpy(out + from[i], m + from[(i + e->hits) % found], type == T_A ? 4 : 16);
 }
 
 /* Copies what fits of a message into "room" bytes (rule 15): additional records go first, then, of a success and for a client
@@ -2557,14 +2518,12 @@ static void reply_rotate(uint8_t *out, size_t n, const struct entry *e, unsigned
 static size_t reply_fit(uint8_t *out, const struct source_msg *s, const struct reply_to *r, size_t room, unsigned *flags)
 {
 	size_t at = 12 + r->name_len + 4, end[3], n = at;
-	unsigned type = get16at(s->msg + at - 4), kept[3] = { 0 };
-	bool success = false;
+	bool success = answers_type(s->msg, at, get16at(s->msg + at - 4));
+	unsigned kept[3] = { 0 };
 
 	for (unsigned section = 0; section < 3; section++) {
 		for (unsigned count = get16at(s->msg + 6 + 2 * section); count > 0; count--) {
-			at = name_end(s->msg, at);
-			success |= section == 0 && (type == T_ANY || get16at(s->msg + at) == type);
-			at += 10 + get16at(s->msg + at + 8);
+			record_next(s->msg, &at);
 			if (at > room)
 				continue;
 			kept[section]++;
@@ -2609,7 +2568,7 @@ static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct
 	if (s->age > 0 || s->cap < NO_TTL)
 		reply_age(out, n, s, 12 + r->name_len + 4);
 	if (s->entry != NULL && (s->entry->bits & E_ROTATE))
-		reply_rotate(out, n, s->entry, get16at(s->msg + 12 + r->name_len));
+		reply_rotate(out, n, s->entry, 12 + r->name_len + 4);
 	put16at(out, r->id);
 	put16at(out + 2, flags);
 	memcpy(out + 12, r->name, r->name_len);
@@ -3655,42 +3614,25 @@ static const char *const private_zones[] = { "local", "internal", "lan", "test",
 	"0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
 	"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa" };
 
-/* Is it at or below 16.172.in-addr.arpa to 31.172, or 64.100.in-addr.arpa to 127.100 (RFC 6303, 7793)? *at: at one of these itself. */
-static bool name_in_reverse_range(const uint8_t *name, size_t len, bool *at)
-{
-	const uint8_t *label = NULL;
-	unsigned lo = 16, hi = 31, n = 0;
-
-	if (name_below(name, len, (const uint8_t *)"\003100\007in-addr\004arpa", 18))
-		lo = 64, hi = 127;
-	else if (!name_below(name, len, (const uint8_t *)"\003172\007in-addr\004arpa", 18))
-		return false;
-	for (; len > 18; len -= 1 + (size_t)*name, name += 1 + *name) {
-		*at = label == NULL;
-		label = name;
-	}
-	for (unsigned i = 1; label != NULL && i <= label[0]; i++)
-		n = label[0] <= 3 && label[i] >= '0' && label[i] <= '9' ? n * 10 + label[i] - '0' : 1000;
-	return n >= lo && n <= hi;
-}
-
 /* Validators need DS, DNSKEY, NS and SOA of a name of one label, and DS of a private zone, from where all other names come from. */
 static bool name_is_private(const struct key *k)
 {
-	static uint8_t zones[COUNT(private_zones)][80];
-	static size_t lens[COUNT(private_zones)];
+	static uint8_t zones[COUNT(private_zones) + 16 + 64][80];       /* those, 16 to 31.172 and 64 to 127.100 (RFC 7793) */
+	static size_t lens[COUNT(zones)];
 	unsigned type = key_type(k);
-	bool at = false;
+	char range[32];
 
-	if (k->name_len > 1 && (size_t)k->b[0] + 2 == k->name_len)
+	for (unsigned i = 0; i < COUNT(zones) && lens[COUNT(zones) - 1] == 0; i++) {
+		unsigned n = i - (unsigned)COUNT(private_zones);
+		snprintf(range, sizeof range, "%u.%u.in-addr.arpa", n < 16 ? 16 + n : 48 + n, n < 16 ? 172u : 100u);
+		lens[i] = name_parse(zones[i], i < COUNT(private_zones) ? private_zones[i] : range);
+	}
+	if (k->name_len > 1 && k->b[0] + 2u == k->name_len)
 		return type != T_DS && type != T_DNSKEY && type != T_NS && type != T_SOA;
-	for (size_t i = 0; i < COUNT(private_zones); i++) {
-		if (lens[i] == 0)
-			lens[i] = name_parse(zones[i], private_zones[i]);
+	for (size_t i = 0; i < COUNT(zones); i++)
 		if (name_below(k->b, k->name_len, zones[i], lens[i]))
 			return type != T_DS || k->name_len != lens[i];
-	}
-	return name_in_reverse_range(k->b, k->name_len, &at) && !(at && type == T_DS);
+	return false;
 }
 
 /* The upstreams with the longest suffix that matches a name, as a mask. */
@@ -3924,16 +3866,15 @@ static uint32_t query_unheard(const struct query *q, unsigned priority)
 /* Is what the cache has still valid, and worth more than the best of a query: a success, not marked, of a better upstream? */
 static bool entry_beats(const struct entry *e, const struct query *q, bool marked)
 {
-	const uint8_t *m = entry_msg(e);
-	unsigned priority = UINT_MAX, type = key_type(&q->key);
-	bool success = false, was_marked = e->bits & E_MARKED;
+	unsigned priority = UINT_MAX;
+	bool success = answers_type(entry_msg(e), 12 + q->key.name_len + 4, key_type(&q->key)), was_marked = e->bits & E_MARKED;
 
 	if (entry_expired(e))
 		return false;
-	for (unsigned i = 0; i < get16at(m + 6); i++)
-		success |= get16at(m + entry_ttl_at(e, i) - 4) == type;
-	if (success != (q->best_verdict == V_SUCCESS) || marked != was_marked)
-		return success > (q->best_verdict == V_SUCCESS) || (success == (q->best_verdict == V_SUCCESS) && marked);
+	if (success != (q->best_verdict == V_SUCCESS))
+		return success;
+	if (marked != was_marked)
+		return marked;
 	for (unsigned i = norder; i > 0; i--)
 		if (upstreams[order[i - 1]].origin == e->origin)
 			priority = upstreams[order[i - 1]].spec.priority;
@@ -3966,7 +3907,7 @@ static void query_cache(const struct query *q, const struct answer *a)
 		ttl = MIN(MIN((int64_t)a->soa_ttl, ttl), cfg.cache_negative);
 	} else if (ttl > 0)
 		ttl = MAX(ttl, cfg.cache_min_ttl);
-	if (ttl == 0 || a->nttl == 0)
+	if (ttl == 0 || a->records == 0)
 		return;
 	k.ttl = (uint32_t)MIN(ttl, k.silent ? MARKED_TTL : cfg.cache_max_ttl);
 	cache_put(&k, a);
@@ -4213,7 +4154,6 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 		return;
 	}
 	if (err == NULL) {
-		answer_strip(&ans, msg);
 		if (stream)
 			stream_useful(a->stream, &ans, a->record);
 		ask_answer(a, &ans);

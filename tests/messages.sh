@@ -116,9 +116,9 @@ options of the upstream never reach the client ; !opts= ; opt=10:001122334455667
                        ; !opts=12 ; opt=12:0000.o6.test +edns
 Extended DNS Errors do reach it, if it sent an OPT ;  ede=22( |$) ; ede=22.nodata=.o7.test +edns
                        ; ! ede= ; ede=22.nodata=.o8.test
-an OPT in the middle of the additional section is replaced like any other ; \| ad: glue\.test\. 300 A 1\.2\.3\.4 ; optmid=.o9.test
+an OPT in the middle of the additional section is replaced like any other, and what lies behind it left out ; ^NOERROR .* an=1 .*ar=0 ; optmid=.o9.test
                        ; ! edns= ; optmid=.o9.test
-                       ;  ar=2 .* edns=[0-9]+ .*\| ad: glue\.test\. 300 A 1\.2\.3\.4 ; optmid=.oa.test +edns
+                       ; ^NOERROR .* an=1 .*ar=1 .* edns=[0-9]+ ; optmid=.oa.test +edns
                        ; !MALFORMED|too-many ; optmid=.oa.test +edns
 edns-tcp-keepalive of a client is harmless: over UDP it is ignored, over TCP too or answered in kind ; !opts= ; ka.test +opt=11:
                        ; ^NOERROR .* edns=1232( opts=11:[0-9a-f]{4})? ms= ; ka.test +opt=11: +tcp
