@@ -68,7 +68,7 @@ static bool is_ready(const struct upstream *u)
 }
 
 /* The question has failed before its life was over: was there somebody to ask? Private names and suffixes are other rules. */
-static void failure_seen(const struct asked *q)
+static void failure_seen(const struct asked *q, const struct key *k)
 {
 	static const bool plain_name[NAMES] = { true, false, false, false, true, true, true, false };
 
@@ -76,7 +76,8 @@ static void failure_seen(const struct asked *q)
 		return;
 	for (unsigned i = 0; i < norder && reloaded + MS(LONGEST) < q->born; i++) {
 		const struct upstream *u = &upstreams[order[i]];
-		MUST(u->spec.proto == P_UDP || u->down || heard[q->subject][upstream_bit(&u->spec.addr.u.in)] + MS(LONGEST) > fake_now || !is_ready(u));
+		if (u->spec.proto != P_UDP && !upstream_down(u, key_kind(k)))
+			MUST(heard[q->subject][upstream_bit(&u->spec.addr.u.in)] + MS(LONGEST) > fake_now || !is_ready(u));
 	}
 }
 
@@ -92,7 +93,7 @@ static void reply_seen(struct asked *q, const uint8_t *p, size_t len)
 	MUST((p[2] & 0x80) && get16at(p + 4) == 1);
 	MUST(memcmp(p + 12, q->query + 12, question.key.name_len + 4) == 0);
 	if ((p[3] & 15) == SERVFAIL)
-		failure_seen(q);
+		failure_seen(q, &question.key);
 	if (mutated)                            /* a name of it may run through a TTL, and change with that */
 		return;
 	MUST(answer_read(&a, exactly(p, len), len, &question.key) == NULL && a.len == len);
