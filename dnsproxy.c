@@ -4231,23 +4231,17 @@ static void upstream_sweep(struct upstream *u)
 		}
 }
 
-/* When in the life of a query a stage is over. */
-static usec stage_delay(unsigned stage)
-{
-	usec life = MS(cfg.timeout), resend = life * 2 / 3;
-
-	return stage == STAGE_STALE ? MIN(MS(1800), resend) : stage == STAGE_RESEND ? resend : life;
-}
-
 /* Moves every query whose time has come on to its next stage. */
 static void query_sweep(void)
 {
+	usec life = MS(cfg.timeout), ends[STAGES] = { MIN(MS(1800), life * 2 / 3), life * 2 / 3, life };
+
 	for (unsigned i = 0; i < norder; i++)
 		upstream_sweep(&upstreams[order[i]]);
 	for (unsigned s = 0; s < STAGES; s++) {
 		while (!list_empty(&stages[s])) {
 			struct query *q = OWNER(stages[s].next, struct query, staged);
-			usec due = q->born + stage_delay(s);
+			usec due = q->born + ends[s];
 			if (due > now) {
 				wake_by(due);
 				break;
@@ -4437,7 +4431,6 @@ static void port_flush(struct port *p)
 		s->due = false;
 		iov[n].iov_base = buf[n];
 		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, false);
-		memset(&v[n].msg_hdr, 0, sizeof v[n].msg_hdr);
 		v[n].msg_hdr.msg_iov = &iov[n];
 		v[n++].msg_hdr.msg_iovlen = 1;
 	}
@@ -4501,7 +4494,6 @@ static void port_ready(void *owner, short revents)
 	(void)revents;
 	for (unsigned i = 0; i < want; i++) {
 		iov[i] = (struct iovec){ inbox[2 * i], ANSWER_UDP_MAX };
-		memset(&v[i].msg_hdr, 0, sizeof v[i].msg_hdr);
 		v[i].msg_hdr.msg_iov = &iov[i];
 		v[i].msg_hdr.msg_iovlen = 1;
 	}
