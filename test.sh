@@ -18,7 +18,7 @@ unset TLS_DNS_IP TLS_DNS_PORT PROXY_PORT NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PI
 SRC=$(cd "$(dirname "$0")" && pwd) || exit 1
 LEGS=""                         # the default list; each chapter adds its own
 CHAPTERS="serving messages choosing spoofing cache admin config logs limits reload network tls tls_life unit real day packages documents"
-RUNS="heavy fuzz cross soak bench works"
+RUNS="fresh heavy fuzz cross soak bench works"
 CC=${CC:-cc}
 CFLAGS=${CFLAGS:--O2 -g}
 BEARSSL=${BEARSSL:-}
@@ -59,6 +59,7 @@ long runs, each a word and its arguments:
        valgrind                some legs under valgrind
        analyse                 compilers' and other static analysers
        static                  the static musl build
+       fresh SUITE [ARG...]    both commands of README.md on a fresh Debian (trixie, sid, ...)
        works [NAME...]         real servers, clients and validators, in a small signed world
 environment: BIN (a built dnsproxy), CC, CFLAGS, BEARSSL (its tree), JOBS (legs at a time), KEEP=1 (leave the files),
        SLOW=N (longer deadlines), CI=true (no skips)
@@ -80,6 +81,7 @@ prepare() {
 JOBS=${JOBS:-$(($(nproc 2>/dev/null || echo 2) * 3 + 2))}       # so many at a time: nearly all of a leg is waiting
 FIRST="tcp"                     # what takes longest begins first
 own_net=''                      # yes: each leg has a network namespace, and with it a loopback, of its own
+own_root=''                     # yes: and a mount namespace with a root that is a mount point
 running=0 pids=''               # legs that run now; processes of all that were started
 unprinted=''                    # legs whose output is still to come, in order
 
@@ -95,11 +97,23 @@ leg_here() {
     echo "$passed $failed $skipped $(($(date +%s) - leg_began))" >"$ROOT/$1.sum"
 }
 
+# namespaces: what a leg can have of its own. In a plain chroot the root is no mount point, and no mount namespace can be made, until the
+# root is bound to a place and gone into there.
+namespaces() {
+    [ "$(id -u)" = 0 ] && have unshare ip || return
+    if unshare -n ip link set lo up 2>/dev/null; then own_net=yes; fi
+    if ! unshare -m true 2>/dev/null && unshare --propagation unchanged -m sh -c 'mount --rbind / /mnt && chroot /mnt unshare -m true' 2>/dev/null; then
+        own_root=yes
+    fi
+}
+
 # leg_process NAME: the same in a process of its own
 leg_process() {
     set -- timeout -k 20 $((900 * SLOW)) env TEST_ROOT="$ROOT" "$SRC/test.sh" "$1"
     # shellcheck disable=SC2016
     [ -z "$own_net" ] || set -- unshare -n sh -c 'ip link set lo up; exec "$@"' sh "$@"
+    # shellcheck disable=SC2016
+    [ -z "$own_root" ] || set -- unshare --propagation unchanged -m sh -c 'mount --rbind / /mnt; exec chroot /mnt "$@"' sh "$@"
     exec "$@" </dev/null
 }
 
@@ -144,7 +158,7 @@ leg_print() {
 
 # run_legs NAME...: false if any promise failed
 run_legs() {
-    if [ "$(id -u)" = 0 ] && unshare -n ip link set lo up 2>/dev/null; then own_net=yes; fi
+    namespaces
     [ $# -gt 1 ] || JOBS=1
     mkfifo "$ROOT/.ended"
     exec 3<>"$ROOT/.ended"
@@ -178,7 +192,7 @@ main() {
     if [ $# -gt 0 ] && command -v "cmd_$1" >/dev/null; then
         main_c=$1
         shift
-        prepare
+        case $main_c in fresh | analyse) ;; *) prepare ;; esac
         "cmd_$main_c" "$@"
         exit
     fi

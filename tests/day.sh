@@ -98,16 +98,13 @@ real_net_down() {
 leg_day() {
     day=${DAY:-20}
     promise 'a day of browsing: most from the cache, none fails though one DoT server falls silent and then dies'
-    if ! have ip unbound dnsmasq openssl kdig; then
-        skip 'ip, unbound, dnsmasq, openssl or kdig is missing'
-        return
-    fi
+    needs ip unbound dnsmasq openssl kdig || return
     trap 'real_x=$?; reap; real_net_down; finish $real_x' EXIT
     if ! real_net_up 2>"$T/net.log"; then
         reap
         real_net_down
         trap 'finish $?' EXIT
-        skip 'not here: no network namespaces'
+        skip "not here: $(tail -n 1 "$T/net.log")"
         return
     fi
     real_browser || fail 'the browser does not compile'

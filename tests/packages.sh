@@ -184,7 +184,7 @@ END
         skip 'python3-yaml is missing'
     fi
     promise 'the shell commands of the README are shell'
-    for real_x in build tests bench pin cross; do
+    for real_x in build tests long bench pin cross; do
         readme "$real_x" >"$T/readme.sh"
         [ -s "$T/readme.sh" ] || fail "there is no command $real_x"
         same '' "$(sh -n "$T/readme.sh" 2>&1)" "command $real_x"
@@ -218,7 +218,7 @@ END
     (cd "$real_t" && PATH=$T/fake:$PATH sh "$T/readme.sh") >"$T/readme.log" 2>&1 || fail "$(tail -n 3 "$T/readme.log")"
     same ran "$(cat "$T/tests.log" 2>&1)"
     promise 'every package that the README installs is one of Debian, and gives all the programs that the tests ask for'
-    real_x=$(for real_y in build tests bench cross; do
+    real_x=$(for real_y in build tests long bench cross; do
         readme "$real_y" | grep -o 'apt-get install [^&|]*' | tr ' ' '\n' | sed '1,2d; /^-/d; /^$/d; s/:.*//'
     done | sort -u)
     if have apt-cache dpkg-query && [ -n "$(apt-cache policy libbearssl-dev 2>/dev/null | grep 'Candidate: [0-9]')" ]; then
@@ -227,7 +227,7 @@ END
         for real_y in $real_x; do
             grep -A 2 "^$real_y:" "$T/apt.policy" | grep -q 'Candidate: [0-9]' || fail "there is no package $real_y"
         done
-        grep -ohE '(^|[^-a-z])have( [a-z][a-z0-9.-]+)+' "$SRC/test.sh" "$SRC"/tests/*.sh | sed 's/.*have//' | tr ' ' '\n' | sort -u | while read -r real_y; do
+        grep -ohE '(^|[^-a-z])(have|needs)( [a-z][a-z0-9.-]+)+' "$SRC/test.sh" "$SRC"/tests/*.sh | sed 's/.*\(have\|needs\)//' | tr ' ' '\n' | sort -u | while read -r real_y; do
             real_f=$(command -v "$real_y") && [ -f "$real_f" ] && printf '%s\n' "$real_f" "${real_f#/usr}" "$(readlink -f "$real_f")"
         done | sort -u >"$T/apt.files"
         xargs dpkg-query -S <"$T/apt.files" 2>/dev/null | sed 's/:.* / /' | sort -u >"$T/apt.owners"

@@ -160,14 +160,8 @@ real_gai() {
 
 leg_real_clients() {
     promise 'a namespace of its own, with port 53 and resolv.conf'
-    if ! have dnsmasq unshare ip; then
-        skip 'dnsmasq, unshare or ip is missing'
-        return
-    fi
-    if ! unshare -mn sh -c 'ip link set lo up && mount -t tmpfs none /mnt' 2>/dev/null; then
-        skip 'not here: namespaces are not allowed'
-        return
-    fi
+    needs dnsmasq unshare ip || return
+    real_x=$(unshare -mn sh -c 'ip link set lo up && mount -t tmpfs none /mnt' 2>&1) || { skip "not here: $real_x"; return; }
     real_gai "$CC" "$T/gai-libc" || fail "$(tail -n 3 "$T/gai.log")"
     ! have musl-gcc || real_gai musl-gcc "$T/gai-musl" || fail "$(tail -n 3 "$T/gai.log")"
     echo 'nameserver 127.0.0.1' >"$T/resolv.conf"
