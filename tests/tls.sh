@@ -5,7 +5,6 @@
 LEGS="$LEGS tls_transport tls_refused tls_pins tls_accepted tls_start tls_plaintext tls_clock"
 
 leg_tls_transport() {
-    tls_ready
     dot one good
     proxy px "$ca" "$one 1 tls=dns.test" 'patience 500'
     promise "a TLS connection is opened at the start, before any query"
@@ -88,8 +87,6 @@ leg_tls_transport() {
         turn one kick=1
         answered 10 1
         same $((k + 1)) "$(asked one '^open')" "$suites, connections after another"
-        stop px
-        reap
     done
     promise "bare tls sends no SNI"
     crt ip by=int san=ip:127.0.0.1
@@ -127,11 +124,9 @@ strangers() {
     done <"$strangers_f"
     promise "after failed handshakes the program serves as before"
     answered 11 20
-    stop px
 }
 
 leg_tls_refused() {
-    tls_ready
     crt expired by=root cn=dns.test san=dns:dns.test from=-1728000 to=-259200
     crt future by=root cn=dns.test san=dns:dns.test from=432000
     crt strange by=stranger cn=dns.test san=dns:dns.test withroot
@@ -180,7 +175,6 @@ END
 }
 
 leg_tls_pins() {
-    tls_ready
     good=$(cat "$T/pki/good.pin") alone=$(cat "$T/pki/alone.pin") other=$(cat "$T/pki/other.pin")
     crt swollen by=root cn=dns.test san=dns:dns.test
     for i in 1 2 3 4 5 6 7; do cat "$T/pki/swollen.crt" "$T/pki/swollen.crt" "$T/pki/swollen.crt" "$T/pki/swollen.crt" "$T/pki/swollen.crt"; done >>"$T/pki/swollen.pem"
@@ -208,7 +202,6 @@ END
 }
 
 leg_tls_accepted() {
-    tls_ready
     crt upper by=root cn=dns.test san=dns:DNS.Test
     crt wild by=root cn=dns.test san='dns:*.dns.test'
     crt withroot by=int cn=dns.test san=dns:dns.test
@@ -291,7 +284,6 @@ refuses() {
 }
 
 leg_tls_start() {
-    tls_ready
     pin=$(cat "$T/pki/alone.pin")
     dot one good
     promise "a ca-file that is not there is an error at the start when tls=NAME or bare tls needs it"
@@ -328,7 +320,6 @@ leg_tls_start() {
         proxy px "$two 1 tls noverify"
         answered 10 1
         within 1 9 "$(said px "$two" 'noverify|not authenticated|unauthenticated|without authentic')" "warnings"
-        stop px
     done
     promise "of a large ca-file only an index stays in memory, and its last authority is found"
     if [ -s /etc/ssl/certs/ca-certificates.crt ] && [ -r /proc/self/status ]; then
@@ -348,7 +339,6 @@ leg_tls_start() {
 
 # F12: what leaves for an upstream address when every handshake fails
 leg_tls_plaintext() {
-    tls_ready
     promise "when every handshake fails no plaintext byte and no datagram leaves for any upstream, on its port, 53 or 853"
     if [ "$(id -u)" != 0 ] || [ "$(uname -s)" != Linux ]; then
         skip "not here: ports 53 and 853 on an address of its own need root and Linux"
@@ -370,7 +360,6 @@ leg_tls_plaintext() {
 }
 
 leg_tls_clock() {
-    tls_ready
     promise "the clock of the program can be set by the test"
     shim CLOCK || return
     peer clock "$T/shim" 60
@@ -410,7 +399,6 @@ leg_tls_clock() {
     answered 10 5
     promise "a session that was made while the clock was wrong is not resumed when the certificate's dates do not hold"
     peer clock "$T/shim" 60
-    reap
     dot one good
     dot c_future future : net=12
     shimmed px "$ca" "$one 1 tls=dns.test" "$(at c_future) 2 tls=dns.test"
@@ -423,7 +411,6 @@ leg_tls_clock() {
     await 3 sees c_future '^open' || fail "not tried again"
     same 0 "$(asked c_future '^(up|data)')" "connections"
     promise "a certificate that expires is refused at the next connection, also when its session could be resumed"
-    reap
     crt brief by=root cn=dns.test san=dns:dns.test to=8
     dot one brief
     dot last good : net=11
