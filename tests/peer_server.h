@@ -17,7 +17,7 @@
  *            nothing)  lower upper (the question's letters)  trail=N  mutate=SEED  noise=N (so many bytes of chance)
  *            norec (AD, CD and RD are not copied)
  *  when      delay=MS  silent  drop=N (the first N datagrams of a question)  udpsilent  tcpsilent
- *  over UDP  tc  tcrec (TC=1 with records)  twice
+ *  over UDP  tc  tcrec (TC=1 with records)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  closeafter  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND,KIND... (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
  *            KIND: id qname qtype qclass qr opcode zero eleven header headeropt qd2 cutq noq loop | port addr | rdlen ancount cutrr
@@ -39,7 +39,7 @@
 
 #define ACT_INTS(X) X(nodata) X(n) X(rdlen) X(big) X(toobig) X(cname) X(cnameonly) X(extra) X(net) X(byname) X(count) X(aa) X(ad) X(ede) \
 	X(keepalive) X(pad) X(noopt) X(optmid) X(lower) X(upper) X(trail) X(mutate) X(noise) X(norec) X(delay) X(silent) X(drop) X(udpsilent) \
-	X(tcpsilent) X(tc) X(tcrec) X(twice) X(close) X(reset) X(closeafter) X(dribble) X(cut) X(gap) X(flood) X(idle) X(life) X(after) X(full) \
+	X(tcpsilent) X(tc) X(tcrec) X(twice) X(once) X(close) X(reset) X(closeafter) X(dribble) X(cut) X(gap) X(flood) X(idle) X(life) X(after) X(full) \
 	X(kick) X(batch) X(inorder) X(skip) X(muted) X(record) X(wire) X(upto) X(times) X(pause) X(reneg) X(epoch) X(loss) X(jitter) X(seed)
 #define ACT_TEXTS(X) X(first) X(bad) X(a) X(aaaa) X(opt) X(noedns) X(type) X(soa) X(how) X(order) X(at) X(cache)
 #define MEMBER_INT(f) int f;
@@ -716,12 +716,15 @@ static void answer_stream(const struct act *a, const struct buf *b, struct conn 
 }
 
 /* True when this query gets no answer. */
-static bool query_lost(const struct act *a, const struct asked *q, struct conn *c, bool edns)
+static bool query_lost(const struct act *a, const struct asked *q, const struct addr *from, struct conn *c, bool edns)
 {
+	static bool served[65536];
 	if (a->silent || (c ? a->tcpsilent : a->udpsilent) || (edns && strcmp(a->noedns, "drop") == 0))
 		return true;
+	if (c == NULL && a->once && served[addr_port(from)])
+		return true;
 	if (c == NULL)
-		return a->drop && drop_count(q) <= a->drop;
+		return !(served[addr_port(from)] = !(a->drop && drop_count(q) <= a->drop));
 	if (up.all.full > 0 && up.all.times != 0 && c->waiting >= up.all.full) {
 		up.all.times -= up.all.times > 0;
 		conn_close(c, up.all.how);
@@ -752,7 +755,7 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 		c->waiting++;
 	}
 	a = act_for(q.name);
-	if (query_lost(&a, &q, c, o.seen))
+	if (query_lost(&a, &q, from, c, o.seen))
 		return;
 	answer_put(&b, &a, p, n, &q, c == NULL);
 	if (a.bad[0])

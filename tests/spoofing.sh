@@ -168,6 +168,13 @@ leg_retrying() {
     same 2 "$(asked u3)" datagrams
     kill_pid u3
     stop p
+    promise "ten questions at once behind a firewall that ends a UDP session with its first reply are all answered"
+    up u3 '. once'
+    proxy p "$u3 1" 'cache-size 0' 'timeout 3000'
+    like 'noerror 10 ' "$(many n=10 window=10 name=wall%d.test)"
+    within 11 69 "$(asked u3)" datagrams
+    kill_pid u3
+    stop p
     promise "after a wrong ID the right datagram still counts, whatever TCP does"
     up u3 -T '. first=id gap=100'
     up u4 -p "${u3#*@}" -U '. silent'
