@@ -21,34 +21,24 @@
 
 /* ---- Queries: what ask, many, talk and flood send */
 
-struct form {
-	int tcp, dnssec, cd, ad, nord, z, qr, opcode, id, timeout, wait, hex, unconn, ver, edns, qd, tc, an, ns, ar, twoopt;
-	char class[WORD], src[WORD], server[WORD];
-	const char *raw, *trail;
-	struct buf opts;
-};
-
+#define FORM_WORDS(I, T) I(form, tcp) I(form, cd) I(form, ad) I(form, nord) I(form, z) I(form, qr) I(form, opcode) I(form, id) I(form, timeout) \
+	I(form, wait) I(form, unconn) I(form, ver) I(form, qd) I(form, tc) I(form, an) I(form, ar) I(form, twoopt) I(form, edns) \
+	T(form, class) T(form, src) T(form, server)
+struct form { FORM_WORDS(INT_MEMBER, TEXT_MEMBER) int dnssec; const char *raw, *trail; struct buf opts; };
 static const struct form form_plain = { .id = -1, .edns = -1, .timeout = 6000, .qd = 1, .class = "1" };
 
-static const struct field form_fields[] = { FINT(form, tcp), { "do", offsetof(struct form, dnssec), false }, FINT(form, cd), FINT(form, ad),
-	FINT(form, nord), FINT(form, z), FINT(form, qr), FINT(form, opcode), FINT(form, id), FINT(form, timeout), FINT(form, wait), FINT(form, hex),
-	FINT(form, unconn), FINT(form, ver), FINT(form, qd), FINT(form, tc), FINT(form, an), FINT(form, ns), FINT(form, ar), FINT(form, twoopt),
-	FINT(form, edns), FTEXT(form, class), FTEXT(form, src), FTEXT(form, server) };
+static const struct field form_fields[] = { FORM_WORDS(INT_FIELD, TEXT_FIELD) };
 
 /* +WORD[=VALUE] */
 static void form_option(struct form *f, const char *w)
 {
 	const char *v = strchr(w, '=');
-	if (strcmp(w, "+edns") == 0)
-		f->edns = UDP_SIZE;
-	else if (value_of(w, "+raw"))
-		f->raw = v + 1;
-	else if (value_of(w, "+trail"))
-		f->trail = v + 1;
-	else if (value_of(w, "+opt"))
-		put_option(&f->opts, v + 1);
-	else if (*w != '+' || !field_set(form_fields, COUNT(form_fields), f, w + 1))
-		die("what is %s?", w);
+	if (strcmp(w, "+edns") == 0) f->edns = UDP_SIZE;
+	else if (strcmp(w, "+do") == 0) f->dnssec = 1;
+	else if (value_of(w, "+raw")) f->raw = v + 1;
+	else if (value_of(w, "+trail")) f->trail = v + 1;
+	else if (value_of(w, "+opt")) put_option(&f->opts, v + 1);
+	else if (*w != '+' || !field_set(form_fields, COUNT(form_fields), f, w + 1)) die("what is %s?", w);
 }
 
 static void query_put(const struct form *f, struct buf *b, const char *name, int type, int id)
@@ -59,33 +49,19 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
 		put_hex(b, f->raw);
 		return;
 	}
-	put16(b, (unsigned)id);
-	put16(b, (unsigned)(f->qr << 15 | f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4));
-	put32(b, (uint32_t)f->qd << 16 | (uint32_t)f->an);
-	put32(b, (uint32_t)f->ns << 16 | (uint32_t)f->ar);
-	for (int i = 0; i < MAX(f->qd, 1); i++) {
-		put_name(b, name);
-		put16(b, (unsigned)type);
-		put16(b, class);
-	}
+	put_as(b, "222222", (unsigned)id, f->qr << 15 | f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4, f->qd, f->an, 0, f->ar);
+	for (int i = 0; i < MAX(f->qd, 1); i++) put_as(b, "n22", name, type, class);
 	for (int i = 0; i <= f->twoopt && (f->edns >= 0 || f->dnssec || f->opts.n > 0 || f->ver); i++) {
-		put8(b, 0);
-		put16(b, T_OPT);
-		put16(b, f->edns < 0 ? UDP_SIZE : (unsigned)f->edns);
-		put32(b, (uint32_t)f->ver << 16 | (f->dnssec ? 0x8000u : 0));
-		size_t at = open_length(b);
-		put(b, f->opts.p, f->opts.n);
-		close_length(b, at);
+		put_as(b, "1224(@)", 0, T_OPT, f->edns < 0 ? UDP_SIZE : f->edns, f->ver << 16 | (f->dnssec ? 0x8000 : 0), f->opts.p, f->opts.n);
 		count_up(b, 3);
 	}
-	if (f->trail)
-		put_hex(b, f->trail);
+	if (f->trail) put_hex(b, f->trail);
 }
 
 /* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line. Without a reply: TIMEOUT, CLOSED or REFUSEDPORT.
  * +wait=MS goes on listening after the first reply and says replies=N. Options: +tcp +edns[=N] +do +cd +ad +nord +z +qr +tc
- * +opcode=N +id=N +class=C +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +an=N +ns=N +ar=N +raw=HEX +trail=HEX
- * +timeout=MS +hex +unconn (the socket is not connected; says from=) */
+ * +opcode=N +id=N +class=C +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +an=N +ar=N +raw=HEX +trail=HEX
+ * +timeout=MS +unconn (the socket is not connected; says from=) */
 
 static struct buf sent, got;
 static struct addr got_from;
@@ -101,27 +77,24 @@ static const char *ask_udp(const struct form *f, int fd, const struct addr *to, 
 		struct addr from = *to;
 		socklen_t len = sizeof from.u;
 		ssize_t n = recvfrom(fd, in, sizeof in, 0, &from.u.sa, &len);
-		if (n < 0)
-			return *replies > 0 ? NULL : "REFUSEDPORT";
+		if (n < 0) return *replies > 0 ? NULL : "REFUSEDPORT";
 		if ((*replies)++ == 0) {
 			put(&got, in, (size_t)n);
 			got_from = from;
 			*first = us_now();
 			end = ms_now() + f->wait;
 		}
-		if (f->wait == 0)
-			break;
+		if (f->wait == 0) break;
 	}
 	return *replies > 0 ? NULL : "TIMEOUT";
 }
 
 static const char *ask_tcp(const struct form *f, int fd, usec *first, int *replies)
 {
-	struct buf framed_ = { 0 };
+	static struct buf framed_;
 	long end = ms_now() + f->timeout;
 	put_framed(&framed_, &sent);
-	if (write(fd, framed_.p, framed_.n) < 0 || !read_framed(fd, &got, end))
-		return ms_now() < end ? "CLOSED" : "TIMEOUT";
+	if (write(fd, framed_.p, framed_.n) < 0 || !read_framed(fd, &got, end)) return ms_now() < end ? "CLOSED" : "TIMEOUT";
 	*first = us_now();
 	*replies = 1;
 	return NULL;
@@ -132,14 +105,10 @@ static void ask_remarks(struct text *t, const struct form *f, int id, usec took,
 {
 	struct asked a, z;
 	text_add(t, " ms=%ld", (long)(took / MS(1)));
-	if (f->wait)
-		text_add(t, " replies=%d", replies);
-	if (f->unconn)
-		text_add(t, " from=%s", addr_text(&got_from));
-	if (f->raw || got.n < 12)
-		return;
-	if (get16at(got.p) != (unsigned)id)
-		text_add(t, " WRONGID");
+	if (f->wait) text_add(t, " replies=%d", replies);
+	if (f->unconn) text_add(t, " from=%s", addr_text(&got_from));
+	if (f->raw || got.n < 12) return;
+	if (get16at(got.p) != (unsigned)id) text_add(t, " WRONGID");
 	if (read_asked(sent.p, sent.n, &a) && get16at(got.p + 4) > 0 &&
 	    (!read_asked(got.p, got.n, &z) || z.end != a.end || memcmp(got.p + 12, sent.p + 12, a.end - 12) != 0))
 		text_add(t, " WRONGQUESTION");
@@ -153,27 +122,21 @@ static int cmd_ask(int argc, char **argv)
 	const char *name = ".", *why;
 	int type = T_A, at = 3, replies = 0;
 	usec began, first = 0;
-	if (argv[at][0] != '+')
-		name = argv[at++];
+	if (argv[at][0] != '+') name = argv[at++];
 	if (at < argc && at == 4 && argv[at][0] != '+' && (type = type_of(argv[at++])) < 0)
 		die("%s is not a type", argv[at - 1]);
-	for (; at < argc; at++)
-		form_option(&f, argv[at]);
+	for (; at < argc; at++) form_option(&f, argv[at]);
 	struct addr to = addr_of(f.server[0] ? f.server : argv[1], argv[2]);
 	struct addr src = addr_at(f.src[0] ? f.src : addr_is6(&to) ? "::" : "0.0.0.0", 0);
 	int id = f.id >= 0 ? f.id : random16();
 	query_put(&f, &sent, name, type, id);
 	int fd = sock(f.tcp ? SOCK_STREAM : SOCK_DGRAM, f.src[0] || f.unconn ? &src : NULL, f.unconn ? NULL : &to);
-	if (fd < 0)
-		return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
+	if (fd < 0) return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
 	began = us_now();
 	why = f.tcp ? ask_tcp(&f, fd, &first, &replies) : ask_udp(&f, fd, &to, &first, &replies);
-	if (why != NULL)
-		return printf("%s ms=%ld\n", why, (long)((us_now() - began) / MS(1))) > 0;
+	if (why != NULL) return printf("%s ms=%ld\n", why, (long)((us_now() - began) / MS(1))) > 0;
 	ask_remarks(&t, &f, id, first - began, replies);
 	print_msg(got.p, got.n, more);
-	for (size_t i = 0; f.hex && i < got.n; i++)
-		printf("%02x%s", got.p[i], i + 1 == got.n ? "\n" : "");
 	return 0;
 }
 
@@ -184,9 +147,10 @@ static int cmd_ask(int argc, char **argv)
  * slowest_ms N p50_us N p99_us N ms N from FIRST BYTE OF THE ADDRESS:COUNT,...; with cpu= also cpu, the most CPU time of that process between
  * a query and its answer, and used, all it had meanwhile (us). A query without a reply is not sent again. */
 
+#define LOAD_WORDS(I, T) I(load, n) I(load, window) I(load, rate) I(load, from) I(load, tcp) I(load, timeout) I(load, same) I(load, vary) \
+	I(load, byname) I(load, cpu) T(load, name) T(load, type) T(load, src)
 struct load {
-	int n, window, rate, from, tcp, timeout, same, vary, byname, cpu;
-	char name[WORD], type[WORD], src[WORD];
+	LOAD_WORDS(INT_MEMBER, TEXT_MEMBER)
 	struct form form;
 	int qtype, nchannels;
 	uint8_t stamp[3];
@@ -194,8 +158,7 @@ struct load {
 	usec began, last, cpu_began;
 	long sent, done, open, wrong, dup, bad, tc, tcfull, right, refused, rcodes[16], nets[256], *took, cpu_worst;
 };
-static const struct field load_fields[] = { FINT(load, n), FINT(load, window), FINT(load, rate), FINT(load, from), FINT(load, tcp), FINT(load, timeout),
-	FINT(load, same), FINT(load, vary), FINT(load, byname), FINT(load, cpu), FTEXT(load, name), FTEXT(load, type), FTEXT(load, src) };
+static const struct field load_fields[] = { LOAD_WORDS(INT_FIELD, TEXT_FIELD) };
 static struct load load = { .n = 1000, .window = 100, .timeout = 6000, .name = "n%d.test", .type = "A" };
 
 static struct waiting { usec at; long cpu; int number; bool used, answered; } waiting[65536];
@@ -211,12 +174,11 @@ static long cpu_us(void)
 static void load_name(char *out, size_t size, int number)
 {
 	const char *p = strstr(load.name, "%x");
-	if (p != NULL)
-		snprintf(out, size, "%.*s%dx%02x%02x%02x%s", (int)(p - load.name), load.name, number, load.stamp[0], load.stamp[1], load.stamp[2], p + 2);
+	const uint8_t *s = load.stamp;
+	if (p != NULL) snprintf(out, size, "%.*s%dx%02x%02x%02x%s", (int)(p - load.name), load.name, number, s[0], s[1], s[2], p + 2);
 	else if ((p = strstr(load.name, "%d")) != NULL)
 		snprintf(out, size, "%.*s%d%s", (int)(p - load.name), load.name, number, p + 2);
-	else
-		snprintf(out, size, "%s", load.name);
+	else snprintf(out, size, "%s", load.name);
 }
 
 static void load_vary(char *name)
@@ -228,8 +190,7 @@ static void load_vary(char *name)
 	put_option(&load.form.opts, o);
 	load.form.edns = 512 + (int)(rnd() % 4000);
 	for (; *name != '\0'; name++)
-		if (rnd() & 1)
-			*name = (char)toupper((unsigned char)*name);
+		if (rnd() & 1) *name = (char)toupper((unsigned char)*name);
 }
 
 static void load_send(void)
@@ -238,18 +199,14 @@ static void load_send(void)
 	struct channel *c = &channels[load.sent % load.nchannels];
 	int number = load.from + (load.same ? 0 : (int)load.sent);
 	char name[WORD * 4];
-	if (load.sent == 0)
-		next = random16();
-	while (waiting[next & 65535].used)
-		next++;
+	if (load.sent == 0) next = random16();
+	while (waiting[next & 65535].used) next++;
 	unsigned id = next++ & 65535;
 	load_name(name, sizeof name, number);
-	if (load.vary)
-		load_vary(name);
+	if (load.vary) load_vary(name);
 	query_put(&load.form, &sent, name, load.qtype, (int)id);
 	waiting[id] = (struct waiting){ us_now(), cpu_us(), number, true, false };
-	if (load.tcp)
-		put_framed(&c->out, &sent);
+	if (load.tcp) put_framed(&c->out, &sent);
 	else if (send(c->fd, sent.p, sent.n, 0) < 0 && errno == ECONNREFUSED && send(c->fd, sent.p, sent.n, 0) < 0)
 		load.refused++;
 	load.sent++;
@@ -261,8 +218,7 @@ static void see_address(const uint8_t *p, size_t n, const struct record *r, void
 {
 	uint32_t *v = ctx;                      /* wanted; seen; others */
 	(void)n;
-	if (r->section != 1 || r->type != T_A || r->len != 4)
-		return;
+	if (r->section != 1 || r->type != T_A || r->len != 4) return;
 	v[1] = get32at(p + r->at);
 	v[2] += (v[1] & 0xffffff) != v[0];
 }
@@ -277,10 +233,8 @@ static bool load_right(const uint8_t *p, size_t n, int number)
 	if (!read_asked(p, n, &q) || ((strncasecmp(q.name, name, len) != 0 || strcmp(q.name + len, ".") != 0) && strchr(name, '\\') == NULL))
 		return false;
 	uint32_t v[3] = { name_number(q.name), 0, 0 };
-	if (!load.byname || (p[3] & 15) != NOERROR)
-		return true;
-	if (walk(p, n, see_address, v) != NULL || v[1] == 0 || v[2] > 0)
-		return false;
+	if (!load.byname || (p[3] & 15) != NOERROR) return true;
+	if (walk(p, n, see_address, v) != NULL || v[1] == 0 || v[2] > 0) return false;
 	load.nets[v[1] >> 24]++;
 	return true;
 }
@@ -306,10 +260,8 @@ static void load_reply(const uint8_t *p, size_t n)
 		load.tc++;
 		load.tcfull += get16at(p + 6) || get16at(p + 8);
 	}
-	if (!load_right(p, n, w->number))
-		load.wrong++;
-	else
-		load.right += (p[3] & 15) == NOERROR;
+	if (!load_right(p, n, w->number)) load.wrong++;
+	else load.right += (p[3] & 15) == NOERROR;
 }
 
 /* Everything that has come on this channel; false when there can come nothing more. */
@@ -319,12 +271,9 @@ static bool channel_read(struct channel *c)
 	long len;
 	for (int k = 0; k < 256; k++) {
 		ssize_t n = recv(c->fd, in, sizeof in, 0);
-		if (n < 0 && errno == ECONNREFUSED && !load.tcp)
-			return load.done > 0 || ++load.refused < 3;
-		if (n < 0 && later(errno))
-			return true;
-		if (!load.tcp && n >= 0)
-			load_reply(in, (size_t)n);
+		if (n < 0 && errno == ECONNREFUSED && !load.tcp) return load.done > 0 || ++load.refused < 3;
+		if (n < 0 && later(errno)) return true;
+		if (!load.tcp && n >= 0) load_reply(in, (size_t)n);
 		else if (n <= 0) {
 			close(c->fd);
 			c->fd = -1;
@@ -345,18 +294,15 @@ static bool load_turn(void)
 	for (int i = 0; i < load.nchannels; i++) {
 		struct channel *c = &channels[i];
 		ssize_t n = c->out.n > 0 && c->fd >= 0 ? send(c->fd, c->out.p, c->out.n, MSG_NOSIGNAL) : 0;
-		if (n > 0)
-			take(&c->out, (size_t)n);
+		if (n > 0) take(&c->out, (size_t)n);
 		fds[i] = (struct pollfd){ c->fd, (short)(POLLIN | (c->out.n > 0 ? POLLOUT : 0)), 0 };
 	}
 	poll(fds, (nfds_t)load.nchannels, load.rate && more ? 1 : 50);
 	for (int i = 0; i < load.nchannels; i++)
 		alive += !(fds[i].revents & (POLLIN | POLLHUP | POLLERR)) ? channels[i].fd >= 0 : channel_read(&channels[i]);
-	if (alive == 0 || (load.done >= load.sent && !more))
-		return false;
+	if (alive == 0 || (load.done >= load.sent && !more)) return false;
 	if (us_now() - load.last > MS(load.timeout)) {
-		if (!more)
-			return false;
+		if (!more) return false;
 		for (int i = 0; i < 65536 && load.open >= load.window; i++)     /* forget what got no reply */
 			if (waiting[i].used && now - waiting[i].at > MS(load.timeout)) {
 				waiting[i].used = false;
@@ -381,14 +327,12 @@ static int load_say(void)
 	const char *sep = " from ";
 	qsort(load.took, (size_t)load.done, sizeof *load.took, by_size);
 	printf("sent %ld answered %ld", load.sent, load.done);
-	for (size_t i = 0; i < COUNT(names); i++)
-		printf(" %s %ld", names[i], load.rcodes[i]);
+	for (size_t i = 0; i < COUNT(names); i++) printf(" %s %ld", names[i], load.rcodes[i]);
 	printf(" tc %ld tcfull %ld wrong %ld dup %ld bad %ld right %ld failed %ld lost %ld slowest_ms %ld p50_us %ld p99_us %ld ms %ld", load.tc,
 	    load.tcfull, load.wrong, load.dup, load.bad, load.right, load.done - load.rcodes[NOERROR], load.n - load.done,
 	    load.done ? load.took[load.done - 1] / 1000 : 0, load.done ? load.took[load.done / 2] : 0, load.done ? load.took[load.done * 99 / 100] : 0,
 	    (long)((us_now() - load.began) / MS(1)));
-	if (load.cpu)
-		printf(" cpu %ld used %ld", load.cpu_worst, cpu_us() - (long)load.cpu_began);
+	if (load.cpu) printf(" cpu %ld used %ld", load.cpu_worst, cpu_us() - (long)load.cpu_began);
 	for (int i = 0; i < 256; i++)
 		if (load.nets[i] > 0) {
 			printf("%s%d:%ld", sep, i, load.nets[i]);
@@ -402,23 +346,19 @@ static int cmd_many(int argc, char **argv)
 {
 	load.form = form_plain;
 	for (int i = 3; i < argc; i++)
-		if (argv[i][0] == '+')
-			form_option(&load.form, argv[i]);
-		else if (!field_set(load_fields, COUNT(load_fields), &load, argv[i]))
-			die("many: what is %s?", argv[i]);
+		if (argv[i][0] == '+') form_option(&load.form, argv[i]);
+		else if (!field_set(load_fields, COUNT(load_fields), &load, argv[i])) die("many: what is %s?", argv[i]);
 	load.qtype = type_of(load.type);
 	load.window = MIN(load.window, 60000);
 	load.nchannels = MIN(MAX(load.tcp, 1), 256);
 	load.took = grow(NULL, sizeof *load.took * ((size_t)load.n + 1));
 	random_bytes(load.stamp, sizeof load.stamp);
 	rnd_stir();
-	if (load.cpu && clock_getcpuclockid(load.cpu, &load.cpu_clock) != 0)
-		load.cpu = 0;
+	if (load.cpu && clock_getcpuclockid(load.cpu, &load.cpu_clock) != 0) load.cpu = 0;
 	struct addr to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]), src = addr_at(load.src[0] ? load.src : "::", 0);
 	for (int i = 0; i < load.nchannels; i++) {
 		channels[i].fd = sock(load.tcp ? SOCK_STREAM : SOCK_DGRAM, load.src[0] ? &src : NULL, &to);
-		if (channels[i].fd < 0)
-			return puts(strerror(errno)) >= 0;
+		if (channels[i].fd < 0) return puts(strerror(errno)) >= 0;
 		nonblocking(channels[i].fd);
 	}
 	load.began = load.last = us_now();
@@ -444,14 +384,11 @@ static void talk_queries(int count, char *format)
 	int type = T_A;
 	char *save, *name = strtok_r(format, "/", &save), text[NAME];
 	for (char *o; name != NULL && (o = strtok_r(NULL, "/", &save)) != NULL; )
-		if (*o == '+')
-			form_option(&f, o);
-		else if ((type = type_of(o)) < 0)
-			die("talk: %s is not a type", o);
+		if (*o == '+') form_option(&f, o);
+		else if ((type = type_of(o)) < 0) die("talk: %s is not a type", o);
 	const char *p = name ? strstr(name, "%d") : NULL;
 	for (int i = 0; i < count; i++) {
-		if (p != NULL)
-			snprintf(text, sizeof text, "%.*s%d%s", (int)(p - name), name, i, p + 2);
+		if (p != NULL) snprintf(text, sizeof text, "%.*s%d%s", (int)(p - name), name, i, p + 2);
 		query_put(&f, &sent, p != NULL ? text : name ? name : ".", type, f.id >= 0 ? f.id : (int)(talk.id++ & 65535));
 		put_framed(&talk.out, &sent);
 	}
@@ -461,25 +398,19 @@ static void talk_queries(int count, char *format)
 /* Words that add to what will be sent; false for the others. */
 static bool talk_add(char *w, char *v)
 {
-	if (value_of(w, "q"))
-		talk_queries(1, v);
-	else if (value_of(w, "qs") && strchr(v, ':'))
-		talk_queries(atoi(v), strchr(v, ':') + 1);
-	else if (value_of(w, "hex"))
-		put_hex(&talk.out, v);
-	else if (value_of(w, "len"))
-		put16(&talk.out, (unsigned)atoi(v));
+	if (value_of(w, "q")) talk_queries(1, v);
+	else if (value_of(w, "qs") && strchr(v, ':')) talk_queries(atoi(v), strchr(v, ':') + 1);
+	else if (value_of(w, "hex")) put_hex(&talk.out, v);
+	else if (value_of(w, "len")) put16(&talk.out, (unsigned)atoi(v));
 	else if (value_of(w, "fill"))
-		for (long k = atol(v); k > 0; k--)
-			put8(&talk.out, 'x');
+		for (long k = atol(v); k > 0; k--) put8(&talk.out, 'x');
 	else if (value_of(w, "text"))
 		for (; *v != '\0'; v++) {
 			bool escape = *v == '\\' && v[1] != '\0';
 			v += escape;
 			put8(&talk.out, escape && *v == 'r' ? '\r' : escape && *v == 'n' ? '\n' : (unsigned char)*v);
 		}
-	else
-		return false;
+	else return false;
 	return true;
 }
 
@@ -493,17 +424,14 @@ static void talk_send(int gap)
 		ssize_t n = send(talk.fd, talk.out.p + done, gap >= 0 ? 1 : talk.out.n - done, MSG_NOSIGNAL);
 		if (n < 0 && errno == EAGAIN) {
 			struct pollfd f = { talk.fd, POLLOUT, 0 };
-			if (poll(&f, 1, 3000) > 0)
-				continue;
+			if (poll(&f, 1, 3000) > 0) continue;
 			printf("STUCK %zu of %zu\n", done, talk.out.n);
 			break;
 		}
 		talk.gone = talk.gone || n <= 0;
-		if (n <= 0)
-			break;
+		if (n <= 0) break;
 		done += (size_t)n;
-		if (gap > 0)
-			ms_sleep(gap);
+		if (gap > 0) ms_sleep(gap);
 	}
 	fcntl(talk.fd, F_SETFL, 0);
 	talk.out.n = 0;
@@ -515,17 +443,14 @@ static void talk_replies(const char *v, bool counted)
 	int n = 0, good = 0;
 	for (char more[40]; n < atoi(v); n++) {
 		if (!read_framed(talk.fd, &got, end)) {
-			if (!counted)
-				printf("%s ms=%ld\n", ms_now() >= end ? "TIMEOUT" : "CLOSED", ms_now() - talk.began);
+			if (!counted) printf("%s ms=%ld\n", ms_now() >= end ? "TIMEOUT" : "CLOSED", ms_now() - talk.began);
 			break;
 		}
 		good += got.n > 3 && (got.p[3] & 15) == NOERROR;
 		snprintf(more, sizeof more, " ms=%ld", ms_now() - talk.began);
-		if (!counted)
-			print_msg(got.p, got.n, more);
+		if (!counted) print_msg(got.p, got.n, more);
 	}
-	if (counted)
-		printf("replies %d noerror %d ms=%ld\n", n, good, ms_now() - talk.began);
+	if (counted) printf("replies %d noerror %d ms=%ld\n", n, good, ms_now() - talk.began);
 }
 
 static void talk_end(const char *v, bool quiet)
@@ -538,11 +463,9 @@ static void talk_end(const char *v, bool quiet)
 		n = read(talk.fd, in, sizeof in);
 		how = n == 0 ? "EOF" : n < 0 ? "RESET" : how;
 		bytes += MAX(n, 0);
-		if (!quiet)
-			fwrite(in, 1, (size_t)MAX(n, 0), stdout);
+		if (!quiet) fwrite(in, 1, (size_t)MAX(n, 0), stdout);
 	}
-	if (quiet)
-		printf("%s ms=%ld bytes=%ld%s\n", how, ms_now() - talk.began, bytes, talk.gone ? " gone" : "");
+	if (quiet) printf("%s ms=%ld bytes=%ld%s\n", how, ms_now() - talk.began, bytes, talk.gone ? " gone" : "");
 }
 
 static int cmd_talk(int argc, char **argv)
@@ -553,39 +476,29 @@ static int cmd_talk(int argc, char **argv)
 	talk.began = ms_now();
 	set_option(talk.fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	for (argv += 3, argc -= 3; argc > 0; argc--, argv++)
-		if (value_of(*argv, "rcvbuf"))
-			set_option(talk.fd, SOL_SOCKET, SO_RCVBUF, atoi(value_of(*argv, "rcvbuf")));
+		if (value_of(*argv, "rcvbuf")) set_option(talk.fd, SOL_SOCKET, SO_RCVBUF, atoi(value_of(*argv, "rcvbuf")));
 		else if (value_of(*argv, "src")) {
 			struct addr src = addr_at(value_of(*argv, "src"), 0);
-			if (bind(talk.fd, &src.u.sa, addr_len(&src)) < 0)
-				die("bind: %s", strerror(errno));
-		} else
-			break;
+			if (bind(talk.fd, &src.u.sa, addr_len(&src)) < 0) die("bind: %s", strerror(errno));
+		} else break;
 	if (connect(talk.fd, &to.u.sa, addr_len(&to)) < 0)
 		return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
 	for (; argc > 0; argc--, argv++) {
 		char *w = *argv, *v = w + strcspn(w, "=");
 		v += *v == '=';
-		if (talk_add(w, v))
-			continue;
+		if (talk_add(w, v)) continue;
 		talk_send(strncmp(w, "bytes", 5) == 0 ? atoi(v) : -1);
-		if (strcmp(w, "send") == 0 || strncmp(w, "bytes", 5) == 0)
-			continue;
-		if (value_of(w, "pause"))
-			ms_sleep(atol(v));
-		else if (strcmp(w, "fin") == 0)
-			shutdown(talk.fd, SHUT_WR);
+		if (strcmp(w, "send") == 0 || strncmp(w, "bytes", 5) == 0) continue;
+		if (value_of(w, "pause")) ms_sleep(atol(v));
+		else if (strcmp(w, "fin") == 0) shutdown(talk.fd, SHUT_WR);
 		else if (strcmp(w, "rst") == 0) {
 			reset_on_close(talk.fd);
 			break;
-		} else if (value_of(w, "replies") || value_of(w, "count"))
-			talk_replies(v, *w == 'c');
+		} else if (value_of(w, "replies") || value_of(w, "count")) talk_replies(v, *w == 'c');
 		else if (strcmp(w, "segment") == 0)
 			printf("segment %zd\n", readable(talk.fd, ms_now() + 6000) ? recv(talk.fd, in, sizeof in, 0) : (ssize_t)-1);
-		else if (strncmp(w, "slurp", 5) == 0 || strncmp(w, "end", 3) == 0)
-			talk_end(v, *w == 'e');
-		else
-			die("talk: what is %s?", w);
+		else if (strncmp(w, "slurp", 5) == 0 || strncmp(w, "end", 3) == 0) talk_end(v, *w == 'e');
+		else die("talk: what is %s?", w);
 		fflush(stdout);
 	}
 	close(talk.fd);
@@ -598,21 +511,16 @@ static int cmd_hold(int argc, char **argv)
 {
 	int n = atoi(argv[3]), held = 0, told = -1;
 	struct addr to = addr_of(argv[1], argv[2]), src = { 0 };
-	struct pollfd *f = grow(NULL, sizeof *f * ((size_t)n + 1));
+	static struct pollfd f[20000];
 	for (int i = 4; i < argc; i++)
-		if (value_of(argv[i], "hex"))
-			put_hex(&sent, value_of(argv[i], "hex"));
-		else if (value_of(argv[i], "src"))
-			src = addr_at(value_of(argv[i], "src"), 0);
+		if (value_of(argv[i], "hex")) put_hex(&sent, value_of(argv[i], "hex"));
+		else if (value_of(argv[i], "src")) src = addr_at(value_of(argv[i], "src"), 0);
 	more_files();
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n && held < 20000; i++) {
 		int fd = sock(SOCK_STREAM, src.u.sa.sa_family ? &src : NULL, &to);
-		if (fd < 0)
-			continue;
-		if (sent.n > 0 && write(fd, sent.p, sent.n) < 0)
-			close(fd);
-		else
-			f[held++] = (struct pollfd){ fd, POLLIN, 0 };
+		if (fd < 0) continue;
+		if (sent.n > 0 && write(fd, sent.p, sent.n) < 0) close(fd);
+		else f[held++] = (struct pollfd){ fd, POLLIN, 0 };
 	}
 	printf("holding %d\n", held);
 	for (long end = ms_now() + 600000; told != 0 && ms_now() < end; ) {
@@ -627,8 +535,7 @@ static int cmd_hold(int argc, char **argv)
 			}
 			left += f[i].fd >= 0;
 		}
-		if (left != told)
-			printf("open %d\n", told = left);
+		if (left != told) printf("open %d\n", told = left);
 	}
 	return 0;
 }
@@ -637,23 +544,9 @@ static int cmd_hold(int argc, char **argv)
  * each 50 messages). A mutated query is a good one with some bytes changed. Says: sent N got N longest N odd N (FORMERR replies that are more
  * than header, question and OPT). */
 
-static struct flood { int n, seed, tcp, gap; char kind[WORD], src[WORD]; long got, longest, odd; } flood = { .n = 10000, .seed = 1, .kind = "random" };
-static const struct field flood_fields[] = { FINT(flood, n), FINT(flood, seed), FINT(flood, tcp), FINT(flood, gap), FTEXT(flood, kind), FTEXT(flood, src) };
-
-static void flood_mutate(struct buf *b)
-{
-	static const char odd[] = "\0\xff\xc0\x0c\x40\x3f\x29\x01";
-	for (unsigned k = 1 + rnd() % 4; k > 0; k--) {
-		size_t at = rnd() % b->n;
-		switch (rnd() % 5) {
-		case 0: b->p[at] ^= (uint8_t)(1u << rnd() % 8); break;
-		case 1: b->p[at] = (uint8_t)rnd(); break;
-		case 2: b->p[at] = (uint8_t)odd[rnd() % 8]; break;
-		case 3: b->n = b->n > 14 ? 12 + rnd() % (b->n - 12) : b->n; break;
-		default: put16at(b->p + 4 + 2 * (rnd() % 4), rnd() % 3 ? rnd() % 4 : rnd() & 65535);
-		}
-	}
-}
+#define FLOOD_WORDS(I, T) I(flood, n) I(flood, seed) I(flood, tcp) I(flood, gap) T(flood, kind) T(flood, src)
+static struct flood { FLOOD_WORDS(INT_MEMBER, TEXT_MEMBER) long got, longest, odd; } flood = { .n = 10000, .seed = 1, .kind = "random" };
+static const struct field flood_fields[] = { FLOOD_WORDS(INT_FIELD, TEXT_FIELD) };
 
 static void flood_message(struct buf *b)
 {
@@ -662,13 +555,11 @@ static void flood_message(struct buf *b)
 	bool is_short = strcmp(flood.kind, "short") == 0;
 	b->n = 0;
 	if (is_short || strcmp(flood.kind, "random") == 0) {
-		for (unsigned k = is_short ? rnd() % 12 : rnd() % (rnd() % 8 ? 80 : 1400); k > 0; k--)
-			put8(b, rnd() & 255);
+		for (unsigned k = is_short ? rnd() % 12 : rnd() % (rnd() % 8 ? 80 : 1400); k > 0; k--) put8(b, rnd() & 255);
 		return;
 	}
 	snprintf(name, sizeof name, "f%u.flood.test", rnd() % 500);
-	if (rnd() % 3)
-		f.edns = (int)(rnd() % 5000);
+	if (rnd() % 3) f.edns = (int)(rnd() % 5000);
 	if (rnd() % 3 == 0) {
 		put16(&f.opts, rnd() % 16);
 		put16(&f.opts, 4);
@@ -676,10 +567,8 @@ static void flood_message(struct buf *b)
 	}
 	query_put(&f, b, name, rnd() % 4 ? T_A : (int)(rnd() % 300), (int)(rnd() & 65535));
 	free(f.opts.p);
-	if (strcmp(flood.kind, "qr") == 0)
-		b->p[2] |= 0x80;
-	else
-		flood_mutate(b);
+	if (strcmp(flood.kind, "qr") == 0) b->p[2] |= 0x80;
+	else mutate(b, 0);
 }
 
 static void flood_read(int fd)
@@ -697,13 +586,11 @@ static int cmd_flood(int argc, char **argv)
 	struct addr to = addr_of(argv[1], argv[2]);
 	int fd = -1;
 	for (int i = 3; i < argc; i++)
-		if (!field_set(flood_fields, COUNT(flood_fields), &flood, argv[i]))
-			die("flood: what is %s?", argv[i]);
+		if (!field_set(flood_fields, COUNT(flood_fields), &flood, argv[i])) die("flood: what is %s?", argv[i]);
 	struct addr src = addr_at(flood.src[0] ? flood.src : "::", 0);
 	rnd_seed((uint64_t)flood.seed);
 	for (int i = 0; i < flood.n; i++) {
-		if (fd < 0)
-			fd = sock(flood.tcp ? SOCK_STREAM : SOCK_DGRAM, flood.src[0] ? &src : NULL, &to);
+		if (fd < 0) fd = sock(flood.tcp ? SOCK_STREAM : SOCK_DGRAM, flood.src[0] ? &src : NULL, &to);
 		if (fd < 0) {
 			ms_sleep(2);
 			continue;
@@ -720,8 +607,7 @@ static int cmd_flood(int argc, char **argv)
 		if (i % 32 == 31 && (flood.gap == 0 || nanosleep(&(struct timespec){ 0, flood.gap * 1000L }, NULL) != 0))
 			sched_yield();
 	}
-	while (fd >= 0 && !flood.tcp && readable(fd, ms_now() + 50))
-		flood_read(fd);
+	while (fd >= 0 && !flood.tcp && readable(fd, ms_now() + 50)) flood_read(fd);
 	printf("sent %d got %ld longest %ld odd %ld\n", flood.n, flood.got, flood.longest, flood.odd);
 	return 0;
 }
@@ -731,11 +617,10 @@ static int cmd_flood(int argc, char **argv)
 static int cmd_zero(int argc, char **argv)
 {
 	struct addr to = addr_of(argv[1], argv[2]);
-	struct buf b = { 0 };
+	static struct buf b;
 	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
 	(void)argc;
-	if (fd < 0)
-		return 1;
+	if (fd < 0) return 1;
 	query_put(&form_plain, &sent, argv[3], T_A, 4711);
 	put32(&b, addr_port(&to));
 	put32(&b, (uint32_t)(sent.n + 8) << 16);        /* no checksum */
@@ -749,11 +634,9 @@ static bool is_gone(int pid)
 {
 	char path[64], text[512] = "";
 	snprintf(path, sizeof path, "/proc/%d/stat", pid);
-	if (kill(pid, 0) < 0 && errno == ESRCH)
-		return true;
+	if (kill(pid, 0) < 0 && errno == ESRCH) return true;
 	FILE *f = fopen(path, "r");
-	if (f == NULL)
-		return access("/proc/self/stat", R_OK) == 0;
+	if (f == NULL) return access("/proc/self/stat", R_OK) == 0;
 	text[fread(text, 1, sizeof text - 1, f)] = '\0';
 	fclose(f);
 	const char *z = strrchr(text, ')');
@@ -765,8 +648,7 @@ static int cmd_serves(int argc, char **argv)
 	struct addr to = addr_of(argc > 4 ? argv[4] : "127.0.0.1", argv[2]), six = addr_of("::1", argv[2]);
 	for (long end = ms_now() + atoi(argv[3]); ms_now() < end && !is_gone(atoi(argv[1])); ms_sleep(3)) {
 		int fd = sock(SOCK_STREAM, NULL, &to);
-		if (fd >= 0 || (fd = sock(SOCK_STREAM, NULL, &six)) >= 0)
-			return close(fd);
+		if (fd >= 0 || (fd = sock(SOCK_STREAM, NULL, &six)) >= 0) return close(fd);
 	}
 	return 1;
 }
@@ -775,8 +657,7 @@ static int cmd_gone(int argc, char **argv)
 {
 	(void)argc;
 	for (long end = ms_now() + atoi(argv[2]); ms_now() < end; ms_sleep(3))
-		if (is_gone(atoi(argv[1])))
-			return 0;
+		if (is_gone(atoi(argv[1]))) return 0;
 	return 1;
 }
 
@@ -786,14 +667,11 @@ static int cmd_line(int argc, char **argv)
 	struct addr to = addr_of(argv[1], argv[2]);
 	int fd = sock(SOCK_STREAM, NULL, &to);
 	(void)argc;
-	if (fd < 0)
-		return printf("no connection: %s\n", strerror(errno)) > 0;
-	if (dprintf(fd, "%s\n", argv[3]) < 0)
-		return 1;
+	if (fd < 0) return printf("no connection: %s\n", strerror(errno)) > 0;
+	if (dprintf(fd, "%s\n", argv[3]) < 0) return 1;
 	for (long end = ms_now() + 20000; readable(fd, end); ) {
 		ssize_t n = read(fd, in, sizeof in);
-		if (n <= 0)
-			return 0;
+		if (n <= 0) return 0;
 		fwrite(in, 1, (size_t)n, stdout);
 	}
 	return puts("the admin port does not close") >= 0;
@@ -806,14 +684,12 @@ static int cmd_notify(int argc, char **argv)
 	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
 	(void)argc;
 	snprintf(a.sun_path, sizeof a.sun_path, "%s", argv[1]);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0)
-		die("%s: %s", argv[1], strerror(errno));
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0) die("%s: %s", argv[1], strerror(errno));
 	chmod(argv[1], 0777);
 	puts("ready");
 	fflush(stdout);
 	for (ssize_t n; (n = recv(fd, in, sizeof in - 1, 0)) >= 0; fflush(stdout)) {
-		for (ssize_t i = 0; i < n; i++)
-			in[i] = in[i] == '\n' ? ' ' : in[i];
+		for (ssize_t i = 0; i < n; i++) in[i] = in[i] == '\n' ? ' ' : in[i];
 		printf("%ld %.*s\n", ms_now(), (int)n, in);
 	}
 	return 1;
@@ -855,13 +731,10 @@ int main(int argc, char **argv)
 		{ "flood", 3, cmd_flood }, { "zero", 4, cmd_zero }, { "freeport", 1, cmd_freeport }, { "serves", 4, cmd_serves }, { "gone", 3, cmd_gone },
 		{ "line", 4, cmd_line }, { "notify", 2, cmd_notify }, { "addr", 3, cmd_addr }, { "clock", 3, cmd_clock }, { "now", 1, cmd_now } };
 	signal(SIGPIPE, SIG_IGN);
-	drbg_init();
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)
-		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].args)
-			return uses[i].run(argc - 1, argv + 1);
+		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].args) return uses[i].run(argc - 1, argv + 1);
 	fprintf(stderr, "usage: peer COMMAND WORD..., where COMMAND is");
-	for (size_t i = 0; i < COUNT(uses); i++)
-		fprintf(stderr, " %s", uses[i].name);
+	for (size_t i = 0; i < COUNT(uses); i++) fprintf(stderr, " %s", uses[i].name);
 	fputc('\n', stderr);
 	return 2;
 }

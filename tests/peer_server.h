@@ -10,62 +10,62 @@
  * the upstream with that number only: `2delay=300`. Later words win. Without any: a record of the asked type, TTL 300, A
  * 192.0.2.NUMBER. Times are milliseconds.
  *
- *  what      a=ADDR  aaaa=ADDR  net=N (A is N. and a hash of the name)  byname (net=10)  count (A says how many answers there were)
- *            n=RECORDS  type=T  ttl=N,N...  rdlen=N  big=BYTES  toobig (not cut over UDP)  cname=LINKS  cnameonly  extra (records of
- *            other names)  nodata  soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX
- *            keepalive=N pad=N (options 11 and 12)  noopt  optmid  noedns=RCODE (that, without OPT, to every query with OPT; drop:
- *            nothing)  lower upper (the question's letters)  trail=N  mutate=SEED  noise=N (so many bytes of chance)
- *            norec (AD, CD and RD are not copied)
- *  when      delay=MS  silent  drop=N (the first N datagrams of a question)  udpsilent  tcpsilent
+ *  what      a=ADDR  net=N (A is N. and a hash of the name)  byname (net=10)  count (A says how many answers there were)
+ *            n=RECORDS  type=T  ttl=N,N...  rdlen=N  big=BYTES  cname=LINKS  cnameonly  extra (records of other names)  nodata
+ *            soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX  keepalive=N
+ *            pad=N (options 11 and 12)  noopt  optmid  noedns=RCODE (that, without OPT, to every query with OPT; drop: nothing)
+ *            lower upper (the question's letters)  mutate=SEED  noise=N (so many bytes of chance)
+ *  when      delay=MS  silent  drop=N (the first N datagrams of a question)  tcpsilent
  *  over UDP  tc  tcrec (TC=1 with records)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  closeafter  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND,KIND... (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
- *            KIND: id qname qtype qclass qr opcode zero eleven header headeropt qd2 cutq noq loop | port addr | rdlen ancount cutrr
- *            label40 a3 cname name256 optan
+ *            KIND: id qname qtype qclass qr opcode zero eleven header headeropt qd2 cutq noq loop | port addr | rdlen ancount
+ *            cutrr label40 a3 cname name256 optan
  * For a connection as a whole, in rules for "." only:
- *  ends      how=notify|fin|rst|half (half: close_notify, and the socket stays)  idle=MS  life=MS  after=ANSWERS  full=N (when so
- *            many queries wait)  kick=N (a new number: now, all of them)
- *  order     batch=N (answers wait for each other, then leave in as few records as can be)  order=fifo|lifo  inorder (one query at a
- *            time)  skip (of the queries in a record only the first is seen before more bytes come)  muted=N (connections up to
- *            number N answer nothing)
+ *  ends      how=notify|fin|rst|half (half: close_notify, and the socket stays)  idle=MS  life=MS  after=ANSWERS  full=N (when
+ *            so many queries wait)  kick=N (a new number: now, all of them)
+ *  order     batch=N (answers wait for each other, then leave in as few records as can be)  order=fifo|lifo  inorder (one query
+ *            at a time)  skip (of the queries in a record only the first is seen before more bytes come)  muted=N (connections
+ *            up to number N answer nothing)
  *  shape     record=N (bytes of a TLS record at most)  wire=N (of a segment)
- *  faults    at=accept|hello|mid|up:stall|deaf|fin|rst|garbage|zeros|plain|alertN  upto=BYTES (of ours, for mid)  times=N (at and
- *            full happen so often)  pause=MS (nothing is done after a ClientHello)  reneg  cache=on|off|zero (sessions; zero: any
- *            is resumed, with a secret of zeros)  epoch=N (a new number: sessions are forgotten)
+ *  faults    at=accept|hello|mid|up:stall|deaf|fin|rst|garbage|zeros|plain|alertN  upto=BYTES (of ours, for mid)  times=N (at
+ *            and full happen so often)  pause=MS (nothing is done after a ClientHello)  reneg  cache=on|off|zero (sessions;
+ *            zero: any is resumed, with a secret of zeros)  epoch=N (a new number: sessions are forgotten)
  *  relays    loss=N (in a thousand datagrams, each way)  delay=MS jitter=MS (each way)  seed=N  silent (nothing passes)
  *
- * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no TLS), open,
- * hello, flight, up, data, strike, reneg, end, rules, and of a relay, when it gets SIGUSR1 and at its end, relayed. */
+ * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no
+ * TLS), open, hello, flight, up, data, strike, reneg, end, rules, and of a relay, on SIGUSR1 and at its end, relayed. */
 
-#define ACT_INTS(X) X(nodata) X(n) X(rdlen) X(big) X(toobig) X(cname) X(cnameonly) X(extra) X(net) X(byname) X(count) X(aa) X(ad) X(ede) \
-	X(keepalive) X(pad) X(noopt) X(optmid) X(lower) X(upper) X(trail) X(mutate) X(noise) X(norec) X(delay) X(silent) X(drop) X(udpsilent) \
-	X(tcpsilent) X(tc) X(tcrec) X(twice) X(once) X(close) X(reset) X(closeafter) X(dribble) X(cut) X(gap) X(flood) X(idle) X(life) X(after) X(full) \
-	X(kick) X(batch) X(inorder) X(skip) X(muted) X(record) X(wire) X(upto) X(times) X(pause) X(reneg) X(epoch) X(loss) X(jitter) X(seed)
-#define ACT_TEXTS(X) X(first) X(bad) X(a) X(aaaa) X(opt) X(noedns) X(type) X(soa) X(how) X(order) X(at) X(cache)
-#define MEMBER_INT(f) int f;
-#define MEMBER_TEXT(f) char f[WORD];
-struct act { ACT_INTS(MEMBER_INT) ACT_TEXTS(MEMBER_TEXT) int rcode, nttl; uint32_t ttl[8]; };
-#define FIELD_INT(f) FINT(act, f),
-#define FIELD_TEXT(f) FTEXT(act, f),
-static const struct field act_fields[] = { ACT_INTS(FIELD_INT) ACT_TEXTS(FIELD_TEXT) };
+#define ACT_WORDS(I, T) I(act, nodata) I(act, n) I(act, rdlen) I(act, big) I(act, cname) I(act, cnameonly) I(act, extra) I(act, net) \
+	I(act, byname) I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, keepalive) I(act, pad) I(act, noopt) I(act, optmid) I(act, lower) \
+	I(act, upper) I(act, mutate) I(act, noise) I(act, delay) I(act, silent) I(act, drop) I(act, tcpsilent) I(act, tc) I(act, tcrec) \
+	I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, closeafter) I(act, dribble) I(act, cut) I(act, gap) I(act, flood) I(act, idle) \
+	I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) I(act, skip) I(act, muted) I(act, record) \
+	I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) I(act, epoch) I(act, loss) I(act, jitter) I(act, seed) \
+	T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) T(act, order) T(act, at) T(act, cache)
+struct act { ACT_WORDS(INT_MEMBER, TEXT_MEMBER) int rcode, nttl; uint32_t ttl[8]; };
+static const struct field act_fields[] = { ACT_WORDS(INT_FIELD, TEXT_FIELD) };
 
 /* What the command line says, and what the rules say to connections. */
+#define UP_WORDS(I, T) I(setup, number) I(setup, notcp) I(setup, noudp) I(setup, tls) T(setup, log) T(setup, rules) T(setup, cert) \
+	T(setup, key) T(setup, suites) T(setup, alpn)
 struct setup {
-	char log[WORD], rules[WORD], cert[WORD], key[WORD], suites[WORD], alpn[WORD];
-	int number, notcp, noudp, tls;
+	UP_WORDS(INT_MEMBER, TEXT_MEMBER)
 	struct act all;
-	struct buf text;
+	struct buf text;                /* of the rules */
 	int logfd, udp, tcp, other, elsewhere;
 	struct addr at, to;
 	bool relay;
 };
 static struct setup up = { .number = 1, .tls = 12, .logfd = -1, .udp = -1, .tcp = -1, .other = -1, .elsewhere = -1 };
+static const struct field up_fields[] = { UP_WORDS(INT_FIELD, TEXT_FIELD) };
 
-/* A connection. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS, or bytes to hand
- * on. What is put into "out" leaves by way of the engine and "raw". */
+/* A connection. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS, or
+ * bytes to hand on. What is put into "out" leaves by way of the engine and "raw". */
 enum closing { STAYS, CLOSING, HALF_CLOSED, CLOSES_WHEN_EMPTY };
 struct conn {
-	struct conn *next, *far;        /* far: the other connection of a relay */
+	struct node node;
+	struct conn *far;               /* the other connection of a relay */
 	int fd, id;
 	struct addr from;
 	void (*handle)(struct conn *);
@@ -74,7 +74,7 @@ struct conn {
 	enum closing closing;
 	usec born, last, dripped;
 	struct buf in, out, raw;
-	struct job *held;
+	struct node held;               /* answers that wait for each other */
 	int nheld, waiting, queries, answers, records, dribble;
 };
 
@@ -86,8 +86,9 @@ struct secure {
 	size_t sent;
 };
 
-static struct conn *conns;
+static struct node conns = { &conns, &conns };
 static int conn_count;
+#define EACH_CONN(c) (struct node *n_ = conns.next, *next_; next_ = n_->next, c = (struct conn *)(void *)n_, n_ != &conns; n_ = next_)
 
 static void note(const char *event, const struct conn *c, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void note(const char *event, const struct conn *c, const char *fmt, ...)
@@ -95,15 +96,13 @@ static void note(const char *event, const struct conn *c, const char *fmt, ...)
 	char line[3000];
 	struct text t = { .p = line, .size = sizeof line - 1 };
 	va_list ap;
-	int n;
 	text_add(&t, "%s %d ms %ld ", event, c ? c->id : 0, ms_now());
 	va_start(ap, fmt);
-	n = vsnprintf(line + t.len, t.size - t.len, fmt, ap);
+	vsnprintf(line + t.len, t.size - t.len, fmt, ap);
 	va_end(ap);
-	t.len = MIN(t.len + (size_t)MAX(n, 0), t.size - 1);
+	t.len = strlen(line);
 	line[t.len++] = '\n';
-	if (up.logfd >= 0 && write(up.logfd, line, t.len) < 0)
-		die("log: %s", strerror(errno));
+	if (up.logfd >= 0 && write(up.logfd, line, t.len) < 0) die("log: %s", strerror(errno));
 }
 
 /* ---- Rules */
@@ -111,9 +110,8 @@ static void note(const char *event, const struct conn *c, const char *fmt, ...)
 static int rcode_of(const char *s, size_t n)
 {
 	for (unsigned i = 0; i <= BADVERS; i++)
-		if (strlen(rcode_text(i)) == n && strncasecmp(rcode_text(i), s, n) == 0)
-			return (int)i;
-	return -1;
+		if (strlen(rcode_text(i)) == n && strncasecmp(rcode_text(i), s, n) == 0) return (int)i;
+	return isdigit((unsigned char)*s) ? atoi(s) : -1;
 }
 
 static void act_word(struct act *a, const char *w)
@@ -121,29 +119,21 @@ static void act_word(struct act *a, const char *w)
 	char *e;
 	long only = strtol(w, &e, 10);
 	const char *v;
-	int rcode;
-	if (e != w && only != up.number)
-		return;
+	if (e != w && only != up.number) return;
 	w = e;
-	rcode = rcode_of(w, strcspn(w, "="));
-	if (rcode >= 0)
-		a->rcode = rcode;
-	else if ((v = value_of(w, "rcode")) != NULL)
-		a->rcode = isdigit((unsigned char)*v) ? atoi(v) : rcode_of(v, strlen(v));
+	int rcode = (v = value_of(w, "rcode")) != NULL ? rcode_of(v, strlen(v)) : rcode_of(w, strcspn(w, "="));
+	if (rcode >= 0) a->rcode = rcode;
 	else if ((v = value_of(w, "ttl")) != NULL)
 		for (a->nttl = 0; *v != '\0' && a->nttl < 8; v = e + (*e == ','))
 			a->ttl[a->nttl++] = (uint32_t)strtoul(v, &e, 10);
-	else
-		field_set(act_fields, COUNT(act_fields), a, w);         /* other labels with a '=' are just labels */
+	else field_set(act_fields, COUNT(act_fields), a, w);    /* other labels with a '=' are just labels */
 }
 
 static bool has_suffix(const char *name, const char *suffix)
 {
 	size_t n = strlen(name), s = strlen(suffix);
-	if (strcmp(suffix, ".") == 0)
-		return true;
-	if (s > 0 && suffix[s - 1] != '.' && n > 0)
-		n--;
+	if (strcmp(suffix, ".") == 0) return true;
+	if (s > 0 && suffix[s - 1] != '.' && n > 0) n--;
 	return n >= s && strncasecmp(name + n - s, suffix, s) == 0 && (n == s || name[n - s - 1] == '.');
 }
 
@@ -151,19 +141,14 @@ static bool has_suffix(const char *name, const char *suffix)
 static struct act act_for(const char *name)
 {
 	struct act a = { .n = 1, .gap = 100, .nttl = 1, .ttl = { 300 }, .ede = -1, .keepalive = -1, .times = -1, .upto = 100, .how = "notify" };
-	char copy[65536], *line, *w, *save, *save2;
+	char copy[65536], *save, *save2, *w;
 	snprintf(copy, sizeof copy, "%s", up.text.p ? (char *)up.text.p : "");
-	for (line = strtok_r(copy, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
-		w = strtok_r(line, " ", &save2);
-		if (w == NULL || !has_suffix(name, w))
-			continue;
-		while ((w = strtok_r(NULL, " ", &save2)) != NULL)
-			act_word(&a, w);
-	}
+	for (char *line = strtok_r(copy, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
+		if ((w = strtok_r(line, " ", &save2)) != NULL && has_suffix(name, w))
+			while ((w = strtok_r(NULL, " ", &save2)) != NULL) act_word(&a, w);
 	snprintf(copy, sizeof copy, "%s", name);
 	for (w = strtok_r(copy, ".", &save); w != NULL; w = strtok_r(NULL, ".", &save))
-		if (strchr(w, '='))
-			act_word(&a, w);
+		if (strchr(w, '=')) act_word(&a, w);
 	return a;
 }
 
@@ -180,121 +165,67 @@ static void rules_read(void)
 	static unsigned count;
 	static int kick, epoch;
 	struct stat st;
-	if (up.rules[0] == '\0' || stat(up.rules, &st) != 0 || (st.st_ino == old.st_ino && st.st_mtim.tv_sec == old.st_mtim.tv_sec &&
-	    st.st_mtim.tv_nsec == old.st_mtim.tv_nsec))
+	struct conn *c;
+	if (up.rules[0] == '\0' || stat(up.rules, &st) != 0 || (st.st_ino == old.st_ino && memcmp(&st.st_mtim, &old.st_mtim, sizeof st.st_mtim) == 0))
 		return;
 	old = st;
 	free(up.text.p);
 	up.text = file_read(up.rules);
 	up.all = act_for("connect.");
 	note("rules", NULL, "n %u", ++count);
-	if (up.all.seed)
-		rnd_seed((uint64_t)up.all.seed);
-	if (up.all.epoch && up.all.epoch != epoch)
-		br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
+	if (up.all.seed) rnd_seed((uint64_t)up.all.seed);
+	if (up.all.epoch && up.all.epoch != epoch) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 	if (up.all.kick && up.all.kick != kick)
-		for (struct conn *c = conns; c != NULL; c = c->next)
+		for EACH_CONN(c)
 			if (!c->stalled) {
 				conn_close(c, up.all.how);
 				conn_move(c);
 			}
-	epoch = up.all.epoch;
-	kick = up.all.kick;
+	epoch = up.all.epoch ? up.all.epoch : epoch;
+	kick = up.all.kick ? up.all.kick : kick;
 }
 
 /* ---- Answers */
 
 static void put_rdata(struct buf *b, const struct act *a, unsigned type, int i)
 {
-	size_t at = open_length(b), n = a->rdlen ? (size_t)a->rdlen : 12;
+	size_t n = a->rdlen ? (size_t)a->rdlen : 12;
+	const char *minimum = strchr(a->soa, ',') ? strchr(a->soa, ',') + 1 : a->soa[0] ? a->soa : "60";
 	struct in6_addr v;
 	char text[WORD];
 	uint8_t *p;
 	switch (type) {
-	case T_A:
-		snprintf(text, sizeof text, "192.0.2.%d", (up.number + i) % 256);
-		inet_pton(AF_INET, a->a[0] ? a->a : text, &v);
-		put(b, &v, 4);
+	case T_A: case T_AAAA:
+		snprintf(text, sizeof text, type == T_A ? "192.0.2.%d" : "2001:db8::%x", (up.number + i) & 255);
+		inet_pton(type == T_A ? AF_INET : AF_INET6, type == T_A && a->a[0] ? a->a : text, &v);
+		put_as(b, "(@)", &v, (size_t)(type == T_A ? 4 : 16));
 		break;
-	case T_AAAA:
-		snprintf(text, sizeof text, "2001:db8::%x", (unsigned)(up.number + i));
-		inet_pton(AF_INET6, a->aaaa[0] ? a->aaaa : text, &v);
-		put(b, &v, 16);
-		break;
-	case T_MX:
-		put16(b, 10);
-		put_name_below(b, "mx", 12);
-		break;
-	case T_NS: case T_CNAME: case 12:
-		put_name_below(b, "ns", 12);
-		break;
-	case T_SRV:
-		put(b, "\0\1\0\2\1\273", 6);
-		put_name(b, "srv.target.test");
-		break;
-	case T_SOA:
-		put16(b, 0xc00c);
-		put_name_below(b, "host", 12);
-		for (uint32_t k = 1; k <= 4; k++)
-			put32(b, k);
-		put32(b, strchr(a->soa, ',') ? (uint32_t)atoi(strchr(a->soa, ',') + 1) : a->soa[0] ? (uint32_t)atoi(a->soa) : 60);
-		break;
-	case T_TXT:
-		if (a->rdlen == 0) {
-			snprintf(text, sizeof text, "\5up-%d%d", up.number % 10, i % 10);
-			put_text(b, text);
-			break;
-		}
-		p = put_room(b, n);
-		for (size_t k = 0; k < n; k++)
-			p[k] = k % 256 ? 'x' : (uint8_t)MIN(n - k - 1, 255);
-		break;
+	case T_MX: put_as(b, "(2lp)", 10, "mx", 12); break;
+	case T_NS: case T_CNAME: case 12: put_as(b, "(lp)", "ns", 12); break;
+	case T_SRV: put_as(b, "(222n)", 1, 2, 443, "srv.target.test"); break;
+	case T_SOA: put_as(b, "(plp44444)", 12, "host", 12, 1, 2, 3, 4, (unsigned)atoi(minimum)); break;
 	default:
+		if (type == T_TXT && a->rdlen == 0) n = (size_t)snprintf(text, sizeof text, "\5up-%d%d", up.number % 10, i % 10);
+		put16(b, (unsigned)n);
 		p = put_room(b, n);
 		for (size_t k = 0; k < n; k++)
-			p[k] = (uint8_t)(k * 197 + k / 256 + type);
+			p[k] = (uint8_t)(type != T_TXT ? k * 197 + k / 256 + type : a->rdlen == 0 ? (size_t)text[k] : k % 256 ? 'x' : MIN(n - k - 1, 255));
 	}
-	close_length(b, at);
-}
-
-/* A whole record that nobody asked for. */
-static void put_stray(struct buf *b, int section, const char *owner, uint32_t address)
-{
-	put_name(b, owner);
-	put_head(b, T_A, 300);
-	put16(b, 4);
-	put32(b, address);
-	count_up(b, section);
 }
 
 static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_)
 {
-	size_t at;
-	put8(b, 0);
-	put16(b, T_OPT);
-	put16(b, 1232);
-	put32(b, (uint32_t)(rcode >> 4) << 24 | (do_ ? 0x8000u : 0));
-	at = open_length(b);
-	if (a->ede >= 0) {
-		put16(b, EDNS_EDE);
-		put16(b, 2 + 4);
-		put16(b, (unsigned)a->ede);
-		put(b, "test", 4);
-	}
-	if (a->opt[0])
-		put_option(b, a->opt);
-	if (a->keepalive >= 0) {
-		put32(b, EDNS_KEEPALIVE << 16 | 2);
-		put16(b, (unsigned)a->keepalive);
-	}
+	struct buf o = { 0 };
+	if (a->ede >= 0) put_as(&o, "2(2@)", EDNS_EDE, (unsigned)a->ede, "test", (size_t)4);
+	if (a->opt[0]) put_option(&o, a->opt);
+	if (a->keepalive >= 0) put_as(&o, "2(2)", EDNS_KEEPALIVE, (unsigned)a->keepalive);
 	if (a->pad > 0) {
-		put16(b, EDNS_PADDING);
-		put16(b, (unsigned)a->pad);
-		for (int i = 0; i < a->pad; i++)
-			put8(b, 0);
+		put_as(&o, "22", EDNS_PADDING, (unsigned)a->pad);
+		memset(put_room(&o, (size_t)a->pad), 0, (size_t)a->pad);
 	}
-	close_length(b, at);
+	put_as(b, "1224(@)", 0, T_OPT, 1232, (rcode >> 4) << 24 | (do_ ? 0x8000u : 0), o.p, o.n);
 	count_up(b, 3);
+	free(o.p);
 }
 
 /* The records of the answer section. owner: where the last name of the chain stands. */
@@ -303,248 +234,192 @@ static void put_answers(struct buf *b, const struct act *a, const struct asked *
 	static unsigned count;
 	struct act x = *a;
 	size_t want = a->big ? (size_t)a->big - (opt ? 11 : 0) : 0;
-	uint32_t h = name_number(q->name);
-	if (type == T_ANY)
-		type = T_A;
-	if (a->count)
-		h = ++count;
+	uint32_t h = a->count ? ++count : name_number(q->name);
 	if (a->byname || a->net || a->count)
 		snprintf(x.a, sizeof x.a, "%d.%u.%u.%u", a->net ? a->net : 10, h >> 16 & 255, h >> 8 & 255, h & 255);
-	if (want > b->n && type == T_A)
-		x.n = (int)((want - b->n) / 16);
-	else if (want > b->n + 12 && type != T_AAAA)
-		x.rdlen = (int)(want - b->n - 12);
+	if (want > b->n && type == T_A) x.n = (int)((want - b->n) / 16);
+	else if (want > b->n + 12 && type != T_AAAA) x.rdlen = (int)(want - b->n - 12);
 	for (int i = 0; i < x.n; i++) {
-		put16(b, owner);
-		put_head(b, type, a->ttl[i % a->nttl]);
+		put_as(b, "p224", owner, type, 1, a->ttl[i % a->nttl]);
 		put_rdata(b, &x, type, i);
 		count_up(b, 1);
 	}
 }
 
-static void put_links(struct buf *b, const struct act *a, unsigned *owner)
+/* A chain of aliases; gives where its last name stands. */
+static unsigned put_links(struct buf *b, const struct act *a)
 {
+	unsigned owner = 12;
 	char text[32];
-	size_t at;
 	for (int i = 0; i < a->cname; i++) {
-		put16(b, *owner);
-		put_head(b, T_CNAME, a->ttl[0]);
-		at = open_length(b);
-		*owner = 0xc000u | (unsigned)b->n;
 		snprintf(text, sizeof text, "c%d", i);
-		put_name_below(b, text, 12);
-		close_length(b, at);
+		put_as(b, "p224(lp)", owner, T_CNAME, 1, a->ttl[0], text, 12);
+		owner = (unsigned)(b->n - strlen(text) - 3);
 		count_up(b, 1);
 	}
+	return owner;
 }
 
-/* The header and the question, as in the query p. */
-static void put_start(struct buf *b, const struct act *a, const uint8_t *p, const struct asked *q, unsigned rcode)
+/* All records, as the rules say. */
+static void put_sections(struct buf *b, const struct act *a, const struct asked *q, unsigned rcode, bool opt, bool do_)
 {
-	b->n = 0;
-	put(b, p, q->end);
-	put16at(b->p + 2, F_QR | F_RA | (a->norec ? 0 : get16at(p + 2) & (F_RD | F_CD)) | (a->aa ? F_AA : 0) | (a->ad ? F_AD : 0) | (rcode & 15));
-	put16at(b->p + 4, 1);
-	memset(b->p + 6, 0, 6);
-	for (size_t i = 12; i < q->end - 4; i++)
-		b->p[i] = (uint8_t)(a->lower ? tolower(b->p[i]) : a->upper ? toupper(b->p[i]) : b->p[i]);
+	unsigned type = a->type[0] ? (unsigned)type_of(a->type) : q->type == T_ANY ? T_A : q->type, owner = put_links(b, a);
+	if (rcode == NOERROR && !a->nodata && !a->cnameonly) put_answers(b, a, q, owner, type, opt);
+	if (a->soa[0]) {
+		put_as(b, "p224", 12, T_SOA, 1, (unsigned)atoi(a->soa));
+		put_rdata(b, a, T_SOA, 0);
+		count_up(b, 2);
+	}
+	if (a->extra) {
+		put_as(b, "n224(n)", "test", T_NS, 1, 300, "ns.evil");
+		count_up(b, 2);
+	}
+	if (opt && a->optmid) put_opt(b, a, rcode, do_);
+	if (a->extra || (opt && a->optmid)) {
+		put_as(b, "n224(4)", a->extra ? "victim.test" : "glue.test", T_A, 1, 300, a->extra ? 0x06060606 : 0x01020304);
+		count_up(b, 3);
+	}
+	if (opt && !a->optmid) put_opt(b, a, rcode, do_);
 }
 
 /* The honest answer to the query p. */
 static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, size_t n, const struct asked *q, bool udp)
 {
 	struct opt o = opt_of(p, n);
-	bool intolerant = a->noedns[0] && o.seen, opt = o.seen && !a->noopt && !intolerant, do_ = o.flags >> 15, mid = opt && a->optmid;
-	unsigned owner = 0xc00c, rcode = (unsigned)(intolerant ? rcode_of(a->noedns, strlen(a->noedns)) : a->rcode);
-	size_t limit = !udp ? MSG_MAX : o.seen ? MAX(o.size, 512) : 512, bare;
-	if (intolerant && isdigit((unsigned char)a->noedns[0]))
-		rcode = (unsigned)atoi(a->noedns);
-	put_start(b, a, p, q, rcode);
-	if (intolerant)
-		return;
-	bare = b->n;
-	if (!a->tc || !udp) {
-		put_links(b, a, &owner);
-		if (rcode == NOERROR && !a->nodata && !a->cnameonly)
-			put_answers(b, a, q, owner, a->type[0] ? (unsigned)type_of(a->type) : q->type, opt);
-		if (a->soa[0]) {
-			put16(b, 0xc00c);
-			put_head(b, T_SOA, (uint32_t)atoi(a->soa));
-			put_rdata(b, a, T_SOA, 0);
-			count_up(b, 2);
-		}
-		if (a->extra) {
-			put_name(b, "test");
-			put_head(b, T_NS, 300);
-			put16(b, 9);
-			put_name(b, "ns.evil");
-			count_up(b, 2);
-		}
-		if (mid)
-			put_opt(b, a, rcode, do_);
-		if (a->extra)
-			put_stray(b, 3, "victim.test", 0x06060606);
-		else if (mid)
-			put_stray(b, 3, "glue.test", 0x01020304);
-	} else
-		mid = false;
-	if (opt && !mid)
-		put_opt(b, a, rcode, do_);
-	if (udp && (a->tcrec || a->tc))
-		b->p[2] |= F_TC >> 8;
-	else if (b->n > limit && !a->toobig) {
-		b->n = bare;
+	bool intolerant = a->noedns[0] && o.seen, opt = o.seen && !a->noopt, do_ = o.flags >> 15;
+	unsigned rcode = (unsigned)(intolerant ? rcode_of(a->noedns, strlen(a->noedns)) : a->rcode);
+	size_t limit = !udp ? MSG_MAX : o.seen ? MAX(o.size, 512) : 512;
+	b->n = 0;
+	put(b, p, q->end);
+	put16at(b->p + 2, F_QR | F_RA | (get16at(p + 2) & (F_RD | F_CD)) | (a->aa ? F_AA : 0) | (a->ad ? F_AD : 0) | (rcode & 15));
+	put16at(b->p + 4, 1);
+	memset(b->p + 6, 0, 6);
+	for (size_t i = 12; i < q->end - 4; i++)
+		b->p[i] = (uint8_t)(a->lower ? tolower(b->p[i]) : a->upper ? toupper(b->p[i]) : b->p[i]);
+	if (intolerant) return;
+	if (!udp || !a->tc) put_sections(b, a, q, rcode, opt, do_);
+	if (udp && (a->tcrec || a->tc || b->n > limit)) b->p[2] |= F_TC >> 8;
+	if ((udp && a->tc) || b->n > limit) {
+		b->n = q->end;
 		memset(b->p + 6, 0, 6);
-		b->p[2] |= F_TC >> 8;
-		if (opt)
-			put_opt(b, a, rcode, do_);
+		if (opt) put_opt(b, a, rcode, do_);
 	}
-	for (int i = 0; i < a->trail; i++)
-		put8(b, 0xee);
 }
 
 /* One more record in the answer section, with another address. */
 static void put_wrong(struct buf *b, const struct asked *q)
 {
-	put16(b, 0xc00c);
-	put_head(b, q->type, 300);
-	put16(b, 4);
-	put32(b, 0x06060606);
-	put16at(b->p + 6, get16at(b->p + 6) + 1);
+	put_as(b, "p224(4)", 12, q->type, 1, 300, 0x06060606);
+	count_up(b, 1);
 }
 
 /* Makes the good message b a bad one. */
 static void spoil(struct buf *b, const char *kind, const struct asked *q)
 {
 	static const struct act none = { .ede = -1, .keepalive = -1 };
-	const struct { const char *kind; size_t at; unsigned value; } changes[] = { { "id", 0, get16at(b->p) ^ 0x0101 },
-		{ "qtype", q->end - 4, q->type == T_TXT ? T_A : T_TXT }, { "qclass", q->end - 2, 3 }, { "qr", 2, get16at(b->p + 2) & 0x7fff },
-		{ "opcode", 2, get16at(b->p + 2) | 4 << 11 }, { "qd2", 4, 2 }, { "loop", q->end, 0xc000u | (unsigned)q->end },
-		{ "rdlen", q->end + 10, 60000 }, { "ancount", 6, 65535 } };
 	size_t rr = q->end;
-	unsigned n;
-	for (size_t i = 0; i < COUNT(changes); i++)
-		if (strcmp(kind, changes[i].kind) == 0) {
-			if (changes[i].at + 2 <= b->n)
-				put16at(b->p + changes[i].at, changes[i].value);
-			return;
+	const struct { const char *kind; size_t at; unsigned value; } changes[] = { { "id", 0, get16at(b->p) ^ 0x0101 },
+		{ "qname", 13, get16at(b->p + 13) ^ 0x0100 }, { "qtype", rr - 4, q->type == T_TXT ? T_A : T_TXT }, { "qclass", rr - 2, 3 },
+		{ "qr", 2, get16at(b->p + 2) & 0x7fff }, { "opcode", 2, get16at(b->p + 2) | 4 << 11 }, { "qd2", 4, 2 },
+		{ "loop", rr, 0xc000u | (unsigned)rr }, { "label40", rr, 0x400c }, { "rdlen", rr + 10, 60000 }, { "ancount", 6, 65535 } };
+	const struct { const char *kind; size_t n; } cuts[] = { { "zero", 0 }, { "eleven", 11 }, { "header", 12 }, { "headeropt", 12 },
+		{ "cutq", rr - 3 }, { "cutrr", rr + 13 }, { "cname", rr }, { "name256", rr }, { "optan", rr } };
+	bool known = false;
+	size_t i = 0;
+	while (i < COUNT(changes) && strcmp(kind, changes[i].kind) != 0) i++;
+	if (i < COUNT(changes)) {
+		if (changes[i].at + 2 <= b->n) put16at(b->p + changes[i].at, changes[i].value);
+		return;
+	}
+	for (i = 0; i < COUNT(cuts); i++)
+		if (strcmp(kind, cuts[i].kind) == 0) {
+			known = true;
+			b->n = MIN(b->n, cuts[i].n);
+			if (b->n <= rr) memset(b->p + (b->n == 12 ? 4 : 6), 0, b->n == 12 ? 8 : 6);
 		}
-	if (strcmp(kind, "qname") == 0)
-		b->p[13] = b->p[13] == 'z' ? 'y' : 'z';
-	else if (strcmp(kind, "zero") == 0)
-		b->n = 0;
-	else if (strcmp(kind, "eleven") == 0)
-		b->n = 11;
-	else if (strncmp(kind, "header", 6) == 0) {
-		b->n = 12;
-		memset(b->p + 4, 0, 8);
-		if (kind[6] != '\0')
-			put_opt(b, &none, 0, false);
-	} else if (strcmp(kind, "cutq") == 0) {
-		b->n = rr - 3;
-		memset(b->p + 6, 0, 6);
-	} else if (strcmp(kind, "noq") == 0) {
+	if (strcmp(kind, "headeropt") == 0) put_opt(b, &none, 0, false);
+	else if (strcmp(kind, "noq") == 0) {
 		memmove(b->p + 12, b->p + rr, b->n - rr);
 		b->n -= rr - 12;
 		put16at(b->p + 4, 0);
-	} else if (strcmp(kind, "cutrr") == 0)
-		b->n = MIN(b->n, rr + 13);
-	else if (strcmp(kind, "label40") == 0)
-		b->p[rr] = 0x40;
-	else if (strcmp(kind, "a3") == 0 && b->n >= rr + 16) {
+	} else if (strcmp(kind, "a3") == 0 && b->n >= rr + 16) {
 		put16at(b->p + rr + 10, 3);
 		memmove(b->p + rr + 15, b->p + rr + 16, b->n - rr - 16);
 		b->n--;
 	} else if (strcmp(kind, "cname") == 0) {        /* its name runs past its RDLENGTH */
-		b->n = rr;
-		memset(b->p + 6, 0, 6);
-		put16(b, 0xc00c);
-		put_head(b, T_CNAME, 300);
-		put16(b, 4);
-		put(b, "\4long", 4);
-		put16at(b->p + 6, 1);
+		put_as(b, "p224(@)", 12, T_CNAME, 1, 300, "\4long", (size_t)4);
+		count_up(b, 1);
 		put_wrong(b, q);
-	} else if (strcmp(kind, "name256") == 0) {      /* an owner that is too long only with what its pointer points at */
-		b->n = rr;
-		memset(b->p + 6, 0, 6);
-		put_wrong(b, q);                        /* a good record first */
-		n = 256 - (unsigned)(rr - 4 - 12);
-		put8(b, n - 1);
-		for (unsigned i = 1; i < n; i++)
-			put8(b, 'l');
+	} else if (strcmp(kind, "name256") == 0) {      /* behind a good record: an owner too long only with what its pointer points at */
+		put_wrong(b, q);
+		size_t n = 255 - (rr - 4 - 12);
+		put8(b, (unsigned)n);
+		memset(put_room(b, n), 'l', n);
 		put_wrong(b, q);
 	} else if (strcmp(kind, "optan") == 0) {        /* its OPT in the answer section */
-		b->n = rr;
-		memset(b->p + 6, 0, 6);
 		put_opt(b, &none, 0, false);
-		put16at(b->p + 6, 1);
+		put32at(b->p + 6, 1 << 16);
 		put16at(b->p + 10, 0);
 		put_wrong(b, q);
-	} else
-		die("what is a wrong %s?", kind);
-}
-
-/* Some bytes behind the ID are changed, or the end is cut off: in a way that seed and name decide, and in the same way for each. */
-static void mutate(struct buf *b, int seed, const char *name)
-{
-	uint64_t keep = chance;
-	rnd_seed((uint64_t)(unsigned)seed << 32 ^ name_number(name));
-	for (unsigned k = 1 + rnd() % 4; k > 0; k--) {
-		size_t at = rnd() % b->n;
-		unsigned how = rnd() % 4;
-		if (at < 2)
-			continue;
-		if (how == 0)
-			b->p[at] ^= (uint8_t)(1u << rnd() % 8);
-		else if (how == 1)
-			b->p[at] = (uint8_t)rnd();
-		else if (how == 2)
-			b->p[at] = (uint8_t)"\0\xff\xc0\x0c\x40\x3f\x29\x01"[rnd() % 8];
-		else if (b->n > 20)
-			b->n = 12 + rnd() % (b->n - 12);
-	}
-	chance = keep;
+	} else if (!known) die("what is a wrong %s?", kind);
 }
 
 /* ---- Things to be done later, soonest first */
 
 enum kind { J_DATAGRAM, J_FLOOD, J_ANSWER, J_BYTES, J_CLOSE, J_RESET };
-struct job { struct job *next; usec due; enum kind kind; int fd, left; struct conn *conn; struct addr to; struct buf b; };
-static struct job *jobs;
+struct job { struct node node; usec due; enum kind kind; int fd, left; struct conn *conn; struct addr to; struct buf b; };
+static struct node jobs = { &jobs, &jobs };
+static struct pool job_pool, conn_pool;
 
-static struct job *job_new(usec due, enum kind kind, struct conn *c, const void *p, size_t n)
+static struct job *job_of(struct node *n) { return (struct job *)(void *)n; }
+
+static void job_insert(struct job *j)
 {
-	struct job *j = grow(NULL, sizeof *j), **at = &jobs;
+	struct node *at = &jobs;
+	while (at->prev != &jobs && job_of(at->prev)->due > j->due) at = at->prev;
+	list_append(at, &j->node);
+}
+
+static struct job *job_take(void)
+{
+	struct job *j = pool_take(&job_pool);
+	if (j == NULL) die("too much to do");
+	return j;
+}
+
+static void job_new(usec due, enum kind kind, struct conn *c, const void *p, size_t n)
+{
+	struct job *j = job_take();
 	*j = (struct job){ .due = due, .kind = kind, .conn = c };
 	put(&j->b, p, n);
-	while (*at != NULL && (*at)->due <= due)
-		at = &(*at)->next;
-	j->next = *at;
-	*at = j;
-	return j;
+	job_insert(j);
+}
+
+/* A datagram, and before it "left" with other IDs. */
+static void send_later(usec due, int fd, const struct addr *to, const void *p, size_t n, int left)
+{
+	struct job *j = job_take();
+	*j = (struct job){ .due = due, .kind = left > 0 ? J_FLOOD : J_DATAGRAM, .fd = fd, .left = left, .to = *to };
+	put(&j->b, p, n);
+	job_insert(j);
 }
 
 static void job_free(struct job *j)
 {
+	list_remove(&j->node);
 	free(j->b.p);
-	free(j);
-}
-
-static void send_later(usec due, int fd, const struct addr *to, const void *p, size_t n)
-{
-	struct job *j = job_new(due, J_DATAGRAM, NULL, p, n);
-	j->fd = fd;
-	j->to = *to;
+	pool_give(&job_pool, j);
 }
 
 static void datagram_send(const struct job *j)
 {
-	if (sendto(j->fd, j->b.p, j->b.n, 0, j->to.u.sa.sa_family ? &j->to.u.sa : NULL, j->to.u.sa.sa_family ? addr_len(&j->to) : 0) < 0 && errno == EBADF)
+	bool connected = j->to.u.sa.sa_family == 0;
+	if (sendto(j->fd, j->b.p, j->b.n, 0, connected ? NULL : &j->to.u.sa, connected ? 0 : addr_len(&j->to)) < 0 && errno == EBADF)
 		die("sendto: %s", strerror(errno));
 }
 
-/* 250 wrong IDs a turn */
-static void flood_send(struct job *j)
+/* 250 wrong IDs a turn; true when they are out. */
+static bool flood_send(struct job *j)
 {
 	unsigned right = get16at(j->b.p);
 	for (int k = 0; k < 250 && j->left > 0; k++, j->left--) {
@@ -552,48 +427,25 @@ static void flood_send(struct job *j)
 		datagram_send(j);
 	}
 	put16at(j->b.p, right);
-	if (j->left > 0) {
-		struct job *more = job_new(now + MS(1), J_FLOOD, NULL, j->b.p, j->b.n);
-		more->fd = j->fd;
-		more->to = j->to;
-		more->left = j->left;
-	}
+	j->due = now + MS(1);
+	list_remove(&j->node);
+	job_insert(j);
+	return j->left == 0;
 }
 
 static void answer_out(struct conn *c, const struct job *j)
 {
-	put(&c->out, j->b.p, j->b.n);
+	put_buf(&c->out, &j->b);
 	c->waiting--;
 	c->answers++;
-	if (up.all.after > 0 && c->answers >= up.all.after)
-		c->closing = CLOSES_WHEN_EMPTY;
+	if (up.all.after > 0 && c->answers >= up.all.after) c->closing = CLOSES_WHEN_EMPTY;
 }
 
-/* batch=: answers that wait for each other. True when the connection takes it so. */
-static bool answer_hold(struct conn *c, struct job *j)
-{
-	struct job **at = &c->held;
-	if (up.all.batch == 0)
-		return false;
-	while (*at != NULL && strcmp(up.all.order, "lifo") != 0)
-		at = &(*at)->next;
-	j->next = *at;
-	*at = j;
-	c->nheld++;
-	return true;
-}
-
+/* batch=: answers that wait for each other leave once they are so many. */
 static void answers_release(struct conn *c)
 {
-	struct job *j;
-	if (c->nheld == 0 || c->nheld < up.all.batch)
-		return;
-	while ((j = c->held) != NULL) {
-		c->held = j->next;
-		answer_out(c, j);
-		job_free(j);
-	}
-	c->nheld = 0;
+	if (c->nheld == 0 || c->nheld < up.all.batch) return;
+	for (c->nheld = 0; !list_empty(&c->held); job_free(job_of(c->held.next))) answer_out(c, job_of(c->held.next));
 	conn_move(c);
 }
 
@@ -601,69 +453,51 @@ static void answers_release(struct conn *c)
 static bool job_run(struct job *j)
 {
 	struct conn *c = j->conn;
-	if (j->kind == J_DATAGRAM)
-		datagram_send(j);
-	else if (j->kind == J_FLOOD)
-		flood_send(j);
-	else if (c->gone || c->stalled)
-		;
-	else if (j->kind == J_ANSWER) {
-		if (answer_hold(c, j)) {
-			answers_release(c);
-			return false;
-		}
-		answer_out(c, j);
-		conn_move(c);
-		if (up.all.inorder && !c->gone)
-			c->handle(c);
-	} else if (j->kind == J_BYTES) {
-		put(&c->out, j->b.p, j->b.n);
-		conn_move(c);
-	} else if (j->kind == J_CLOSE && c->out.n + c->raw.n > 0)
-		c->closing = CLOSES_WHEN_EMPTY;
-	else {
-		conn_close(c, j->kind == J_RESET ? "rst" : up.all.how);
-		conn_move(c);
+	if (j->kind == J_FLOOD) return flood_send(j);
+	if (j->kind == J_DATAGRAM) datagram_send(j);
+	if (c == NULL || c->gone || c->stalled) return true;
+	if (j->kind == J_ANSWER && up.all.batch > 0) {
+		list_remove(&j->node);
+		list_append(strcmp(up.all.order, "lifo") == 0 ? c->held.next : &c->held, &j->node);
+		c->nheld++;
+		answers_release(c);
+		return false;
 	}
+	if (j->kind == J_ANSWER) answer_out(c, j);
+	else if (j->kind == J_BYTES) put_buf(&c->out, &j->b);
+	else if (j->kind == J_CLOSE && c->out.n + c->raw.n > 0) c->closing = CLOSES_WHEN_EMPTY;
+	else conn_close(c, j->kind == J_RESET ? "rst" : up.all.how);
+	conn_move(c);
+	if (up.all.inorder && !c->gone) c->handle(c);
 	return true;
 }
 
 static void jobs_run(void)
 {
-	while (jobs != NULL && jobs->due <= now) {
-		struct job *j = jobs;
-		jobs = j->next;
-		if (job_run(j))
-			job_free(j);
+	while (!list_empty(&jobs) && job_of(jobs.next)->due <= now) {
+		struct job *j = job_of(jobs.next);
+		if (job_run(j)) job_free(j);
 	}
 }
 
 /* ---- Queries */
 
-/* How many datagrams of a question there have been. */
+/* How many datagrams of a question there have been, this one too. */
 static int drop_count(const struct asked *q)
 {
-	static struct { uint32_t key; int n; } seen[65536];
-	uint32_t h = (name_number(q->name) + 1) ^ q->type * 2654435761u;
-	for (uint32_t i = h & 65535, k = 0; k < 65536; k++, i = (i + 1) & 65535)
-		if (seen[i].n == 0 || seen[i].key == h) {
-			seen[i].key = h;
-			return ++seen[i].n;
-		}
-	return 1;
+	static uint8_t seen[1 << 24];
+	return ++seen[name_number(q->name) ^ (q->type * 2654435761u) >> 8];
 }
 
 static const char *transport(const struct conn *c) { return c == NULL ? "udp" : c->tls ? "tls" : "tcp"; }
 
 static void query_note(const struct conn *c, const uint8_t *p, size_t n, const struct addr *from, const struct asked *q, const struct opt *o)
 {
-	static char opts[2000];
+	char opts[2000] = "";
 	struct text t = { .p = opts, .size = sizeof opts };
 	const char *odd = walk(p, n, NULL, NULL);
 	unsigned flags = get16at(p + 2);
-	opts[0] = '\0';
-	if (c != NULL && c->tls != NULL)
-		text_add(&t, " record=%d", c->records);
+	if (c != NULL && c->tls != NULL) text_add(&t, " record=%d", c->records);
 	print_opt(&t, o);
 	note("query", c, "%s from=%s id=%u %s %s%s%s%s%s qd=%u an=%u ns=%u ar=%u size=%zu%s%s%s%s", transport(c), addr_text(from), get16at(p), q->name,
 	    type_text(q->type), q->class == 1 ? "" : " class=other", flags & F_RD ? " rd" : "", flags & F_CD ? " cd" : "", flags & F_AD ? " ad" : "",
@@ -677,31 +511,20 @@ static usec wrong_first(const struct act *a, const struct buf *b, const struct a
 	char kinds[WORD], *save;
 	struct buf w = { 0 }, f = { 0 };
 	snprintf(kinds, sizeof kinds, "%s", a->first);
-	for (char *kind = strtok_r(kinds, ",", &save); kind != NULL; kind = strtok_r(NULL, ",", &save)) {
+	for (char *kind = strtok_r(kinds, ",", &save); kind != NULL; kind = strtok_r(NULL, ",", &save), due += MS(a->gap)) {
 		int fd = strcmp(kind, "port") == 0 ? up.other : strcmp(kind, "addr") == 0 ? up.elsewhere : up.udp;
 		w.n = f.n = 0;
-		put(&w, b->p, b->n);
+		put_buf(&w, b);
 		for (size_t i = q->end; i + 4 <= w.n; i++)      /* it tells another address */
-			if (get32at(w.p + i) >> 8 == 0xc00002)
-				put32at(w.p + i, 0x06060606);
-		if (fd == up.udp)
-			spoil(&w, kind, q);
+			if (get32at(w.p + i) >> 8 == 0xc00002) put32at(w.p + i, 0x06060606);
+		if (fd == up.udp) spoil(&w, kind, q);
 		put_framed(&f, &w);
-		if (c == NULL)
-			send_later(due, fd, from, w.p, w.n);
-		else if (fd == up.udp)
-			job_new(due, J_BYTES, c, f.p, f.n);
-		due += MS(a->gap);
+		if (c == NULL) send_later(due, fd, from, w.p, w.n, 0);
+		else job_new(due, J_BYTES, c, f.p, f.n);
 	}
 	free(w.p);
 	free(f.p);
 	return due;
-}
-
-static void answer_datagram(const struct act *a, const struct buf *b, const struct addr *from, usec due)
-{
-	for (int i = 0; i <= (a->twice != 0); i++)
-		send_later(due, up.udp, from, b->p, b->n);
 }
 
 static void answer_stream(const struct act *a, const struct buf *b, struct conn *c, usec due)
@@ -711,27 +534,22 @@ static void answer_stream(const struct act *a, const struct buf *b, struct conn 
 	put_framed(&f, b);
 	c->dribble = a->dribble;
 	job_new(due, J_ANSWER, c, f.p, a->cut ? f.n / 2 : f.n);
-	if (a->closeafter || a->cut)
-		job_new(due, J_CLOSE, c, NULL, 0);
+	if (a->closeafter || a->cut) job_new(due, J_CLOSE, c, NULL, 0);
 }
 
 /* True when this query gets no answer. */
 static bool query_lost(const struct act *a, const struct asked *q, const struct addr *from, struct conn *c, bool edns)
 {
 	static bool served[65536];
-	if (a->silent || (c ? a->tcpsilent : a->udpsilent) || (edns && strcmp(a->noedns, "drop") == 0))
-		return true;
-	if (c == NULL && a->once && served[addr_port(from)])
-		return true;
-	if (c == NULL)
-		return !(served[addr_port(from)] = !(a->drop && drop_count(q) <= a->drop));
+	if (a->silent || (c && a->tcpsilent) || (edns && strcmp(a->noedns, "drop") == 0)) return true;
+	if (c == NULL && a->once && served[addr_port(from)]) return true;
+	if (c == NULL) return !(served[addr_port(from)] = !a->drop || drop_count(q) > a->drop);
 	if (up.all.full > 0 && up.all.times != 0 && c->waiting >= up.all.full) {
 		up.all.times -= up.all.times > 0;
 		conn_close(c, up.all.how);
 		return true;
 	}
-	if (a->close || a->reset)
-		job_new(now + MS(a->delay), a->reset ? J_RESET : J_CLOSE, c, NULL, 0);
+	if (a->close || a->reset) job_new(now + MS(a->delay), a->reset ? J_RESET : J_CLOSE, c, NULL, 0);
 	return a->close || a->reset || c->id <= up.all.muted;
 }
 
@@ -739,54 +557,42 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 {
 	static struct buf b;
 	struct asked q;
-	struct act a;
-	struct opt o;
-	usec due;
 	rules_read();
 	if (n < 12 || (p[2] & 0x80) || !read_asked(p, n, &q)) {
 		note("bad", c, "%s from=%s garbage size=%zu", transport(c), addr_text(from), n);
 		return;
 	}
-	o = opt_of(p, n);
+	struct opt o = opt_of(p, n);
 	query_note(c, p, n, from, &q, &o);
 	if (c != NULL) {
 		c->last = now;
 		c->queries++;
 		c->waiting++;
 	}
-	a = act_for(q.name);
-	if (query_lost(&a, &q, from, c, o.seen))
-		return;
+	struct act a = act_for(q.name);
+	if (query_lost(&a, &q, from, c, o.seen)) return;
 	answer_put(&b, &a, p, n, &q, c == NULL);
-	if (a.bad[0])
-		spoil(&b, a.bad, &q);
-	if (a.mutate)
-		mutate(&b, a.mutate, q.name);
-	for (int i = 0; i < a.noise; i++)
-		b.p[rnd() % b.n] = (uint8_t)rnd();
-	due = now + MS(a.delay);
-	if (c == NULL && a.flood) {
-		struct job *j = job_new(now, J_FLOOD, NULL, b.p, b.n);
-		j->fd = up.udp;
-		j->to = *from;
-		j->left = a.flood;
+	if (a.bad[0]) spoil(&b, a.bad, &q);
+	if (a.mutate) {                 /* in a way that seed and name decide */
+		uint64_t keep = chance;
+		rnd_seed((uint64_t)(unsigned)a.mutate << 32 ^ name_number(q.name));
+		mutate(&b, 2);
+		chance = keep;
 	}
-	due = wrong_first(&a, &b, &q, from, c, due);
-	if (c == NULL)
-		answer_datagram(&a, &b, from, due);
-	else
-		answer_stream(&a, &b, c, due);
+	for (int i = 0; i < a.noise; i++) b.p[rnd() % b.n] = (uint8_t)rnd();
+	if (c == NULL && a.flood) send_later(now, up.udp, from, b.p, b.n, a.flood);
+	usec due = wrong_first(&a, &b, &q, from, c, now + MS(a.delay));
+	if (c != NULL) answer_stream(&a, &b, c, due);
+	else for (int i = 0; i < (a.twice ? 2 : 1); i++) send_later(due, up.udp, from, b.p, b.n, 0);
 }
 
 /* DNS over a stream: each message behind its length. */
 static void dns_handle(struct conn *c)
 {
-	long n;
-	while (!c->gone && c->closing == STAYS && (n = framed(&c->in)) >= 0 && !(up.all.inorder && c->waiting > 0)) {
+	for (long n; !c->gone && c->closing == STAYS && (n = framed(&c->in)) >= 0 && !(up.all.inorder && c->waiting > 0); ) {
 		query_take(c->in.p + 2, (size_t)n, &c->from, c);
 		take(&c->in, 2 + (size_t)n);
-		if (up.all.skip)
-			break;
+		if (up.all.skip) break;
 	}
 }
 
@@ -794,28 +600,24 @@ static void dns_handle(struct conn *c)
 
 static void conn_die(struct conn *c, const char *who, const char *why)
 {
-	if (c->gone)
-		return;
+	if (c->gone) return;
 	c->gone = true;
 	note("end", c, "by %s why %s queries %d answers %d", who, why, c->queries, c->answers);
 	close(c->fd);
-	if (c->far != NULL) {
-		c->far->far = NULL;
-		job_new(now + MS(up.all.delay), J_CLOSE, c->far, NULL, 0);
-	}
+	if (c->far == NULL) return;
+	c->far->far = NULL;
+	job_new(now + MS(up.all.delay), J_CLOSE, c->far, NULL, 0);
 }
 
 static void conn_close(struct conn *c, const char *how)
 {
-	if (c->gone || c->closing == CLOSING || c->closing == HALF_CLOSED)
-		return;
+	if (c->gone || c->closing == CLOSING || c->closing == HALF_CLOSED) return;
 	if (c->tls != NULL && c->tls->up && !c->stalled && (strcmp(how, "notify") == 0 || strcmp(how, "half") == 0)) {
 		c->closing = strcmp(how, "half") == 0 ? HALF_CLOSED : CLOSING;
 		br_ssl_engine_close(&c->tls->sc.eng);
 		return;
 	}
-	if (strcmp(how, "rst") == 0)
-		reset_on_close(c->fd);
+	if (strcmp(how, "rst") == 0) reset_on_close(c->fd);
 	conn_die(c, "server", how);
 }
 
@@ -829,8 +631,7 @@ static bool fault(const char *stage)
 
 static void send_now(struct conn *c, const void *p, size_t n)
 {
-	if (send(c->fd, p, n, MSG_NOSIGNAL) < 0)
-		conn_die(c, "client", "write");
+	if (send(c->fd, p, n, MSG_NOSIGNAL) < 0) conn_die(c, "client", "write");
 }
 
 /* Does to this connection what the rule says, and nothing else any more. */
@@ -839,24 +640,17 @@ static void strike(struct conn *c)
 	const char *what = strchr(up.all.at, ':') ? strchr(up.all.at, ':') + 1 : "";
 	uint8_t junk[600] = { 0 };
 	up.all.times -= up.all.times > 0;
-	note("strike", c, "at %s", up.all.at);
-	if (strcmp(what, "fin") == 0 || strcmp(what, "rst") == 0) {
-		if (*what == 'r')
-			reset_on_close(c->fd);
-		conn_die(c, "server", "fault");
-		return;
-	}
 	c->stalled = true;
+	note("strike", c, "at %s", up.all.at);
+	if (strcmp(what, "rst") == 0) reset_on_close(c->fd);
 	if (strcmp(what, "garbage") == 0) {
 		random_bytes(junk, 200);
 		junk[0] = 0x80 | (junk[0] & 0x3f);
 	}
-	if (strcmp(what, "garbage") == 0 || strcmp(what, "zeros") == 0)
-		send_now(c, junk, sizeof junk);
-	else if (strcmp(what, "plain") == 0)
-		send_now(c, "220 mail.test ESMTP ready\r\n", 27);
-	else if (strncmp(what, "alert", 5) == 0)
-		send_now(c, (uint8_t[]){ 21, 3, 3, 0, 2, 2, (uint8_t)atoi(what + 5) }, 7);
+	if (strcmp(what, "fin") == 0 || strcmp(what, "rst") == 0) conn_die(c, "server", "fault");
+	else if (strcmp(what, "garbage") == 0 || strcmp(what, "zeros") == 0) send_now(c, junk, sizeof junk);
+	else if (strcmp(what, "plain") == 0) send_now(c, "220 mail.test ESMTP ready\r\n", 27);
+	else if (strncmp(what, "alert", 5) == 0) send_now(c, (uint8_t[]){ 21, 3, 3, 0, 2, 2, (uint8_t)atoi(what + 5) }, 7);
 }
 
 /* ---- TLS */
@@ -871,9 +665,7 @@ static size_t nsuites;
 static int zero_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, br_ssl_session_parameters *pp)
 {
 	(void)ctx;
-	pp->version = BR_TLS12;
-	pp->cipher_suite = sc->client_suites[0][0];
-	memset(pp->master_secret, 0, sizeof pp->master_secret);
+	*pp = (br_ssl_session_parameters){ .version = BR_TLS12, .cipher_suite = sc->client_suites[0][0] };
 	return 1;
 }
 static void zero_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, const br_ssl_session_parameters *pp)
@@ -889,43 +681,29 @@ static void tls_setup(void)
 	char path[WORD + 8];
 	snprintf(path, sizeof path, "%s.pem", up.cert);
 	chain_len = pem_read(path, certs, COUNT(certs));
-	for (size_t i = 0; i < chain_len; i++)
-		chain[i] = (br_x509_certificate){ certs[i].p, certs[i].n };
-	if (chain_len == 0)
-		die("%s: no certificate", path);
+	for (size_t i = 0; i < chain_len; i++) chain[i] = (br_x509_certificate){ certs[i].p, certs[i].n };
 	snprintf(path, sizeof path, "%s.key", up.key[0] ? up.key : up.cert);
 	key_load(&server_key, path);
 	issuer_type = memmem(certs[0].p, MIN(certs[0].n, 60), "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b", 9) ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
-	for (char *s = up.suites; *s != '\0' && nsuites < COUNT(suites); s += *s == ',')
-		suites[nsuites++] = (uint16_t)strtoul(s, &s, 16);
+	for (char *s = up.suites; *s != '\0' && nsuites < COUNT(suites); s += *s == ',') suites[nsuites++] = (uint16_t)strtoul(s, &s, 16);
 	br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 }
 
 static struct secure *tls_new(void)
 {
-	static const char *alpn[1];
+	static const char *alpn[1] = { up.alpn };
 	struct secure *t = grow(NULL, sizeof *t);
 	br_ssl_engine_context *e = &t->sc.eng;
 	unsigned version = BR_TLS10 + (unsigned)(up.tls - 10);
 	memset(t, 0, sizeof *t);
-	if (server_key.kind == RSA)
-		br_ssl_server_init_full_rsa(&t->sc, chain, chain_len, &server_key.rsa);
-	else
-		br_ssl_server_init_full_ec(&t->sc, chain, chain_len, issuer_type, &server_key.ec);
+	if (server_key.kind == RSA) br_ssl_server_init_full_rsa(&t->sc, chain, chain_len, &server_key.rsa);
+	else br_ssl_server_init_full_ec(&t->sc, chain, chain_len, issuer_type, &server_key.ec);
 	br_ssl_engine_set_versions(e, version, version);
-	if (nsuites > 0)
-		br_ssl_engine_set_suites(e, suites, nsuites);
-	if (up.alpn[0]) {
-		alpn[0] = up.alpn;
-		br_ssl_engine_set_protocol_names(e, alpn, 1);
-	}
+	if (nsuites > 0) br_ssl_engine_set_suites(e, suites, nsuites);
+	if (up.alpn[0]) br_ssl_engine_set_protocol_names(e, alpn, 1);
 	br_ssl_engine_set_buffer(e, t->io, sizeof t->io, 1);
-	if (strcmp(up.all.cache, "zero") == 0)
-		br_ssl_server_set_cache(&t->sc, &zero_sessions);
-	else if (strcmp(up.all.cache, "off") != 0)
-		br_ssl_server_set_cache(&t->sc, &sessions.vtable);
-	if (!br_ssl_server_reset(&t->sc))
-		die("TLS: error %d", br_ssl_engine_last_error(e));
+	if (strcmp(up.all.cache, "off") != 0) br_ssl_server_set_cache(&t->sc, strcmp(up.all.cache, "zero") == 0 ? &zero_sessions : &sessions.vtable);
+	if (!br_ssl_server_reset(&t->sc)) die("TLS: error %d", br_ssl_engine_last_error(e));
 	return t;
 }
 
@@ -933,12 +711,8 @@ static struct secure *tls_new(void)
 static struct buf hello_message(const struct buf *first)
 {
 	struct buf m = { 0 };
-	for (size_t at = 0, n; at + 5 <= first->n && first->p[at] == 22; at += 5 + n) {
-		n = get16at(first->p + at + 3);
-		if (at + 5 + n > first->n)
-			break;
+	for (size_t at = 0, n; at + 5 <= first->n && first->p[at] == 22 && at + 5 + (n = get16at(first->p + at + 3)) <= first->n; at += 5 + n)
 		put(&m, first->p + at + 5, n);
-	}
 	return m;
 }
 
@@ -948,26 +722,18 @@ static bool hello_note(const struct conn *c)
 	struct buf m = hello_message(&c->tls->first);
 	char sni[256] = "-", alpn[256] = "-", ids[512] = "", exts[256] = "";
 	struct text list = { .p = ids, .size = sizeof ids }, ext = { .p = exts, .size = sizeof exts };
-	const uint8_t *p = m.p + 4, *end = m.p + m.n;
 	bool whole = m.n >= 44 && m.n >= 4 + (size_t)get16at(m.p + 2);
-	unsigned version, sid;
-	size_t n;
 	if (whole) {
-		version = get16at(p);
-		sid = p[34];
+		const uint8_t *p = m.p + 4, *end = m.p + m.n;
+		unsigned version = get16at(p), sid = p[34];
 		p += 35 + sid;
-		n = get16at(p);
-		for (p += 2; n >= 2 && p + 2 <= end; n -= 2, p += 2)
-			text_add(&list, "%s%04x", list.len > 0 ? "," : "", get16at(p));
-		for (p += 1 + p[0] + 2; p + 4 <= end; p += n) {
-			unsigned type = get16at(p);
+		size_t n = get16at(p);
+		for (p += 2; n >= 2 && p + 2 <= end; n -= 2, p += 2) text_add(&list, "%s%04x", list.len > 0 ? "," : "", get16at(p));
+		for (p += 1 + p[0] + 2; p + 4 <= end; p += 4 + n) {
 			n = get16at(p + 2);
-			p += 4;
-			text_add(&ext, "%s%u", ext.len > 0 ? "," : "", type);
-			if (type == 0 && n > 5)
-				snprintf(sni, sizeof sni, "%.*s", (int)(n - 5), (const char *)p + 5);
-			if (type == 16 && n > 3)
-				snprintf(alpn, sizeof alpn, "%.*s", (int)p[2], (const char *)p + 3);
+			text_add(&ext, "%s%u", ext.len > 0 ? "," : "", get16at(p));
+			if (get16at(p) == 0 && n > 5) snprintf(sni, sizeof sni, "%.*s", (int)(n - 5), (const char *)p + 9);
+			if (get16at(p) == 16 && n > 3) snprintf(alpn, sizeof alpn, "%.*s", (int)p[6], (const char *)p + 7);
 		}
 		note("hello", c, "sni %s alpn %s sid %u version %04x suites %s exts %s", sni, alpn, sid, version, ids, exts);
 	}
@@ -980,8 +746,7 @@ static size_t out_portion(struct conn *c)
 {
 	int drip = c->dribble ? c->dribble : up.all.dribble;
 	size_t record = up.all.record > 0 ? (size_t)up.all.record : drip ? 1 : c->out.n;
-	if (c->out.n == 0 || (drip && now - c->dripped < MS(drip)))
-		return 0;
+	if (c->out.n == 0 || (drip && now - c->dripped < MS(drip))) return 0;
 	c->dripped = now;
 	return MIN(c->out.n, record);
 }
@@ -989,33 +754,29 @@ static size_t out_portion(struct conn *c)
 /* A record of the engine's on its way out; false when the rules stop it. */
 static bool tls_record_out(struct conn *c)
 {
-	br_ssl_engine_context *e = &c->tls->sc.eng;
 	size_t n, upto = (size_t)up.all.upto, sent = c->tls->sent;
-	uint8_t *b = br_ssl_engine_sendrec_buf(e, &n);
-	if (!c->tls->up && sent + n > upto && fault("mid")) {
-		put(&c->raw, b, upto > sent ? upto - sent : 0);
-		return false;
-	}
-	put(&c->raw, b, n);
+	uint8_t *b = br_ssl_engine_sendrec_buf(&c->tls->sc.eng, &n);
+	bool stop = !c->tls->up && sent + n > upto && fault("mid");
+	put(&c->raw, b, !stop ? n : upto > sent ? upto - sent : 0);
+	if (stop) return false;
 	c->tls->sent += n;
-	br_ssl_engine_sendrec_ack(e, n);
+	br_ssl_engine_sendrec_ack(&c->tls->sc.eng, n);
 	return true;
 }
 
 static void tls_app_in(struct conn *c)
 {
-	br_ssl_engine_context *e = &c->tls->sc.eng;
 	size_t n;
-	uint8_t *b = br_ssl_engine_recvapp_buf(e, &n);
-	if (!c->tls->data)
-		note("data", c, "bytes %zu", n);
+	uint8_t *b = br_ssl_engine_recvapp_buf(&c->tls->sc.eng, &n);
+	if (!c->tls->data) note("data", c, "bytes %zu", n);
 	c->tls->data = true;
 	c->records++;
 	put(&c->in, b, n);
-	br_ssl_engine_recvapp_ack(e, n);
+	br_ssl_engine_recvapp_ack(&c->tls->sc.eng, n);
 	c->handle(c);
 }
 
+/* Plaintext into the engine; false when there is none, or none may leave now. */
 static bool tls_app_out(struct conn *c)
 {
 	br_ssl_engine_context *e = &c->tls->sc.eng;
@@ -1031,7 +792,7 @@ static bool tls_app_out(struct conn *c)
 	} else if (up.all.reneg && c->answers > 0 && !c->tls->reneg) {
 		c->tls->reneg = true;
 		note("reneg", c, "asked %d", br_ssl_engine_renegotiate(e));
-		n = 1;
+		return true;
 	}
 	return n > 0;
 }
@@ -1040,43 +801,40 @@ static void conn_flush(struct conn *c)
 {
 	while (c->raw.n > 0 && !c->gone) {
 		ssize_t n = send(c->fd, c->raw.p, up.all.wire > 0 ? MIN((size_t)up.all.wire, c->raw.n) : c->raw.n, MSG_NOSIGNAL);
-		if (n < 0 && later(errno))
-			return;
-		if (n <= 0)
-			conn_die(c, "client", "write");
-		else
-			take(&c->raw, (size_t)n);
+		if (n < 0 && later(errno)) return;
+		if (n <= 0) conn_die(c, "client", "write");
+		else take(&c->raw, (size_t)n);
 	}
+}
+
+/* The handshake is over. */
+static void tls_up(struct conn *c)
+{
+	br_ssl_session_parameters sp;
+	const char *alpn = br_ssl_engine_get_selected_protocol(&c->tls->sc.eng);
+	br_ssl_engine_get_session_parameters(&c->tls->sc.eng, &sp);
+	c->tls->up = true;
+	note("up", c, "version %04x suite %04x resumed %d alpn %s", sp.version, sp.cipher_suite, c->tls->sent < 400, alpn ? alpn : "-");
+	conn_flush(c);
+	if (!c->gone && fault("up")) strike(c);
 }
 
 /* Moves bytes between engine and queues until nothing moves. */
 static void tls_move(struct conn *c)
 {
-	struct secure *t = c->tls;
-	br_ssl_engine_context *e = &t->sc.eng;
-	br_ssl_session_parameters sp;
+	br_ssl_engine_context *e = &c->tls->sc.eng;
 	while (!c->gone && !c->stalled) {
 		unsigned s = br_ssl_engine_current_state(e);
 		if (s & BR_SSL_SENDREC) {
-			if (tls_record_out(c))
-				continue;
+			if (tls_record_out(c)) continue;
 			conn_flush(c);
 			strike(c);
-		} else if (!t->up && (s & BR_SSL_SENDAPP)) {
-			br_ssl_engine_get_session_parameters(e, &sp);
-			t->up = true;
-			note("up", c, "version %04x suite %04x resumed %d alpn %s", sp.version, sp.cipher_suite, t->sent < 400,
-			    br_ssl_engine_get_selected_protocol(e) ? br_ssl_engine_get_selected_protocol(e) : "-");
-			conn_flush(c);
-			if (!c->gone && fault("up"))
-				strike(c);
-		} else if (s & BR_SSL_RECVAPP)
-			tls_app_in(c);
+		} else if (!c->tls->up && (s & BR_SSL_SENDAPP)) tls_up(c);
+		else if (s & BR_SSL_RECVAPP) tls_app_in(c);
 		else if (s == BR_SSL_CLOSED && c->closing != HALF_CLOSED) {
 			conn_flush(c);
 			conn_die(c, c->closing ? "server" : "client", br_ssl_engine_last_error(e) ? "error" : "notify");
-		} else if (!(s & BR_SSL_SENDAPP) || !tls_app_out(c))
-			break;
+		} else if (!(s & BR_SSL_SENDAPP) || !tls_app_out(c)) break;
 	}
 }
 
@@ -1085,76 +843,51 @@ static void tls_move(struct conn *c)
 /* Sends what can be sent, and ends the connection when it is to end. */
 static void conn_move(struct conn *c)
 {
-	size_t n;
-	if (c->gone || c->stalled)
-		return;
-	if (c->tls != NULL)
-		tls_move(c);
+	if (c->gone || c->stalled) return;
+	if (c->tls != NULL) tls_move(c);
 	else
-		while ((n = out_portion(c)) > 0) {
-			put(&c->raw, c->out.p, n);
-			take(&c->out, n);
-		}
+		for (size_t n; (n = out_portion(c)) > 0; take(&c->out, n)) put(&c->raw, c->out.p, n);
 	conn_flush(c);
-	if (c->gone || c->stalled)
-		return;
+	if (c->gone || c->stalled) return;
 	if (c->tls != NULL && !c->tls->flight && c->tls->sent > 1000 && c->raw.n == 0) {
 		c->tls->flight = true;
 		note("flight", c, "bytes %zu", c->tls->sent);
 	}
 	if (c->closing == CLOSES_WHEN_EMPTY && c->out.n == 0 && c->raw.n == 0) {
 		conn_close(c, up.all.how);
-		if (!c->gone)
-			conn_move(c);
+		conn_move(c);
 	}
 }
 
 static void tls_bytes(struct conn *c, const uint8_t *p, size_t n)
 {
 	br_ssl_engine_context *e = &c->tls->sc.eng;
-	if (c->tls->first.n == 0 && (p[0] < 20 || p[0] > 23))
-		note("plain", c, "byte %u size %zu", p[0], n);
+	if (c->tls->first.n == 0 && (p[0] < 20 || p[0] > 23)) note("plain", c, "byte %u size %zu", p[0], n);
 	if (!c->tls->hello) {
 		put(&c->tls->first, p, n);
 		c->tls->hello = hello_note(c);
-		if (c->tls->hello && up.all.pause > 0)
-			ms_sleep(up.all.pause);
-		if (c->tls->hello && fault("hello")) {
-			strike(c);
-			return;
-		}
+		if (c->tls->hello && up.all.pause > 0) ms_sleep(up.all.pause);
+		if (c->tls->hello && fault("hello")) strike(c);
 	}
-	while (n > 0 && !c->gone && !c->stalled && (br_ssl_engine_current_state(e) & BR_SSL_RECVREC)) {
-		size_t k;
+	for (size_t k; n > 0 && !c->gone && !c->stalled && (br_ssl_engine_current_state(e) & BR_SSL_RECVREC); p += k, n -= k) {
 		uint8_t *b = br_ssl_engine_recvrec_buf(e, &k);
 		k = MIN(k, n);
 		memcpy(b, p, k);
 		br_ssl_engine_recvrec_ack(e, k);
-		p += k;
-		n -= k;
 		tls_move(c);
 	}
 }
 
-/* What a stalled connection still does: it reads, unless it is deaf, and sees the end. */
-static void conn_ignore(struct conn *c, short revents)
-{
-	uint8_t junk[4096];
-	ssize_t n = revents & POLLIN && strstr(up.all.at, "deaf") == NULL ? recv(c->fd, junk, sizeof junk, 0) : 1;
-	if (n <= 0 || (revents & (POLLERR | POLLHUP | POLLRDHUP)))
-		conn_die(c, "client", "fault");
-}
-
-static void conn_read(struct conn *c)
+/* What has come, in the way of this connection. One that is stalled still reads, unless it is deaf, and sees the end. */
+static void conn_read(struct conn *c, short revents)
 {
 	static uint8_t block[65536];
-	ssize_t n = recv(c->fd, block, sizeof block, 0);
-	if (n < 0 && later(errno))
-		return;
-	if (n <= 0)
-		conn_die(c, "client", n == 0 ? "fin" : "rst");
-	else if (c->tls != NULL)
-		tls_bytes(c, block, (size_t)n);
+	bool deaf = c->stalled && strstr(up.all.at, "deaf") != NULL, end = revents & (POLLERR | POLLHUP | POLLRDHUP);
+	ssize_t n = deaf ? -1 : recv(c->fd, block, sizeof block, 0);
+	if (c->stalled ? end || n == 0 : n == 0 || (n < 0 && !later(errno)))
+		conn_die(c, "client", c->stalled ? "fault" : n == 0 ? "fin" : "rst");
+	if (c->stalled || n <= 0) return;
+	if (c->tls != NULL) tls_bytes(c, block, (size_t)n);
 	else {
 		put(&c->in, block, (size_t)n);
 		c->handle(c);
@@ -1163,21 +896,20 @@ static void conn_read(struct conn *c)
 
 static void conn_clock(struct conn *c)
 {
-	bool ready = c->tls == NULL || c->tls->up;
-	if (c->gone || c->stalled)
-		return;
-	if (ready && ((up.all.idle > 0 && now - c->last >= MS(up.all.idle) && c->waiting == 0 && c->raw.n == 0) ||
-	    (up.all.life > 0 && now - c->born >= MS(up.all.life))))
-		conn_close(c, up.all.how);
+	bool ready = c->tls == NULL || c->tls->up, idle = up.all.idle > 0 && now - c->last >= MS(up.all.idle) && c->waiting == 0 && c->raw.n == 0;
+	if (c->gone || c->stalled) return;
+	if (ready && (idle || (up.all.life > 0 && now - c->born >= MS(up.all.life)))) conn_close(c, up.all.how);
 	answers_release(c);
 	conn_move(c);
 }
 
 static struct conn *conn_new(int fd, const struct addr *from, void (*handle)(struct conn *))
 {
-	struct conn *c = grow(NULL, sizeof *c);
-	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = *from, .handle = handle, .born = now, .last = now, .next = conns };
-	conns = c;
+	struct conn *c = pool_take(&conn_pool);
+	if (c == NULL) die("too many connections");
+	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = *from, .handle = handle, .born = now, .last = now };
+	list_init(&c->held);
+	list_append(conns.next, &c->node);
 	nonblocking(fd);
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	return c;
@@ -1190,51 +922,34 @@ static void conn_accept(void)
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
 	int fd = accept(up.tcp, &from.u.sa, &len);
-	struct conn *c;
-	if (fd < 0)
-		return;
-	c = conn_new(fd, &from, dns_handle);
+	if (fd < 0) return;
+	struct conn *c = conn_new(fd, &from, dns_handle);
 	note("open", c, "%s from=%s", up.cert[0] ? "tls" : "tcp", addr_text(&from));
-	if (up.cert[0])
-		c->tls = tls_new();
-	if (up.relay)
-		relay_start(c);
-	else if (up.all.close || up.all.reset)
-		conn_close(c, up.all.reset ? "rst" : "fin");
-	else if (fault("accept"))
-		strike(c);
+	if (up.cert[0]) c->tls = tls_new();
+	if (up.relay) relay_start(c);
+	else if (up.all.close || up.all.reset) conn_close(c, up.all.reset ? "rst" : "fin");
+	else if (fault("accept")) strike(c);
 }
 
-static void conns_sweep(void)
+static void conn_free(struct conn *c)
 {
-	for (struct conn **p = &conns, *c; (c = *p) != NULL; ) {
-		if (!c->gone) {
-			p = &c->next;
-			continue;
-		}
-		*p = c->next;
-		for (struct job **at = &jobs, *j; (j = *at) != NULL; )
-			if (j->conn == c) {
-				*at = j->next;
-				job_free(j);
-			} else
-				at = &j->next;
-		for (struct job *j; (j = c->held) != NULL; job_free(j))
-			c->held = j->next;
-		if (c->tls != NULL)
-			free(c->tls->first.p);
-		free(c->tls);
-		free(c->in.p);
-		free(c->out.p);
-		free(c->raw.p);
-		free(c);
-	}
+	struct node *next;
+	for (struct node *n = jobs.next; next = n->next, n != &jobs; n = next)
+		if (job_of(n)->conn == c) job_free(job_of(n));
+	while (!list_empty(&c->held)) job_free(job_of(c->held.next));
+	list_remove(&c->node);
+	if (c->tls != NULL) free(c->tls->first.p);
+	free(c->tls);
+	free(c->in.p);
+	free(c->out.p);
+	free(c->raw.p);
+	pool_give(&conn_pool, c);
 }
 
 /* ---- The relay
  *
- * Each client has a socket of its own towards the upstream, so that answers find back. Streams are handed on with the same delay, and lose
- * nothing. */
+ * Each client has a socket of its own towards the upstream, so that answers find back. Streams are handed on with the same
+ * delay, and lose nothing. */
 
 enum { FLOWS = 4096 };
 static struct flow { int fd; struct addr client; } flows[FLOWS];
@@ -1244,73 +959,50 @@ static unsigned long passed[2], lost[2];        /* queries, answers */
 
 static struct flow *flow_for(const struct addr *client)
 {
-	struct flow *f;
 	for (unsigned i = 0; i < nflows; i++)
-		if (addr_same_host(client, &flows[i].client) && addr_port(client) == addr_port(&flows[i].client))
-			return &flows[i];
-	f = &flows[flow_next++ % FLOWS];
-	if (nflows < FLOWS)
-		nflows++;
-	else
-		close(f->fd);
-	f->client = *client;
-	f->fd = sock(SOCK_DGRAM, NULL, &up.to);
-	if (f->fd < 0)
-		die("socket: %s", strerror(errno));
+		if (addr_same_host(client, &flows[i].client) && addr_port(client) == addr_port(&flows[i].client)) return &flows[i];
+	struct flow *f = &flows[flow_next++ % FLOWS];
+	if (nflows < FLOWS) nflows++;
+	else close(f->fd);
+	*f = (struct flow){ sock(SOCK_DGRAM, NULL, &up.to), *client };
+	if (f->fd < 0) die("socket: %s", strerror(errno));
 	nonblocking(f->fd);
 	return f;
 }
 
-static usec relay_due(void)
-{
-	usec jitter = up.all.jitter ? (usec)(rnd() % (2000u * (unsigned)up.all.jitter + 1)) - MS(up.all.jitter) : 0;
-	return now + MAX(MS(up.all.delay) + jitter, 0);
-}
-
 static void relay_datagram(int way, int fd, const struct addr *to, const uint8_t *p, size_t n)
 {
-	bool gone = (up.all.loss && (int)(rnd() % 1000) < up.all.loss) || up.all.silent || up.all.udpsilent;
+	bool gone = (up.all.loss && (int)(rnd() % 1000) < up.all.loss) || up.all.silent;
+	usec delay = MS(up.all.delay) + (up.all.jitter ? (usec)(rnd() % (2000u * (unsigned)up.all.jitter + 1)) - MS(up.all.jitter) : 0);
 	(gone ? lost : passed)[way]++;
-	if (!gone)
-		send_later(relay_due(), fd, to, p, n);
+	if (!gone) send_later(now + MAX(delay, 0), fd, to, p, n, 0);
 }
 
 static void relay_handle(struct conn *c)
 {
-	if (c->far != NULL && !up.all.silent && !up.all.tcpsilent)
-		job_new(now + MS(up.all.delay), J_BYTES, c->far, c->in.p, c->in.n);
+	if (c->far != NULL && !up.all.silent) job_new(now + MS(up.all.delay), J_BYTES, c->far, c->in.p, c->in.n);
 	c->in.n = 0;
 }
 
 static void relay_start(struct conn *c)
 {
 	int fd = socket(up.to.u.sa.sa_family, SOCK_STREAM, 0);
-	if (fd < 0)
-		die("socket: %s", strerror(errno));
+	if (fd < 0) die("socket: %s", strerror(errno));
 	c->far = conn_new(fd, &up.to, relay_handle);
 	c->far->far = c;
 	c->handle = relay_handle;
-	if (connect(fd, &up.to.u.sa, addr_len(&up.to)) != 0 && errno != EINPROGRESS)
-		conn_die(c->far, "server", "connect");
+	if (connect(fd, &up.to.u.sa, addr_len(&up.to)) != 0 && errno != EINPROGRESS) conn_die(c->far, "server", "connect");
 }
 
-static void relay_told(int sig)
-{
-	if (sig == SIGUSR1)
-		tell = 1;
-	else
-		over = 1;
-}
+static void relay_told(int sig) { *(sig == SIGUSR1 ? &tell : &over) = 1; }
 
 /* Says what passed and what was lost since the last time. */
 static void relay_tell(void)
 {
 	note("relayed", NULL, "queries %lu answers %lu lost %lu %lu", passed[0], passed[1], lost[0], lost[1]);
-	memset(passed, 0, sizeof passed);
-	memset(lost, 0, sizeof lost);
+	passed[0] = passed[1] = lost[0] = lost[1] = 0;
 	tell = 0;
-	if (over)
-		exit(0);
+	if (over) exit(0);
 }
 
 /* ---- The loop */
@@ -1321,84 +1013,71 @@ static void udp_ready(void)
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
 	ssize_t n;
-	for (int k = 0; k < 64 && (n = recvfrom(up.udp, in, sizeof in, 0, &from.u.sa, &len)) >= 0; k++, len = sizeof from.u) {
-		if (up.relay)
-			relay_datagram(0, flow_for(&from)->fd, &(struct addr){ 0 }, in, (size_t)n);
-		else if (up.cert[0])
-			note("plain", NULL, "datagram size %zd", n);
-		else
-			query_take(in, (size_t)n, &from, NULL);
-	}
+	for (int k = 0; k < 64 && (n = recvfrom(up.udp, in, sizeof in, 0, &from.u.sa, &len)) >= 0; k++, len = sizeof from.u)
+		if (up.relay) relay_datagram(0, flow_for(&from)->fd, &(struct addr){ 0 }, in, (size_t)n);
+		else if (up.cert[0]) note("plain", NULL, "datagram size %zd", n);
+		else query_take(in, (size_t)n, &from, NULL);
 }
 
 static void flow_ready(struct flow *f)
 {
 	static uint8_t in[MSG_MAX];
-	ssize_t n;
-	while ((n = recv(f->fd, in, sizeof in, 0)) >= 0)
-		relay_datagram(1, up.udp, &f->client, in, (size_t)n);
+	for (ssize_t n; (n = recv(f->fd, in, sizeof in, 0)) >= 0; ) relay_datagram(1, up.udp, &f->client, in, (size_t)n);
 }
 
-/* Until when to wait: the next job, or the next look at connections and at the rules. */
+/* Waits until the next job, or the next look at connections and at the rules. */
 static void wait_for(struct pollfd *fds, size_t n)
 {
-	usec wait = conns != NULL || up.cert[0] || up.relay ? MS(20) : SEC(3600);
-	struct timespec t;
-	for (const struct conn *c = conns; c != NULL; c = c->next)
-		if (c->dribble > 0 && c->out.n > 0)
-			wait = MIN(wait, MS(c->dribble));
+	usec wait = !list_empty(&conns) || up.cert[0] || up.relay ? MS(20) : SEC(3600);
+	struct conn *c;
+	for EACH_CONN(c)
+		if (c->dribble > 0 && c->out.n > 0) wait = MIN(wait, MS(c->dribble));
 	clock_read();
-	if (jobs != NULL)
-		wait = MIN(wait, MAX(jobs->due - now, 0));
-	t = (struct timespec){ (time_t)(wait / SEC(1)), (long)(wait % SEC(1)) * 1000 };
-	ppoll(fds, (nfds_t)n, &t, NULL);
+	if (!list_empty(&jobs)) wait = MIN(wait, MAX(job_of(jobs.next)->due - now, 0));
+	ppoll(fds, (nfds_t)n, &(struct timespec){ (time_t)(wait / SEC(1)), (long)(wait % SEC(1)) * 1000 }, NULL);
 	clock_read();
+}
+
+/* All that is polled: the two listeners, the flows of a relay, the connections. */
+static size_t poll_list(struct pollfd **list)
+{
+	static struct pollfd *fds;
+	static size_t room;
+	struct conn *c;
+	size_t n = 2 + nflows;
+	for EACH_CONN(c) n++;
+	if (fds == NULL || n > room) fds = grow(fds, (room = 2 * n) * sizeof *fds);
+	fds[0] = (struct pollfd){ up.udp, POLLIN, 0 };
+	fds[1] = (struct pollfd){ up.tcp, POLLIN, 0 };
+	n = 2;
+	for (unsigned i = 0; i < nflows; i++) fds[n++] = (struct pollfd){ flows[i].fd, POLLIN, 0 };
+	for EACH_CONN(c) {
+		bool deaf = c->stalled && strstr(up.all.at, "deaf");
+		fds[n++] = (struct pollfd){ c->fd, (short)(POLLRDHUP | (deaf ? 0 : POLLIN) | (c->raw.n > 0 ? POLLOUT : 0)), 0 };
+	}
+	*list = fds;
+	return n;
 }
 
 static void turn(void)
 {
-	static struct pollfd *fds;
-	static struct conn **who;
-	static size_t room;
-	size_t n = 2 + nflows;
-	for (const struct conn *c = conns; c != NULL; c = c->next)
-		n++;
-	if (n > room) {
-		room = 2 * n;
-		fds = grow(fds, room * sizeof *fds);
-		who = grow(who, room * sizeof *who);
-	}
-	fds[0] = (struct pollfd){ up.udp, POLLIN, 0 };
-	fds[1] = (struct pollfd){ up.tcp, POLLIN, 0 };
-	n = 2;
-	for (unsigned i = 0; i < nflows; i++)
-		who[n] = NULL, fds[n++] = (struct pollfd){ flows[i].fd, POLLIN, 0 };
-	for (struct conn *c = conns; c != NULL; c = c->next) {
-		short in = c->stalled && strstr(up.all.at, "deaf") ? 0 : POLLIN;
-		who[n] = c;
-		fds[n++] = (struct pollfd){ c->fd, (short)(POLLRDHUP | in | (c->raw.n > 0 ? POLLOUT : 0)), 0 };
-	}
+	struct pollfd *fds, *f;
+	struct conn *c;
+	unsigned known = nflows;
+	size_t n = poll_list(&fds);
 	wait_for(fds, n);
+	f = fds + 2 + known;
+	for EACH_CONN(c)                /* before any is new */
+		if ((f++)->revents & (POLLIN | POLLERR | POLLHUP | POLLRDHUP) && !c->gone) conn_read(c, f[-1].revents);
 	rules_read();
 	jobs_run();
-	if (fds[0].revents)
-		udp_ready();
-	if (fds[1].revents)
-		conn_accept();
-	for (unsigned i = 0; i < nflows && 2 + i < n; i++)
-		if (fds[2 + i].revents && fds[2 + i].fd == flows[i].fd)
-			flow_ready(&flows[i]);
-	for (size_t i = 2; i < n; i++) {
-		struct conn *c = who[i];
-		if (c == NULL)
-			continue;
-		if (!c->gone && fds[i].revents && c->stalled)
-			conn_ignore(c, fds[i].revents);
-		else if (!c->gone && (fds[i].revents & (POLLIN | POLLERR | POLLHUP | POLLRDHUP)))
-			conn_read(c);
-		conn_clock(c);
-	}
-	conns_sweep();
+	for (unsigned i = 0; i < known; i++)
+		if (fds[2 + i].revents && fds[2 + i].fd == flows[i].fd) flow_ready(&flows[i]);
+	if (fds[0].revents) udp_ready();
+	if (fds[1].revents) conn_accept();
+	for EACH_CONN(c) conn_clock(c);
+	for EACH_CONN(c)
+		if (c->gone) conn_free(c);
 }
 
 /* ---- Starting */
@@ -1406,74 +1085,57 @@ static void turn(void)
 /* A port that is free for UDP and TCP, IPv4 and IPv6, below those that the kernel gives to clients. */
 static unsigned free_port(void)
 {
-	static const char *const any[] = { "0.0.0.0", "::" };
 	rnd_stir();
 	for (int try = 0; try < 200; try++) {
 		unsigned port = 10000 + rnd() % 20000, good = 0;
 		for (int i = 0; i < 4; i++) {
-			struct addr a = addr_at(any[i / 2], port);
+			struct addr a = addr_at(i < 2 ? "0.0.0.0" : "::", port);
 			int fd = sock(i % 2 ? SOCK_STREAM : SOCK_DGRAM, &a, NULL);
 			good += fd >= 0 || (i >= 2 && errno != EADDRINUSE);
-			if (fd >= 0)
-				close(fd);
+			if (fd >= 0) close(fd);
 		}
-		if (good == 4)
-			return port;
+		if (good == 4) return port;
 	}
 	die("no port is free");
 }
 
-static const struct field setup_fields[] = { FTEXT(setup, log), FTEXT(setup, rules), FTEXT(setup, cert), FTEXT(setup, key), FTEXT(setup, suites),
-	FTEXT(setup, alpn), FINT(setup, number), FINT(setup, notcp), FINT(setup, noudp), FINT(setup, tls) };
-
-static int up_socket(int type, const char *host)
+/* A socket that is bound to it. */
+static int up_socket(int type, const struct addr *a)
 {
-	struct addr a = addr_at(host, addr_port(&up.at));
-	int fd = sock(type, &a, NULL);
-	if (fd < 0)
-		die("%s: %s", addr_text(&a), strerror(errno));
+	int fd = sock(type, a, NULL);
+	if (fd < 0) die("%s: %s", addr_text(a), strerror(errno));
 	nonblocking(fd);
 	return fd;
 }
 
 static int cmd_up(int argc, char **argv)
 {
-	struct addr any;
+	struct addr any = addr_at(argv[1], 0), nine;
 	up.relay = strcmp(argv[0], "relay") == 0;
 	up.at = addr_of(argv[1], argv[2]);
-	if (up.relay)
-		up.to = addr_of(argv[3], argv[4]);
+	if (up.relay) up.to = addr_of(argv[3], argv[4]);
 	for (int i = up.relay ? 5 : 3; i < argc; i++)
-		if (!field_set(setup_fields, COUNT(setup_fields), &up, argv[i]))
-			die("%s: what is %s?", argv[0], argv[i]);
-	if (addr_port(&up.at) == 0)
-		addr_set_port(&up.at, free_port());
+		if (!field_set(up_fields, COUNT(up_fields), &up, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
+	if (addr_port(&up.at) == 0) addr_set_port(&up.at, free_port());
 	more_files();
-	if (up.log[0] && (up.logfd = open(up.log, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0)
-		die("%s: %s", up.log, strerror(errno));
-	if (up.cert[0])
-		tls_setup();
-	if (!up.notcp && listen(up.tcp = up_socket(SOCK_STREAM, argv[1]), 1024) < 0)
-		die("listen: %s", strerror(errno));
-	if (!up.noudp)
-		up.udp = up_socket(SOCK_DGRAM, argv[1]);
-	any = addr_at(argv[1], 0);
+	pool_init(&job_pool, 1 << 20, sizeof(struct job));
+	pool_init(&conn_pool, 20000, sizeof(struct conn));
+	if (up.log[0] && (up.logfd = open(up.log, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0) die("%s: %s", up.log, strerror(errno));
+	if (up.cert[0]) tls_setup();
+	if (!up.notcp && listen(up.tcp = up_socket(SOCK_STREAM, &up.at), 1024) < 0) die("listen: %s", strerror(errno));
+	if (!up.noudp) up.udp = up_socket(SOCK_DGRAM, &up.at);
 	up.other = sock(SOCK_DGRAM, &any, NULL);
-	any = addr_at("127.0.0.9", addr_port(&up.at));
-	if (!addr_is6(&up.at))
-		up.elsewhere = sock(SOCK_DGRAM, &any, NULL);
+	nine = addr_at("127.0.0.9", addr_port(&up.at));
+	if (!addr_is6(&up.at)) up.elsewhere = sock(SOCK_DGRAM, &nine, NULL);
 	signal(SIGUSR1, relay_told);
-	if (up.relay)
-		signal(SIGTERM, relay_told);
+	if (up.relay) signal(SIGTERM, relay_told);
 	rnd_stir();
 	up.all = act_for("connect.");
-	clock_read();
 	rules_read();
 	printf("ready %s\n", addr_text(&up.at));
 	fflush(stdout);
 	for (;;) {
 		turn();
-		if (tell || over)
-			relay_tell();
+		if (tell || over) relay_tell();
 	}
 }

@@ -8,6 +8,9 @@
 #undef main
 #include <ctype.h>
 #include <sched.h>
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"         /* it loses sight of what lies in a pool */
+#endif
 
 static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 static void die(const char *fmt, ...)
@@ -22,17 +25,9 @@ static void die(const char *fmt, ...)
 
 /* ---- Time, chance, memory */
 
-static usec us_now(void)
-{
-	clock_read();
-	return now;
-}
+static usec us_now(void) { clock_read(); return now; }
 static long ms_now(void) { return (long)(us_now() / MS(1)); }
-
-static void ms_sleep(long ms)
-{
-	poll(NULL, 0, (int)ms);
-}
+static void ms_sleep(long ms) { poll(NULL, 0, (int)ms); }
 
 /* Repeatable chance: the same seed, the same numbers. */
 static uint64_t chance = UINT64_C(88172645463325252);
@@ -54,8 +49,7 @@ static void rnd_stir(void) { random_bytes(&chance, sizeof chance); }
 static void *grow(void *p, size_t n)
 {
 	p = realloc(p, n > 0 ? n : 1);
-	if (p == NULL)
-		die("out of memory");
+	if (p == NULL) die("out of memory");
 	return p;
 }
 
@@ -66,60 +60,50 @@ struct buf { uint8_t *p; size_t n, room; };
 /* n bytes more, to be written. */
 static uint8_t *put_room(struct buf *b, size_t n)
 {
-	if (b->p == NULL || b->n + n > b->room) {
-		b->room = 2 * (b->n + n) + 512;
-		b->p = grow(b->p, b->room);
-	}
+	if (b->p == NULL || b->n + n > b->room) b->p = grow(b->p, b->room = 2 * (b->n + n) + 512);
 	b->n += n;
 	return b->p + b->n - n;
 }
 static void put(struct buf *b, const void *p, size_t n)
 {
 	uint8_t *to = put_room(b, n);
-	if (n > 0)
-		memcpy(to, p, n);
+	if (n > 0) memcpy(to, p, n);
 }
 static void put8(struct buf *b, unsigned v) { *put_room(b, 1) = (uint8_t)v; }
 static void put16(struct buf *b, unsigned v) { put16at(put_room(b, 2), v); }
-static void put32(struct buf *b, uint32_t v) { put16(b, v >> 16); put16(b, v & 0xffff); }
+static void put32(struct buf *b, uint32_t v) { put32at(put_room(b, 4), v); }
 static void put_text(struct buf *b, const char *s) { put(b, s, strlen(s)); }
+static void put_buf(struct buf *b, const struct buf *from) { put(b, from->p, from->n); }
 
+static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : lower((uint8_t)c) >= 'a' && lower((uint8_t)c) <= 'f' ? (c & 15) + 9 : -1; }
 static void put_hex(struct buf *b, const char *h)
 {
-	for (; isxdigit((unsigned char)h[0]) && isxdigit((unsigned char)h[1]); h += 2)
-		put8(b, (unsigned)strtoul((char[]){ h[0], h[1], '\0' }, NULL, 16));
+	for (; hex_digit(h[0]) >= 0 && hex_digit(h[1]) >= 0; h += 2) put8(b, (unsigned)(hex_digit(h[0]) << 4 | hex_digit(h[1])));
 }
 
 /* Takes n bytes off the front. */
 static void take(struct buf *b, size_t n)
 {
-	memmove(b->p, b->p + n, b->n - n);
 	b->n -= n;
+	if (b->n > 0) memmove(b->p, b->p + n, b->n);
 }
 
 /* The length of the message framed at the front, or -1 when it is not whole. */
-static long framed(const struct buf *b)
-{
-	return b->n < 2 || b->n < 2 + (size_t)get16at(b->p) ? -1 : (long)get16at(b->p);
-}
+static long framed(const struct buf *b) { return b->n < 2 || b->n < 2 + (size_t)get16at(b->p) ? -1 : (long)get16at(b->p); }
 static void put_framed(struct buf *b, const struct buf *m)
 {
 	put16(b, (unsigned)m->n);
-	put(b, m->p, m->n);
+	put_buf(b, m);
 }
 
 static struct buf file_read(const char *path)
 {
 	struct buf b = { 0 };
-	uint8_t block[4096];
 	FILE *f = fopen(path, "r");
-	size_t n;
-	if (f == NULL)
-		die("%s: %s", path, strerror(errno));
-	while ((n = fread(block, 1, sizeof block, f)) > 0)
-		put(&b, block, n);
+	if (f == NULL) die("%s: %s", path, strerror(errno));
+	for (int c; (c = getc(f)) != EOF; ) put8(&b, (unsigned)c);
 	fclose(f);
-	put(&b, "", 1);                 /* a text too */
+	put8(&b, 0);                    /* a text too */
 	b.n--;
 	return b;
 }
@@ -133,24 +117,24 @@ static const char *value_of(const char *w, const char *key)
 	return strncmp(w, key, n) == 0 && w[n] == '=' ? w + n + 1 : NULL;
 }
 
-/* The fields of a struct that words set: ints, or texts of WORD bytes. */
+/* The fields of a struct that words set: ints, or texts of WORD bytes. A list of them makes the members and the table: X(name). */
 enum { WORD = 256 };
 struct field { const char *name; size_t at; bool text; };
-#define FINT(s, f) { #f, offsetof(struct s, f), false }
-#define FTEXT(s, f) { #f, offsetof(struct s, f), true }
+#define INT_MEMBER(s, f) int f;
+#define TEXT_MEMBER(s, f) char f[WORD];
+#define INT_FIELD(s, f) { #f, offsetof(struct s, f), false },
+#define TEXT_FIELD(s, f) { #f, offsetof(struct s, f), true },
 
 static bool field_set(const struct field *f, size_t n, void *to, const char *w)
 {
 	size_t len = strcspn(w, "=");
 	const char *v = w[len] != '\0' ? w + len + 1 : "";
+	int number = *v != '\0' ? atoi(v) : 1;
 	for (; n > 0; n--, f++) {
 		char *at = (char *)to + f->at;
-		if (strlen(f->name) != len || strncmp(f->name, w, len) != 0)
-			continue;
-		if (f->text)
-			snprintf(at, WORD, "%s", v);
-		else
-			memcpy(at, &(int){ *v != '\0' ? atoi(v) : 1 }, sizeof(int));
+		if (strlen(f->name) != len || strncmp(f->name, w, len) != 0) continue;
+		if (f->text) snprintf(at, WORD, "%s", v);
+		else memcpy(at, &number, sizeof number);
 		return true;
 	}
 	return false;
@@ -161,22 +145,22 @@ static bool field_set(const struct field *f, size_t n, void *to, const char *w)
 static struct addr addr_at(const char *host, unsigned port)
 {
 	struct addr a;
-	if (!addr_parse(&a, host) || !addr_resolve_scope(&a))
-		die("%s is not an address", host);
+	if (!addr_parse(&a, host) || !addr_resolve_scope(&a)) die("%s is not an address", host);
 	addr_set_port(&a, port);
 	return a;
 }
 static struct addr addr_of(const char *host, const char *port) { return addr_at(host, (unsigned)atoi(port)); }
 
 static void set_option(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
+static void nonblocking(int fd) { fcntl(fd, F_SETFL, O_NONBLOCK); }
+/* The next close() of it is a reset. */
+static void reset_on_close(int fd) { setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger)); }
 
 /* A socket bound to from (or not), connecting to to (or not). -1 and errno when that fails. */
 static int sock(int type, const struct addr *from, const struct addr *to)
 {
-	const struct addr *a = from ? from : to;
-	int fd = socket(a->u.sa.sa_family, type, 0), e;
-	if (fd < 0)
-		return -1;
+	int fd = socket((from ? from : to)->u.sa.sa_family, type, 0), e;
+	if (fd < 0) return -1;
 	if (type == SOCK_STREAM) {
 		set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 		set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -184,8 +168,7 @@ static int sock(int type, const struct addr *from, const struct addr *to)
 		set_option(fd, SOL_SOCKET, SO_RCVBUF, 4 << 20);
 		set_option(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
 	}
-	if (from && addr_is6(from))
-		set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	if (from && addr_is6(from)) set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
 	if ((!from || bind(fd, &from->u.sa, addr_len(from)) == 0) &&
 	    (!to || connect(fd, &to->u.sa, addr_len(to)) == 0 || errno == EINPROGRESS))
 		return fd;
@@ -195,20 +178,10 @@ static int sock(int type, const struct addr *from, const struct addr *to)
 	return -1;
 }
 
-static void nonblocking(int fd) { fcntl(fd, F_SETFL, O_NONBLOCK); }
-
-/* The next close() of it is a reset. */
-static void reset_on_close(int fd)
-{
-	struct linger l = { 1, 0 };
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
-}
-
 static void more_files(void)
 {
 	struct rlimit r;
-	if (getrlimit(RLIMIT_NOFILE, &r) != 0)
-		return;
+	if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
 	r.rlim_cur = MIN(r.rlim_max, 20000);
 	setrlimit(RLIMIT_NOFILE, &r);
 }
@@ -216,9 +189,8 @@ static void more_files(void)
 /* True when there is something to read before the time end (in ms). */
 static bool readable(int fd, long end)
 {
-	struct pollfd f = { fd, POLLIN, 0 };
 	long left = end - ms_now();
-	return left >= 0 && poll(&f, 1, (int)left) > 0;
+	return left >= 0 && poll(&(struct pollfd){ fd, POLLIN, 0 }, 1, (int)left) > 0;
 }
 
 /* A framed message into b, before end; false when the end of the connection or of the time comes first. */
@@ -227,14 +199,11 @@ static bool read_framed(int fd, struct buf *b, long end)
 	uint8_t block[4096];
 	b->n = 0;
 	while (framed(b) < 0 && readable(fd, end)) {
-		size_t want = b->n < 2 ? 2 - b->n : 2 + (size_t)get16at(b->p) - b->n;
-		ssize_t r = read(fd, block, MIN(want, sizeof block));
-		if (r <= 0)
-			break;
-		put(b, block, (size_t)r);
+		ssize_t n = read(fd, block, MIN(b->n < 2 ? 2 - b->n : 2 + (size_t)get16at(b->p) - b->n, sizeof block));
+		if (n <= 0) break;
+		put(b, block, (size_t)n);
 	}
-	if (framed(b) < 0)
-		return false;
+	if (framed(b) < 0) return false;
 	take(b, 2);
 	return true;
 }
@@ -244,78 +213,78 @@ static bool read_framed(int fd, struct buf *b, long end)
 /* A name in presentation form with \. and \DDD; nothing is checked. */
 static void put_name(struct buf *b, const char *s)
 {
-	if (strcmp(s, ".") == 0)
-		s = "";
-	while (*s != '\0') {
+	for (s += strcmp(s, ".") == 0; *s != '\0'; s += *s == '.') {
 		size_t at = b->n;
-		put8(b, 0);
-		while (*s != '\0' && *s != '.') {
-			if (*s == '\\' && strspn(s + 1, "0123456789") >= 3) {
-				put8(b, (unsigned)((s[1] - '0') * 100 + (s[2] - '0') * 10 + s[3] - '0'));
-				s += 4;
-				continue;
-			}
-			if (*s == '\\' && s[1] != '\0')
-				s++;
-			put8(b, (unsigned char)*s++);
+		for (put8(b, 0); *s != '\0' && *s != '.'; s++) {
+			bool number = *s == '\\' && strspn(s + 1, "0123456789") >= 3;
+			if (*s == '\\' && s[1] != '\0') s++;
+			put8(b, number ? (unsigned)((s[0] - '0') * 100 + (s[1] - '0') * 10 + s[2] - '0') : (unsigned char)*s);
+			if (number) s += 2;
 		}
 		b->p[at] = (uint8_t)(b->n - at - 1);
-		if (*s == '.')
-			s++;
 	}
 	put8(b, 0);
 }
-/* A name that goes on with the one at the offset to. */
-static void put_name_below(struct buf *b, const char *s, unsigned to)
+/* Appends by a pattern: "1", "2" and "4" are a number of so many bytes, "n" is a name, "l" one without its end, "p" a pointer to
+ * an offset, "@" bytes (a pointer and a size_t), "#" hex digits, "(...)" stands behind its length of two bytes. */
+static void put_as(struct buf *b, const char *f, ...)
 {
-	put_name(b, s);
-	b->n--;
-	put16(b, 0xc000 | to);
+	size_t open[4] = { 0 }, depth = 0;
+	va_list ap;
+	va_start(ap, f);
+	for (; *f != '\0'; f++) {
+		if (*f == '1') put8(b, va_arg(ap, unsigned));
+		else if (*f == '2') put16(b, va_arg(ap, unsigned));
+		else if (*f == '4') put32(b, va_arg(ap, unsigned));
+		else if (*f == 'p') put16(b, 0xc000 | va_arg(ap, unsigned));
+		else if (*f == 'n' || *f == 'l') put_name(b, va_arg(ap, const char *));
+		else if (*f == '#') put_hex(b, va_arg(ap, const char *));
+		else if (*f == '@') {
+			const void *p = va_arg(ap, const void *);
+			put(b, p, va_arg(ap, size_t));
+		} else if (*f == '(') {
+			put16(b, 0);
+			open[depth++] = b->n;
+		} else if (*f == ')' && depth > 0) {
+			size_t at = open[--depth];
+			put16at(b->p + at - 2, (unsigned)(b->n - at));
+		}
+		b->n -= *f == 'l';
+	}
+	va_end(ap);
 }
-
-/* What follows the owner of a record, up to RDLENGTH. */
-static void put_head(struct buf *b, unsigned type, uint32_t ttl)
-{
-	put16(b, type);
-	put16(b, 1);
-	put32(b, ttl);
-}
-
-/* Starts a length of two bytes; close_length fills it in with what was written since. */
-static size_t open_length(struct buf *b)
-{
-	put16(b, 0);
-	return b->n;
-}
-static void close_length(struct buf *b, size_t at) { put16at(b->p + at - 2, (unsigned)(b->n - at)); }
 
 /* One more record in section 1, 2 or 3. */
 static void count_up(struct buf *b, int section) { put16at(b->p + 4 + 2 * section, get16at(b->p + 4 + 2 * section) + 1); }
 
 /* An EDNS option CODE:HEX */
-static void put_option(struct buf *b, const char *s)
-{
-	size_t at;
-	put16(b, (unsigned)atoi(s));
-	at = open_length(b);
-	if (strchr(s, ':'))
-		put_hex(b, strchr(s, ':') + 1);
-	close_length(b, at);
-}
+static void put_option(struct buf *b, const char *s) { put_as(b, "2(#)", (unsigned)atoi(s), strchr(s, ':') ? strchr(s, ':') + 1 : ""); }
 
 /* A type by name; TYPE0 too, which the program does not take. */
-static int type_of(const char *s)
-{
-	return strcasecmp(s, "TYPE0") == 0 ? 0 : type_parse(s);
-}
+static int type_of(const char *s) { return strcasecmp(s, "TYPE0") == 0 ? 0 : type_parse(s); }
 
 /* A 24-bit number made from a name, letter case aside: the host part of the address that byname servers give it. */
 static uint32_t name_number(const char *name)
 {
 	uint32_t h = 2166136261u;
-	for (; *name != '\0'; name++)
-		h = (h ^ lower((uint8_t)*name)) * 16777619u;
+	for (; *name != '\0'; name++) h = (h ^ lower((uint8_t)*name)) * 16777619u;
 	return (h >> 8 ^ h) & 0xffffff;
+}
+
+/* Some bytes of it, from the offset "from" on, are changed by chance, or its end is cut off. */
+static void mutate(struct buf *b, size_t from)
+{
+	static const char odd[] = "\0\xff\xc0\x0c\x40\x3f\x29\x01";
+	for (unsigned k = 1 + rnd() % 4; k > 0 && b->n > 12; k--) {
+		size_t at = from + rnd() % (b->n - from);
+		switch (rnd() % 5) {
+		case 0: b->p[at] ^= (uint8_t)(1u << rnd() % 8); break;
+		case 1: b->p[at] = (uint8_t)rnd(); break;
+		case 2: b->p[at] = (uint8_t)odd[rnd() % 8]; break;
+		case 3: b->n = 12 + rnd() % (b->n - 12); break;
+		default: put16at(b->p + 4 + 2 * (rnd() % 4), rnd() % 3 ? rnd() % 4 : rnd() & 65535);
+		}
+	}
 }
 
 /* ---- Messages: reading */
@@ -331,31 +300,22 @@ static bool read_name(const uint8_t *p, size_t n, size_t *at, char *out)
 	for (;;) {
 		unsigned c = i < n ? p[i] : 64;
 		if (c >= 192) {
-			if (i + 1 >= n || hops++ > 130)
-				return false;
-			if (hops == 1)
-				*at = i + 2;
+			if (i + 1 >= n || hops++ > 130) return false;
+			if (hops == 1) *at = i + 2;
 			i = (c & 63) << 8 | p[i + 1];
 			continue;
 		}
-		if (c > 63 || i + 1 + c > n || (len += c + 1) > 255)
-			return false;
-		if (c == 0)
-			break;
+		if (c > 63 || i + 1 + c > n || (len += c + 1) > 255) return false;
+		if (c == 0) break;
 		for (i++; c > 0; c--, i++) {
-			if (p[i] == '.' || p[i] == '\\')
-				*o++ = '\\';
-			if (p[i] > ' ' && p[i] <= '~')
-				*o++ = (char)p[i];
-			else
-				o += snprintf(o, 5, "\\%03u", p[i]);
+			if (p[i] == '.' || p[i] == '\\') *o++ = '\\';
+			if (p[i] > ' ' && p[i] <= '~') *o++ = (char)p[i];
+			else o += snprintf(o, 5, "\\%03u", p[i]);
 		}
 		*o++ = '.';
 	}
-	if (hops == 0)
-		*at = i + 1;
-	if (o == out)
-		*o++ = '.';
+	if (hops == 0) *at = i + 1;
+	if (o == out) *o++ = '.';
 	*o = '\0';
 	return true;
 }
@@ -366,8 +326,7 @@ static bool read_asked(const uint8_t *p, size_t n, struct asked *q)
 {
 	size_t at = 12;
 	q->name[0] = '\0';
-	if (n < 12 || get16at(p + 4) == 0 || !read_name(p, n, &at, q->name) || at + 4 > n)
-		return false;
+	if (n < 12 || get16at(p + 4) == 0 || !read_name(p, n, &at, q->name) || at + 4 > n) return false;
 	q->type = get16at(p + at);
 	q->class = get16at(p + at + 2);
 	q->end = at + 4;
@@ -381,27 +340,20 @@ static const char *walk(const uint8_t *p, size_t n, void (*each)(const uint8_t *
 {
 	struct record r;
 	size_t at = 12;
-	if (n < 12)
-		return "short";
+	if (n < 12) return "short";
 	for (unsigned i = get16at(p + 4); i > 0; i--, at += 4)
-		if (!read_name(p, n, &at, r.name) || at + 4 > n)
-			return "question";
+		if (!read_name(p, n, &at, r.name) || at + 4 > n) return "question";
 	for (r.section = 1; r.section <= 3; r.section++)
-		for (unsigned i = get16at(p + 4 + 2 * r.section); i > 0; i--) {
-			if (!read_name(p, n, &at, r.name))
-				return "owner";
-			if (at + 10 > n)
-				return "cut";
+		for (unsigned i = get16at(p + 4 + 2 * r.section); i > 0; i--, at += r.len) {
+			if (!read_name(p, n, &at, r.name)) return "owner";
+			if (at + 10 > n) return "cut";
 			r.type = get16at(p + at);
 			r.class = get16at(p + at + 2);
 			r.ttl = get32at(p + at + 4);
 			r.len = get16at(p + at + 8);
 			r.at = at += 10;
-			if (at + r.len > n)
-				return "rdlength";
-			if (each != NULL)
-				each(p, n, &r, ctx);
-			at += r.len;
+			if (at + r.len > n) return "rdlength";
+			if (each != NULL) each(p, n, &r, ctx);
 		}
 	return at == n ? NULL : "trailing";
 }
@@ -412,8 +364,7 @@ static void see_opt(const uint8_t *p, size_t n, const struct record *r, void *ct
 {
 	struct opt *o = ctx;
 	(void)n;
-	if (r->type == T_OPT)
-		*o = (struct opt){ o->seen + 1, r->class, r->ttl >> 16 & 255, r->ttl & 0xffff, r->ttl >> 24, p + r->at, r->len };
+	if (r->type == T_OPT) *o = (struct opt){ o->seen + 1, r->class, r->ttl >> 16 & 255, r->ttl & 0xffff, r->ttl >> 24, p + r->at, r->len };
 }
 static struct opt opt_of(const uint8_t *p, size_t n)
 {
@@ -426,38 +377,28 @@ static struct opt opt_of(const uint8_t *p, size_t n)
 
 static void print_hex(struct text *t, const uint8_t *p, size_t n, size_t most)
 {
-	for (size_t i = 0; i < n && i < most; i++)
-		text_add(t, "%02x", p[i]);
-	if (n > most)
-		text_add(t, "+%zu", n - most);
+	for (size_t i = 0; i < n && i < most; i++) text_add(t, "%02x", p[i]);
+	if (n > most) text_add(t, "+%zu", n - most);
 }
 
 /* " edns=SIZE ... opts=CODE:HEX,... ede=N" */
 static void print_opt(struct text *t, const struct opt *o)
 {
+	char ede[80] = "";
+	struct text e = { .p = ede, .size = sizeof ede };
 	const char *sep = " opts=";
-	if (o->seen == 0)
-		return;
+	if (o->seen == 0) return;
 	text_add(t, " edns=%u", o->size);
-	if (o->version)
-		text_add(t, " ver=%u", o->version);
-	if (o->flags & 0x8000)
-		text_add(t, " do");
-	if (o->flags & 0x7fff)
-		text_add(t, " zflags=%04x", o->flags & 0x7fff);
-	if (o->seen > 1)
-		text_add(t, " opts-too-many=%d", o->seen - 1);
-	for (int ede = 0; ede <= 1; ede++)
-		for (size_t i = 0, l; i + 4 <= o->n && i + 4 + (l = get16at(o->p + i + 2)) <= o->n; i += 4 + l) {
-			unsigned code = get16at(o->p + i);
-			if (ede && code == EDNS_EDE && l >= 2)
-				text_add(t, " ede=%u", get16at(o->p + i + 4));
-			if (ede)
-				continue;
-			text_add(t, "%s%u:", sep, code);
-			print_hex(t, o->p + i + 4, l, 24);
-			sep = ",";
-		}
+	if (o->version) text_add(t, " ver=%u", o->version);
+	if (o->flags & 0x8000) text_add(t, " do");
+	if (o->flags & 0x7fff) text_add(t, " zflags=%04x", o->flags & 0x7fff);
+	if (o->seen > 1) text_add(t, " opts-too-many=%d", o->seen - 1);
+	for (size_t i = 0, l; i + 4 <= o->n && i + 4 + (l = get16at(o->p + i + 2)) <= o->n; i += 4 + l, sep = ",") {
+		text_add(t, "%s%u:", sep, get16at(o->p + i));
+		print_hex(t, o->p + i + 4, l, 24);
+		if (get16at(o->p + i) == EDNS_EDE && l >= 2) text_add(&e, " ede=%u", get16at(o->p + i + 4));
+	}
+	text_add(t, "%s", ede);
 }
 
 /* RDATA of the types whose form we know: 's' is a name, digits are a number of so many bytes */
@@ -466,21 +407,15 @@ static bool print_fields(struct text *t, const uint8_t *p, size_t n, const struc
 	static const struct { unsigned type; const char *form; } forms[] = { { T_NS, "s" }, { T_CNAME, "s" }, { 12, "s" }, { 39, "s" },
 		{ T_MX, "2s" }, { T_SRV, "222s" }, { T_SOA, "ss44444" } };
 	char name[NAME];
-	size_t at = r->at, was = t->len;
-	for (size_t i = 0; i < COUNT(forms); i++) {
-		if (forms[i].type != r->type)
-			continue;
-		for (const char *f = forms[i].form; *f != '\0'; f++) {
-			if (*f == 's' ? !read_name(p, n, &at, name) : (at += (size_t)(*f - '0')) > n)
-				break;
-			if (*f == 's')
-				text_add(t, "%s%s", t->len > was ? " " : "", name);
-			else
-				text_add(t, "%s%u", t->len > was ? " " : "", *f == '2' ? get16at(p + at - 2) : get32at(p + at - 4));
-		}
-		if (at == r->at + r->len)
-			return true;
+	size_t at = r->at, was = t->len, i = 0;
+	while (i < COUNT(forms) && forms[i].type != r->type) i++;
+	for (const char *f = i < COUNT(forms) ? forms[i].form : ""; *f != '\0'; f++) {
+		const char *sep = t->len > was ? " " : "";
+		if (*f == 's' ? !read_name(p, n, &at, name) : (at += (size_t)(*f - '0')) > n) break;
+		if (*f == 's') text_add(t, "%s%s", sep, name);
+		else text_add(t, "%s%u", sep, *f == '2' ? get16at(p + at - 2) : get32at(p + at - 4));
 	}
+	if (at == r->at + r->len && i < COUNT(forms)) return true;
 	t->len = was;
 	return false;
 }
@@ -492,22 +427,15 @@ static void print_record(const uint8_t *p, size_t n, const struct record *r, voi
 	char address[64];
 	int family = r->type == T_A && r->len == 4 ? AF_INET : r->type == T_AAAA && r->len == 16 ? AF_INET6 : 0;
 	uint32_t h = 2166136261u;
-	if (r->type == T_OPT)
-		return;
+	if (r->type == T_OPT) return;
 	text_add(t, " | %s%s %u %s%s ", sections[r->section], r->name, r->ttl,
 	    r->class == 1 ? "" : r->class == 3 ? "CH " : r->class == 4 ? "HS " : "CLASS? ", type_text(r->type));
-	if (family != 0) {
-		text_add(t, "%s", inet_ntop(family, p + r->at, address, sizeof address));
-		return;
-	}
-	if (print_fields(t, p, n, r))
-		return;
+	if (family != 0) text_add(t, "%s", inet_ntop(family, p + r->at, address, sizeof address));
+	if (family != 0 || print_fields(t, p, n, r)) return;
 	text_add(t, "\\# %zu ", r->len);
 	print_hex(t, p + r->at, r->len, 40);
-	for (size_t at = r->at; at < r->at + r->len; at++)
-		h = (h ^ p[at]) * 16777619u;
-	if (r->len > 40)
-		text_add(t, " hash=%08x", h);
+	for (size_t at = r->at; at < r->at + r->len; at++) h = (h ^ p[at]) * 16777619u;
+	if (r->len > 40) text_add(t, " hash=%08x", h);
 }
 
 /* One line: RCODE, flags, sizes, what "more" says, then the records each after " | ". */
@@ -520,23 +448,18 @@ static void print_msg(const uint8_t *p, size_t n, const char *more)
 	struct opt o = opt_of(p, n);
 	const char *bad = walk(p, n, NULL, NULL);
 	struct asked q;
-	unsigned flags;
 	if (n < 12) {
 		printf("SHORT size=%zu%s\n", n, more);
 		return;
 	}
-	flags = get16at(p + 2);
-	if (bad)
-		text_add(&t, "MALFORMED %s ", bad);
+	unsigned flags = get16at(p + 2);
+	if (bad) text_add(&t, "MALFORMED %s ", bad);
 	text_add(&t, "%s", rcode_text((flags & 15) | o.ext << 4));
 	for (size_t i = 0; i < COUNT(bits); i++)
-		if (flags & bits[i].bit)
-			text_add(&t, " %s", bits[i].name);
-	if (flags & F_OPCODE)
-		text_add(&t, " opcode=%u", flags >> 11 & 15);
+		if (flags & bits[i].bit) text_add(&t, " %s", bits[i].name);
+	if (flags & F_OPCODE) text_add(&t, " opcode=%u", flags >> 11 & 15);
 	text_add(&t, " id=%u", get16at(p));
-	if (read_asked(p, n, &q))
-		text_add(&t, " q=%s/%s%s", q.name, type_text(q.type), q.class == 1 ? "" : q.class == 3 ? "/CH" : "/CLASS?");
+	if (read_asked(p, n, &q)) text_add(&t, " q=%s/%s%s", q.name, type_text(q.type), q.class == 1 ? "" : q.class == 3 ? "/CH" : "/CLASS?");
 	text_add(&t, " qd=%u an=%u ns=%u ar=%u size=%zu", get16at(p + 4), get16at(p + 6), get16at(p + 8), get16at(p + 10), n);
 	print_opt(&t, &o);
 	text_add(&t, "%s", more);
