@@ -569,14 +569,54 @@ loaded() {
     got=$(cat "$T/px.load")
 }
 
-# answered NET COUNT [WORD...]: COUNT fresh names are asked, and all are answered rightly by the server with that net;
-# the slowest took $worst ms
+# answered NET COUNT [in:MS] [WORD...]: COUNT fresh names are asked, and all are answered rightly by the server with that net,
+# none later than MS; the slowest took $worst ms
 answered() {
-    answered_n=$1
+    answered_n=$1 answered_k=$2 answered_m=''
     shift
+    case ${2:-} in in:*) answered_m=${2#in:}; shift 2; set -- "$answered_k" "$@" ;; esac
     answered_r=$(load "$@")
     worst=$(val slowest_ms "$answered_r")
     like "wrong 0 dup 0 bad 0 right $1 failed 0 lost 0 .* from $answered_n:$1\$" "$answered_r" "$1 queries"
+    [ -z "$answered_m" ] || within 0 "$answered_m" "$worst" "slowest, ms"
+}
+
+# single [RULE...] [LINE...]: the TLS upstream one with these rules, and the proxy px that has it, with these lines of its
+# configuration (what has a blank is a line).  pair [RULE...] [LINE...]: behind one comes last, whose addresses are 11.x.x.x
+single() {
+    tls_lines "$@"
+    eval "dot one good : $tls_rules"
+    eval "proxy px \"\$ca\" \"\$one 1 tls=dns.test\" $tls_lines"
+}
+pair() {
+    dot last good : net=11
+    tls_lines "$@"
+    eval "dot one good : $tls_rules"
+    eval "proxy px \"\$ca\" \"\$one 1 tls=dns.test\" \"\$last 2 tls=dns.test\" $tls_lines"
+}
+tls_lines() {
+    tls_rules='' tls_lines=''
+    for tls_l; do case $tls_l in *' '*) tls_lines="$tls_lines '$tls_l'" ;; *) tls_rules="$tls_rules $tls_l" ;; esac; done
+}
+
+# row 'NAME [RULE...]'... [-- LINE...]: TLS upstreams with these rules, the first the best, behind them last with the addresses
+# 11.x.x.x, and the proxy px that has them all
+row() {
+    row_n=0 row_l=''
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        row_n=$((row_n + 1))
+        eval "dot ${1%% *} good : ${1#"${1%% *}"}"
+        row_l="$row_l '$(at "${1%% *}") $row_n tls=dns.test'"
+        shift
+    done
+    [ $# = 0 ] || shift
+    dot last good : net=11
+    eval "proxy px \"\$ca\" \"\$last 99 tls=dns.test\" $row_l \"\$@\""
+}
+
+# none_waited NAME: every query but the first came to the TLS server NAME at least 1 ms after its connection was up
+none_waited() {
+    same 0 "$(awk '$1 == "up" { up[$2] = $4 } $1 == "query" && n++ && $4 - up[$2] < 1' "$T/$1.q" | wc -l)" "queries that waited for a handshake"
 }
 
 # ere TEXT: an expression that matches it;  clock_lines PROXY: how many lines say that the clock is wrong
