@@ -38,6 +38,7 @@
 #ifndef PLAIN_POSIX             /* a build without what only Linux has */
 #define HAVE_MMSG 1
 #define HAVE_EPOLL 1            /* for clients that are idle */
+#define HAVE_TCP 1              /* TCP_INFO, TCP_QUICKACK */
 #endif
 #include <arpa/inet.h>
 #include <errno.h>
@@ -1212,7 +1213,6 @@ struct config {
 	    tcp_clients, level;
 	char user[64], ca_file[256];
 	unsigned default_port;
-	int64_t mtime;                          /* of the file, Unix seconds; 0 without one */
 };
 
 static struct config cfg;
@@ -1685,7 +1685,6 @@ static void config_file(struct reader *r, const char *path)
 			fclose(f);
 		return;
 	}
-	r->c->mtime = st.st_mtime;
 	do {
 		ch = getc(f);
 		if (ch != '\n' && ch != EOF) {
@@ -3233,15 +3232,17 @@ struct upstream {
 	struct node late[LATE_LISTS];           /* asks that wait for the next resend, by how many they have had */
 	struct histogram latency;
 	struct port *port;                      /* the one that new queries may join */
-	struct stream *streams[2], *stream;     /* the second while a silent one is replaced; the one in use */
+	struct node streams, line;              /* connections; asks that wait for one */
+	unsigned nstreams;
+	bool alone;                             /* a question is asked alone, or is to be */
+	unsigned fails, idle_ends;              /* tries in a row that brought no answer; idle connections that ended */
+	unsigned quota, window;                 /* most questions a connection, in its life and at a time */
+	usec open_after, warm_at, pace;         /* no connection before; one though nobody asks, 0 for none; usual wait for an answer */
+	usec heard;                             /* its last answer */
 	char trouble[320], reason[320];         /* the last failure of a connection that was logged; the last one */
-	usec retry_at;                          /* when a stream may be tried without a query; 0 for not */
-	usec tried, queried;                    /* last connect; last query */
-	unsigned fails;                         /* connections in a row that were of no use */
 	br_ssl_session_parameters session;      /* of the last good handshake, under this very line */
 	bool has_session;
 	bool all_suites;                        /* it has said that it has none of those for machines with AES instructions */
-	bool one_a_record;                      /* it overlooks all but the first query of a TLS record, as nsd 4.6 does */
 	int64_t session_from, session_until;    /* Unix seconds: when its certificates are valid */
 };
 
@@ -3317,12 +3318,14 @@ struct ask {
 	struct stream *stream;
 	const char *why;                        /* what went wrong */
 	usec sent, took, since;                 /* since: when it came on the list "late" */
+	usec written;                           /* to its stream; in the line: when it may leave it */
 	uint16_t id, rcode, ancount;            /* id: on streams */
-	uint16_t answers_then, record;          /* of its stream when it was written: answers so far; TLS record */
 	uint8_t up, state, verdict;
 	uint8_t resends, backoff;               /* how often it was sent again; its upstream's at the first time */
 	uint8_t bare_for;                       /* the RCODE for which it is asked without EDNS, or one of these */
-	bool bare, again, charged, answered, queued;
+	uint8_t ends;                           /* connections that ended with this as their oldest question */
+	bool bare, charged, answered;
+	bool alone;                             /* it may hold up others: it gets a connection for itself */
 	bool doubted;                           /* somebody guessed IDs: TCP was asked too */
 };
 
@@ -3374,8 +3377,9 @@ static void query_choose(struct query *q);
 static void ask_send(struct ask *a, unsigned n);
 static void ask_stop(struct ask *a);
 static void ask_over_stream(struct ask *a);
-static void stream_doom(struct stream *s, usec since);
-static void stream_useful(struct stream *s, const struct answer *ans, uint16_t record);
+static bool ask_hampered(const struct ask *a);
+static void stream_doubt(struct stream *s, usec written);
+static void stream_keepalive(struct stream *s, unsigned timeout);
 static void probe_done(struct query *q);
 
 static void query_init(void)
@@ -3697,7 +3701,7 @@ static void ask_count(const struct ask *a)
 {
 	struct upstream *u = &upstreams[a->up];
 
-	u->queried = u->lives[K_ALL].asked = u->lives[key_kind(&a->q->key)].asked = now;
+	u->lives[K_ALL].asked = u->lives[key_kind(&a->q->key)].asked = now;
 	u->sent++;
 }
 
@@ -3979,7 +3983,7 @@ static void query_choose(struct query *q)
 		if (a->state != ASK_WAIT)
 			continue;
 		open = true;
-		if (ask_down(a) && !none_up && !q->probe)
+		if ((ask_down(a) && !none_up && !q->probe) || (q->best_verdict > V_OTHER && ask_hampered(a)))
 			continue;
 		any = true;
 		better |= upstreams[a->up].spec.priority < priority;
@@ -4038,6 +4042,7 @@ static void upstream_answers(struct upstream *u, enum question_kind kind)
 {
 	const enum question_kind kinds[] = { K_ALL, kind };
 
+	u->heard = now;
 	for (int i = 0; i < 2; i++) {
 		struct liveness *l = &u->lives[kinds[i]];
 		l->unanswered = 0;
@@ -4128,9 +4133,9 @@ static void ask_wait(struct ask *a, unsigned list)
 		a->backoff = (uint8_t)u->backoff;
 }
 
-/* A message with the ID and the question of an ask, or an error without one (bare), over a stream or in a datagram; cut: which did
- * not fit. */
-static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bool cut)
+/* A message with the ID and the question of an ask, or an error without one (bare), over a stream or, NULL, in a datagram;
+ * cut: which did not fit. */
+static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *stream, bool cut)
 {
 	struct answer ans = { .rcode = answer_bare_error(msg, len) };
 	bool bare = ans.rcode != NOERROR;
@@ -4154,8 +4159,8 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, bool stream, bo
 		return;
 	}
 	if (err == NULL) {
-		if (stream)
-			stream_useful(a->stream, &ans, a->record);
+		if (stream && ans.keepalive != NO_KEEPALIVE)
+			stream_keepalive(stream, ans.keepalive);
 		ask_answer(a, &ans);
 		return;
 	}
@@ -4188,9 +4193,10 @@ static void query_expire(struct query *q)
 			continue;
 		a->why = "timeout";
 		upstreams[a->up].failed++;
-		ask_charge(a, "no answer");
+		if (a->ends == 0 || upstreams[a->up].heard < a->sent)
+			ask_charge(a, "no answer");     /* else others were answered: its connections ended for this one */
 		if (a->stream != NULL)
-			stream_doom(a->stream, q->born);
+			stream_doubt(a->stream, a->written);
 	}
 	if (q->probe)
 		probe_done(q);
@@ -4226,7 +4232,7 @@ static void upstream_sweep(struct upstream *u)
 			if (i != LATE_MALFORMED) {
 				u->backoff = MAX(u->backoff, i + 1);
 				ask_resend(a, i + 1);
-			} else if (a->stream == NULL)
+			} else if (!list_on(&a->on))
 				ask_fail(a, "malformed answer");
 		}
 }
@@ -4480,7 +4486,7 @@ static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 	}
 	if (a->resends > 0)
 		upstream_weigh(u, now - a->sent, s->next == NULL);
-	ask_message(a, msg, len, false, cut);
+	ask_message(a, msg, len, NULL, cut);
 }
 
 static void port_ready(void *owner, short revents)
@@ -4508,40 +4514,59 @@ static void port_ready(void *owner, short revents)
 
 /* ---- 12 Streams ------------------------------------------------------ */
 
-/* A TCP connection to an upstream, with TLS or without. Queries wait in "pending" until they are written, then in "sent";
- * both hold asks. Their IDs stand in one table, so that an answer finds its ask whichever connection brings it. */
-enum stream_state { S_CLOSED, S_CONNECTING, S_HANDSHAKE, S_OPEN };
+/* Connections to an upstream, over TCP with TLS or without: nearly always one, at most CONNECTIONS.
+ *
+ *   a question:    the line -> written to a connection that is OPEN -> answered, by whichever connection
+ *                     ^------------'   when that went silent, or ended
+ *   a connection:  CONNECTING -> HANDSHAKE -> OPEN <-> SILENT -> DRAINING -> closed
+ *
+ * OPEN takes questions. One that brings nothing for 8 times what is usual while several wait is SILENT: it takes none until it
+ * answers. Once another is open it is DRAINING: all but its oldest question are asked there, and it is listened to until that
+ * is answered. A server that wants no more questions may order that too. Only one connection is being opened at a time.
+ *
+ * What an end says: before the handshake is done, that the upstream failed. The next try comes 50, 100, 200 ms later and so on;
+ * with the HOPELESS one all fail who wait. Afterwards it says nothing of the upstream. The questions go back to the line; the
+ * oldest, the likely culprit, is asked alone on a connection 200 ms later. The next connection is given no more questions than
+ * this one answered (quota). A server that answers one at a time is known by its silence: it gets a few at a time (window) on
+ * several connections, until answers come close together or out of order. */
+enum stream_state { S_CLOSED, S_CONNECTING, S_HANDSHAKE, S_OPEN, S_SILENT, S_DRAINING };
 struct tls;
 struct stream {
+	struct node of;                         /* of its upstream */
 	struct upstream *u;
 	int fd, slot;
 	enum stream_state state;
-	usec opened, heard, answered, used, idle_limit;   /* idle_limit: from keepalive (RFC 7828); 0 for none */
-	unsigned answers;
-	uint16_t record, record_heard;          /* TLS records of queries so far; one that brought an answer */
-	bool dirty, replaced, doomed;
-	struct stream *next_dirty;
-	struct node pending, sent;
-	struct tls *tls, *tls_memory;           /* tls: NULL for plain TCP */
+	usec opened, heard, answered, used;
+	usec idle_limit;                        /* from keepalive (RFC 7828); 0 for none */
+	struct node asks;                       /* as they were written */
+	unsigned open, written, got;            /* asks on the list; questions and answers in its life */
+	bool deaf;                              /* what was sent was not even acknowledged */
+	struct tls *tls;                        /* NULL for plain TCP */
 	size_t in_len, out_at, out_len;
-	uint8_t *in;                            /* 2 + MSG_MAX */
-	uint8_t out[4096];
+	uint8_t in[2 + MSG_MAX], out[65536];
 };
+enum { CONNECTIONS = 8, HOPELESS = 5, UNLIMITED = 1 << 30 };
 #define HANDSHAKE_LIMIT SEC(4)
-#define SILENT_LIMIT SEC(1)
-#define WARM_FOR SEC(60)
-#define USELESS_MAX 5                           /* connections in a row of no use before queries wait for the back-off */
+#define SILENT_LIMIT MS(400)                    /* at least; */
+#define SLOW_LIMIT MS(1500)                     /* at most, and when a question that waits alone is asked elsewhere too */
+#define AGAIN_AFTER MS(200)                     /* between connections that end without an answer */
+#define CROWD_AFTER MS(50)                      /* that a question waits before another connection helps */
+#define SPARE_LIMIT SEC(2)                      /* an idle connection beside others */
 
-static struct stream *streams_dirty;
+static struct pool streams;
 static struct ask **stream_ids;
+static bool streams_due;                        /* something waits for streams_turn() */
 
 static bool tls_start(struct stream *s);
-static void tls_handshake(struct stream *s);
+static void tls_release(struct stream *s);
+static size_t tls_wants(struct stream *s);
 static void tls_feed(struct stream *s, const uint8_t *p, size_t len);
-static bool tls_send(struct stream *s);
-static void tls_feed(struct stream *s, const uint8_t *p, size_t len);
-static void tls_write(struct stream *s);
+static uint8_t *tls_room(struct stream *s);
+static void tls_put(struct stream *s, size_t n);
 static void tls_goodbye(struct stream *s);
+
+#define STREAM(node) OWNER(node, struct stream, of)
+#define LINED(node) OWNER(node, struct ask, on)
 
 static struct ask **stream_id_place(const struct upstream *u, unsigned id)
 {
@@ -4557,16 +4582,18 @@ static struct ask *stream_id_find(const struct upstream *u, unsigned id)
 	return a;
 }
 
-/* Takes an ask off its stream. */
+/* Takes an ask out of the line or off its stream. */
 static void ask_leave(struct ask *a)
 {
 	struct ask **place = stream_id_place(&upstreams[a->up], a->id);
 
-	if (a->stream == NULL)
+	if (!list_on(&a->on))
 		return;
 	while (*place != a)
 		place = &(*place)->next_id;
 	*place = a->next_id;
+	if (a->stream != NULL)
+		a->stream->open--;
 	a->stream = NULL;
 	list_remove(&a->on);
 }
@@ -4584,15 +4611,6 @@ static void ask_stop(struct ask *a)
 	a->sendings = NULL;
 }
 
-static void stream_mark(struct stream *s)
-{
-	if (!s->dirty) {
-		s->dirty = true;
-		s->next_dirty = streams_dirty;
-		streams_dirty = s;
-	}
-}
-
 /* What went wrong with a connection is logged when it changes, not every time; what stands in brackets may change. */
 static void upstream_trouble(struct upstream *u, const char *why)
 {
@@ -4602,211 +4620,223 @@ static void upstream_trouble(struct upstream *u, const char *why)
 		snprintf(u->trouble, sizeof u->trouble, "%s", why);
 }
 
-static void stream_events(struct stream *s, bool out)
+/* Do connections fail this ask? Then nobody with an answer in hand waits for it. */
+static bool ask_hampered(const struct ask *a)
 {
-	if (s->fd >= 0)
-		watch_events(s->slot, (short)(POLLIN | (out ? POLLOUT : 0)));
+	unsigned fails = upstreams[a->up].fails;
+
+	return list_on(&a->on) && a->sendings == NULL && (a->ends > 1 || fails > 1 || (fails == 1 && a->stream == NULL));
+}
+
+/* Asks over a connection, as soon as one takes it. */
+static void ask_over_stream(struct ask *a)
+{
+	struct upstream *u = &upstreams[a->up];
+	struct ask **place;
+
+	ask_leave(a);
+	if (u->fails >= HOPELESS && now < u->open_after && u->nstreams == 0) {
+		if (a->sendings == NULL)        /* else the datagrams decide */
+			ask_fail(a, u->trouble);
+		return;
+	}
+	do
+		a->id = random16();
+	while (stream_id_find(u, a->id) != NULL);
+	place = stream_id_place(u, a->id);
+	a->next_id = *place;
+	*place = a;
+	a->written = now;
+	a->ends = 0;
+	a->alone = false;
+	list_append(&u->line, &a->on);
+	u->idle_ends = 0;
+	streams_due = true;
+}
+
+/* No connection came of a try. */
+static void upstream_fails(struct upstream *u, const char *why)
+{
+	struct node all;
+
+	upstream_trouble(u, why);
+	u->fails++;
+	u->open_after = now + MIN(MS(25) << MIN(u->fails, 6u), SEC(1));
+	rechoose = streams_due = true;
+	if (u->fails < HOPELESS || u->nstreams > 0 || list_empty(&u->line))
+		return;
+	all = u->line;                          /* first all, for the end of one may bring others */
+	all.next->prev = all.prev->next = &all;
+	list_init(&u->line);
+	while (!list_empty(&all)) {
+		struct ask *a = LINED(all.next);
+		ask_leave(a);
+		if (a->sendings == NULL)
+			ask_fail(a, why);
+	}
 }
 
 static void stream_ready(void *owner, short revents);
 
-/* Starts to connect. False when that fails at once, and *why says it. */
-static bool stream_open(struct stream *s, const char **why)
+/* Starts to connect. NULL, or why that failed at once. */
+static const char *stream_open(struct upstream *u)
 {
-	struct addr to = s->u->spec.addr;
+	struct addr to = u->spec.addr;
 	int on = 1;
 
-	s->u->tried = now;
-	s->u->retry_at = 0;
-	*why = "no such interface yet";
+	u->warm_at = 0;
+	u->open_after = u->fails > 0 ? now + AGAIN_AFTER : now;
 	if (!addr_resolve_scope(&to))
-		return false;
-	*why = "out of descriptors";
-	s->fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
-	if (s->fd < 0)
-		return false;
-	setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	if (connect(s->fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
-		*why = error_words(errno);
-		close(s->fd);
-		s->fd = -1;
-		return false;
+		return "no such interface yet";
+	int fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
+	if (fd < 0)
+		return "out of descriptors";
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (connect(fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
+		const char *why = error_words(errno);
+		close(fd);
+		return why;
 	}
+	struct stream *s = pool_take(&streams); /* there are CONNECTIONS for each upstream */
+	memset(s, 0, offsetof(struct stream, in));
+	s->u = u;
+	s->fd = fd;
 	s->state = S_CONNECTING;
 	s->opened = s->heard = s->used = now;
-	s->answers = 0;
-	s->record = s->record_heard = 0;
-	s->replaced = s->doomed = false;
-	s->answered = 0;
-	s->idle_limit = 0;
-	s->in_len = s->out_at = s->out_len = 0;
-	watch_add(&s->slot, s->fd, POLLOUT, stream_ready, s, false);
-	return true;
+	list_init(&s->asks);
+	list_append(&u->streams, &s->of);
+	u->nstreams++;
+	watch_add(&s->slot, fd, POLLOUT, stream_ready, s, false);
+	return NULL;
 }
 
-/* A connection did not come about. Back-off: 1 s doubling to 60 s, with jitter. Without queries, only while somebody was here
- * lately, or nobody ever got an answer. */
-static void upstream_useless(struct upstream *u, const char *why)
+/* Puts the questions of a connection back into the line, all but "keep" of the oldest. */
+static void stream_spill(struct stream *s, unsigned keep)
 {
-	usec wait;
-
-	u->fails = MAX(u->fails + 1, (unsigned)USELESS_MAX);    /* no second try at once */
-	upstream_trouble(u, why);
-	wait = MIN(SEC(1) << MIN(u->fails - USELESS_MAX, 6u), SEC(60));
-	if (u->spec.proto == P_TLS && (u->connects == 0 || now - u->queried < WARM_FOR))
-		u->retry_at = now + wait + wait * (random16() % 256) / 1024;
-}
-
-static void ask_join(struct ask *a, struct stream *s)
-{
-	struct ask **place;
-
-	if (a->stream == NULL) {
-		do
-			a->id = random16();
-		while (stream_id_find(s->u, a->id) != NULL);
-		place = stream_id_place(s->u, a->id);
-		a->next_id = *place;
-		*place = a;
+	while (s->open > keep) {
+		struct ask *a = LINED(s->asks.prev);
+		list_remove(&a->on);
+		list_append(s->u->line.next, &a->on);
+		a->stream = NULL;
+		a->written = MAX(now, a->written);
+		s->open--;
+		streams_due = true;
 	}
-	a->stream = s;
-	list_remove(&a->on);
-	list_append(&s->pending, &a->on);
-	stream_mark(s);
 }
 
-/* Asks over the upstream's connection, which is opened if need be: at most once a second while that fails. */
-static void ask_over_stream(struct ask *a)
+/* The end of a connection that had stood, with questions on it. */
+static void stream_ended(struct stream *s, bool orderly)
 {
-	struct upstream *u = &upstreams[a->up];
-	struct stream *s = u->stream;
-	const char *why = u->trouble[0] ? u->trouble : "connection failed";
+	struct upstream *u = s->u;
+	struct ask *first = LINED(s->asks.next);
 
-	ask_leave(a);
-	if (s->state == S_CLOSED && ((u->fails >= USELESS_MAX && now - u->tried < SEC(1)) || !stream_open(s, &why))) {
-		if (u->fails < USELESS_MAX || u->tried == now)
-			upstream_useless(u, why);
-		if (a->sendings == NULL)        /* else the datagrams decide */
-			ask_fail(a, why);
-		return;
+	if (s->got == 0) {
+		u->fails = MAX(u->fails, MIN(u->fails + !first->alone, HOPELESS - 1u));
+		u->open_after = MAX(u->open_after, s->opened + AGAIN_AFTER);
 	}
-	ask_join(a, s);
+	if (orderly && s->open > 1 && s->answered >= first->written)
+		u->quota = s->got;
+	first->alone = true;
+	first->written = s->open > 1 || first->ends > 0 ? now + AGAIN_AFTER : now;
+	first->ends++;
+	stream_spill(s, 0);
+	rechoose = true;
 }
 
-/* Ends a connection. why: NULL when the server closed one in good order. Its queries are asked again: once, or, if it has
- * answered others since they were written, without counting. Before a handshake has succeeded they fail at once. */
+/* Ends a connection. why: NULL when one side closed it in good order. */
 static void stream_close(struct stream *s, const char *why)
 {
 	struct upstream *u = s->u;
-	struct stream *other = u->streams[s == u->streams[0]];
-	bool open = s->state == S_OPEN, waiting = !list_empty(&s->sent) || !list_empty(&s->pending);
-	struct node *lists[2] = { &s->sent, &s->pending }, mine;
-	uint16_t answers = (uint16_t)s->answers;
-	bool useful = s->answers > 0;
+	bool stood = s->state >= S_OPEN;
 
-	if (s->state == S_CLOSED)
-		return;
-	watch_remove(&s->slot);
-	if (s->fd >= 0)
-		close(s->fd);
-	s->fd = -1;
-	s->state = S_CLOSED;
 	log_debug("upstream %s: connection closed%s%s", addr_text(&u->spec.addr), why ? ": " : "", why ? why : "");
-	if (!open)
-		upstream_useless(u, why ? why : "connection closed");
-	else if (useful)
-		u->fails = 0;
-	else if (waiting)
-		u->fails++;
-	if (open && u->spec.proto == P_TLS && now - u->queried < WARM_FOR)
-		u->retry_at = MAX(now, u->tried + SEC(1));
-	if (s == u->stream && other->state == S_OPEN)
-		u->stream = other;
-	list_init(&mine);                       /* first all, for those asked again may join this very stream */
-	for (int i = 0; i < 2; i++)
-		while (!list_empty(lists[i])) {
-			struct node *x = lists[i]->next;
-			OWNER(x, struct ask, on)->queued = i == 1;
-			list_remove(x);
-			list_append(&mine, x);
-		}
-	while (!list_empty(&mine)) {
-		struct ask *a = OWNER(mine.next, struct ask, on);
-		if (open && (a->queued || answers != a->answers_then || !a->again)) {
-			a->again |= !a->queued && answers == a->answers_then;
-			ask_over_stream(a);
-		} else if (ask_leave(a), a->sendings == NULL)
-			ask_fail(a, why ? why : "connection closed");
-	}
-}
-
-/* Connects anew at once; the queries that wait for the connection go on waiting. */
-static void stream_reopen(struct stream *s)
-{
-	const char *why;
-
 	watch_remove(&s->slot);
 	close(s->fd);
-	s->fd = -1;
-	if (!stream_open(s, &why))
-		stream_close(s, why);
+	list_remove(&s->of);
+	u->nstreams--;
+	s->state = S_CLOSED;
+	tls_release(s);
+	if (!stood)
+		upstream_fails(u, why ? why : "the server closed the connection in the handshake (TLS 1.3 only?)");
+	else if (s->open > 0)
+		stream_ended(s, why == NULL);
+	else if (u->spec.proto == P_TLS && u->nstreams == 0 && ++u->idle_ends < 2)
+		u->warm_at = MAX(now, s->opened + SEC(1));
+	pool_give(&streams, s);
 }
 
-/* The connection stands, and its server is who it should be. What waited on a silent one is asked again here. */
+/* Ends a connection from our side; its questions are asked again. */
+static void stream_end(struct stream *s)
+{
+	stream_spill(s, 0);
+	tls_goodbye(s);
+	stream_close(s, NULL);
+}
+
+static void upstream_disconnect(struct upstream *u)
+{
+	while (!list_empty(&u->streams))
+		stream_end(STREAM(u->streams.next));
+}
+
+/* The connection stands, and its server is who it should be. */
 static void stream_opened(struct stream *s)
 {
 	struct upstream *u = s->u;
-	struct stream *old = u->streams[s == u->streams[0]];
 
 	s->state = S_OPEN;
-	s->heard = now;
+	s->heard = s->used = now;
 	u->connects++;
+	if (u->pace == 0)
+		u->pace = (now - s->opened) / 2;
 	if (u->trouble[0])
 		log_info("upstream %s %s: connected", addr_text(&u->spec.addr), proto_names[u->spec.proto]);
 	u->trouble[0] = '\0';
-	stream_events(s, false);
-	stream_mark(s);
-	if (old->state != S_CLOSED && old->replaced) {
-		const struct ask *first = list_empty(&old->sent) ? NULL : OWNER(old->sent.next, struct ask, on);
-		u->one_a_record |= first != NULL && old->answers > 0 && first->record == old->record_heard;
-		stream_close(old, "silent");
-	}
+	watch_events(s->slot, POLLIN);
+	streams_due = true;
 }
 
-/* Not one answer in the whole life of a query: such a connection is of no use, whatever bytes it brings. */
-static void stream_doom(struct stream *s, usec since)
+/* timeout: in units of 100 ms. */
+static void stream_keepalive(struct stream *s, unsigned timeout) { s->idle_limit = MAX(MS(timeout * 100), 1); }
+
+/* A question was not answered in its whole life. When it was the same with all since: whatever bytes it brings, the connection
+ * is of no use. */
+static void stream_doubt(struct stream *s, usec written)
 {
-	s->doomed |= s->state == S_OPEN && s->answered < since;
+	if (s->state == S_OPEN && s->answered < written)
+		s->state = S_SILENT;
 }
 
-/* A good answer has come over it. */
-static void stream_useful(struct stream *s, const struct answer *ans, uint16_t record)
-{
-	s->answers++;
-	s->answered = now;
-	s->record_heard = record;
-	s->u->fails = 0;
-	if (ans->keepalive != NO_KEEPALIVE)
-		s->idle_limit = MAX(MS(ans->keepalive * 100), 1);
-}
-
-/* One message from an upstream. */
+/* One message from an upstream. From an answer we learn how long it takes, and whether it works on several at once. */
 static void stream_message(struct stream *s, uint8_t *msg, size_t len)
 {
-	struct ask *a = len >= 2 ? stream_id_find(s->u, get16at(msg)) : NULL;
+	struct upstream *u = s->u;
+	struct ask *a = len >= 2 ? stream_id_find(u, get16at(msg)) : NULL;
 
-	if (a != NULL && (answer_matches(msg, len, &a->q->key) || answer_bare_error(msg, len)))
-		ask_message(a, msg, len, true, false);
-	else
-		s->u->strays++;
+	s->got++;
+	if (a == NULL || (!answer_matches(msg, len, &a->q->key) && !answer_bare_error(msg, len))) {
+		u->strays++;
+		return;
+	}
+	u->fails = 0;
+	if (a->stream == s) {
+		usec took = now - a->written;
+		if (s->asks.next != &a->on || now - s->answered < took / 4)
+			u->window = MIN(u->window * 2, UNLIMITED);
+		u->pace = s->got == 1 ? took : u->pace + (MIN(took, 2 * u->pace) - u->pace) / 8;
+	}
+	s->answered = now;
+	ask_message(a, msg, len, s, false);
+	if (s->state == S_SILENT && s->written == s->got + s->open)
+		s->state = S_OPEN;              /* it owes nothing but what is asked there alone */
 }
 
-/* Bytes that came over the connection, decrypted. */
+/* Bytes that came over the connection, decrypted: messages behind their lengths. */
 static void stream_input(struct stream *s, const uint8_t *p, size_t n)
 {
 	s->heard = s->used = now;
-	while (n > 0 && s->state == S_OPEN) {
-		size_t k = MIN(n, 2 + (size_t)MSG_MAX - s->in_len), at = 0;
+	while (n > 0) {
+		size_t k = MIN(n, sizeof s->in - s->in_len), at = 0;
 		memcpy(s->in + s->in_len, p, k);
 		s->in_len += k;
 		p += k;
@@ -4821,61 +4851,26 @@ static void stream_input(struct stream *s, const uint8_t *p, size_t n)
 	}
 }
 
-/* Fills p with queries that wait, whole ones behind their lengths. Gives the bytes written. */
-static size_t stream_fill(struct stream *s, uint8_t *p, size_t room)
+/* Sends what has gathered, as far as the socket takes it. What it has died of is told by the next read. */
+static void stream_flush(struct stream *s)
 {
-	size_t at = 0, n;
+	ssize_t r = 0;
 
-	while (!list_empty(&s->pending) && room - at >= 2 + UPSTREAM_QUERY_MAX) {
-		struct ask *a = OWNER(s->pending.next, struct ask, on);
-		n = query_write(p + at + 2, a->id, &a->q->key, !a->bare, s->tls != NULL);
-		put16at(p + at, (unsigned)n);
-		at += 2 + n;
-		a->answers_then = (uint16_t)s->answers;
-		a->record = s->record;
-		list_remove(&a->on);
-		list_append(&s->sent, &a->on);
-		if (s->sent.next == &a->on)
-			s->heard = now;         /* the wait for an answer begins */
-	}
-	s->used = now;
-	return at;
-}
-
-static void stream_write(struct stream *s)
-{
-	if (s->tls != NULL) {
-		if (tls_send(s))
-			tls_write(s);
-		return;
-	}
-	for (;;) {
-		ssize_t r;
-		if (s->out_at == s->out_len) {
-			s->out_at = 0;
-			s->out_len = stream_fill(s, s->out, sizeof s->out);
-		}
-		if (s->out_len == 0)
-			break;
-		r = send(s->fd, s->out + s->out_at, s->out_len - s->out_at, MSG_NOSIGNAL);
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0) {
-			if (errno != EAGAIN && errno != EWOULDBLOCK)
-				stream_close(s, error_words(errno));
-			else
-				stream_events(s, true);
-			return;
-		}
+	while (s->out_at < s->out_len && (r = send(s->fd, s->out + s->out_at, s->out_len - s->out_at, MSG_NOSIGNAL)) > 0)
 		s->out_at += (size_t)r;
-	}
-	stream_events(s, false);
+	if (s->out_at == s->out_len)
+		s->out_at = s->out_len = 0;
+	watch_events(s->slot, (short)(POLLIN | (s->out_len > 0 && later(errno) ? POLLOUT : 0)));
 }
 
 static void stream_read(struct stream *s)
 {
-	ssize_t r = recv(s->fd, inbox, sizeof inbox, 0);
+	ssize_t r = recv(s->fd, inbox, s->state == S_HANDSHAKE ? tls_wants(s) : sizeof inbox, 0);
+#ifdef HAVE_TCP
+	int on = 1;
 
+	setsockopt(s->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);  /* servers with Nagle's algorithm wait for it */
+#endif
 	if (r > 0 && s->tls != NULL)
 		tls_feed(s, &inbox[0][0], (size_t)r);
 	else if (r > 0)
@@ -4886,8 +4881,10 @@ static void stream_read(struct stream *s)
 		stream_close(s, error_words(errno));
 }
 
+/* A step of a handshake may take long, in public-key arithmetic: at most one a turn of the loop, whoever's it is. */
 static void stream_ready(void *owner, short revents)
 {
+	static usec stepped;
 	struct stream *s = owner;
 	int e = 0;
 	socklen_t n = sizeof e;
@@ -4896,93 +4893,186 @@ static void stream_ready(void *owner, short revents)
 		getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &e, &n);
 		if (e != 0)
 			stream_close(s, error_words(e));
-		else if (s->tls == NULL)
+		else if (s->u->spec.proto != P_TLS)
 			stream_opened(s);
-		else if (tls_start(s))
-			s->state = S_HANDSHAKE;
-		else
+		else if (!tls_start(s))
 			stream_close(s, "TLS cannot start: no randomness");
-		if (s->state != S_HANDSHAKE)
-			return;
-	}
-	if (s->state == S_HANDSHAKE) {
-		tls_handshake(s);
 		return;
 	}
-	if (revents & (POLLIN | POLLHUP | POLLERR))
-		stream_read(s);
-	if (s->state == S_OPEN)
-		stream_write(s);
+	if (revents & POLLOUT)
+		stream_flush(s);
+	if (!(revents & (POLLIN | POLLHUP | POLLERR)) || (s->state == S_HANDSHAKE && stepped == now))
+		return;
+	if (s->state == S_HANDSHAKE)
+		stepped = now;
+	stream_read(s);
 }
 
-/* When a turn ends: the queries that gathered leave in as few pieces as will do. */
-static void streams_flush(void)
+/* Writes a question into what will be sent over s. */
+static void stream_ask(struct stream *s, struct ask *a)
 {
-	struct stream *s;
+	uint8_t *p = s->tls != NULL ? tls_room(s) : s->out + s->out_len;
+	size_t n = query_write(p + 2, a->id, &a->q->key, !a->bare, s->tls != NULL);
 
-	while ((s = streams_dirty) != NULL) {
-		streams_dirty = s->next_dirty;
-		s->dirty = false;
-		if (s->state == S_OPEN)
-			stream_write(s);
+	put16at(p, (unsigned)n);
+	if (s->tls != NULL)
+		tls_put(s, 2 + n);              /* a record each: some servers overlook all but the first in one */
+	else
+		s->out_len += 2 + n;
+	list_remove(&a->on);
+	list_append(&s->asks, &a->on);
+	a->stream = s;
+	a->written = s->used = now;
+	s->open++;
+	s->written++;
+}
+
+/* Does s carry a question that is to be alone there? */
+static bool stream_alone(const struct stream *s) { return s->open > 0 && LINED(s->asks.next)->alone; }
+
+/* The connection to ask next: that with the fewest questions open; alone: one without. */
+static struct stream *upstream_stream(const struct upstream *u, bool alone)
+{
+	struct stream *best = NULL;
+
+	for (struct node *x = u->streams.next; x != &u->streams; x = x->next) {
+		struct stream *s = STREAM(x);
+		if (s->state == S_OPEN && !stream_alone(s) && s->open < (alone ? 1 : u->window) && s->written < u->quota &&
+		    (best == NULL || s->open < best->open) && s->out_len < sizeof s->out / 2 && (s->tls == NULL || tls_room(s) != NULL))
+			best = s;
+	}
+	return best;
+}
+
+/* Asks what waits, as far as connections take it. True when another connection is to be opened: one at a time. */
+static bool upstream_serve(struct upstream *u)
+{
+	bool want = u->warm_at != 0 && now >= u->warm_at, opening = false, crowd = false, full = false, alone = false;
+
+	for (struct node *x = u->streams.next; x != &u->streams; x = x->next) {
+		struct stream *s = STREAM(x);
+		opening |= s->state < S_OPEN;
+		alone |= stream_alone(s);
+		crowd |= s->state == S_OPEN && s->written < u->quota && !stream_alone(s);
+		if (s->state != S_SILENT || s->open <= !s->deaf)
+			continue;
+		if (upstream_stream(u, false) == NULL) {
+			want = true;
+			continue;
+		}
+		if (!s->deaf)
+			u->window = 2;
+		stream_spill(s, !s->deaf);
+		s->state = S_DRAINING;
+	}
+	u->alone = alone;
+	for (struct node *x = u->line.next, *next; x != &u->line && !full; x = next) {
+		struct ask *a = LINED(x);
+		struct stream *s = a->written <= now && !(a->alone && alone) ? upstream_stream(u, a->alone) : NULL;
+		usec due = a->written + (crowd && !a->alone ? CROWD_AFTER : 0);
+		next = x->next;
+		if (s != NULL)
+			stream_ask(s, a);
+		else if (due > now)
+			wake_by(due);
+		want |= s == NULL && due <= now && !(a->alone && alone);
+		full = s == NULL && !a->alone;
+		u->alone |= a->alone;
+		alone |= a->alone && s != NULL;
+	}
+	return want && !opening && u->nstreams < CONNECTIONS;
+}
+
+/* Has the other side not even acknowledged what it was sent? Then it is the way that is broken, not a question that is slow. */
+static bool stream_deaf(const struct stream *s)
+{
+#ifdef HAVE_TCP
+	struct tcp_info i = { 0 };
+	socklen_t n = sizeof i;
+
+	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &n) == 0 && i.tcpi_unacked > 0;
+#else
+	return s->fd < 0;
+#endif
+}
+
+/* Questions wait on s: for too long? */
+static void stream_wait(struct stream *s)
+{
+	struct ask *first = LINED(s->asks.next), *second = s->open > 1 ? LINED(first->on.next) : NULL;
+	usec limit = MIN(MAX(8 * s->u->pace, SILENT_LIMIT), SLOW_LIMIT);
+	usec due = MAX(s->heard, second ? second->written : first->written) + limit;
+	usec late = MAX(s->heard, first->written) + SLOW_LIMIT;
+
+	if (s->state == S_OPEN && due > now)
+		wake_by(due);
+	else if (s->state == S_OPEN && ((s->deaf = stream_deaf(s)) || second != NULL)) {
+		s->state = S_SILENT;
+		streams_due = true;
+	}
+	if (late > now)
+		wake_by(late);
+	else if (!first->alone && (s->open == 1 || s->state == S_DRAINING)) {
+		s->state = MAX(s->state, S_SILENT);
+		first->alone = true;            /* asked elsewhere too; s is listened to */
+		stream_spill(s, 0);
+	}
+}
+
+/* Nothing is open on s: is it still wanted? */
+static void stream_idle(struct stream *s)
+{
+	struct upstream *u = s->u;
+	usec idle = s->idle_limit ? s->idle_limit : u->spec.proto == P_UDP ? SEC(5) : SEC(3600 * 24), due;
+
+	if (s->written >= u->quota && s->answered + CROWD_AFTER <= now)
+		u->quota = MIN(u->quota * 2, UNLIMITED);        /* it takes more after all */
+	else if (s->written >= u->quota)
+		wake_by(s->answered + CROWD_AFTER);
+	due = s->used + (u->nstreams > 1 && s->state == S_OPEN ? MIN(idle, SPARE_LIMIT) : idle);
+	if (s->state != S_OPEN && !(s->state == S_SILENT && u->alone))
+		due = now;                      /* else what is asked alone too may still be answered here */
+	if (due > now)
+		wake_by(due);
+	else {
+		u->idle_ends = 2;               /* as the server wishes, until somebody asks again */
+		stream_end(s);
 	}
 }
 
 /* What time does to a connection. */
-static void stream_sweep(struct stream *s)
+static void stream_time(struct stream *s)
 {
-	struct upstream *u = s->u;
-	struct stream *other = u->streams[s == u->streams[0]];
-	bool waiting = !list_empty(&s->sent);
-	const char *why;
-	usec idle = s->idle_limit ? s->idle_limit : u->spec.proto == P_UDP ? SEC(5) : 0;
-
-	if (s->doomed)
-		stream_close(s, "no answer within timeout");
-	if (s->state == S_CONNECTING || s->state == S_HANDSHAKE) {
-		if (now - s->opened >= HANDSHAKE_LIMIT)
-			stream_close(s, s->state == S_CONNECTING ? "no connection within 4 s" : "no TLS handshake within 4 s");
-		else
-			wake_by(s->opened + HANDSHAKE_LIMIT);
-	} else if (s->state == S_OPEN && waiting && s == u->stream && !s->replaced && u->spec.proto != P_UDP) {
-		const struct ask *a = OWNER(s->sent.next, struct ask, on);
-		usec due = MAX(s->heard, a->sent) + SILENT_LIMIT;
-		if (a->again)
-			return;
-		if (due > now)
-			wake_by(due);
-		else if (other->state == S_CLOSED && stream_open(other, &why)) {
-			log_debug("upstream %s: silent for a second, trying another connection", addr_text(&u->spec.addr));
-			s->replaced = true;
-			u->stream = other;
-		}
-	} else if (s->state == S_OPEN && !waiting && idle > 0) {
-		if (now - s->used >= idle) {
-			u->queried = 0;         /* as the server wishes, until somebody asks again */
-			tls_goodbye(s);
-			stream_close(s, NULL);
-		} else
-			wake_by(s->used + idle);
-	}
+	if (s->state < S_OPEN && now - s->opened >= HANDSHAKE_LIMIT) {
+		s->u->fails = MAX(s->u->fails, HOPELESS - 1);
+		stream_close(s, s->state == S_CONNECTING ? "no connection within 4 s" : "no TLS handshake within 4 s");
+	} else if (s->state < S_OPEN)
+		wake_by(s->opened + HANDSHAKE_LIMIT);
+	else if (s->open > 0)
+		stream_wait(s);
+	else
+		stream_idle(s);
 }
 
-static void streams_sweep(void)
+/* When a turn of the loop ends: what has gathered leaves in as few pieces as will do. */
+static void streams_turn(void)
 {
+	streams_due = false;
 	for (unsigned i = 0; i < norder; i++) {
 		struct upstream *u = &upstreams[order[i]];
 		const char *why;
-		stream_sweep(u->streams[0]);
-		stream_sweep(u->streams[1]);
-		if (u->retry_at == 0 || u->stream->state != S_CLOSED)
-			continue;
-		if (u->retry_at > now)
-			wake_by(u->retry_at);
-		else if (!stream_open(u->stream, &why)) {
-			upstream_useless(u, why);
-			if (u->retry_at != 0)
-				wake_by(u->retry_at);
-		} else
-			wake_by(now + HANDSHAKE_LIMIT);
+		if (u->warm_at > now)
+			wake_by(u->warm_at);
+		if (upstream_serve(u) && now < u->open_after)
+			wake_by(u->open_after);
+		else if (upstream_serve(u) && (why = stream_open(u)) != NULL)
+			upstream_fails(u, why);
+		for (struct node *x = u->streams.next, *next; x != &u->streams; x = next) {
+			next = x->next;
+			if (STREAM(x)->out_len > 0 && STREAM(x)->state > S_CONNECTING)
+				stream_flush(STREAM(x));
+			stream_time(STREAM(x));
+		}
 	}
 }
 
@@ -4993,12 +5083,13 @@ struct ca { uint32_t subject, at, len; };
 static struct ca *cas;
 static unsigned ncas;
 static int ca_fd = -1;
+static uint32_t ca_digest;                      /* of the bundle */
 
 static const char *const ca_places[] = { "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem",
 	"/etc/pki/tls/certs/ca-bundle.crt", "/usr/local/share/certs/ca-root-nss.crt" };
 
 /* One certificate that is being decoded: its subject, and the parts of a trust anchor. */
-struct ca_reader { br_x509_decoder_context x; uint8_t dn[512]; size_t dn_len; bool done; };
+struct ca_reader { br_x509_decoder_context x; uint8_t dn[512]; size_t dn_len; };
 
 static void ca_take_dn(void *ctx, const void *p, size_t n)
 {
@@ -5019,37 +5110,30 @@ static void ca_take_der(void *ctx, const void *p, size_t n)
 /* Decodes the first certificate of a PEM text. True when it is a usable CA. */
 static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n)
 {
-	br_pem_decoder_context pem;
 	static const uint8_t newline = '\n';
-	bool inside = false;
+	br_pem_decoder_context pem;
 
 	br_pem_decoder_init(&pem);
-	r->dn_len = 0;
 	br_x509_decoder_init(&r->x, ca_take_dn, r);
-	for (bool last = false; ; ) {
+	r->dn_len = 0;
+	for (bool last = false; n > 0 || !last; ) {
 		size_t k = br_pem_decoder_push(&pem, p, n);
+		int event = br_pem_decoder_event(&pem);
 		p += k;
 		n -= k;
-		switch (br_pem_decoder_event(&pem)) {
-		case BR_PEM_BEGIN_OBJ:
-			inside = true;
+		if (event == BR_PEM_BEGIN_OBJ)
 			br_pem_decoder_setdest(&pem, ca_take_der, r);
-			break;
-		case BR_PEM_END_OBJ:
-			return inside && br_x509_decoder_get_pkey(&r->x) != NULL && br_x509_decoder_isCA(&r->x) &&
-			    r->dn_len <= sizeof r->dn;
-		case BR_PEM_ERROR:
+		if (event == BR_PEM_END_OBJ)
+			return br_x509_decoder_get_pkey(&r->x) && br_x509_decoder_isCA(&r->x) && r->dn_len <= sizeof r->dn;
+		if (event == BR_PEM_ERROR)
 			return false;
-		default:
-			if (n == 0 && last)
-				return false;
-			if (n == 0) {
-				p = &newline;
-				n = 1;
-				last = true;
-			}
+		if (n == 0 && !last) {          /* the last line may lack its end */
+			p = &newline;
+			n = 1;
+			last = true;
 		}
 	}
+	return false;
 }
 
 static uint32_t ca_hash(const uint8_t *dn, size_t n)
@@ -5063,6 +5147,8 @@ static uint32_t ca_hash(const uint8_t *dn, size_t n)
 	return get32at(out);
 }
 
+static bool auth_needs_chain(const struct spec *s) { return !s->noverify && (s->name[0] != '\0' || s->npins == 0); }
+
 /* Reads the bundle and keeps an index of it, twelve bytes a CA, and the file open. NULL, or what is wrong. */
 static const char *ca_load(const char *path)
 {
@@ -5071,9 +5157,10 @@ static const char *ca_load(const char *path)
 	struct stat st;
 	uint8_t *text, *p, *next;
 	struct ca *list;
-	unsigned n = 0, room;
+	unsigned n = 0;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	size_t size;
+	uint32_t digest;
 
 	if (fd < 0)
 		return strerror(errno);
@@ -5087,9 +5174,8 @@ static const char *ca_load(const char *path)
 		close(fd);
 		return "it cannot be read";
 	}
-	for (room = 0, p = text; (p = (uint8_t *)strstr((char *)p, begin)) != NULL; p += sizeof begin)
-		room++;
-	list = calloc(room + 1, sizeof *list);
+	digest = ca_hash(text, size);
+	list = calloc(size / 256 + 1, sizeof *list);    /* no CA is so short */
 	for (p = (uint8_t *)strstr((char *)text, begin); p != NULL && list != NULL; p = next) {
 		next = (uint8_t *)strstr((char *)p + sizeof begin, begin);
 		size = (size_t)((next ? next : text + st.st_size) - p);
@@ -5108,20 +5194,25 @@ static const char *ca_load(const char *path)
 	cas = list;
 	ncas = n;
 	ca_fd = fd;
-	for (unsigned i = 0; i < MAX_UPSTREAMS; i++)
-		upstreams[i].has_session = false;       /* it was made under other authorities */
+	for (unsigned i = 0; i < norder && digest != ca_digest; i++)
+		if (auth_needs_chain(&upstreams[order[i]].spec)) {      /* what the old one vouched for ends */
+			upstreams[order[i]].has_session = false;
+			upstream_disconnect(&upstreams[order[i]]);
+		}
+	ca_digest = digest;
 	return NULL;
 }
 
-/* What a server must show, and what it has shown. BearSSL's validator does the chain; what it does not look at (addresses,
+/* What a server must show, and what it has shown, while a handshake lasts. BearSSL's validator does the chain; what it does not look at (addresses,
  * extended key usage, pins) is done here on the certificate's bytes. */
-enum { MAX_ANCHORS = 4, CERT_MAX = 6144 };
+enum { MAX_ANCHORS = 4, CERT_MAX = 16384 };
 struct auth {
 	const br_x509_class *vtable;            /* first: BearSSL hands us a pointer to it */
 	br_x509_minimal_context minimal;
 	br_x509_decoder_context decoder;
 	const struct spec *spec;
 	unsigned index, bad;
+	uint32_t issuer;                        /* of the last certificate of the path so far: what its name hashes to */
 	size_t len;
 	uint8_t cert[CERT_MAX];
 	uint8_t pin[32];
@@ -5130,18 +5221,18 @@ struct auth {
 	int64_t now, floor, not_before, not_after, wrong_from, wrong_to;    /* Unix seconds; wrong_*: dates that do not hold */
 	unsigned nanchors;
 	br_x509_trust_anchor anchors[MAX_ANCHORS];
-	uint8_t anchor_dn[MAX_ANCHORS][512], anchor_key[MAX_ANCHORS][528];
+	struct ca_reader readers[MAX_ANCHORS];  /* what they point into */
 };
 
 struct tls {
 	br_ssl_client_context client;
-	struct auth auth;
+	struct auth *auth;                      /* while the handshake lasts */
 	bool tried_resume, heard, spoke;        /* heard anything yet; and was it a TLS record? */
 	uint8_t session_id[32];
 	uint8_t in[BR_SSL_BUFSIZE_INPUT], out[4096 + 85];
 };
-
-static bool auth_needs_chain(const struct spec *s) { return !s->noverify && (s->name[0] != '\0' || s->npins == 0); }
+static struct pool auths;
+static struct tls *tlses;                       /* one for each place in "streams" */
 
 struct der { const uint8_t *p, *end; };
 
@@ -5172,7 +5263,7 @@ static bool der_next(struct der *d, unsigned *tag, struct der *val, struct der *
 	return true;
 }
 
-enum { CERT_ISSUER = 2, CERT_VALIDITY = 3, CERT_KEY = 5, CERT_EXTENSIONS = 6 };
+enum { CERT_ISSUER = 2, CERT_VALIDITY = 3, CERT_SUBJECT = 4, CERT_KEY = 5, CERT_EXTENSIONS = 6 };
 
 /* A field of the certificate that is in a->cert. */
 static bool cert_field(const struct auth *a, int want, struct der *val, struct der *all)
@@ -5292,47 +5383,20 @@ static int64_t der_time(struct der v, unsigned tag)
 static void auth_load_anchors(struct auth *a)
 {
 	static uint8_t pem[16384];
-	static struct ca_reader r;
-	struct der issuer, val;
-	const br_x509_pkey *key;
-	uint32_t subject;
 
-	if (!cert_field(a, CERT_ISSUER, &val, &issuer))
-		return;
-	subject = ca_hash(issuer.p, (size_t)(issuer.end - issuer.p));
 	for (unsigned i = 0; i < ncas && a->nanchors < MAX_ANCHORS; i++) {
-		br_x509_trust_anchor *t = &a->anchors[a->nanchors];
-		uint8_t *k = a->anchor_key[a->nanchors];
+		struct ca_reader *r = &a->readers[a->nanchors];
 		size_t n = MIN(cas[i].len, sizeof pem);
-		if (cas[i].subject != subject || pread(ca_fd, pem, n, (off_t)cas[i].at) != (ssize_t)n || !ca_decode(&r, pem, n))
+		if (cas[i].subject != a->issuer || pread(ca_fd, pem, n, (off_t)cas[i].at) != (ssize_t)n || !ca_decode(r, pem, n))
 			continue;
-		key = br_x509_decoder_get_pkey(&r.x);
-		t->pkey = *key;
-		if (key->key_type == BR_KEYTYPE_RSA) {
-			if (key->key.rsa.nlen + key->key.rsa.elen > sizeof a->anchor_key[0])
-				continue;
-			memcpy(k, key->key.rsa.n, key->key.rsa.nlen);
-			memcpy(k + key->key.rsa.nlen, key->key.rsa.e, key->key.rsa.elen);
-			t->pkey.key.rsa.n = k;
-			t->pkey.key.rsa.e = k + key->key.rsa.nlen;
-		} else {
-			if (key->key.ec.qlen > sizeof a->anchor_key[0])
-				continue;
-			memcpy(k, key->key.ec.q, key->key.ec.qlen);
-			t->pkey.key.ec.q = k;
-		}
-		memcpy(a->anchor_dn[a->nanchors], r.dn, r.dn_len);
-		t->dn.data = a->anchor_dn[a->nanchors];
-		t->dn.len = r.dn_len;
-		t->flags = BR_X509_TA_CA;
-		a->nanchors++;
+		a->anchors[a->nanchors++] = (br_x509_trust_anchor){ .dn = { r->dn, r->dn_len }, .flags = BR_X509_TA_CA,
+			.pkey = *br_x509_decoder_get_pkey(&r->x) };
 	}
 	a->minimal.trust_anchors = a->anchors;
 	a->minimal.trust_anchors_num = a->nanchors;
 }
 
-/* Tells the validator the time to judge this certificate at. While the clock is behind the floor (the build, or the
- * configuration file) it cannot be right, and the certificate is judged at the later of floor and its own start. */
+/* Tells the validator the time to judge this certificate at. While the clock is behind the floor, the build, it cannot be right, and the certificate is judged at the later of floor and its own start. */
 static void auth_set_time(struct auth *a)
 {
 	struct der v, t;
@@ -5388,9 +5452,8 @@ static void auth_start_chain(const br_x509_class **c, const char *name)
 
 static void auth_start_cert(const br_x509_class **c, uint32_t n)
 {
+	(void)n;
 	AUTH(c)->len = 0;
-	if (n > CERT_MAX)
-		AUTH(c)->bad = BR_ERR_X509_LIMIT_EXCEEDED;
 }
 
 static void auth_append(const br_x509_class **c, const unsigned char *p, size_t n)
@@ -5405,6 +5468,14 @@ static void auth_append(const br_x509_class **c, const unsigned char *p, size_t 
 	}
 	memcpy(a->cert + a->len, p, n);
 	a->len += n;
+}
+
+/* What the subject or issuer of the certificate at hand hashes to; 0 when there is none. */
+static uint32_t cert_name_hash(const struct auth *a, int field)
+{
+	struct der v, name;
+
+	return cert_field(a, field, &v, &name) ? ca_hash(name.p, (size_t)(name.end - name.p)) : 0;
 }
 
 static void auth_end_cert(const br_x509_class **c)
@@ -5423,7 +5494,9 @@ static void auth_end_cert(const br_x509_class **c)
 		if (!auth_needs_chain(a->spec))
 			a->bad = (unsigned)br_x509_decoder_last_error(&a->decoder);
 	}
-	if (auth_needs_chain(a->spec)) {
+	/* servers send certificates too that are not of the path: the leaf again, a root, what once was cross-signed */
+	if (auth_needs_chain(a->spec) && (a->index == 0 || (a->minimal.err == 0 && cert_name_hash(a, CERT_SUBJECT) == a->issuer))) {
+		a->issuer = cert_name_hash(a, CERT_ISSUER);
 		auth_load_anchors(a);
 		auth_set_time(a);
 		(*m)->start_cert(m, (uint32_t)a->len);
@@ -5481,8 +5554,8 @@ static const struct { int code; const char *words; } tls_errors[] = {
 	{ BR_ERR_X509_WEAK_PUBLIC_KEY, "the certificate's key is too weak" },
 	{ BR_ERR_X509_LIMIT_EXCEEDED, "a certificate is too large" },
 	{ BR_ERR_X509_NOT_TRUSTED, "unknown CA: no trusted CA for this certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 40, "server: no common cipher or key type" },
-	{ BR_ERR_RECV_FATAL_ALERT + 70, "server: no TLS 1.2, wrong protocol version" },
+	{ BR_ERR_RECV_FATAL_ALERT + 40, "server: no common TLS version, cipher or key type" },
+	{ BR_ERR_RECV_FATAL_ALERT + 70, "server: no TLS 1.2, wrong protocol version (1.3 only?)" },
 	{ BR_ERR_RECV_FATAL_ALERT + 80, "server: internal error" },
 };
 
@@ -5504,7 +5577,8 @@ static const char *time_text(int64_t t)
 /* Why a connection failed, in words that a router's owner can act on. They stay until the upstream's next failure. */
 static const char *tls_reason(const struct stream *s, int err)
 {
-	const struct auth *a = &s->tls->auth;
+	static const struct auth none;
+	const struct auth *a = s->tls->auth ? s->tls->auth : &none;
 	const struct spec *spec = &s->u->spec;
 	struct addr host = spec->addr;
 	struct text t = { .p = s->u->reason, .size = sizeof s->u->reason };
@@ -5556,11 +5630,11 @@ static void tls_init(struct tls *t, const struct upstream *u)
 		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 };
 	static const br_hash_class *const hashes[] = { &br_sha256_vtable, &br_sha384_vtable, &br_sha512_vtable };
 	br_ssl_engine_context *e = &t->client.eng;
-	br_x509_minimal_context *x = &t->auth.minimal;
+	br_x509_minimal_context *x = &t->auth->minimal;
 	size_t skip = !u->all_suites && br_aes_x86ni_ctr_get_vtable() && br_ghash_pclmul_get() ? 2 : 0;
 
-	t->auth.spec = &u->spec;
-	t->auth.vtable = &auth_class;
+	t->auth->spec = &u->spec;
+	t->auth->vtable = &auth_class;
 	br_ssl_client_zero(&t->client);
 	br_ssl_engine_set_versions(e, BR_TLS12, BR_TLS12);
 	br_ssl_engine_set_suites(e, suites + skip, COUNT(suites) - skip);
@@ -5579,42 +5653,72 @@ static void tls_init(struct tls *t, const struct upstream *u)
 	br_ssl_engine_set_prf_sha384(e, &br_tls12_sha384_prf);
 	br_ssl_engine_set_default_chapol(e);
 	br_ssl_engine_set_default_aes_gcm(e);
-	br_ssl_engine_set_x509(e, &t->auth.vtable);
+	br_ssl_engine_set_x509(e, &t->auth->vtable);
 	br_ssl_engine_set_buffers_bidi(e, t->in, sizeof t->in, t->out, sizeof t->out);
+}
+
+/* Takes the records that are ready over into what is to be sent. */
+static void tls_collect(struct stream *s)
+{
+	br_ssl_engine_context *e = &s->tls->client.eng;
+	size_t n;
+
+	while (br_ssl_engine_current_state(e) & BR_SSL_SENDREC && s->out_len < sizeof s->out) {
+		const uint8_t *p = br_ssl_engine_sendrec_buf(e, &n);
+		n = MIN(n, sizeof s->out - s->out_len);
+		memcpy(s->out + s->out_len, p, n);
+		s->out_len += n;
+		br_ssl_engine_sendrec_ack(e, n);
+	}
 }
 
 /* Begins a handshake, from a session of this very upstream line if there is one whose certificates still hold. */
 static bool tls_start(struct stream *s)
 {
 	static bool told;
-	struct tls *t = s->tls;
+	struct tls *t = s->tls = &tlses[pool_slot(&streams, s)];
+	struct auth *a = t->auth = pool_take(&auths);
 	struct upstream *u = s->u;
 	uint8_t seed[32];
 
-	t->auth.now = (int64_t)time(NULL);
-	t->auth.floor = MAX(build_time(), cfg.mtime);
-	if (t->auth.now < t->auth.floor && !told)
+	a->now = (int64_t)time(NULL);
+	a->floor = build_time();
+	if (a->now < a->floor && !told)
 		log_info("the clock is wrong: it says %s, which is before %s; certificates are judged at that time until it is set",
-		    time_text(t->auth.now), time_text(t->auth.floor));
-	told = t->auth.now < t->auth.floor;
+		    time_text(a->now), time_text(a->floor));
+	told = a->now < a->floor;
 	tls_init(t, u);
 	random_bytes(seed, sizeof seed);
 	br_ssl_engine_inject_entropy(&t->client.eng, seed, sizeof seed);
-	t->tried_resume = u->has_session && MAX(t->auth.now, t->auth.floor) < u->session_until &&
-	    (t->auth.now < t->auth.floor || t->auth.now >= u->session_from);
+	t->tried_resume = u->has_session && MAX(a->now, a->floor) < u->session_until && (told || a->now >= u->session_from);
 	u->has_session = false;                 /* until this handshake has succeeded too */
 	if (t->tried_resume) {
 		br_ssl_engine_set_session_parameters(&t->client.eng, &u->session);
 		memcpy(t->session_id, u->session.session_id, sizeof t->session_id);
 	}
 	t->heard = t->spoke = false;
-	t->auth.bad = 0;
-	return br_ssl_client_reset(&t->client, u->spec.name[0] ? u->spec.name : NULL, t->tried_resume) == 1;
+	a->bad = 0;
+	s->state = S_HANDSHAKE;
+	if (br_ssl_client_reset(&t->client, u->spec.name[0] ? u->spec.name : NULL, t->tried_resume) != 1)
+		return false;
+	tls_collect(s);
+	stream_flush(s);
+	return true;
+}
+
+/* Gives back what only the handshake needs. */
+static void tls_release(struct stream *s)
+{
+	if (s->tls == NULL || s->tls->auth == NULL)
+		return;
+	pool_give(&auths, s->tls->auth);
+	s->tls->auth = NULL;
 }
 
 static void tls_established(struct stream *s)
 {
 	struct tls *t = s->tls;
+	const struct auth *a = t->auth;
 	struct upstream *u = s->u;
 	bool resumed;
 
@@ -5622,92 +5726,76 @@ static void tls_established(struct stream *s)
 	resumed = t->tried_resume && u->session.session_id_len == 32 && memcmp(t->session_id, u->session.session_id, 32) == 0;
 	u->has_session = u->session.session_id_len == 32;
 	if (!resumed) {
-		u->session_from = t->auth.not_before;
-		u->session_until = t->auth.not_after;
+		u->session_from = a->not_before;
+		u->session_until = a->not_after;
 	}
 	u->resumed += resumed;
 	log_debug("upstream %s: TLS 1.2 suite %04x, certificate %s, pin %s, %s handshake in %lld ms", addr_text(&u->spec.addr),
-	    u->session.cipher_suite, resumed ? "as before" : t->auth.seen[0] ? t->auth.seen : "-",
-	    resumed ? "as before" : pin_text(t->auth.pin), resumed ? "resumed" : "full", (long long)((now - s->opened) / 1000));
+	    u->session.cipher_suite, resumed ? "as before" : a->seen[0] ? a->seen : "-", resumed ? "as before" : pin_text(a->pin),
+	    resumed ? "resumed" : "full", (long long)((now - s->opened) / 1000));
+	tls_release(s);
 	stream_opened(s);
 }
 
-/* Sends the records that are ready. False when the connection is gone. */
-static bool tls_send(struct stream *s)
+/* Where the next record's content goes; NULL when there is no room for a question. */
+static uint8_t *tls_room(struct stream *s)
 {
-	br_ssl_engine_context *e = &s->tls->client.eng;
-	size_t n;
-	ssize_t r;
+	size_t room;
+	uint8_t *p = br_ssl_engine_sendapp_buf(&s->tls->client.eng, &room);
 
-	while (br_ssl_engine_current_state(e) & BR_SSL_SENDREC) {
-		unsigned char *p = br_ssl_engine_sendrec_buf(e, &n);
-		r = send(s->fd, p, n, MSG_NOSIGNAL);
-		if (r > 0)
-			br_ssl_engine_sendrec_ack(e, (size_t)r);
-		else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-			stream_events(s, true);
-			return true;
-		} else if (errno != EINTR) {
-			stream_close(s, error_words(errno));
-			return false;
-		}
-	}
-	stream_events(s, false);
-	return true;
+	return p != NULL && room >= 2 + UPSTREAM_QUERY_MAX ? p : NULL;
 }
 
-/* Encrypts what waits, as many queries a record as fit, and sends it. */
-static void tls_write(struct stream *s)
+static void tls_put(struct stream *s, size_t n)
 {
-	br_ssl_engine_context *e = &s->tls->client.eng;
-	size_t room, n;
-	unsigned char *p;
+	br_ssl_engine_sendapp_ack(&s->tls->client.eng, n);
+	br_ssl_engine_flush(&s->tls->client.eng, 0);
+	tls_collect(s);
+}
 
-	while (s->state == S_OPEN && !list_empty(&s->pending)) {
-		p = br_ssl_engine_sendapp_buf(e, &room);
-		if (p == NULL || room < 2 + UPSTREAM_QUERY_MAX)
-			break;                  /* a record is on its way: when it has gone */
-		s->record++;
-		n = stream_fill(s, p, s->u->one_a_record ? 2 + UPSTREAM_QUERY_MAX : room);
-		br_ssl_engine_sendapp_ack(e, n);
-		br_ssl_engine_flush(e, 0);
-		if (!tls_send(s))
-			return;
-	}
+/* How many bytes a handshake takes now. */
+static size_t tls_wants(struct stream *s)
+{
+	size_t n = 1;
+
+	br_ssl_engine_recvrec_buf(&s->tls->client.eng, &n);
+	return MAX(n, 1);
 }
 
 /* The engine has ended: by the server's close_notify, or with an error. */
 static void tls_ended(struct stream *s)
 {
 	int err = br_ssl_engine_last_error(&s->tls->client.eng);
+	struct upstream *u = s->u;
+	bool again = s->state == S_HANDSHAKE && err == BR_ERR_RECV_FATAL_ALERT + 40 && !u->all_suites;
 
-	if (err == BR_ERR_RECV_FATAL_ALERT + 40 && s->state == S_HANDSHAKE && !s->u->all_suites) {
-		s->u->all_suites = true;
-		stream_reopen(s);
-	} else
-		stream_close(s, err ? tls_reason(s, err) : NULL);
+	if (s->state == S_HANDSHAKE && !again)
+		u->fails = MAX(u->fails, HOPELESS - 1);         /* a second try would bring the same */
+	u->all_suites |= again;
+	if (again)
+		s->state = S_OPEN;              /* no failure yet */
+	stream_close(s, err ? tls_reason(s, err) : NULL);
+	if (again)
+		u->warm_at = now;
 }
 
-/* Hands received bytes to the engine, and decrypted ones on. Gives how many it took before it ended. */
+/* Hands received bytes to the engine, and decrypted ones on. */
 static void tls_feed(struct stream *s, const uint8_t *p, size_t len)
 {
 	br_ssl_engine_context *e = &s->tls->client.eng;
-	unsigned char *buf;
 	unsigned state;
 	size_t n;
 
-	while (s->state == S_OPEN) {
-		state = br_ssl_engine_current_state(e);
+	if (!s->tls->heard)
+		s->tls->spoke = (p[0] == 0x15 || p[0] == 0x16) && (len == 1 || p[1] == 3);
+	s->tls->heard = true;
+	while ((state = br_ssl_engine_current_state(e)) != BR_SSL_CLOSED) {
 		if (state & BR_SSL_RECVAPP) {
-			buf = br_ssl_engine_recvapp_buf(e, &n);
-			stream_input(s, buf, n);
-			if (s->state != S_OPEN)
-				return;
+			const unsigned char *got = br_ssl_engine_recvapp_buf(e, &n);
+			stream_input(s, got, n);
 			br_ssl_engine_recvapp_ack(e, n);
-		} else if (state == BR_SSL_CLOSED)
-			break;
-		else if (len > 0 && (state & BR_SSL_RECVREC)) {
-			buf = br_ssl_engine_recvrec_buf(e, &n);
+		} else if (len > 0 && (state & BR_SSL_RECVREC)) {
+			unsigned char *buf = br_ssl_engine_recvrec_buf(e, &n);
 			n = MIN(n, len);
 			memcpy(buf, p, n);
 			br_ssl_engine_recvrec_ack(e, n);
@@ -5716,63 +5804,25 @@ static void tls_feed(struct stream *s, const uint8_t *p, size_t len)
 		} else
 			break;
 	}
-	if (s->state != S_OPEN)
-		return;
-	if (br_ssl_engine_current_state(e) == BR_SSL_CLOSED)
-		tls_ended(s);
-	else if (!(br_ssl_engine_current_state(e) & BR_SSL_SENDAPP) && !(br_ssl_engine_current_state(e) & BR_SSL_SENDREC))
-		stream_close(s, NULL);          /* close_notify has come and ours has gone */
-	else if (tls_send(s)) {
-		if (br_ssl_engine_current_state(e) == BR_SSL_CLOSED)
-			tls_ended(s);
-		else if (len > 0)
-			stream_close(s, "TLS renegotiation is refused");
-	}
-}
-
-/* One step of a handshake, in which public-key arithmetic may take long: at most one a turn of the loop, whoever's it is. */
-static void tls_handshake(struct stream *s)
-{
-	static usec stepped;
-	br_ssl_engine_context *e = &s->tls->client.eng;
-	unsigned state;
-	size_t n;
-	ssize_t r;
-
-	if (!tls_send(s))
-		return;
+	tls_collect(s);
+	stream_flush(s);
 	state = br_ssl_engine_current_state(e);
-	if (!(state & BR_SSL_CLOSED) && (state & BR_SSL_RECVREC) && stepped != now) {
-		unsigned char *p = br_ssl_engine_recvrec_buf(e, &n);
-		r = recv(s->fd, p, n, 0);
-		if (r == 0 || (r < 0 && !later(errno))) {
-			stream_close(s, r == 0 ? "the server closed the connection in the handshake" : error_words(errno));
-			return;
-		}
-		if (r > 0) {
-			stepped = now;
-			if (!s->tls->heard)
-				s->tls->spoke = (p[0] == 0x15 || p[0] == 0x16) && (r == 1 || p[1] == 3);
-			s->tls->heard = true;
-			br_ssl_engine_recvrec_ack(e, (size_t)r);
-			if (!tls_send(s))
-				return;
-		}
-	}
-	state = br_ssl_engine_current_state(e);
-	if (state & BR_SSL_CLOSED)
+	if (state == BR_SSL_CLOSED)
 		tls_ended(s);
-	else if (state & BR_SSL_SENDAPP)
+	else if (s->state == S_HANDSHAKE && (state & BR_SSL_SENDAPP))
 		tls_established(s);
+	else if (s->state != S_HANDSHAKE && (len > 0 || !(state & (BR_SSL_SENDAPP | BR_SSL_SENDREC))))
+		stream_close(s, len > 0 ? "TLS renegotiation is refused" : NULL);       /* else close_notify has come and ours gone */
 }
 
 /* close_notify, as far as it can be sent without waiting. */
 static void tls_goodbye(struct stream *s)
 {
-	if (s->tls == NULL || s->state != S_OPEN)
+	if (s->tls == NULL || s->state < S_OPEN)
 		return;
 	br_ssl_engine_close(&s->tls->client.eng);
-	tls_send(s);
+	tls_collect(s);
+	stream_flush(s);
 }
 
 /* ---- 14 Admin -------------------------------------------------------- */
@@ -6448,8 +6498,6 @@ static uint8_t origin_number(const struct addr *a)
 
 static void upstream_start(struct upstream *u, const struct spec *s)
 {
-	struct stream *streams[2] = { u->streams[0], u->streams[1] };
-
 	memset(u, 0, sizeof *u);
 	u->used = true;
 	u->spec = *s;
@@ -6460,24 +6508,12 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 	for (int i = 0; i < LATE_LISTS; i++)
 		list_init(&u->late[i]);
 	u->seq = ++answers_seen;                /* what was marked for an earlier holder of the slot is void */
-	for (int i = 0; i < 2; i++) {
-		struct stream *x = streams[i];
-		if (x == NULL) {
-			x = table_new(1, sizeof *x);
-			x->in = table_new(1, 2 + MSG_MAX);
-			x->fd = x->slot = -1;
-			list_init(&x->pending);
-			list_init(&x->sent);
-		}
-		x->u = u;
-		if (s->proto == P_TLS && x->tls_memory == NULL)
-			x->tls_memory = table_new(1, sizeof *x->tls);
-		x->tls = s->proto == P_TLS ? x->tls_memory : NULL;
-		u->streams[i] = x;
-	}
-	u->stream = u->streams[0];
+	list_init(&u->streams);
+	list_init(&u->line);
+	u->quota = u->window = UNLIMITED;
+	u->idle_ends = 2;
 	if (s->proto == P_TLS)
-		u->retry_at = now;              /* warm for the first query */
+		u->warm_at = now;               /* warm for the first query */
 	if (s->noverify)
 		log_info("warning: upstream %s is encrypted but not authenticated (noverify)", addr_text(&s->addr));
 }
@@ -6502,10 +6538,7 @@ static void upstream_stop(struct upstream *u)
 			ask_free(a);
 		}
 	}
-	for (int i = 0; i < 2; i++) {
-		tls_goodbye(u->streams[i]);
-		stream_close(u->streams[i], NULL);
-	}
+	upstream_disconnect(u);
 	u->used = false;
 }
 
@@ -6944,7 +6977,10 @@ static void descriptors_init(void)
 	tcp_most = (size_t)tcp;
 	pool_init(&ports, nports, sizeof(struct port));
 	pool_init(&admins, (size_t)admin, sizeof(struct admin));
-	watch_init((int)(nports + (unsigned)tcp + MAX_ADMIN + 4 * MAX_LISTEN + 2 * MAX_UPSTREAMS + 4));
+	watch_init((int)(nports + (unsigned)tcp + MAX_ADMIN + 4 * MAX_LISTEN + CONNECTIONS * MAX_UPSTREAMS + 4));
+	pool_init(&streams, MAX_UPSTREAMS * CONNECTIONS, sizeof(struct stream));
+	pool_init(&auths, MAX_UPSTREAMS * CONNECTIONS, sizeof(struct auth));
+	tlses = table_new(MAX_UPSTREAMS * CONNECTIONS, sizeof(struct tls));
 	stream_ids = table_new(query_table_mask + 1, sizeof(struct ask *));
 }
 
@@ -6972,16 +7008,15 @@ static void turn_end(void)
 	query_sweep();
 	tcp_sweep();
 	admin_sweep();
-	streams_sweep();
 	listeners_retry();
 	accept_sweep();
 	watchdog_sweep();
 	ports_flush();
-	streams_flush();
+	streams_turn();
 	query_sweep();                          /* a failed send may have freed or finished queries */
 	tcp_flush_dirty();
 	outbox_flush();
-	if (ports_dirty != NULL || streams_dirty != NULL || rechoose)
+	if (ports_dirty != NULL || streams_due || rechoose)
 		wake_by(now);                   /* what these steps have caused themselves */
 }
 
@@ -7028,10 +7063,8 @@ static void serve(void)
 		loop_turn();
 	}
 	notify("STOPPING=1");
-	for (unsigned i = 0; i < norder; i++) {
-		tls_goodbye(upstreams[order[i]].streams[0]);
-		tls_goodbye(upstreams[order[i]].streams[1]);
-	}
+	for (unsigned i = 0; i < norder; i++)
+		upstream_disconnect(&upstreams[order[i]]);
 	log_info("stopped");
 }
 

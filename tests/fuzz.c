@@ -236,8 +236,9 @@ static void check_admin(const uint8_t *data, size_t size)
 static void check_cert(const uint8_t *data, size_t size)
 {
 	static struct tls tls;
+	static struct auth auth;
 	struct spec *spec = &upstreams[0].spec;
-	struct auth *a = &tls.auth;
+	struct auth *a = tls.auth = &auth;
 	const br_x509_class **c = &a->vtable;
 	unsigned how = size > 0 ? *data : 0, usages, err;
 	const uint8_t *end = data + size;

@@ -249,8 +249,8 @@ static void check_query(const struct query *q)
 		nsendings = 0;
 		for (const struct sending *s = a->sendings; s != NULL; s = s->next, nsendings++)
 			MUST(s->ask == a && !s->due && s->port->u == &upstreams[a->up] && s->port->open > 0);
-		MUST(nsendings <= RESENDS + 1 && a->resends <= RESENDS + 1 && (a->stream != NULL) == list_on(&a->on));
-		MUST((a->state == ASK_WAIT) == (nsendings > 0 || a->stream != NULL) && (nsendings > 0 || !list_on(&a->late)));
+		MUST(nsendings <= RESENDS + 1 && a->resends <= RESENDS + 1 && (a->stream == NULL || list_on(&a->on)));
+		MUST((a->state == ASK_WAIT) == (nsendings > 0 || list_on(&a->on)) && (nsendings > 0 || !list_on(&a->late)));
 		for (const struct ask *k = a->next; k != NULL; k = k->next)
 			MUST(k->up != a->up && upstreams[k->up].spec.priority >= upstreams[a->up].spec.priority);
 	}
@@ -292,6 +292,24 @@ static void check_conn(const struct conn *c)
 		}
 }
 
+/* Connections, and the questions that are on them or in the line. */
+static void check_streams(const struct upstream *u)
+{
+	unsigned n = 0, opening = 0;
+
+	for (const struct node *x = u->streams.next; x != &u->streams; x = x->next, n++) {
+		const struct stream *s = STREAM(x);
+		unsigned open = 0;
+		for (const struct node *k = s->asks.next; k != &s->asks; k = k->next, open++)
+			MUST(LINED(k)->stream == s && &upstreams[LINED(k)->up] == u && stream_id_find(u, LINED(k)->id) == LINED(k));
+		MUST(s->u == u && s->fd >= 0 && s->state != S_CLOSED && open == s->open && s->open <= s->written && (open == 0 || s->state >= S_OPEN));
+		opening += s->state < S_OPEN;
+	}
+	MUST(n == u->nstreams && n <= CONNECTIONS && opening <= 1);
+	for (const struct node *k = u->line.next; k != &u->line; k = k->next)
+		MUST(LINED(k)->stream == NULL && &upstreams[LINED(k)->up] == u && stream_id_find(u, LINED(k)->id) == LINED(k));
+}
+
 static void check(bool thorough)
 {
 	unsigned nopen = 0, waiting = 0;
@@ -327,14 +345,11 @@ static void check(bool thorough)
 	for (int i = 0; i < FDS; i++)
 		nopen += fakes[i].kind != K_FREE;
 	MUST(nopen == (unsigned)npolls);
-	for (unsigned i = 0; i < 2 * norder; i++) {
-		const struct stream *s = upstreams[order[i / 2]].streams[i % 2];
-		MUST((s->state == S_CLOSED) == (s->fd < 0) && !s->dirty);
-		MUST(s->state != S_CLOSED || (list_empty(&s->pending) && list_empty(&s->sent)));
-	}
 	for (unsigned i = 0; i < norder * KINDS; i++)
 		if (upstream_down(&upstreams[order[i / KINDS]], (enum question_kind)(i % KINDS)))
 			was_down[order[i / KINDS]][i % KINDS] = fake_now;
+	for (unsigned i = 0; i < norder; i++)
+		check_streams(&upstreams[order[i]]);
 	for (unsigned i = 0; i < norder * LATE_LISTS; i++) {
 		const struct node *l = &upstreams[order[i / LATE_LISTS]].late[i % LATE_LISTS];
 		MUST(list_empty(l) || (wake != 0 && wake <= now + MS(LONGEST)));        /* of all a list is looked at the head alone, */
@@ -352,7 +367,7 @@ static void run(bool thorough)
 		MUST(turns < 2000);             /* else it spins */
 		turn_end();
 		look();
-		MUST(ports_dirty == NULL && streams_dirty == NULL && tcp_dirty == NULL && outbox.n == 0);
+		MUST(ports_dirty == NULL && (!streams_due || wake <= now) && tcp_dirty == NULL && outbox.n == 0);
 		if (lab_poll(polls, (nfds_t)npolls, 0) == 0 && (wake == 0 || wake > now))
 			break;
 		for (int i = 0; i < npolls; i++)

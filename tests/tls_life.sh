@@ -70,8 +70,8 @@ leg_tls_life() {
         promise "queries in flight when the connection ends ($how) are asked again on a new one and answered"
         forget one
         k=$((k + 1))
-        turn one full=10 batch=10 times=1 how=$how
-        answered 10 10 in:1500 window=10
+        turn one full=10 times=1 how=$how
+        answered 10 10 in:1500 window=10 name=delay=100.n%x.test
         saw 1 '^open' one
     done
     for how in notify fin rst; do
@@ -83,12 +83,13 @@ leg_tls_life() {
     turn one after=10
     answered 10 100 window=100
     turn one
-    promise "a query that ends every connection is asked again once, not for ever"
+    promise "a query that ends every connection is asked again alone, at most five times a second, and takes no other with it"
     answered 10 1
     forget one
-    like 'failed 1 ' "$(load 1 name=close=.n%x.test timeout=3000)"
-    saw 1-2 'close=' one
-    answered 10 10
+    loading 1 name=close=.n%x.test timeout=2000
+    answered 10 40 in:400 rate=40
+    loaded 3
+    saw 3-12 'close=' one
     promise "a server that closes each connection after 1 s answers 99 % at 200 queries a second"
     turn one life=1000
     got=$(load 1000 rate=200)
@@ -166,13 +167,12 @@ leg_tls_idle() {
     done
     saw 3 '^end .*by server' one
     none_waited one
-    promise "a server that closes after 200 ms gets no more than a connection a second when nobody asks"
+    promise "a server that closes idle connections gets no more than two when nobody asks"
     single idle=200
     answered 10 1
     forget one
     sleep 4
-    saw 2-5 '^open' one
-    within 1 2 "$(crowded one)" "connections in the worst second"
+    saw 1-2 '^open' one
     promise "a server that closes after 100 ms without a query answers all queries, none later than 1 s"
     single idle=100
     answered 10 30 in:1000 rate=6
