@@ -716,6 +716,10 @@ static void msg_name(struct msg *m)
 	size_t at = m->at, low = m->at, end = 0, total = 1, limit = m->len;
 	unsigned hops = 0;
 
+	if (at > 12 && m->len - at >= 2 && get16at(m->p + at) == (0xc000 | 12)) {
+		m->at += m->err == NULL ? 2 : 0;        /* nearly all lead to the question, which has been checked */
+		return;
+	}
 	while (m->err == NULL) {
 		unsigned c;
 		if (at >= limit) {
@@ -2078,16 +2082,16 @@ static void entry_write_ttls(struct entry *e, const struct key *k, uint32_t cap)
 
 /* Keeps an answer for k->ttl seconds (already clamped, not 0), in place of what is there. silent: the better
  * upstreams that had said nothing, for a marked one. */
-static void cache_put(const struct keep *k, const struct answer *a)
+static void cache_put(const struct keep *k, struct slot *old, const struct answer *a)
 {
 	size_t extra = (k->silent ? MARK_SIZE : 0) + (a->ede_len ? 2 + a->ede_len : 0);
 	size_t n = (sizeof(struct entry) + extra + a->len + 3) & ~(size_t)3;
-	struct slot *s = cache_find(k->key, k->hash);
+	struct slot *s;
 	struct entry *e;
 	uint8_t *p;
 
-	if (s != NULL)
-		slot_kill(s);
+	if (old != NULL && old->at != 0)
+		slot_kill(old);
 	if (cache.memory == 0 || n > cache.size / 8)
 		return;
 	cache_make_room(n);
@@ -3717,6 +3721,16 @@ static void ask_start(struct ask *a)
 
 static void ask_charge(struct ask *a, const char *why);
 
+static void ask_begin(struct ask *a, bool due)
+{
+	if (due)
+		ask_start(a);
+	else {
+		a->state = ASK_SKIPPED;
+		a->why = "down";
+	}
+}
+
 /* Asks once more, in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
 static void ask_again(struct ask *a, bool due)
 {
@@ -3735,12 +3749,7 @@ static void ask_again(struct ask *a, bool due)
 	}
 	ask_stop(a);                            /* an ID and a port that are too old are left to nobody's guesses */
 	*a = (struct ask){ .q = a->q, .next = a->next, .up = a->up };
-	if (due)
-		ask_start(a);
-	else {
-		a->state = ASK_SKIPPED;
-		a->why = "down";
-	}
+	ask_begin(a, due);
 }
 
 /* Asks the upstreams in mask. There is never more than one ask of an upstream; the chain is in the order of "order". */
@@ -3752,14 +3761,14 @@ static void query_send(struct query *q, uint32_t mask)
 
 	q->starting = true;
 	for (unsigned i = 0; i < norder; i++) {
-		const struct upstream *u = &upstreams[order[i]];
-		if ((mask >> order[i] & 1) && (*at == NULL || (*at)->up != order[i])) {
+		bool due = none_up || q->probe || upstream_due(&upstreams[order[i]], kind), old = *at != NULL && (*at)->up == order[i];
+		if (mask >> order[i] & 1 & !old) {
 			struct ask *a = pool_take(&asks);       /* there is one for each upstream of each query */
 			*a = (struct ask){ .q = q, .next = *at, .up = order[i] };
 			*at = a;
-		}
-		if (mask >> order[i] & 1)
-			ask_again(*at, none_up || q->probe || upstream_due(u, kind));
+			ask_begin(a, due);
+		} else if (mask >> order[i] & 1)
+			ask_again(*at, due);
 		if (*at != NULL && (*at)->up == order[i])
 			at = &(*at)->next;
 	}
@@ -3914,7 +3923,7 @@ static void query_cache(const struct query *q, const struct answer *a)
 	if (ttl == 0 || a->records == 0)
 		return;
 	k.ttl = (uint32_t)MIN(ttl, k.silent ? MARKED_TTL : cfg.cache_max_ttl);
-	cache_put(&k, a);
+	cache_put(&k, old, a);
 }
 
 /* The answer in hand as it goes to clients: stubs take some RCODEs for a fault of their own, and never ask again (rule 3). */
@@ -4137,13 +4146,15 @@ static void ask_wait(struct ask *a, unsigned list)
  * cut: which did not fit. */
 static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *stream, bool cut)
 {
-	struct answer ans = { .rcode = answer_bare_error(msg, len) };
-	bool bare = ans.rcode != NOERROR;
+	struct answer ans;
+	unsigned error = answer_bare_error(msg, len);
+	bool bare = error != NOERROR;
 	const char *err = "an error without a question";
 
-	if (bare)
+	if (bare) {
+		ans.rcode = error;
 		ans.opt = len > 12;
-	else if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
+	} else if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
 		ask_stop(a);
 		ask_over_stream(a);
 		return;
@@ -4498,7 +4509,7 @@ static void port_ready(void *owner, short revents)
 	int n;
 
 	(void)revents;
-	for (unsigned i = 0; i < want; i++) {
+	for (unsigned i = 0; i < COUNT(v) && v[i].msg_hdr.msg_iov == NULL; i++) {        /* once */
 		iov[i] = (struct iovec){ inbox[2 * i], ANSWER_UDP_MAX };
 		v[i].msg_hdr.msg_iov = &iov[i];
 		v[i].msg_hdr.msg_iovlen = 1;
@@ -7005,15 +7016,14 @@ static void accept_sweep(void)
 static void turn_end(void)
 {
 	wake = 0;
+	ports_flush();
+	streams_turn();
 	query_sweep();
 	tcp_sweep();
 	admin_sweep();
 	listeners_retry();
 	accept_sweep();
 	watchdog_sweep();
-	ports_flush();
-	streams_turn();
-	query_sweep();                          /* a failed send may have freed or finished queries */
 	tcp_flush_dirty();
 	outbox_flush();
 	if (ports_dirty != NULL || streams_due || rechoose)
