@@ -2015,7 +2015,7 @@ static struct slot *cache_find(const struct key *k, uint32_t hash)
 	if (cache.memory == 0)
 		return NULL;
 	s = slot_first(hash);
-	for (unsigned i = 0; i < PROBE; i++, s++) {
+	for (const struct slot *end = s + PROBE; s < end; s++) {
 		const struct entry *e;
 		const uint8_t *m;
 		if (s->hash != hash || s->at == 0)
@@ -3513,14 +3513,12 @@ static void waiter_fail(struct waiter *w, unsigned rcode, int info)
 	waiter_answer(w, &s);
 }
 
-/* Gives back the memory of the answer in hand. */
+/* Lets go of the answer in hand. */
 static void held_free(struct query *q)
 {
-	if (q->held == NULL)
-		return;
 	if (pool_has(&held_small, q->held))
 		pool_give(&held_small, q->held);
-	else {
+	else if (pool_has(&held_big, q->held)) {
 		held_big_of[pool_slot(&held_big, q->held)] = NULL;
 		pool_give(&held_big, q->held);
 	}
@@ -3529,11 +3527,14 @@ static void held_free(struct query *q)
 
 static void query_reply(struct query *q);
 
-/* Keeps an answer for later. Small ones have a place each; of the big there are HELD_BIG, and when they are taken the query
- * that has held one longest is answered with it now. */
-static void held_keep(struct query *q, const struct answer *a)
+/* Keeps the answer in hand for later, if it is still the caller's. Small ones have a place each; of the big there are HELD_BIG,
+ * and when they are taken the query that has held one longest is answered with it now. */
+static void held_keep(struct query *q)
 {
-	held_free(q);
+	const struct answer *a = q->held;
+
+	if (a == NULL || pool_has(&held_small, a) || pool_has(&held_big, a))
+		return;
 	if (a->len <= UDP_SIZE)
 		q->held = pool_take(&held_small);
 	else {
@@ -3979,44 +3980,46 @@ static void query_reply(struct query *q)
 	held_free(q);
 }
 
-/* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
-static void query_choose(struct query *q)
+/* Must the clients of a query wait on? "open" says whether some upstream may still answer. */
+static bool query_waits(struct query *q, bool *open)
 {
-	bool none_up, better = false, any = false, open = false;
+	bool none_up = query_all_down(q), better = false, any = false;
 	unsigned priority = q->best != NULL ? upstreams[q->best->up].spec.priority : 0;
 
-	if (q->starting)
-		return;
-	none_up = query_all_down(q);
+	*open = false;
 	for (const struct ask *a = q->asks; a != NULL; a = a->next) {
 		if (a->state != ASK_WAIT)
 			continue;
-		open = true;
+		*open = true;
 		if ((ask_down(a) && !none_up && !q->probe) || (q->best_verdict > V_OTHER && ask_hampered(a)))
 			continue;
 		any = true;
 		better |= upstreams[a->up].spec.priority < priority;
 	}
-	if (!q->replied) {
-		if (q->probe) {
-			if (open)
-				return;
-			probe_done(q);
-			query_free(q);
-			return;
-		}
-		if (q->best_verdict == V_SUCCESS) {
-			if (better) {
-				if (!list_on(&q->patient)) {
-					q->patient_since = now;
-					list_append(&patient, &q->patient);
-				}
-				return;
-			}
-		} else if (any)
-			return;
-		query_reply(q);
+	if (q->replied)
+		return false;
+	if (q->probe || q->best_verdict != V_SUCCESS)
+		return q->probe ? *open : any;
+	if (better && !list_on(&q->patient)) {
+		q->patient_since = now;
+		list_append(&patient, &q->patient);
 	}
+	return better;
+}
+
+/* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
+static void query_choose(struct query *q)
+{
+	bool open;
+
+	if (q->starting || query_waits(q, &open)) {
+		held_keep(q);
+		return;
+	}
+	if (q->probe)
+		probe_done(q);
+	else if (!q->replied)
+		query_reply(q);
 	if (!open)
 		query_free(q);
 }
@@ -4120,12 +4123,13 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	    type_text(key_type(&q->key)), rcode_text(ans->rcode), ans->ancount, (long long)(a->took / 1000));
 	better = held == NULL || v > q->best_verdict || (v == q->best_verdict && u->spec.priority < held->spec.priority);
 	if (better) {
+		held_free(q);
 		q->best = a;
 		q->best_verdict = v;
 		if (q->replied)                 /* late, but better than what the cache has */
 			query_cache(q, ans);
 		else if (!q->probe)
-			held_keep(q, ans);
+			q->held = ans;
 	}
 	query_choose(q);
 }
@@ -4372,7 +4376,7 @@ static struct sending *port_end(struct port *p) { return p->sendings + MIN(p->li
 
 static struct sending *port_find(struct port *p, unsigned id)
 {
-	for (struct sending *s = p->sendings; s < port_end(p); s++)
+	for (struct sending *s = p->sendings, *end = port_end(p); s < end; s++)
 		if (s->id == id)
 			return s;
 	return NULL;
@@ -4442,7 +4446,7 @@ static void port_flush(struct port *p)
 	unsigned n = 0, done = 0;
 	int r = 0;
 
-	for (struct sending *s = p->sendings; s < port_end(p); s++) {
+	for (struct sending *s = p->sendings, *end = port_end(p); s < end; s++) {
 		if (!s->due || s->ask == NULL)
 			continue;
 		s->due = false;
