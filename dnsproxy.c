@@ -523,8 +523,10 @@ static uint64_t addr_client(const struct addr *a)
 	return n == 4 ? v ^ UINT64_C(0x0a0b0c0d00000000) : v;
 }
 
-/* Spreads them over a table, without a secret. */
-static unsigned client_spread(uint64_t client) { return (uint32_t)(client ^ client >> 32) * UINT32_C(0x9e3779b1) >> 16; }
+static uint64_t client_secret;                  /* odd */
+
+/* A place for a client in a table of n: its multiple's topmost bits, so that nobody outside can find clients that share one. */
+static size_t client_place(uint64_t client, size_t n) { return (size_t)((client * client_secret >> 32) * n >> 32); }
 
 /* ---- 5 Messages ------------------------------------------------------ */
 
@@ -679,6 +681,8 @@ static size_t name_len(const uint8_t *name)
 /* True when name is suffix or lies below it; both lower case. */
 static bool name_below(const uint8_t *name, size_t len, const uint8_t *suffix, size_t suffix_len)
 {
+	if (len < suffix_len || (suffix_len > 1 && name[len - 2] != suffix[suffix_len - 2]))
+		return false;                   /* most end in another letter */
 	while (len > suffix_len) {
 		len -= 1 + (size_t)*name;
 		name += 1 + *name;
@@ -883,7 +887,12 @@ static word sip_hash(const word secret[2], const uint8_t *p, size_t n, int each,
 
 static word hash_secret[2];
 
-static void hash_init(void) { random_bytes(hash_secret, sizeof hash_secret); }
+static void hash_init(void)
+{
+	random_bytes(hash_secret, sizeof hash_secret);
+	random_bytes(&client_secret, sizeof client_secret);
+	client_secret |= 1;
+}
 
 /* Under a secret of this run: nobody outside can find names that collide. */
 static uint32_t hash_bytes(const uint8_t *p, size_t n) { return (uint32_t)sip_hash(hash_secret, p, n, 1, 3); }
@@ -2595,7 +2604,7 @@ static struct top top_names, top_clients;
 
 static void top_count(struct top *t, uint64_t who, const void *what, size_t n)
 {
-	unsigned set = client_spread(who) % (TOP_SLOTS / 4) * 4, low = set;
+	unsigned set = (unsigned)client_place(who, TOP_SLOTS / 4) * 4, low = set;
 
 	for (unsigned i = set; i < set + 4; i++) {
 		if (t->who[i] == who && t->count[i] > 0) {
@@ -2617,7 +2626,7 @@ static struct bucket *buckets;
 enum rate_verdict { RATE_OK, RATE_DROP, RATE_TRUNCATE };
 static enum rate_verdict rate_check(uint64_t client)
 {
-	struct bucket *b = NULL, *row = &buckets[client_spread(client) % (RATE_SLOTS / 8) * 8];
+	struct bucket *b = NULL, *row = &buckets[client_place(client, RATE_SLOTS / 8) * 8];
 	int64_t full = cfg.rate * 1000000;
 
 	for (struct bucket *x = row; x < row + 8 && (b == NULL || b->client != client); x++)
@@ -3346,7 +3355,7 @@ struct waiter {
 };
 
 /* A client with queries in flight. holders_by[n] lists those that hold n. */
-struct holder { struct node of_count; uint64_t client; uint32_t hash; unsigned count; struct node waiters; struct holder *next; };
+struct holder { struct node of_count; uint64_t client; unsigned count; struct node waiters; struct holder *next; };
 
 /* One question in flight. Lives from query_new() to query_free(). It is in the table of questions by hash, and on one of
  * the lists "stages" until its life is over; every list is in order of birth and has one delay, so heads are deadlines. */
@@ -3408,9 +3417,9 @@ static void query_init(void)
 		list_init(&stages[i]);
 }
 
-static struct holder **holder_place(uint64_t client, uint32_t hash)
+static struct holder **holder_place(uint64_t client)
 {
-	struct holder **h = &holder_table[hash & query_table_mask];
+	struct holder **h = &holder_table[client_place(client, query_table_mask + 1)];
 
 	while (*h != NULL && (*h)->client != client)
 		h = &(*h)->next;
@@ -3437,7 +3446,7 @@ static void waiter_free(struct waiter *w)
 	list_remove(&w->of_holder);
 	holder_recount(h, -1);
 	if (h->count == 0) {
-		place = holder_place(h->client, h->hash);
+		place = holder_place(h->client);
 		*place = h->next;
 		pool_give(&holders, h);
 	}
@@ -3450,16 +3459,13 @@ static struct waiter *waiter_new(struct query *q, const struct peer *p, const st
 	struct holder **place, *h;
 	struct addr a;
 	uint64_t client;
-	uint32_t hash;
 
 	peer_addr(&a, p);
 	client = addr_client(&a);
-	hash = hash_bytes((const uint8_t *)&client, sizeof client);
-	place = holder_place(client, hash);
+	place = holder_place(client);
 	if (*place == NULL) {
 		h = pool_take(&holders);
 		h->client = client;
-		h->hash = hash;
 		h->count = 0;
 		h->next = NULL;
 		h->of_count.next = NULL;
@@ -3493,7 +3499,7 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s)
 	struct reply_to r = w->to;
 	struct tcp_client *c = w->peer.kind == PEER_TCP ? &tcp_clients[w->peer.slot] : NULL;
 
-	r.name = memcpy(name, k->b, k->name_len);
+	r.name = w->mixed ? memcpy(name, k->b, k->name_len) : k->b;
 	for (size_t i = 0; w->mixed && i < k->name_len; i++)
 		if (w->upper[i / 8] >> i % 8 & 1)
 			name[i] &= 0xdf;
