@@ -367,7 +367,7 @@ static void run(bool thorough)
 		MUST(turns < 2000);             /* else it spins */
 		turn_end();
 		look();
-		MUST(ports_dirty == NULL && (!streams_due || wake <= now) && tcp_dirty == NULL && outbox.n == 0);
+		MUST(((ports_dirty == NULL && !streams_due) || (wake != 0 && wake <= now)) && tcp_dirty == NULL && outbox.n == 0);
 		if (lab_poll(polls, (nfds_t)npolls, 0) == 0 && (wake == 0 || wake > now))
 			break;
 		for (int i = 0; i < npolls; i++)
