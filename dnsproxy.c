@@ -523,10 +523,10 @@ static uint64_t addr_client(const struct addr *a)
 	return n == 4 ? v ^ UINT64_C(0x0a0b0c0d00000000) : v;
 }
 
-static uint64_t client_secret;                  /* odd */
+static uint64_t client_secret;
 
 /* A place for a client in a table of n: its multiple's topmost bits, so that nobody outside can find clients that share one. */
-static size_t client_place(uint64_t client, size_t n) { return (size_t)((client * client_secret >> 32) * n >> 32); }
+static size_t client_place(uint64_t client, size_t n) { return (size_t)((client * (client_secret | 1) >> 32) * n >> 32); }
 
 /* ---- 5 Messages ------------------------------------------------------ */
 
@@ -706,14 +706,6 @@ static void msg_skip(struct msg *m, size_t n)
 		m->at += n;
 }
 
-static unsigned msg_get16(struct msg *m)
-{
-	if (!msg_has(m, 2))
-		return 0;
-	m->at += 2;
-	return get16at(m->p + m->at - 2);
-}
-
 /* Steps over a name and checks it whole: labels, length, and that pointers go backwards only, at most 127 of them. */
 static void msg_name(struct msg *m)
 {
@@ -891,7 +883,6 @@ static void hash_init(void)
 {
 	random_bytes(hash_secret, sizeof hash_secret);
 	random_bytes(&client_secret, sizeof client_secret);
-	client_secret |= 1;
 }
 
 /* Under a secret of this run: nobody outside can find names that collide. */
@@ -955,7 +946,7 @@ static bool question_read_opt(struct question *q, const uint8_t *p, const struct
 static int question_read(struct question *q, const uint8_t *p, size_t len)
 {
 	struct msg m = { p, len, 12, NULL };
-	unsigned type = 0, class, n, version = 0;
+	unsigned type = 0, n, version = 0;
 	bool good = true;
 	struct rr r;
 
@@ -966,13 +957,11 @@ static int question_read(struct question *q, const uint8_t *p, size_t len)
 	q->flags = get16at(p + 2);
 	if (get16at(p + 4) == 1) {
 		n = (unsigned)question_name(q, p + 12, len - 12);
-		m.at += n;
-		type = msg_get16(&m);
-		class = msg_get16(&m);
+		msg_skip(&m, n + 4);
 		if (n == 0 || m.err)
 			m.err = "no question";
 		else
-			key_set(&q->key, n, type, class, 0);
+			key_set(&q->key, n, type = get16at(p + m.at - 4), get16at(p + m.at - 2), 0);
 	} else {
 		good = false;
 		for (n = get16at(p + 4); n > 0 && m.err == NULL; n--) {
@@ -2360,6 +2349,15 @@ static int batch_do(int fd, struct mmsghdr *v, unsigned n, bool out)
 }
 #endif
 
+/* Headers for n datagrams of up to "size" bytes, which lie that far apart. */
+static void batch_init(struct mmsghdr *v, struct iovec *iov, uint8_t *bytes, size_t size, int n)
+{
+	for (int i = 0; i < n; i++, bytes += size) {
+		iov[i] = (struct iovec){ bytes, size };
+		v[i].msg_hdr = (struct msghdr){ .msg_iov = &iov[i], .msg_iovlen = 1 };
+	}
+}
+
 #define CONTROL_SIZE (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)))
 
 /* The address a datagram was sent to, out of its control data. */
@@ -2452,20 +2450,12 @@ static void outbox_commit(const struct peer *p, size_t len)
 
 	outbox.to[i] = p->from;
 	outbox.iov[i].iov_len = len;
+	h->msg_name = &outbox.to[i];
 	h->msg_namelen = p->from.sa.sa_family == AF_INET6 ? sizeof p->from.in6 : sizeof p->from.in;
 	h->msg_control = NULL;
 	h->msg_controllen = 0;
 	if (listeners[p->slot].wild)
 		peer_write_local(p, h, &outbox.control[i]);
-}
-
-/* What is the same for every reply that lies in a place. */
-static void outbox_init(void)
-{
-	for (unsigned i = 0; i < BATCH; i++) {
-		outbox.iov[i].iov_base = outbox.buf[i];
-		outbox.v[i].msg_hdr = (struct msghdr){ .msg_name = &outbox.to[i], .msg_iov = &outbox.iov[i], .msg_iovlen = 1 };
-	}
 }
 
 /* The rest of what a reply depends on, beside the message: who asked and how. */
@@ -2839,13 +2829,11 @@ static void listener_udp_ready(void *owner, short revents)
 	if (last != (unsigned)(l - listeners))
 		used = BATCH;
 	last = (unsigned)(l - listeners);
+	batch_init(v, iov, inbox[0], sizeof inbox[0], used);
 	for (int i = 0; i < used; i++) {
 		struct msghdr *h = &v[i].msg_hdr;
-		iov[i] = (struct iovec){ inbox[i], sizeof inbox[i] };
 		h->msg_name = &peers[i].from;
 		h->msg_namelen = sizeof peers[i].from;
-		h->msg_iov = &iov[i];
-		h->msg_iovlen = 1;
 		h->msg_control = l->wild ? &control[i] : NULL;
 		h->msg_controllen = l->wild ? CONTROL_SIZE : 0;
 	}
@@ -3188,7 +3176,7 @@ static void clients_init(void)
 	tcp_clients = pool_at(&tcp_pool, 0);
 	pool_init(&out_blocks, OUT_BLOCKS, OUT_BLOCK);
 	buckets = table_new(RATE_SLOTS, sizeof *buckets);
-	outbox_init();
+	batch_init(outbox.v, outbox.iov, outbox.buf[0], UDP_SIZE, BATCH);
 }
 
 /* Closes who has been silent, half-way or not reading for too long, and waits for nothing. */
@@ -3728,16 +3716,6 @@ static void ask_start(struct ask *a)
 
 static void ask_charge(struct ask *a, const char *why);
 
-static void ask_begin(struct ask *a, bool due)
-{
-	if (due)
-		ask_start(a);
-	else {
-		a->state = ASK_SKIPPED;
-		a->why = "down";
-	}
-}
-
 /* Asks once more, in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
 static void ask_again(struct ask *a, bool due)
 {
@@ -3756,7 +3734,12 @@ static void ask_again(struct ask *a, bool due)
 	}
 	ask_stop(a);                            /* an ID and a port that are too old are left to nobody's guesses */
 	*a = (struct ask){ .q = a->q, .next = a->next, .up = a->up };
-	ask_begin(a, due);
+	if (due)
+		ask_start(a);
+	else {
+		a->state = ASK_SKIPPED;
+		a->why = "down";
+	}
 }
 
 /* Asks the upstreams in mask. There is never more than one ask of an upstream; the chain is in the order of "order". */
@@ -3768,14 +3751,13 @@ static void query_send(struct query *q, uint32_t mask)
 
 	q->starting = true;
 	for (unsigned i = 0; i < norder; i++) {
-		bool due = none_up || q->probe || upstream_due(&upstreams[order[i]], kind), old = *at != NULL && (*at)->up == order[i];
-		if (mask >> order[i] & 1 & !old) {
+		if ((mask >> order[i] & 1) && (*at == NULL || (*at)->up != order[i])) {
 			struct ask *a = pool_take(&asks);       /* there is one for each upstream of each query */
 			*a = (struct ask){ .q = q, .next = *at, .up = order[i] };
 			*at = a;
-			ask_begin(a, due);
-		} else if (mask >> order[i] & 1)
-			ask_again(*at, due);
+		}
+		if (mask >> order[i] & 1)
+			ask_again(*at, none_up || q->probe || upstream_due(&upstreams[order[i]], kind));
 		if (*at != NULL && (*at)->up == order[i])
 			at = &(*at)->next;
 	}
@@ -4452,14 +4434,14 @@ static void port_flush(struct port *p)
 	unsigned n = 0, done = 0;
 	int r = 0;
 
+	if (iov[0].iov_base == NULL)
+		batch_init(v, iov, buf[0], sizeof buf[0], BATCH);
 	for (struct sending *s = p->sendings, *end = port_end(p); s < end; s++) {
 		if (!s->due || s->ask == NULL)
 			continue;
 		s->due = false;
-		iov[n].iov_base = buf[n];
 		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, false);
-		v[n].msg_hdr.msg_iov = &iov[n];
-		v[n++].msg_hdr.msg_iovlen = 1;
+		n++;
 	}
 	while (done < n && (r = batch_send(p->fd, v + done, n - done)) >= 0)
 		done += (unsigned)r;
@@ -4515,16 +4497,12 @@ static void port_ready(void *owner, short revents)
 	static struct mmsghdr v[BATCH / 2];
 	static struct iovec iov[BATCH / 2];
 	struct port *p = owner;
-	unsigned want = MIN(MAX(p->open, 1u), (unsigned)BATCH / 2);
+	int want = (int)MIN(MAX(p->open, 1u), (unsigned)BATCH / 2);
 	int n;
 
 	(void)revents;
-	for (unsigned i = 0; i < COUNT(v) && v[i].msg_hdr.msg_iov == NULL; i++) {        /* once */
-		iov[i] = (struct iovec){ inbox[2 * i], ANSWER_UDP_MAX };
-		v[i].msg_hdr.msg_iov = &iov[i];
-		v[i].msg_hdr.msg_iovlen = 1;
-	}
-	n = batch_receive(p->fd, v, want);
+	batch_init(v, iov, inbox[0], ANSWER_UDP_MAX, want);
+	n = batch_receive(p->fd, v, (unsigned)want);
 	if (n < 0 && !later(errno)) {
 		port_fail(p, errno);
 		return;
