@@ -12,6 +12,8 @@ cmd_works()
 {
     WORKS="$*"
     export WORKS
+    mkdir -p "$ROOT/resolved"           # systemd-resolved is run out of its package; the legs have no way to fetch it
+    (cd "$ROOT/resolved" && apt-get download systemd-resolved && dpkg -x systemd-resolved_*.deb .) >/dev/null 2>&1
     run_legs works_servers works_clients works_validators
 }
 
@@ -512,8 +514,28 @@ w_validator()
     dnsmasq)
         w_run v_dnsmasq dnsmasq -k -C /dev/null -R -h --pid-file= --user=root --log-facility=- --listen-address="$2" --bind-interfaces -p 53 \
             --server="$3" --dnssec --dnssec-check-unsigned "--trust-anchor=.,$(awk '{ for (i = 1; i <= NF; i++) if ($i == "DS") print $(i + 1) "," $(i + 2) "," $(i + 3) "," $(i + 4) }' "$W/root.ds" | head -n 1)" ;;
+    resolved) w_resolved "$2" "$3" ;;
     esac
     await 10 w_answers "$2" +notcp || fail "$1 does not answer: $(tail -n 3 "$T/v_$1.log")"
+}
+
+# w_resolved ADDRESS SERVER: systemd-resolved, which wants a network that is up, and a user
+w_resolved()
+{
+    ns ip link add w0 type veth peer name w1
+    ns ip address add 10.99.0.1/24 dev w0
+    ns ip link set w0 up
+    ns ip link set w1 up
+    mkdir -p "$W/resolve/run/systemd/resolve" "$W/resolve/etc" "$W/resolve/anchors"
+    chown 65534:65534 "$W/resolve/run/systemd/resolve"
+    { cat /etc/passwd; echo 'systemd-resolve:x:65534:65534::/:/bin/false'; } >"$W/resolve/passwd"
+    awk '{ for (i = 1; i <= NF; i++) if ($i == "DS") print ". IN DS", $(i + 1), $(i + 2), $(i + 3), $(i + 4) }' "$W/root.ds" >"$W/resolve/anchors/root.positive"
+    printf '%s\n' '[Resolve]' "DNS=$2" FallbackDNS= Domains=~. DNSSEC=yes LLMNR=no MulticastDNS=no DNSStubListener=no "DNSStubListenerExtra=$1" Cache=no \
+        >"$W/resolve/etc/resolved.conf"
+    mkdir -p /etc/dnssec-trust-anchors.d
+    # shellcheck disable=SC2016
+    w_run v_resolved env R="$W/resolve" D="$ROOT/resolved" unshare -m sh -c 'mount --bind "$R/passwd" /etc/passwd && mount --bind "$R/etc" /etc/systemd &&
+        mount --bind "$R/anchors" /etc/dnssec-trust-anchors.d && mount --bind "$R/run" /run && exec "$D/lib/systemd/systemd-resolved"'
 }
 
 # w_proves ADDRESS: for each name its RCODE and whether it was proved
@@ -556,10 +578,10 @@ w_shape()
     w_text=$1
     shift
     proxy front 'listen 127.0.0.1@53' "ca-file $W/ca.pem" 'cache-negative 30' 'patience 300' "$@"
-    for w_v in unbound named kresd dnsmasq; do
+    for w_v in unbound named kresd dnsmasq resolved; do
         w_picked "$w_v" || continue
         promise "$w_v proves and refuses through $w_text as it should"
-        if ! have "$w_v"; then skip "$w_v is missing"; continue; fi
+        if [ "$w_v" = resolved ]; then [ -x "$ROOT/resolved/lib/systemd/systemd-resolved" ]; else have "$w_v"; fi || { skip "$w_v is missing"; continue; }
         w_proof "$w_v"
         w_validator "$w_v" 127.7.2.1 127.0.0.1
         same "$(cat "$W/$w_v.proof")" "$(w_proves 127.7.2.1)"
