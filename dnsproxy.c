@@ -24,9 +24,10 @@
  * 10 Queries      one question in flight, and how its answer is chosen
  * 11 Datagrams    upstreams over UDP
  * 12 Streams      upstreams over TCP and TLS
- * 13 TLS          certificates, handshakes, records
- * 14 Admin        status, clear, query, metrics
- * 15 Process      signals, privileges, supervisor, main
+ * 13 HTTP/2       requests over a stream with TLS
+ * 14 TLS          certificates, handshakes, records
+ * 15 Admin        status, clear, query, metrics
+ * 16 Process      signals, privileges, supervisor, main
  *
  * A query travels down the file: client_ask() looks into the cache, else hands it to query_ask(), which asks the upstreams
  * through sections 11 and 12; every answer leads to query_choose(). One thread, one poll(), no allocation after the start
@@ -706,6 +707,28 @@ static void msg_skip(struct msg *m, size_t n)
 		m->at += n;
 }
 
+static unsigned msg_get8(struct msg *m)
+{
+	if (!msg_has(m, 1))
+		return 0;
+	return m->p[m->at++];
+}
+
+static unsigned msg_get16(struct msg *m)
+{
+	if (!msg_has(m, 2))
+		return 0;
+	m->at += 2;
+	return get16at(m->p + m->at - 2);
+}
+
+static uint32_t msg_get32(struct msg *m)
+{
+	uint32_t high = msg_get16(m);
+
+	return high << 16 | msg_get16(m);
+}
+
 /* Steps over a name and checks it whole: labels, length, and that pointers go backwards only, at most 127 of them. */
 static void msg_name(struct msg *m)
 {
@@ -1120,6 +1143,18 @@ static bool answers_type(const uint8_t *p, size_t at, unsigned type)
 	return false;
 }
 
+/* Takes the seconds that the answer has spent in HTTP's caches off its TTLs (RFC 8484 5.1), in a message that answer_read() has
+ * seen. */
+static void answer_age(struct answer *a, uint8_t *p, uint32_t age)
+{
+	for (size_t at = 12 + name_len(p + 12) + 4; age > 0 && at < a->len; ) {
+		uint8_t *ttl = p + record_next(p, &at) + 4;
+		put32at(ttl, get32at(ttl) - MIN(get32at(ttl), age));
+	}
+	a->ttl -= MIN(a->ttl, age);
+	a->soa_ttl -= a->soa_ttl == NO_TTL ? 0 : MIN(a->soa_ttl, age);
+}
+
 /* Is this datagram or frame an answer to key, in the shape of its header and question? One doubt a line. */
 static bool answer_matches(const uint8_t *p, size_t len, const struct key *key)
 {
@@ -1163,13 +1198,14 @@ static size_t opt_write(uint8_t *p, unsigned rcode, bool dnssec_ok, const uint8_
 	return 11 + n;
 }
 
-/* Writes the question of key for an upstream. pad: to a multiple of 128 bytes and with the keepalive option (RFC 8467,
- * 7828), for TLS. edns: with an OPT. Gives the length; at most 12 + 259 + 11 + 4 + 4 + 127 bytes. */
+/* Writes the question of key for an upstream. pad: to a multiple of 128 bytes (RFC 8467), over TLS with the keepalive option (RFC
+ * 7828). edns: with an OPT. Gives the length; at most 12 + 259 + 11 + 4 + 4 + 127 bytes. */
+enum padding { PAD_NONE, PAD_KEEPALIVE, PAD_ONLY };
 #define UPSTREAM_QUERY_MAX 432
-static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edns, bool pad)
+static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edns, enum padding pad)
 {
 	static uint8_t options[8 + 127] = { 0, EDNS_KEEPALIVE, 0, 0, 0, EDNS_PADDING };
-	size_t n = 12 + k->name_len + 4, fill = (128 - (n + 11 + 8) % 128) % 128;
+	size_t n = 12 + k->name_len + 4, skip = pad == PAD_KEEPALIVE ? 0 : 4, fill = (128 - (n + 11 + 8 - skip) % 128) % 128;
 
 	put16at(p, id);
 	put16at(p + 2, F_RD | F_AD | (key_flags(k) & KEY_CD ? F_CD : 0));        /* AD: tell what you know (RFC 6840 5.7) */
@@ -1180,13 +1216,13 @@ static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edn
 		return n;
 	p[11] = 1;
 	options[7] = (uint8_t)fill;
-	return n + opt_write(p + n, NOERROR, key_flags(k) & KEY_DO, options, pad ? 8 + fill : 0);
+	return n + opt_write(p + n, NOERROR, key_flags(k) & KEY_DO, options + skip, pad ? 8 - skip + fill : 0);
 }
 
 /* ---- 6 Config -------------------------------------------------------- */
 
-enum proto { P_UDP, P_TCP, P_TLS };
-static const char *const proto_names[] = { "udp", "tcp", "tls" };
+enum proto { P_UDP, P_TCP, P_TLS, P_HTTPS };     /* from P_TLS on with TLS */
+static const char *const proto_names[] = { "udp", "tcp", "tls", "https" };
 
 /* An upstream line, read. domains: wire names one behind the other. */
 struct spec {
@@ -1194,7 +1230,8 @@ struct spec {
 	enum proto proto;
 	unsigned priority, npins;
 	bool noverify, final;
-	char name[NAME_MAX_WIRE + 1];           /* tls=NAME; empty for bare tls */
+	char name[NAME_MAX_WIRE + 1];           /* tls=NAME, https=NAME; empty for bare tls */
+	char path[128];                         /* https=NAME/PATH, with its '/' */
 	uint8_t pins[MAX_PINS][32];
 	uint8_t domains[512];
 	size_t domains_len;
@@ -1498,6 +1535,27 @@ static bool host_name(uint8_t *name, const char *s)
 	    strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == strlen(s);
 }
 
+/* What stands behind tls= or https=: the name that the certificate must carry, for https also the path. */
+static const char *spec_server(struct spec *s, const char *w)
+{
+	static const char path_letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@%/?";
+	size_t n = s->proto == P_HTTPS ? strcspn(w, "/") : strlen(w);
+	const char *path = w[n] == '\0' ? "/dns-query" : w + n;
+	uint8_t name[NAME_MAX_WIRE];
+	struct addr host;
+
+	if (strlen(path) >= sizeof s->path || path[strspn(path, path_letters)] != '\0')
+		return "a path of at most 127 letters behind https=NAME";
+	strcpy(s->path, path);
+	n -= n > 0 && w[n - 1] == '.';
+	snprintf(s->name, sizeof s->name, "%.*s", (int)MIN(n, NAME_MAX_WIRE), w);
+	for (char *c = s->name; *c != '\0'; c++)
+		*c = (char)lower((uint8_t)*c);
+	if (addr_parse(&host, s->name))
+		return "tls alone for a certificate of the address, or a host name behind tls= or https=";
+	return n <= 253 && host_name(name, s->name) ? NULL : "a host name behind tls= or https=";
+}
+
 /* One option of an upstream line. NULL, or what was expected. */
 static const char *spec_option(struct spec *s, const char *w, bool *transport)
 {
@@ -1505,24 +1563,12 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport)
 	struct addr host;
 	size_t n;
 
-	if (strcmp(w, "tcp") == 0 || strcmp(w, "tls") == 0 || strncmp(w, "tls=", 4) == 0) {
+	if (strcmp(w, "tcp") == 0 || strcmp(w, "tls") == 0 || strncmp(w, "tls=", 4) == 0 || strncmp(w, "https=", 6) == 0) {
 		if (*transport)
-			return "only one of tcp, tls and tls=NAME";
+			return "only one of tcp, tls, tls=NAME and https=NAME";
 		*transport = true;
-		s->proto = w[1] == 'c' ? P_TCP : P_TLS;
-		if (w[3] != '=')
-			return NULL;
-		if (addr_parse(&host, w + 4))
-			return "tls alone for a certificate of the address, or a host name behind tls=";
-		n = strlen(w + 4);
-		if (n > 0 && w[3 + n] == '.')
-			n--;
-		if (n == 0 || n > 253 || !host_name(name, w + 4))
-			return "a host name behind tls=";
-		memcpy(s->name, w + 4, n);
-		for (size_t i = 0; i < n; i++)
-			s->name[i] = (char)lower((uint8_t)s->name[i]);
-		return NULL;
+		s->proto = w[0] == 'h' ? P_HTTPS : w[1] == 'c' ? P_TCP : P_TLS;
+		return strchr(w, '=') != NULL ? spec_server(s, strchr(w, '=') + 1) : NULL;
 	}
 	if (strncmp(w, "pin=", 4) == 0) {
 		if (s->npins == MAX_PINS)
@@ -1550,8 +1596,9 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport)
 /* The normal form of an upstream line; two lines with the same one are the same upstream to a reload. */
 static void spec_print(struct text *t, const struct spec *s)
 {
-	text_add(t, "%s %u%s%s%s", addr_text(&s->addr), s->priority, s->proto == P_TCP ? " tcp" : s->proto == P_TLS ? " tls" : "",
-	    s->name[0] ? "=" : "", s->name);
+	text_add(t, "%s %u%s%s%s%s%s", addr_text(&s->addr), s->priority, s->proto != P_UDP ? " " : "",
+	    s->proto != P_UDP ? proto_names[s->proto] : "", s->name[0] ? "=" : "", s->name,
+	    s->proto == P_HTTPS && strcmp(s->path, "/dns-query") != 0 ? s->path : "");
 	for (unsigned i = 0; i < s->npins; i++)
 		text_add(t, " pin=%s", pin_text(s->pins[i]));
 	text_add(t, "%s%s", s->noverify ? " noverify" : "", s->final ? " final" : "");
@@ -1592,14 +1639,14 @@ static void config_upstream(struct reader *r, char **w)
 	for (w += w[1] ? 2 : 1; *w != NULL; w++)
 		if ((expected = spec_option(s, *w, &transport)) != NULL)
 			config_error(r, r->place, "\"%s\" is wrong here, expected %s", *w, expected);
-	if (s->proto != P_TLS && (s->npins > 0 || s->noverify))
+	if (s->proto < P_TLS && (s->npins > 0 || s->noverify))
 		config_error(r, r->place, "pin= and noverify without tls, expected tls or tls=NAME too");
 	if (s->noverify && s->npins > 0)
 		config_error(r, r->place, "both noverify and pin=, expected only one of them");
 	if (r->nerrors != before)
 		return;
 	if (addr_port(&s->addr) == 0)
-		addr_set_port(&s->addr, s->proto == P_TLS ? 853 : 53);
+		addr_set_port(&s->addr, s->proto == P_HTTPS ? 443 : s->proto == P_TLS ? 853 : 53);
 	r->c->nspecs++;
 }
 
@@ -1750,7 +1797,7 @@ static void config_check(struct reader *r)
 		}
 		for (k = 0; k < c->nlistens; k++) {
 			const struct listen_at *l = &c->listens[k];
-			if (addr_port(&l->addr) != addr_port(&s->addr) || s->proto == P_TLS)
+			if (addr_port(&l->addr) != addr_port(&s->addr) || s->proto >= P_TLS)
 				continue;
 			p = addr_bytes(&l->addr, &n);
 			if (l->any || memcmp(p, zero, n) == 0 ? addr_is_own(&s->addr) : addr_same_host(&l->addr, &s->addr)) {
@@ -3321,6 +3368,7 @@ struct ask {
 	usec sent, took, since;                 /* since: when it came on the list "late" */
 	usec written;                           /* to its stream; in the line: when it may leave it */
 	uint16_t id, rcode, ancount;            /* id: on streams */
+	uint32_t age;                           /* of its answer, in HTTP's caches: seconds */
 	uint8_t up, state, verdict;
 	uint8_t resends, backoff;               /* how often it was sent again; its upstream's at the first time */
 	uint8_t bare_for;                       /* the RCODE for which it is asked without EDNS, or one of these */
@@ -4162,6 +4210,7 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *
 		return;
 	}
 	if (err == NULL) {
+		answer_age(&ans, msg, a->age);
 		if (stream && ans.keepalive != NO_KEEPALIVE)
 			stream_keepalive(stream, ans.keepalive);
 		ask_answer(a, &ans);
@@ -4440,7 +4489,7 @@ static void port_flush(struct port *p)
 		if (!s->due || s->ask == NULL)
 			continue;
 		s->due = false;
-		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, false);
+		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, PAD_NONE);
 		n++;
 	}
 	while (done < n && (r = batch_send(p->fd, v + done, n - done)) >= 0)
@@ -4541,6 +4590,8 @@ struct stream {
 	unsigned open, written, got;            /* asks on the list; questions and answers in its life */
 	bool deaf;                              /* what was sent was not even acknowledged */
 	struct tls *tls;                        /* NULL for plain TCP */
+	struct h2 *h2;                          /* NULL but for HTTPS */
+	const char *broken;                     /* why it must end, when the turn does */
 	size_t in_len, out_at, out_len;
 	uint8_t in[2 + MSG_MAX], out[65536];
 };
@@ -4550,6 +4601,7 @@ enum { CONNECTIONS = 8, HOPELESS = 5, UNLIMITED = 1 << 30 };
 #define SLOW_LIMIT MS(1500)                     /* at most, and when a question that waits alone is asked elsewhere too */
 #define AGAIN_AFTER MS(200)                     /* between connections that end without an answer */
 #define CROWD_AFTER MS(50)                      /* that a question waits before another connection helps */
+#define STREAM_WRITE_MAX (512 + UPSTREAM_QUERY_MAX)     /* a question as a request of HTTP */
 #define SPARE_LIMIT SEC(2)                      /* an idle connection beside others */
 
 static struct pool streams;
@@ -4563,6 +4615,11 @@ static void tls_feed(struct stream *s, const uint8_t *p, size_t len);
 static uint8_t *tls_room(struct stream *s);
 static void tls_put(struct stream *s, size_t n);
 static void tls_goodbye(struct stream *s);
+static void h2_start(struct stream *s);
+static void h2_close(struct stream *s);
+static bool h2_takes(const struct stream *s);
+static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to);
+static size_t h2_input(struct stream *s, uint8_t *p, size_t n);
 
 #define STREAM(node) OWNER(node, struct stream, of)
 #define LINED(node) OWNER(node, struct ask, on)
@@ -4755,11 +4812,13 @@ static void stream_close(struct stream *s, const char *why)
 	u->nstreams--;
 	s->state = S_CLOSED;
 	tls_release(s);
+	if (s->h2 != NULL)
+		h2_close(s);
 	if (!stood)
 		upstream_fails(u, why ? why : "the server closed the connection in the handshake (TLS 1.3 only?)");
 	else if (s->open > 0)
 		stream_ended(s, why == NULL);
-	else if (u->spec.proto == P_TLS && u->nstreams == 0 && ++u->idle_ends < 2)
+	else if (u->spec.proto >= P_TLS && u->nstreams == 0 && ++u->idle_ends < 2)
 		u->warm_at = MAX(now, s->opened + SEC(1));
 	pool_give(&streams, s);
 }
@@ -4793,6 +4852,8 @@ static void stream_opened(struct stream *s)
 	u->trouble[0] = '\0';
 	watch_events(s->slot, POLLIN);
 	streams_due = true;
+	if (u->spec.proto == P_HTTPS)
+		h2_start(s);
 }
 
 /* timeout: in units of 100 ms. */
@@ -4806,20 +4867,14 @@ static void stream_doubt(struct stream *s, usec written)
 		s->state = S_SILENT;
 }
 
-/* One message from an upstream. From an answer we learn how long it takes, and whether it works on several at once. */
-static void stream_message(struct stream *s, uint8_t *msg, size_t len)
+/* The answer to a has come over s. We learn how long it takes, and whether the server works on several at once. */
+static void stream_answer(struct stream *s, struct ask *a, uint8_t *msg, size_t len)
 {
 	struct upstream *u = s->u;
-	struct ask *a = len >= 2 ? stream_id_find(u, get16at(msg)) : NULL;
+	usec took = now - a->written;
 
-	s->got++;
-	if (a == NULL || (!answer_matches(msg, len, &a->q->key) && !answer_bare_error(msg, len))) {
-		u->strays++;
-		return;
-	}
 	u->fails = 0;
 	if (a->stream == s) {
-		usec took = now - a->written;
 		if (s->asks.next != &a->on || now - s->answered < took / 4)
 			u->window = MIN(u->window * 2, UNLIMITED);
 		u->pace = s->got == 1 ? took : u->pace + (MIN(took, 2 * u->pace) - u->pace) / 8;
@@ -4830,21 +4885,37 @@ static void stream_message(struct stream *s, uint8_t *msg, size_t len)
 		s->state = S_OPEN;              /* it owes nothing but what is asked there alone */
 }
 
-/* Bytes that came over the connection, decrypted: messages behind their lengths. */
+/* Reads a message behind its length. Gives the bytes that both take, 0 when they are not all there. */
+static size_t stream_message(struct stream *s, uint8_t *p, size_t n)
+{
+	size_t len = n >= 2 ? get16at(p) : 0;
+	struct ask *a;
+
+	if (n < 2 || n - 2 < len)
+		return 0;
+	a = len >= 2 ? stream_id_find(s->u, get16at(p + 2)) : NULL;
+	s->got++;
+	if (a != NULL && (answer_matches(p + 2, len, &a->q->key) || answer_bare_error(p + 2, len)))
+		stream_answer(s, a, p + 2, len);
+	else
+		s->u->strays++;
+	return 2 + len;
+}
+
+/* Bytes that came over the connection, decrypted. */
 static void stream_input(struct stream *s, const uint8_t *p, size_t n)
 {
 	s->heard = s->used = now;
-	while (n > 0) {
-		size_t k = MIN(n, sizeof s->in - s->in_len), at = 0;
+	while (n > 0 && s->broken == NULL) {
+		size_t k = MIN(n, sizeof s->in - s->in_len), at = 0, used;
 		memcpy(s->in + s->in_len, p, k);
 		s->in_len += k;
 		p += k;
 		n -= k;
-		while (s->in_len - at >= 2 && s->in_len - at - 2 >= get16at(s->in + at)) {
-			size_t len = get16at(s->in + at);
-			stream_message(s, s->in + at + 2, len);
-			at += 2 + len;
-		}
+		do {
+			used = (s->h2 != NULL ? h2_input : stream_message)(s, s->in + at, s->in_len - at);
+			at += used;
+		} while (used > 0);
 		memmove(s->in, s->in + at, s->in_len - at);
 		s->in_len -= at;
 	}
@@ -4892,7 +4963,7 @@ static void stream_ready(void *owner, short revents)
 		getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &e, &n);
 		if (e != 0)
 			stream_close(s, error_words(e));
-		else if (s->u->spec.proto != P_TLS)
+		else if (s->u->spec.proto < P_TLS)
 			stream_opened(s);
 		else if (!tls_start(s))
 			stream_close(s, "TLS cannot start: no randomness");
@@ -4907,17 +4978,33 @@ static void stream_ready(void *owner, short revents)
 	stream_read(s);
 }
 
+/* Where what is to be sent next goes; NULL when there is no room for STREAM_WRITE_MAX bytes. */
+static uint8_t *stream_room(struct stream *s)
+{
+	return s->out_len > sizeof s->out / 2 ? NULL : s->tls != NULL ? tls_room(s) : s->out + s->out_len;
+}
+
+/* Over TLS in a record of its own: some servers overlook all but the first question in one. */
+static void stream_put(struct stream *s, size_t n)
+{
+	if (s->tls != NULL)
+		tls_put(s, n);
+	else
+		s->out_len += n;
+}
+
 /* Writes a question into what will be sent over s. */
 static void stream_ask(struct stream *s, struct ask *a)
 {
-	uint8_t *p = s->tls != NULL ? tls_room(s) : s->out + s->out_len;
-	size_t n = query_write(p + 2, a->id, &a->q->key, !a->bare, s->tls != NULL);
+	uint8_t *p = stream_room(s);
+	size_t n;
 
-	put16at(p, (unsigned)n);
-	if (s->tls != NULL)
-		tls_put(s, 2 + n);              /* a record each: some servers overlook all but the first in one */
-	else
-		s->out_len += 2 + n;
+	if (s->h2 == NULL) {
+		n = query_write(p + 2, a->id, &a->q->key, !a->bare, s->tls != NULL ? PAD_KEEPALIVE : PAD_NONE);
+		put16at(p, (unsigned)n);
+		stream_put(s, 2 + n);
+	} else
+		stream_put(s, h2_write(s, a, p));
 	list_remove(&a->on);
 	list_append(&s->asks, &a->on);
 	a->stream = s;
@@ -4937,7 +5024,7 @@ static struct stream *upstream_stream(const struct upstream *u, bool alone)
 	for (struct node *x = u->streams.next; x != &u->streams; x = x->next) {
 		struct stream *s = STREAM(x);
 		if (s->state == S_OPEN && !stream_alone(s) && s->open < (alone ? 1 : u->window) && s->written < u->quota &&
-		    (best == NULL || s->open < best->open) && s->out_len < sizeof s->out / 2 && (s->tls == NULL || tls_room(s) != NULL))
+		    (best == NULL || s->open < best->open) && (s->h2 == NULL || h2_takes(s)) && stream_room(s) != NULL)
 			best = s;
 	}
 	return best;
@@ -5042,7 +5129,9 @@ static void stream_idle(struct stream *s)
 /* What time does to a connection. */
 static void stream_time(struct stream *s)
 {
-	if (s->state < S_OPEN && now - s->opened >= HANDSHAKE_LIMIT) {
+	if (s->broken != NULL)
+		stream_close(s, s->broken);
+	else if (s->state < S_OPEN && now - s->opened >= HANDSHAKE_LIMIT) {
 		s->u->fails = MAX(s->u->fails, HOPELESS - 1);
 		stream_close(s, s->state == S_CONNECTING ? "no connection within 4 s" : "no TLS handshake within 4 s");
 	} else if (s->state < S_OPEN)
@@ -5075,7 +5164,396 @@ static void streams_turn(void)
 	}
 }
 
-/* ---- 13 TLS ---------------------------------------------------------- */
+/* ---- 13 HTTP/2 ------------------------------------------------------- */
+
+/* DNS over HTTPS (RFC 8484) on a stream with TLS: one HTTP stream a question (RFC 9113), and of HPACK (RFC 7541) what needs no
+ * state: of the server's header blocks what is spelled out; we allow no dynamic table (h2o refers to it all the same). A message of 65,535 bytes fits the window
+ * of its HTTP stream, so only that of the connection is ever widened. An answer that comes in several frames gathers in a piece of
+ * "bodies". */
+enum { H2_DATA, H2_HEADERS, H2_PRIORITY, H2_RST_STREAM, H2_SETTINGS, H2_PUSH_PROMISE, H2_PING, H2_GOAWAY, H2_WINDOW_UPDATE,
+	H2_CONTINUATION };
+enum { H2_END_STREAM = 1, H2_ACK = 1, H2_END_HEADERS = 4, H2_PADDED = 8, H2_WEIGHTED = 32, H2_REFUSED_STREAM = 7 };
+enum { H2_FRAME_MAX = 16384, H2_BLOCK_MAX = 8192, H2_WINDOW = 65535 + (15 << 16), H2_REQUESTS = 512, H2_BODIES = 64 };
+
+struct h2_request {
+	uint32_t stream, age, len;              /* stream: 0 when it has ended; len: of the body so far */
+	uint16_t id, status;                    /* id: of its ask */
+	bool mistyped;
+	uint8_t *body;
+};
+struct h2 {
+	uint32_t next;                          /* number of the next HTTP stream */
+	uint32_t most, window_each;             /* the server's settings: requests at a time; what it takes of one */
+	int64_t window;                         /* what it takes of all */
+	uint32_t freed;                         /* bytes read for which the server has no new room yet */
+	uint32_t block_of;                      /* the HTTP stream whose header block goes on in the next frame; 0 for none */
+	bool block_last;
+	size_t block_len;
+	struct h2_request requests[H2_REQUESTS];        /* the latest, by number */
+	uint8_t block[H2_BLOCK_MAX];
+};
+static struct h2 *h2s;                          /* by the slot of the stream */
+static struct pool bodies;
+static const char *h2_alpn[] = { "h2" };
+static const char h2_type[] = "application/dns-message";
+
+/* Writes a frame of n bytes; p: the bytes, or NULL when they stand there. Gives what follows. */
+static uint8_t *h2_frame(uint8_t *to, unsigned type, unsigned flags, uint32_t stream, const void *p, size_t n)
+{
+	put32at(to, (uint32_t)n << 8 | type);
+	to[4] = (uint8_t)flags;
+	put32at(to + 5, stream);
+	if (p != NULL)
+		memcpy(to + 9, p, n);
+	return to + 9 + n;
+}
+
+/* Sends a short frame about the connection. */
+static void h2_send(struct stream *s, unsigned type, unsigned flags, const void *p, size_t n)
+{
+	uint8_t *to = stream_room(s);
+
+	if (to != NULL)
+		stream_put(s, (size_t)(h2_frame(to, type, flags, 0, p, n) - to));
+	else
+		s->broken = "HTTP/2: the server does not read";
+}
+
+/* The connection begins: preface, settings (no dynamic table, no push, header lists of 8 kB), a window of H2_WINDOW. */
+static void h2_start(struct stream *s)
+{
+	static const uint8_t hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" "\0\0\22\4\0\0\0\0\0" "\0\1\0\0\0\0" "\0\2\0\0\0\0"
+	    "\0\6\0\0\40\0" "\0\0\4\10\0\0\0\0\0" "\0\17\0\0";
+	struct h2 *h = s->h2 = &h2s[pool_slot(&streams, s)];
+
+	memset(h, 0, offsetof(struct h2, block));
+	h->next = 1;
+	h->most = 100;                          /* until the server says so */
+	h->window = h->window_each = 65535;
+	memcpy(stream_room(s), hello, sizeof hello - 1);
+	stream_put(s, sizeof hello - 1);
+}
+
+/* May another request be sent? */
+static bool h2_takes(const struct stream *s)
+{
+	const struct h2 *h = s->h2;
+
+	return s->written - s->got < h->most && h->window >= UPSTREAM_QUERY_MAX && h->window_each >= UPSTREAM_QUERY_MAX;
+}
+
+/* Gives back the piece in which an answer gathers. */
+static void h2_forget(struct h2_request *r)
+{
+	if (r->body != NULL)
+		pool_give(&bodies, r->body);
+	r->body = NULL;
+	r->stream = 0;
+}
+
+static void h2_close(struct stream *s)
+{
+	for (unsigned i = 0; i < H2_REQUESTS; i++)
+		h2_forget(&s->h2->requests[i]);
+}
+
+/* The request on an HTTP stream that is still open, or NULL. */
+static struct h2_request *h2_request(struct h2 *h, uint32_t stream)
+{
+	struct h2_request *r = &h->requests[stream / 2 % H2_REQUESTS];
+
+	return r->stream == stream ? r : NULL;
+}
+
+/* A header that stays out of tables, its name by the number in the static one. Lengths above 126 take two bytes. */
+static uint8_t *hpack_put(uint8_t *to, unsigned name, const char *value)
+{
+	size_t n = strlen(value);
+
+	*to++ = (uint8_t)MIN(name, 15);
+	if (name >= 15)
+		*to++ = (uint8_t)(name - 15);
+	*to++ = (uint8_t)MIN(n, 127);
+	if (n >= 127) {
+		*to++ = (uint8_t)((n - 127) | 128);
+		*to++ = (uint8_t)((n - 127) >> 7);
+	}
+	memcpy(to, value, n);
+	return to + n;
+}
+
+/* Writes the request of an ask: POST, with ID 0 (RFC 8484 4.1). Gives the length, at most STREAM_WRITE_MAX. */
+static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to)
+{
+	const struct spec *spec = &s->u->spec;
+	struct h2 *h = s->h2;
+	uint8_t *p = to + 9, query[UPSTREAM_QUERY_MAX];
+	size_t n = query_write(query, 0, &a->q->key, !a->bare, PAD_ONLY);
+	char length[8];
+
+	h2_forget(&h->requests[h->next / 2 % H2_REQUESTS]);
+	h->requests[h->next / 2 % H2_REQUESTS] = (struct h2_request){ .stream = h->next, .id = a->id };
+	snprintf(length, sizeof length, "%u", (unsigned)n);
+	*p++ = 0x83;                            /* :method POST */
+	*p++ = 0x87;                            /* :scheme https */
+	p = hpack_put(p, 1, spec->name);        /* :authority */
+	p = hpack_put(p, 4, spec->path);        /* :path */
+	p = hpack_put(p, 19, h2_type);          /* accept */
+	p = hpack_put(p, 31, h2_type);          /* content-type */
+	p = hpack_put(p, 28, length);           /* content-length */
+	h2_frame(to, H2_HEADERS, H2_END_HEADERS, h->next, NULL, (size_t)(p - to) - 9);
+	p = h2_frame(p, H2_DATA, H2_END_STREAM, h->next, query, n);
+	h->next += 2;
+	h->window -= (int64_t)n;
+	return (size_t)(p - to);
+}
+
+/* An integer of HPACK (RFC 7541 5.1), whose first byte has been read. */
+static uint32_t hpack_int(struct msg *m, unsigned first, unsigned mask)
+{
+	uint32_t v = first & mask;
+
+	for (unsigned more = v == mask ? 128 : 0, shift = 0; more >= 128; shift += 7) {
+		more = shift > 14 ? 0 : msg_get8(m);
+		v += (more & 127) << shift;
+	}
+	return v;
+}
+
+enum { HPACK_TEXT = 40 };
+
+/* A string of HPACK into text[HPACK_TEXT]; nothing for one that is longer, or has a letter with a code of more than eight bits, for
+ * nothing of that kind is read here. Huffman's code is canonical: "low" is the first code of so many bits (RFC 7541 B). */
+static void hpack_string(struct msg *m, char *text)
+{
+	static const char letters[] = "012aceiost %-./3456789=A_bdfghlmnpru:BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz&*,;XZ";
+	static const uint8_t counts[9] = { 0, 0, 0, 0, 0, 10, 26, 32, 6 };
+	unsigned first = msg_get8(m), bits = 0, code = 0, low = 0, index = 0;
+	size_t n = hpack_int(m, first, 127), at = m->at, len = 0;
+
+	msg_skip(m, n);
+	for (size_t i = 0; m->err == NULL && i < 8 * n && len < HPACK_TEXT; i++) {
+		if (first < 128) {
+			text[len++] = (char)m->p[at + i / 8];
+			i += 7;
+			continue;
+		}
+		code = code << 1 | (m->p[at + i / 8] >> (7 - i % 8) & 1);
+		low <<= 1;
+		if (++bits > 8)
+			len = HPACK_TEXT;
+		else if (code - low < counts[bits]) {
+			text[len++] = letters[index + code - low];
+			bits = code = low = index = 0;
+		} else {
+			index += counts[bits];
+			low += counts[bits];
+		}
+	}
+	text[len < HPACK_TEXT ? len : 0] = '\0';
+}
+
+/* Reads a header block: status, age, and whether the type is a wrong one. NULL, or what is wrong with the block. */
+static const char *h2_headers(struct msg *m, struct h2_request *r)
+{
+	static const char *const names[] = { ":status", "age", "content-type" };
+	static const uint16_t statuses[] = { 200, 204, 206, 304, 400, 404, 500 };
+	char name[HPACK_TEXT], value[HPACK_TEXT];
+
+	while (m->at < m->len && m->err == NULL) {
+		unsigned first = msg_get8(m), mask = first & 128 ? 127 : first & 64 ? 63 : first & 32 ? 31 : 15;
+		uint32_t index = hpack_int(m, first, mask);
+		if (mask == 127 && index >= 8 && index <= 14)
+			r->status = statuses[index - 8];
+		if (mask == 127 || mask == 31)
+			continue;
+		strcpy(name, index >= 8 && index <= 14 ? names[0] : index == 21 ? names[1] : index == 31 ? names[2] : "");
+		if (index == 0)
+			hpack_string(m, name);
+		hpack_string(m, value);
+		if (strcmp(name, names[0]) == 0)
+			r->status = (uint16_t)MAX(number(value, 0, 999), 0);
+		else if (strcmp(name, names[1]) == 0)
+			r->age = (uint32_t)MAX(number(value, 0, INT32_MAX), 0);
+		else if (strcmp(name, names[2]) == 0)
+			r->mistyped = strncasecmp(value, h2_type, sizeof h2_type - 1) != 0;
+	}
+	return m->err != NULL ? "HTTP/2: a damaged header block" : NULL;
+}
+
+/* What is wrong with a response, into t. */
+static void h2_judge(struct text *t, const struct h2_request *r, const struct ask *a, const uint8_t *p, size_t n, int64_t error)
+{
+	if (error >= 0)
+		text_add(t, "the server has reset the request (HTTP/2 error %u)", (unsigned)error);
+	else if (r->status != 200)
+		text_add(t, "HTTP status %u", r->status);
+	else if (r->mistyped)
+		text_add(t, "the answer is no %s", h2_type);
+	else if (!answer_matches(p, n, &a->q->key) && !answer_bare_error(p, n))
+		text_add(t, "the answer is to another question");
+}
+
+/* An HTTP stream has ended: with an answer of n bytes, or with an error of HTTP/2; -1 for none. */
+static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n, int64_t error)
+{
+	struct ask *a = stream_id_find(s->u, r->id);
+	struct text t = { .p = s->u->reason, .size = sizeof s->u->reason };
+
+	s->got++;
+	if (error == H2_REFUSED_STREAM)         /* nothing was done for it (RFC 9113 8.7) */
+		s->h2->most = MAX(s->open, 2u) - 1;
+	if (a != NULL && error == H2_REFUSED_STREAM && a->ends == 0) {
+		ask_over_stream(a);
+		a->ends = 1;                    /* it comes again once */
+	} else if (a != NULL) {
+		h2_judge(&t, r, a, p, n, error);
+		a->age = r->age;
+		if (t.len == 0)
+			stream_answer(s, a, p, n);
+		else {
+			upstream_trouble(s->u, t.p);
+			ask_fail(a, t.p);
+		}
+	}
+	h2_forget(r);
+}
+
+/* A piece of a body: nearly always the whole of it. */
+static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *p, size_t n)
+{
+	bool whole = last && r->len == 0;
+
+	if (!whole && r->body == NULL)
+		r->body = pool_take(&bodies);
+	if (!whole && (r->body == NULL || n > MSG_MAX - r->len)) {
+		h2_end(s, r, p, 0, 11);         /* ENHANCE_YOUR_CALM */
+		return;
+	}
+	if (!whole)
+		memcpy(r->body + r->len, p, n);
+	r->len += (uint32_t)n;
+	if (last)
+		h2_end(s, r, whole ? p : r->body, r->len, -1);
+}
+
+/* The server wants no more requests, and has not looked at those above the last. */
+static void h2_goaway(struct stream *s, uint32_t last)
+{
+	const struct ask *a;
+	unsigned above = 0;
+
+	for (uint32_t i = s->h2->next - 2; i > last && i < s->h2->next; i -= 2) {
+		const struct h2_request *r = h2_request(s->h2, i);
+		above += r != NULL && (a = stream_id_find(s->u, r->id)) != NULL && a->stream == s;
+	}
+	s->state = S_DRAINING;
+	stream_spill(s, s->open - above);
+}
+
+/* A piece of a header block. With the last of them it is read: of a response, of trailers, or of what comes before (1xx). */
+static const char *h2_block(struct stream *s, struct h2_request *r, unsigned flags, const uint8_t *p, size_t n)
+{
+	struct h2 *h = s->h2;
+	struct h2_request nobody;
+	struct msg m = { h->block, h->block_len + n, 0, NULL };
+	const char *err;
+
+	if (n > H2_BLOCK_MAX - h->block_len)
+		return "HTTP/2: a header block of more than 8 kB";
+	memcpy(h->block + h->block_len, p, n);
+	h->block_len += n;
+	if (!(flags & H2_END_HEADERS))
+		return NULL;
+	h->block_of = 0;
+	err = h2_headers(&m, r != NULL && r->status < 200 ? r : &nobody);
+	if (err == NULL && h->block_last && r != NULL)
+		h2_data(s, r, true, h->block, 0);
+	return err;
+}
+
+/* One frame, its content in m. NULL, or why the connection must end. */
+static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint32_t stream, struct msg *m)
+{
+	static const uint8_t of_connection = 1 << H2_SETTINGS | 1 << H2_PING;
+	struct h2 *h = s->h2;
+	struct h2_request *r = h2_request(h, stream);
+	bool padded = (type == H2_DATA || type == H2_HEADERS) && (flags & H2_PADDED);
+	size_t padding = padded ? msg_get8(m) : 0, n;
+	uint32_t other;                         /* settings that do not matter here */
+	uint8_t *p;
+
+	if (type == H2_HEADERS && (flags & H2_WEIGHTED))
+		msg_skip(m, 5);
+	if (h->block_of != 0 ? type != H2_CONTINUATION || stream != h->block_of : type == H2_CONTINUATION)
+		return "HTTP/2: a header block is interrupted";
+	if (m->err != NULL || padding > m->len - m->at || (type <= H2_PING && (stream == 0) != (of_connection >> type & 1)) ||
+	    (type <= H2_RST_STREAM && (stream % 2 == 0 || stream >= h->next)))
+		return "HTTP/2: a damaged frame";
+	p = (uint8_t *)(uintptr_t)m->p + m->at;
+	n = m->len - m->at - padding;
+	switch (type) {
+	case H2_DATA:
+		h->freed += (uint32_t)m->len;
+		if (r != NULL)
+			h2_data(s, r, flags & H2_END_STREAM, p, n);
+		break;
+	case H2_HEADERS:
+		h->block_of = stream;
+		h->block_last = flags & H2_END_STREAM;
+		h->block_len = 0;
+		return h2_block(s, r, flags, p, n);
+	case H2_CONTINUATION:
+		return h2_block(s, r, flags, p, n);
+	case H2_RST_STREAM:
+		if (r != NULL)
+			h2_end(s, r, p, 0, msg_get32(m));
+		break;
+	case H2_SETTINGS:
+		for (unsigned what; !(flags & H2_ACK) && m->at < m->len && m->err == NULL; ) {
+			what = msg_get16(m);
+			*(what == 3 ? &h->most : what == 4 ? &h->window_each : &other) = msg_get32(m);
+		}
+		h->most = MIN(h->most, H2_REQUESTS);
+		if (!(flags & H2_ACK))
+			h2_send(s, H2_SETTINGS, H2_ACK, NULL, 0);
+		break;
+	case H2_PUSH_PROMISE:
+		return "HTTP/2: a push that we have forbidden";
+	case H2_PING:
+		if (!(flags & H2_ACK) && n == 8)
+			h2_send(s, H2_PING, H2_ACK, p, 8);
+		break;
+	case H2_GOAWAY:
+		h2_goaway(s, msg_get32(m) & INT32_MAX);
+		break;
+	case H2_WINDOW_UPDATE:
+		h->window += stream == 0 ? msg_get32(m) & INT32_MAX : 0;
+	}
+	return m->err != NULL ? "HTTP/2: a damaged frame" : NULL;       /* what we do not know is left alone */
+}
+
+/* Reads the frame at p, of which n bytes are there. Gives its length; 0 when it is not whole or, with s->broken, must not be. */
+static size_t h2_input(struct stream *s, uint8_t *p, size_t n)
+{
+	size_t len = n >= 9 ? get32at(p) >> 8 : 0;
+	struct msg m = { p + 9, len, 0, NULL };
+	uint8_t freed[4];
+
+	if (len > H2_FRAME_MAX)
+		s->broken = "HTTP/2: a frame of more than 16,384 bytes";
+	if (n < 9 || n - 9 < len || s->broken != NULL)
+		return 0;
+	s->broken = h2_read(s, p[3], p[4], get32at(p + 5) & INT32_MAX, &m);
+	if (s->broken == NULL && s->h2->freed >= H2_WINDOW / 4) {
+		put32at(freed, s->h2->freed);
+		s->h2->freed = 0;
+		h2_send(s, H2_WINDOW_UPDATE, 0, freed, 4);
+	}
+	return 9 + len;
+}
+
+/* ---- 14 TLS ---------------------------------------------------------- */
 
 /* A certificate authority of the bundle: what its subject hashes to, and where in the file it stands. */
 struct ca { uint32_t subject, at, len; };
@@ -5555,6 +6033,7 @@ static const struct { int code; const char *words; } tls_errors[] = {
 	{ BR_ERR_X509_NOT_TRUSTED, "unknown CA: no trusted CA for this certificate" },
 	{ BR_ERR_RECV_FATAL_ALERT + 40, "server: no common TLS version, cipher or key type" },
 	{ BR_ERR_RECV_FATAL_ALERT + 70, "server: no TLS 1.2, wrong protocol version (1.3 only?)" },
+	{ BR_ERR_RECV_FATAL_ALERT + 120, "server: no HTTP/2 (no ALPN h2)" },
 	{ BR_ERR_RECV_FATAL_ALERT + 80, "server: internal error" },
 };
 
@@ -5654,6 +6133,8 @@ static void tls_init(struct tls *t, const struct upstream *u)
 	br_ssl_engine_set_default_aes_gcm(e);
 	br_ssl_engine_set_x509(e, &t->auth->vtable);
 	br_ssl_engine_set_buffers_bidi(e, t->in, sizeof t->in, t->out, sizeof t->out);
+	if (u->spec.proto == P_HTTPS)
+		br_ssl_engine_set_protocol_names(e, h2_alpn, 1);
 }
 
 /* Takes the records that are ready over into what is to be sent. */
@@ -5733,7 +6214,11 @@ static void tls_established(struct stream *s)
 	    u->session.cipher_suite, resumed ? "as before" : a->seen[0] ? a->seen : "-", resumed ? "as before" : pin_text(a->pin),
 	    resumed ? "resumed" : "full", (long long)((now - s->opened) / 1000));
 	tls_release(s);
-	stream_opened(s);
+	if (u->spec.proto == P_HTTPS && br_ssl_engine_get_selected_protocol(&t->client.eng) == NULL) {
+		u->fails = MAX(u->fails, HOPELESS - 1);
+		stream_close(s, "the server does not speak HTTP/2 (no ALPN h2)");
+	} else
+		stream_opened(s);
 }
 
 /* Where the next record's content goes; NULL when there is no room for a question. */
@@ -5742,7 +6227,7 @@ static uint8_t *tls_room(struct stream *s)
 	size_t room;
 	uint8_t *p = br_ssl_engine_sendapp_buf(&s->tls->client.eng, &room);
 
-	return p != NULL && room >= 2 + UPSTREAM_QUERY_MAX ? p : NULL;
+	return p != NULL && room >= STREAM_WRITE_MAX ? p : NULL;
 }
 
 static void tls_put(struct stream *s, size_t n)
@@ -5824,7 +6309,7 @@ static void tls_goodbye(struct stream *s)
 	stream_flush(s);
 }
 
-/* ---- 14 Admin -------------------------------------------------------- */
+/* ---- 15 Admin -------------------------------------------------------- */
 
 /* An admin connection: one line in, one reply out. A reply is made piece by piece as the reader takes it: "next" adds one
  * record to the text and says whether there is more. */
@@ -6395,7 +6880,7 @@ static int admin_client(const char *line)
 	return bad || first || r < 0 || fflush(stdout) != 0;
 }
 
-/* ---- 15 Process ------------------------------------------------------ */
+/* ---- 16 Process ------------------------------------------------------ */
 
 static int signal_pipe[2];
 
@@ -6455,7 +6940,7 @@ static bool tls_prepare(const struct config *c, struct text *errors)
 	const char *path = c->ca_file[0] ? c->ca_file : NULL, *err;
 
 	for (unsigned i = 0; i < c->nspecs; i++) {
-		if (c->specs[i].proto != P_TLS || !auth_needs_chain(&c->specs[i]))
+		if (c->specs[i].proto < P_TLS || !auth_needs_chain(&c->specs[i]))
 			continue;
 		for (size_t k = 0; path == NULL && k < COUNT(ca_places); k++)
 			if (access(ca_places[k], R_OK) == 0)
@@ -6501,7 +6986,7 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 	u->used = true;
 	u->spec = *s;
 	u->private_net = addr_is_private(&s->addr);
-	u->ad_believed = addr_is_loopback(&s->addr) || (s->proto == P_TLS && !s->noverify);
+	u->ad_believed = addr_is_loopback(&s->addr) || (s->proto >= P_TLS && !s->noverify);
 	u->origin = origin_number(&s->addr);
 	u->patience = 96;
 	for (int i = 0; i < LATE_LISTS; i++)
@@ -6511,7 +6996,7 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 	list_init(&u->line);
 	u->quota = u->window = UNLIMITED;
 	u->idle_ends = 2;
-	if (s->proto == P_TLS)
+	if (s->proto >= P_TLS)
 		u->warm_at = now;               /* warm for the first query */
 	if (s->noverify)
 		log_info("warning: upstream %s is encrypted but not authenticated (noverify)", addr_text(&s->addr));
@@ -6980,6 +7465,8 @@ static void descriptors_init(void)
 	pool_init(&streams, MAX_UPSTREAMS * CONNECTIONS, sizeof(struct stream));
 	pool_init(&auths, MAX_UPSTREAMS * CONNECTIONS, sizeof(struct auth));
 	tlses = table_new(MAX_UPSTREAMS * CONNECTIONS, sizeof(struct tls));
+	h2s = table_new(MAX_UPSTREAMS * CONNECTIONS, sizeof(struct h2));
+	pool_init(&bodies, H2_BODIES, MSG_MAX);
 	stream_ids = table_new(query_table_mask + 1, sizeof(struct ask *));
 }
 
@@ -7029,7 +7516,7 @@ static void usage(FILE *out)
 	    "  -V, --version        print the version\n"
 	    "  -h, --help           print this\n"
 	    "Every line argument is a configuration line, read after the file.\n\n"
-	    "upstream: ADDRESS[@PORT] PRIORITY [tcp | tls[=NAME]] [pin=BASE64 ...] [noverify] [final] [domain=SUFFIX ...]\n"
+	    "upstream: ADDRESS[@PORT] PRIORITY [tcp | tls[=NAME] | https=NAME[/PATH]] [pin=BASE64 ...] [noverify] [final] [domain=SUFFIX ...]\n"
 	    "directives:\n", out);
 	for (size_t i = 0; i < COUNT(directives); i++)
 		fprintf(out, "  %s %s\n      %s%s%s%s\n", directives[i].name, directives[i].arg, directives[i].help,
