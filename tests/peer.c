@@ -153,7 +153,7 @@ struct load {
 	LOAD_WORDS(INT_MEMBER, TEXT_MEMBER)
 	struct form form;
 	int qtype, nchannels;
-	uint8_t stamp[3];
+	char stamp[8];                  /* makes names fresh */
 	clockid_t cpu_clock;
 	usec began, last, cpu_began;
 	long sent, done, open, wrong, dup, bad, tc, tcfull, right, refused, rcodes[16], nets[256], *took, cpu_worst;
@@ -168,17 +168,6 @@ static long cpu_us(void)
 {
 	struct timespec t;
 	return load.cpu && clock_gettime(load.cpu_clock, &t) == 0 ? (long)(SEC(t.tv_sec) + t.tv_nsec / 1000) : 0;
-}
-
-/* The name with this number. */
-static void load_name(char *out, size_t size, int number)
-{
-	const char *p = strstr(load.name, "%x");
-	const uint8_t *s = load.stamp;
-	if (p != NULL) snprintf(out, size, "%.*s%dx%02x%02x%02x%s", (int)(p - load.name), load.name, number, s[0], s[1], s[2], p + 2);
-	else if ((p = strstr(load.name, "%d")) != NULL)
-		snprintf(out, size, "%.*s%d%s", (int)(p - load.name), load.name, number, p + 2);
-	else snprintf(out, size, "%s", load.name);
 }
 
 static void load_vary(char *name)
@@ -202,7 +191,7 @@ static void load_send(void)
 	if (load.sent == 0) next = random16();
 	while (waiting[next & 65535].used) next++;
 	unsigned id = next++ & 65535;
-	load_name(name, sizeof name, number);
+	numbered(name, sizeof name, load.name, number, load.stamp);
 	if (load.vary) load_vary(name);
 	query_put(&load.form, &sent, name, load.qtype, (int)id);
 	waiting[id] = (struct waiting){ us_now(), cpu_us(), number, true, false };
@@ -228,7 +217,7 @@ static bool load_right(const uint8_t *p, size_t n, int number)
 {
 	struct asked q;
 	char name[WORD * 4];
-	load_name(name, sizeof name, number);
+	numbered(name, sizeof name, load.name, number, load.stamp);
 	size_t len = strlen(name);
 	if (!read_asked(p, n, &q) || ((strncasecmp(q.name, name, len) != 0 || strcmp(q.name + len, ".") != 0) && strchr(name, '\\') == NULL))
 		return false;
@@ -313,13 +302,7 @@ static bool load_turn(void)
 	return true;
 }
 
-static int by_size(const void *a, const void *b)
-{
-	long x, y;
-	memcpy(&x, a, sizeof x);
-	memcpy(&y, b, sizeof y);
-	return x < y ? -1 : x > y;
-}
+static int by_size(const void *a, const void *b) { return *(const long *)a < *(const long *)b ? -1 : *(const long *)a > *(const long *)b; }
 
 static int load_say(void)
 {
@@ -352,8 +335,8 @@ static int cmd_many(int argc, char **argv)
 	load.window = MIN(load.window, 60000);
 	load.nchannels = MIN(MAX(load.tcp, 1), 256);
 	load.took = grow(NULL, sizeof *load.took * ((size_t)load.n + 1));
-	random_bytes(load.stamp, sizeof load.stamp);
 	rnd_stir();
+	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
 	if (load.cpu && clock_getcpuclockid(load.cpu, &load.cpu_clock) != 0) load.cpu = 0;
 	struct addr to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]), src = addr_at(load.src[0] ? load.src : "::", 0);
 	for (int i = 0; i < load.nchannels; i++) {
@@ -386,10 +369,9 @@ static void talk_queries(int count, char *format)
 	for (char *o; name != NULL && (o = strtok_r(NULL, "/", &save)) != NULL; )
 		if (*o == '+') form_option(&f, o);
 		else if ((type = type_of(o)) < 0) die("talk: %s is not a type", o);
-	const char *p = name ? strstr(name, "%d") : NULL;
 	for (int i = 0; i < count; i++) {
-		if (p != NULL) snprintf(text, sizeof text, "%.*s%d%s", (int)(p - name), name, i, p + 2);
-		query_put(&f, &sent, p != NULL ? text : name ? name : ".", type, f.id >= 0 ? f.id : (int)(talk.id++ & 65535));
+		numbered(text, sizeof text, name ? name : ".", i, "");
+		query_put(&f, &sent, text, type, f.id >= 0 ? f.id : (int)(talk.id++ & 65535));
 		put_framed(&talk.out, &sent);
 	}
 	free(f.opts.p);

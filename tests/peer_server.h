@@ -380,28 +380,19 @@ static void job_insert(struct job *j)
 	list_append(at, &j->node);
 }
 
-static struct job *job_take(void)
+/* Something to do, with the bytes p. */
+static void job_add(struct job as, const void *p, size_t n)
 {
 	struct job *j = pool_take(&job_pool);
 	if (j == NULL) die("too much to do");
-	return j;
-}
-
-static void job_new(usec due, enum kind kind, struct conn *c, const void *p, size_t n)
-{
-	struct job *j = job_take();
-	*j = (struct job){ .due = due, .kind = kind, .conn = c };
+	*j = as;
 	put(&j->b, p, n);
 	job_insert(j);
 }
 
-/* A datagram, and before it "left" with other IDs. */
-static void send_later(usec due, int fd, const struct addr *to, const void *p, size_t n, int left)
+static void send_later(usec due, int fd, const struct addr *to, const void *p, size_t n)
 {
-	struct job *j = job_take();
-	*j = (struct job){ .due = due, .kind = left > 0 ? J_FLOOD : J_DATAGRAM, .fd = fd, .left = left, .to = *to };
-	put(&j->b, p, n);
-	job_insert(j);
+	job_add((struct job){ .due = due, .kind = J_DATAGRAM, .fd = fd, .to = *to }, p, n);
 }
 
 static void job_free(struct job *j)
@@ -519,8 +510,8 @@ static usec wrong_first(const struct act *a, const struct buf *b, const struct a
 			if (get32at(w.p + i) >> 8 == 0xc00002) put32at(w.p + i, 0x06060606);
 		if (fd == up.udp) spoil(&w, kind, q);
 		put_framed(&f, &w);
-		if (c == NULL) send_later(due, fd, from, w.p, w.n, 0);
-		else job_new(due, J_BYTES, c, f.p, f.n);
+		if (c == NULL) send_later(due, fd, from, w.p, w.n);
+		else job_add((struct job){ .due = due, .kind = J_BYTES, .conn = c }, f.p, f.n);
 	}
 	free(w.p);
 	free(f.p);
@@ -533,8 +524,8 @@ static void answer_stream(const struct act *a, const struct buf *b, struct conn 
 	f.n = 0;
 	put_framed(&f, b);
 	c->dribble = a->dribble;
-	job_new(due, J_ANSWER, c, f.p, a->cut ? f.n / 2 : f.n);
-	if (a->closeafter || a->cut) job_new(due, J_CLOSE, c, NULL, 0);
+	job_add((struct job){ .due = due, .kind = J_ANSWER, .conn = c }, f.p, a->cut ? f.n / 2 : f.n);
+	if (a->closeafter || a->cut) job_add((struct job){ .due = due, .kind = J_CLOSE, .conn = c }, NULL, 0);
 }
 
 /* True when this query gets no answer. */
@@ -549,7 +540,7 @@ static bool query_lost(const struct act *a, const struct asked *q, const struct 
 		conn_close(c, up.all.how);
 		return true;
 	}
-	if (a->close || a->reset) job_new(now + MS(a->delay), a->reset ? J_RESET : J_CLOSE, c, NULL, 0);
+	if (a->close || a->reset) job_add((struct job){ .due = now + MS(a->delay), .kind = a->reset ? J_RESET : J_CLOSE, .conn = c }, NULL, 0);
 	return a->close || a->reset || c->id <= up.all.muted;
 }
 
@@ -580,10 +571,10 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 		chance = keep;
 	}
 	for (int i = 0; i < a.noise; i++) b.p[rnd() % b.n] = (uint8_t)rnd();
-	if (c == NULL && a.flood) send_later(now, up.udp, from, b.p, b.n, a.flood);
+	if (c == NULL && a.flood) job_add((struct job){ .due = now, .kind = J_FLOOD, .fd = up.udp, .to = *from, .left = a.flood }, b.p, b.n);
 	usec due = wrong_first(&a, &b, &q, from, c, now + MS(a.delay));
 	if (c != NULL) answer_stream(&a, &b, c, due);
-	else for (int i = 0; i < (a.twice ? 2 : 1); i++) send_later(due, up.udp, from, b.p, b.n, 0);
+	else for (int i = 0; i < (a.twice ? 2 : 1); i++) send_later(due, up.udp, from, b.p, b.n);
 }
 
 /* DNS over a stream: each message behind its length. */
@@ -606,7 +597,7 @@ static void conn_die(struct conn *c, const char *who, const char *why)
 	close(c->fd);
 	if (c->far == NULL) return;
 	c->far->far = NULL;
-	job_new(now + MS(up.all.delay), J_CLOSE, c->far, NULL, 0);
+	job_add((struct job){ .due = now + MS(up.all.delay), .kind = J_CLOSE, .conn = c->far }, NULL, 0);
 }
 
 static void conn_close(struct conn *c, const char *how)
@@ -975,12 +966,12 @@ static void relay_datagram(int way, int fd, const struct addr *to, const uint8_t
 	bool gone = (up.all.loss && (int)(rnd() % 1000) < up.all.loss) || up.all.silent;
 	usec delay = MS(up.all.delay) + (up.all.jitter ? (usec)(rnd() % (2000u * (unsigned)up.all.jitter + 1)) - MS(up.all.jitter) : 0);
 	(gone ? lost : passed)[way]++;
-	if (!gone) send_later(now + MAX(delay, 0), fd, to, p, n, 0);
+	if (!gone) send_later(now + MAX(delay, 0), fd, to, p, n);
 }
 
 static void relay_handle(struct conn *c)
 {
-	if (c->far != NULL && !up.all.silent) job_new(now + MS(up.all.delay), J_BYTES, c->far, c->in.p, c->in.n);
+	if (c->far != NULL && !up.all.silent) job_add((struct job){ .due = now + MS(up.all.delay), .kind = J_BYTES, .conn = c->far }, c->in.p, c->in.n);
 	c->in.n = 0;
 }
 

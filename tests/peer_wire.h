@@ -140,6 +140,15 @@ static bool field_set(const struct field *f, size_t n, void *to, const char *w)
 	return false;
 }
 
+/* A format whose first %d is the number, and whose first %x is the number and "fresh". */
+static void numbered(char *out, size_t size, const char *format, int number, const char *fresh)
+{
+	const char *p = strstr(format, "%x");
+	if (p != NULL) snprintf(out, size, "%.*s%dx%s%s", (int)(p - format), format, number, fresh, p + 2);
+	else if ((p = strstr(format, "%d")) != NULL) snprintf(out, size, "%.*s%d%s", (int)(p - format), format, number, p + 2);
+	else snprintf(out, size, "%s", format);
+}
+
 /* ---- Sockets */
 
 static struct addr addr_at(const char *host, unsigned port)
