@@ -96,7 +96,7 @@ enum {
 	RESENDS = 6,                    /* times that a question is sent again, the last when two thirds of its life are over */
 	DOWN_AFTER = 3,                 /* queries in a row left unanswered */
 	HELD_BIG = 16,                  /* answers over UDP_SIZE that may wait for a better one */
-	OUT_BLOCKS = 32,                /* 128 KiB each: replies to TCP clients on their way out */
+	OUT_BLOCKS = 256,               /* 16 KiB each: replies to TCP clients on their way out */
 	EDE_MAX = 128,                  /* bytes of Extended DNS Error options kept with an answer */
 	MARKED_TTL = 30, STALE_TTL = 30,
 	RATE_SLOTS = 4096, TOP_SLOTS = 256, ORIGINS = 256,
@@ -2715,14 +2715,13 @@ static struct source_msg entry_source(const struct entry *e, bool stale)
 	return s;
 }
 
-/* Where a reply is written to: reply_room() finds the place, for n bytes at most, and reply_commit() sends it off with the
- * rest of the turn. NULL when a TCP client does not read what it has asked for; it is closed then. */
-static uint8_t *reply_room(const struct peer *p, size_t n);
+/* Where a reply is written to; reply_commit() sends it off with the rest of the turn. NULL when a TCP client is gone. */
+static uint8_t *reply_room(const struct peer *p);
 static void reply_commit(const struct peer *p, size_t n);
 
 static void client_reply(const struct peer *p, const struct source_msg *s, const struct reply_to *r)
 {
-	uint8_t *out = reply_room(p, MIN(s->len + 11 + s->ede_len, (size_t)MSG_MAX));
+	uint8_t *out = reply_room(p);
 
 	if (out != NULL)
 		reply_commit(p, reply_write(out, s, r));
@@ -2901,18 +2900,21 @@ static void listener_udp_ready(void *owner, short revents)
 	}
 }
 
-/* A client's TCP connection. "in" holds what has come of the next queries; replies gather in a block of the pool and leave
- * when the turn ends. The list is in order of last activity: its head is the next to time out, and to go when all are taken. */
+/* Replies to TCP clients on their way out lie in chains of these. */
+struct out_block { struct out_block *next; unsigned at, len; uint8_t b[16384 - sizeof(void *) - 8]; };
+
+/* A client's TCP connection. "in" holds what has come of the next queries; replies gather in blocks of the pool and leave when the
+ * turn ends. Two lists in order of last activity: of clients that nobody owes anything, who go first when all places are taken,
+ * and of the others. */
 struct tcp_client {
-	struct node lru;
+	struct node lru, sending;               /* sending: in order of when they began to hold blocks */
 	int fd, slot;
-	unsigned generation, waiting;           /* answers owed */
-	bool eof, stopped;                      /* stopped: not read until "out" has gone */
+	unsigned generation, waiting, nout;     /* waiting: answers owed; nout: blocks */
+	bool eof, stopped;                      /* stopped: not read until less is owed and queued */
 	usec active;
 	struct peer peer;
 	size_t in_len, skip;                    /* skip: bytes left of a message too long to keep */
-	size_t out_at, out_len;
-	uint8_t *out;                           /* a block, while there is something to send */
+	struct out_block *out, *out_last;
 	struct tcp_client *next_dirty;
 	bool dirty;
 	uint8_t in[2 + QUERY_MAX];
@@ -2920,10 +2922,19 @@ struct tcp_client {
 #define TCP_IDLE SEC(15)
 
 static struct tcp_client *tcp_clients, *tcp_dirty;      /* tcp_clients: the pool as an array */
-static struct node tcp_lru = { &tcp_lru, &tcp_lru };
+static struct node tcp_idle = { &tcp_idle, &tcp_idle }, tcp_owed = { &tcp_owed, &tcp_owed }, tcp_sending = { &tcp_sending, &tcp_sending };
 static struct pool tcp_pool, out_blocks;
 static size_t tcp_most;                         /* tcp-clients, or what descriptors allow */
-#define OUT_BLOCK (2 * (MSG_MAX + 2))             /* the longest reply fits behind half a block of others */
+
+static void out_block_free(struct tcp_client *c)
+{
+	struct out_block *b = c->out;
+
+	c->out = b->next;
+	pool_give(&out_blocks, b);
+	if (--c->nout == 0)
+		list_remove(&c->sending);
+}
 
 static void tcp_client_close(struct tcp_client *c)
 {
@@ -2933,80 +2944,91 @@ static void tcp_client_close(struct tcp_client *c)
 	close(c->fd);
 	c->fd = -1;
 	c->generation++;
-	if (c->out != NULL)
-		pool_give(&out_blocks, c->out);
-	c->out = NULL;
+	while (c->out != NULL)
+		out_block_free(c);
 	list_remove(&c->lru);
 	pool_give(&tcp_pool, c);
+}
+
+/* Somebody must go: who waits for us only when there is nobody else. False when there is nobody. */
+static bool tcp_evict(void)
+{
+	struct node *list = !list_empty(&tcp_idle) ? &tcp_idle : &tcp_owed;
+
+	if (list_empty(list))
+		return false;
+	tcp_client_close(OWNER(list->next, struct tcp_client, lru));
+	return true;
 }
 
 static void tcp_client_touch(struct tcp_client *c)
 {
 	c->active = now;
 	list_remove(&c->lru);
-	list_append(&tcp_lru, &c->lru);
+	list_append(c->waiting > 0 ? &tcp_owed : &tcp_idle, &c->lru);
 }
 
 static void tcp_client_events(struct tcp_client *c)
 {
-	watch_events(c->slot, (short)((c->eof || c->stopped ? 0 : POLLIN) | (c->out_len > c->out_at ? POLLOUT : 0)));
+	watch_events(c->slot, (short)((c->eof || c->stopped ? 0 : POLLIN) | (c->out != NULL ? POLLOUT : 0)));
 }
 
-/* Sends what it can. When nothing is left the block goes back, and a client that is done is closed. */
+/* Is so much owed to it, and on its way, that it must wait before it may ask again? An answer counts as 4 kB until it is there. */
+static bool tcp_client_choked(const struct tcp_client *c) { return c->waiting + 4 * c->nout > 64; }
+
+/* Sends what it can. A client that is done is closed. */
 static void tcp_client_flush(struct tcp_client *c)
 {
-	while (c->fd >= 0 && c->out != NULL && c->out_at < c->out_len) {
-		ssize_t r = send(c->fd, c->out + c->out_at, c->out_len - c->out_at, MSG_NOSIGNAL);
-		if (r > 0)
-			c->out_at += (size_t)r;
-		else if (errno == EAGAIN || errno == EWOULDBLOCK)
+	bool had = c->out != NULL;
+
+	while (c->out != NULL) {
+		struct out_block *b = c->out;
+		ssize_t r = send(c->fd, b->b + b->at, b->len - b->at, MSG_NOSIGNAL | (b->next != NULL ? MSG_MORE : 0));
+		if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			break;
-		else if (errno != EINTR) {
+		if (r < 0 && errno != EINTR) {
 			tcp_client_close(c);
 			return;
 		}
+		b->at += (unsigned)MAX(r, 0);
+		if (b->at == b->len)
+			out_block_free(c);
 	}
-	if (c->fd < 0)
-		return;
-	if (c->out != NULL && c->out_at == c->out_len) {
-		pool_give(&out_blocks, c->out);
-		c->out = NULL;
-		c->out_at = c->out_len = 0;
+	if (had && c->out == NULL)
 		tcp_client_touch(c);
-	}
-	if (c->out == NULL)
-		c->stopped = false;
+	c->stopped &= tcp_client_choked(c);
 	if (c->eof && c->waiting == 0 && c->out == NULL)
 		tcp_client_close(c);
 	else
 		tcp_client_events(c);
 }
 
-/* Room for a reply of up to n bytes behind its length; NULL when the client does not read, and is closed. */
-static uint8_t *tcp_client_room(struct tcp_client *c, size_t n)
+/* A block for a client. When all are taken, what can be sent is; if that frees none, who has kept one longest goes. */
+static bool out_block_new(struct tcp_client *c)
 {
-	if (c->out == NULL && pool_empty(&out_blocks)) {         /* the one that has kept a block longest pays */
-		for (struct node *x = tcp_lru.next; x != &tcp_lru; x = x->next) {
-			struct tcp_client *o = OWNER(x, struct tcp_client, lru);
-			if (o->out != NULL && o != c) {
-				stats.full++;
-				tcp_client_close(o);
-				break;
-			}
-		}
+	struct out_block *b;
+
+	for (struct node *x = tcp_sending.next, *next; pool_empty(&out_blocks) && x != &tcp_sending; x = next) {
+		next = x->next;
+		if (OWNER(x, struct tcp_client, sending) != c)
+			tcp_client_flush(OWNER(x, struct tcp_client, sending));
 	}
-	if (c->out == NULL) {
-		c->out = pool_take(&out_blocks);
-		if (c->out == NULL)
-			return NULL;
-		c->out_at = c->out_len = 0;
+	if (pool_empty(&out_blocks)) {
+		stats.full++;
+		tcp_client_close(OWNER(tcp_sending.next, struct tcp_client, sending));
 	}
-	if (c->out_len + 2 + n > OUT_BLOCK) {
-		memmove(c->out, c->out + c->out_at, c->out_len - c->out_at);
-		c->out_len -= c->out_at;
-		c->out_at = 0;
-	}
-	return c->out_len + 2 + n > OUT_BLOCK ? NULL : c->out + c->out_len + 2;
+	if (c->fd < 0)
+		return false;
+	b = pool_take(&out_blocks);
+	b->next = NULL;
+	b->at = b->len = 0;
+	if (c->nout++ == 0) {
+		c->out = b;
+		list_append(&tcp_sending, &c->sending);
+	} else
+		c->out_last->next = b;
+	c->out_last = b;
+	return true;
 }
 
 /* Its turn comes when this one of the loop ends: see tcp_flush_dirty(). */
@@ -3019,30 +3041,26 @@ static void tcp_client_mark(struct tcp_client *c)
 	}
 }
 
+static uint8_t tcp_reply[2 + MSG_MAX];          /* the one that is being written, behind its length */
+
 static void tcp_client_commit(struct tcp_client *c, size_t n)
 {
-	put16at(c->out + c->out_len, (unsigned)n);
-	c->out_len += 2 + n;
+	put16at(tcp_reply, (unsigned)n);
+	for (size_t at = 0, k; at < 2 + n; at += k) {
+		if ((c->out == NULL || c->out_last->len == sizeof c->out->b) && !out_block_new(c))
+			return;
+		k = MIN(2 + n - at, sizeof c->out->b - c->out_last->len);
+		memcpy(c->out_last->b + c->out_last->len, tcp_reply + at, k);
+		c->out_last->len += (unsigned)k;
+	}
 	tcp_client_mark(c);
 }
 
-static uint8_t *reply_room(const struct peer *p, size_t n)
+static uint8_t *reply_room(const struct peer *p)
 {
-	struct tcp_client *c = &tcp_clients[p->slot];
-	uint8_t *out;
-
 	if (p->kind == PEER_UDP)
 		return outbox_room(p);
-	if (c->generation != p->generation)
-		return NULL;                    /* it is gone, and somebody else may be in its place */
-	out = tcp_client_room(c, n);
-	if (out == NULL) {
-		tcp_client_flush(c);
-		out = c->fd >= 0 ? tcp_client_room(c, n) : NULL;
-	}
-	if (out == NULL)
-		tcp_client_close(c);
-	return out;
+	return tcp_clients[p->slot].generation == p->generation ? tcp_reply + 2 : NULL;
 }
 
 static void reply_commit(const struct peer *p, size_t n)
@@ -3052,9 +3070,6 @@ static void reply_commit(const struct peer *p, size_t n)
 	else
 		tcp_client_commit(&tcp_clients[p->slot], n);
 }
-
-/* Is so much on its way to it that it must read before it may ask again? */
-static bool tcp_client_choked(const struct tcp_client *c) { return c->out != NULL && c->out_len - c->out_at > OUT_BLOCK / 2; }
 
 /* A message that is too long to be read whole: only its header is known. */
 static void client_refuse_unread(const struct peer *p, const struct question *q)
@@ -3090,7 +3105,6 @@ static void tcp_client_take(struct tcp_client *c)
 		c->stopped = tcp_client_choked(c);
 		if (c->stopped)
 			break;
-		tcp_client_touch(c);
 		if (len > QUERY_MAX) {          /* header only: it cannot be read whole */
 			struct question q = { .id = get16at(c->in + at + 2), .flags = get16at(c->in + at + 4) };
 			c->skip = len - (c->in_len - at - 2);
@@ -3101,6 +3115,8 @@ static void tcp_client_take(struct tcp_client *c)
 			at += 2 + len;
 			client_ask(&c->peer, c->in + at - len, len);
 		}
+		if (c->fd >= 0)
+			tcp_client_touch(c);
 	}
 	if (c->fd < 0)
 		return;
@@ -3186,10 +3202,8 @@ static void listener_tcp_ready(void *owner, short revents)
 		if (fd < 0 && accept_impossible()) {
 			if (log_now(&warned))
 				log_error("TCP clients wait: %s", strerror(errno));
-			if (list_empty(&tcp_lru))
+			if (!tcp_evict())
 				accept_pause(l->tcp_slot);
-			else
-				tcp_client_close(OWNER(tcp_lru.next, struct tcp_client, lru));
 			return;
 		}
 		if (fd < 0)
@@ -3201,18 +3215,18 @@ static void listener_tcp_ready(void *owner, short revents)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 		if (pool_empty(&tcp_pool)) {
 			stats.full++;
-			tcp_client_close(OWNER(tcp_lru.next, struct tcp_client, lru));
+			tcp_evict();
 		}
 		c = pool_take(&tcp_pool);
 		c->fd = fd;
-		c->in_len = c->skip = c->out_at = c->out_len = 0;
+		c->lru.next = NULL;
+		c->in_len = c->skip = 0;
 		c->waiting = 0;
 		c->eof = c->stopped = false;
 		c->peer = p;
 		c->peer.slot = (unsigned)(c - tcp_clients);
 		c->peer.generation = c->generation;
-		c->active = now;
-		list_append(&tcp_lru, &c->lru);
+		tcp_client_touch(c);
 		watch_add(&c->slot, fd, POLLIN, tcp_client_ready, c, true);
 	}
 }
@@ -3221,16 +3235,16 @@ static void clients_init(void)
 {
 	pool_init(&tcp_pool, tcp_most, sizeof *tcp_clients);
 	tcp_clients = pool_at(&tcp_pool, 0);
-	pool_init(&out_blocks, OUT_BLOCKS, OUT_BLOCK);
+	pool_init(&out_blocks, OUT_BLOCKS, sizeof(struct out_block));
 	buckets = table_new(RATE_SLOTS, sizeof *buckets);
 	batch_init(outbox.v, outbox.iov, outbox.buf[0], UDP_SIZE, BATCH);
 }
 
 /* Closes who has been silent, half-way or not reading for too long, and waits for nothing. */
-static void tcp_sweep(void)
+static void tcp_sweep_list(struct node *list)
 {
-	while (!list_empty(&tcp_lru)) {
-		struct tcp_client *c = OWNER(tcp_lru.next, struct tcp_client, lru);
+	while (!list_empty(list)) {
+		struct tcp_client *c = OWNER(list->next, struct tcp_client, lru);
 		if (now - c->active < TCP_IDLE) {
 			wake_by(c->active + TCP_IDLE);
 			break;
@@ -3240,6 +3254,12 @@ static void tcp_sweep(void)
 		else
 			tcp_client_close(c);
 	}
+}
+
+static void tcp_sweep(void)
+{
+	tcp_sweep_list(&tcp_idle);
+	tcp_sweep_list(&tcp_owed);
 }
 
 /* ---- 10 Queries ------------------------------------------------------ */

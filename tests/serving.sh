@@ -92,6 +92,7 @@ TCP: a reply leaves in one segment with its length   ; ^segment 4[0-9]$ ; q=segm
                                                      ; ^segment [1-9][0-9]{4}$ ; q=big=30000.segment.test/TXT send segment
 TCP: a client that half-closes with nothing asked is closed ; ^EOF ms=[0-9]{1,3} ; bytes fin end=5000
 TCP: 20 answers of 60,000 bytes to a client that reads slowly are all delivered ; ^replies 20 noerror 20 ; rcvbuf=4096 qs=20:big=60000.s%d.test/TXT send pause=300 count=20
+TCP: 200 questions at once, with answers of 4,000 bytes, to a client that reads late, are all answered ; ^replies 200 noerror 200 ; rcvbuf=4096 qs=200:delay=50.big=4000.p%d.test/TXT send pause=700 count=200
 TCP: a message of 0 to 11 bytes closes the connection or is skipped, and never misaligns the next ; ^(NOERROR .* q=after|CLOSED) ; len=0 fill=0 q=after.test send replies=1,1000
                                                      ; ^(NOERROR .* q=after|CLOSED) ; len=1 fill=1 q=after.test send replies=1,1000
                                                      ; ^(NOERROR .* q=after|CLOSED) ; len=11 fill=11 q=after.test send replies=1,1000
@@ -119,6 +120,18 @@ END
     await 3 logged hold 'open (1?[0-9]|20)$' || fail "more than 20 are open: $(tail -n 1 "$T/hold.log")"
     within 0 20 "$(count tcp)" "clients in status"
     kill_pid hold
+    promise "who waits for an answer is not closed for those who never asked"
+    talk q=delay=1500.waits.test send replies=1 >"$T/waits" &
+    x=$!
+    await 3 logged_q u1 ' delay=1500\.waits' || fail "not asked"
+    hold hold "$port" 40
+    wait $x
+    like '^NOERROR .*waits' "$(cat "$T/waits")"
+    kill_pid hold
+    promise "600 clients whose answers are due in one turn all get them"
+    proxy q "$u1 1" 'tcp-clients 700'
+    like 'sent 600 answered 600 noerror 600 ' "$(many n=600 window=600 tcp=600 name=delay=700.burst.test same timeout=9000)"
+    use p
     promise "the sum of TCP clients in status returns to nothing when they leave"
     await 35 tcp_none || fail "tcp $(count tcp)"
     wait $slow
