@@ -2321,11 +2321,6 @@ static void loop_turn(void)
 	}
 }
 
-static bool fd_prepare(int fd)
-{
-	return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
-}
-
 static int socket_new(int family, int type)
 {
 	return socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -2372,6 +2367,7 @@ static void peer_addr(struct addr *a, const struct peer *p)
 struct listener {
 	struct addr addr;
 	bool wild;                              /* needs IP_PKTINFO to answer from the address asked */
+	bool optional, given_up;                /* optional: the IPv6 half of "*" */
 	int udp, tcp, udp_slot, tcp_slot;
 };
 static struct listener listeners[2 * MAX_LISTEN];
@@ -3198,7 +3194,7 @@ static void listener_tcp_ready(void *owner, short revents)
 	(void)revents;
 	for (int i = 0; i < 16; i++) {
 		n = sizeof p.from;
-		fd = accept(l->tcp, &p.from.sa, &n);
+		fd = accept4(l->tcp, &p.from.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && accept_impossible()) {
 			if (log_now(&warned))
 				log_error("TCP clients wait: %s", strerror(errno));
@@ -3208,10 +3204,6 @@ static void listener_tcp_ready(void *owner, short revents)
 		}
 		if (fd < 0)
 			return;
-		if (!fd_prepare(fd)) {
-			close(fd);
-			continue;
-		}
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 		if (pool_empty(&tcp_pool)) {
 			stats.full++;
@@ -3241,7 +3233,7 @@ static void clients_init(void)
 }
 
 /* Closes who has been silent, half-way or not reading for too long, and waits for nothing. */
-static void tcp_sweep_list(struct node *list)
+static void tcp_sweep(struct node *list)
 {
 	while (!list_empty(list)) {
 		struct tcp_client *c = OWNER(list->next, struct tcp_client, lru);
@@ -3254,12 +3246,6 @@ static void tcp_sweep_list(struct node *list)
 		else
 			tcp_client_close(c);
 	}
-}
-
-static void tcp_sweep(void)
-{
-	tcp_sweep_list(&tcp_idle);
-	tcp_sweep_list(&tcp_owed);
 }
 
 /* ---- 10 Queries ------------------------------------------------------ */
@@ -6833,11 +6819,9 @@ static void admin_accept(void *owner, short revents)
 
 	(void)owner;
 	(void)revents;
-	fd = accept(admin_fd, NULL, NULL);
-	if (fd < 0 || !fd_prepare(fd)) {
-		if (fd >= 0)
-			close(fd);
-		else if (accept_impossible() && list_empty(&admins_open))
+	fd = accept4(admin_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0) {
+		if (accept_impossible() && list_empty(&admins_open))
 			accept_pause(admin_slot);
 		else if (accept_impossible())
 			admin_close(OWNER(admins_open.next, struct admin, on));
@@ -7194,7 +7178,7 @@ static void signals_init(void)
 	static int slot;
 	struct sigaction sa = { .sa_handler = on_signal };
 
-	if (pipe(signal_pipe) != 0 || !fd_prepare(signal_pipe[0]) || !fd_prepare(signal_pipe[1]))
+	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC) != 0)
 		abort();
 	sigemptyset(&sa.sa_mask);
 	for (size_t i = 0; i < COUNT(sigs); i++)
@@ -7230,7 +7214,7 @@ static int socket_bound(const struct addr *a, int type)
 	return fd;
 }
 
-/* Binds what is not bound yet. True when it may work later: the address is not there yet. */
+/* Binds what is not bound yet. */
 static bool listener_open(struct listener *l)
 {
 	int on = 1, size = 1 << 20;
@@ -7238,78 +7222,62 @@ static bool listener_open(struct listener *l)
 	if (l->udp < 0) {
 		l->udp = socket_bound(&l->addr, SOCK_DGRAM);
 		if (l->udp < 0)
-			return errno == EADDRNOTAVAIL;
+			return false;
 		setsockopt(l->udp, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
 		setsockopt(l->udp, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-		if (l->wild && addr_is6(&l->addr))
-			setsockopt(l->udp, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on);
-		else if (l->wild)
-			setsockopt(l->udp, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
+		if (l->wild)
+			setsockopt(l->udp, addr_is6(&l->addr) ? IPPROTO_IPV6 : IPPROTO_IP, addr_is6(&l->addr) ? IPV6_RECVPKTINFO : IP_PKTINFO,
+			    &on, sizeof on);
 		watch_add(&l->udp_slot, l->udp, POLLIN, listener_udp_ready, l, false);
 	}
-	if (l->tcp < 0) {
-		l->tcp = socket_bound(&l->addr, SOCK_STREAM);
-		if (l->tcp < 0)
-			return errno == EADDRNOTAVAIL;
+	l->tcp = socket_bound(&l->addr, SOCK_STREAM);
+	if (l->tcp >= 0)
 		watch_add(&l->tcp_slot, l->tcp, POLLIN, listener_tcp_ready, l, false);
+	return l->tcp >= 0;
+}
+
+/* Opens what is not open: at the start, and every second while an address is not there yet. Any other error is the end at the
+ * start, and later that of the one port. */
+static bool listeners_try(bool start)
+{
+	listen_retry = 0;
+	for (struct listener *l = listeners; l < listeners + nlisteners; l++) {
+		bool open = l->tcp >= 0 || l->given_up;
+		if (!open && listener_open(l)) {
+			if (!start)
+				log_info("listening on %s", addr_text(&l->addr));
+		} else if (!open && l->optional && (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT))
+			l->given_up = true;     /* a host without IPv6 */
+		else if (!open && errno == EADDRNOTAVAIL) {
+			listen_retry = now + SEC(1);
+			if (start)
+				log_info("listen %s: not there yet, trying every second", addr_text(&l->addr));
+		} else if (!open) {
+			log_error("listen %s: %s%s", addr_text(&l->addr), strerror(errno), start ? "" : ", given up");
+			l->given_up = true;
+			if (start)
+				return false;
+		}
 	}
 	return true;
 }
 
-static void listeners_retry(void)
-{
-	bool waiting = false;
-
-	if (listen_retry == 0)
-		return;
-	if (now >= listen_retry) {
-		for (unsigned i = 0; i < nlisteners; i++) {
-			struct listener *l = &listeners[i];
-			if (l->tcp >= 0)
-				continue;
-			if (!listener_open(l))
-				log_error("listen %s: %s, given up", addr_text(&l->addr), strerror(errno));
-			else if (l->tcp >= 0)
-				log_info("listening on %s", addr_text(&l->addr));
-			else
-				waiting = true;
-		}
-		listen_retry = waiting ? now + SEC(1) : 0;
-	}
-	if (listen_retry != 0)
-		wake_by(listen_retry);
-}
-
-/* Opens every port. An address that is not there yet is waited for; anything else ends the program. */
 static bool listeners_open(void)
 {
 	static const struct addr any6 = { .u.in6 = { .sin6_family = AF_INET6 } };
+	static const uint8_t zero[16];
+	size_t n;
 
-	for (unsigned i = 0; i < cfg.nlistens; i++) {
-		const struct listen_at *at = &cfg.listens[i];
-		for (int k = 0; k < (at->any ? 2 : 1); k++) {
-			struct listener *l = &listeners[nlisteners];
-			static const uint8_t zero[16];
-			size_t n = 0;
-			const uint8_t *host;
-			l->addr = k == 0 ? at->addr : any6;
-			addr_set_port(&l->addr, addr_port(&at->addr));
-			host = addr_bytes(&l->addr, &n);
-			l->wild = memcmp(host, zero, n) == 0;
-			l->udp = l->tcp = l->udp_slot = l->tcp_slot = -1;
-			if (!listener_open(l) && !(k == 1 && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL))) {
-				log_error("listen %s: %s", addr_text(&l->addr), strerror(errno));
-				return false;
-			}
-			if (l->tcp < 0 && k == 1)
-				continue;       /* a host without IPv6 */
-			if (l->tcp < 0) {
-				log_info("listen %s: not there yet, trying every second", addr_text(&l->addr));
-				listen_retry = now + SEC(1);
-			}
-			nlisteners++;
+	for (unsigned i = 0; i < cfg.nlistens; i++)
+		for (int k = 0; k < (cfg.listens[i].any ? 2 : 1); k++) {
+			struct listener *l = &listeners[nlisteners++];
+			*l = (struct listener){ .addr = k == 0 ? cfg.listens[i].addr : any6, .optional = k == 1, .udp = -1, .tcp = -1,
+				.udp_slot = -1, .tcp_slot = -1 };
+			addr_set_port(&l->addr, addr_port(&cfg.listens[i].addr));
+			l->wild = memcmp(addr_bytes(&l->addr, &n), zero, addr_is6(&l->addr) ? 16 : 4) == 0;
 		}
-	}
+	if (!listeners_try(true))
+		return false;
 	if (cfg.admin_off)
 		return true;
 	admin_fd = socket_bound(&cfg.admin, SOCK_STREAM);
@@ -7514,9 +7482,13 @@ static void turn_end(void)
 	ports_flush();
 	streams_turn();
 	query_sweep();
-	tcp_sweep();
+	tcp_sweep(&tcp_idle);
+	tcp_sweep(&tcp_owed);
 	admin_sweep();
-	listeners_retry();
+	if (listen_retry != 0 && now >= listen_retry)
+		listeners_try(false);
+	if (listen_retry != 0)
+		wake_by(listen_retry);
 	accept_sweep();
 	watchdog_sweep();
 	tcp_flush_dirty();

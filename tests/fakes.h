@@ -125,8 +125,9 @@ static int lab_getsockopt(int fd, int level, int what, void *v, socklen_t *n)
 	return 0;
 }
 
-static int lab_accept(int fd, struct sockaddr *from, socklen_t *n)
+static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags)
 {
+	(void)flags;
 	struct fake *f = fake_waiting(FAKE(fd)) ? fake_accept(FAKE(fd)) : (errno = EAGAIN, NULL);
 
 	if (f != NULL && from != NULL) {
@@ -465,7 +466,7 @@ static void lab_ssl_close(br_ssl_engine_context *of)
 #define listen lab_listen
 #define setsockopt lab_setsockopt
 #define getsockopt lab_getsockopt
-#define accept lab_accept
+#define accept4 lab_accept4
 #define fcntl lab_fcntl
 #define send lab_send
 #define recv lab_recv
