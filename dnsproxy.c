@@ -113,8 +113,7 @@ static usec started;
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
-static void clock_read(void)
-{
+static void clock_read(void) {
 	struct timespec t;
 
 	clock_gettime(CLOCK_BOOTTIME, &t);      /* goes on while the machine sleeps, as TTLs do */
@@ -127,14 +126,12 @@ static uint64_t ticks(void) { return (uint64_t)now >> 10; }
 static uint32_t ticks_seconds(uint32_t t) { return (t + 1) / 15625 * 16 + (t + 1) % 15625 * 16 / 15625; }
 
 /* The system's randomness, drawn 256 bytes at a time. There is no going on without it. */
-static void random_bytes(void *to, size_t n)
-{
+static void random_bytes(void *to, size_t n) {
 	static uint8_t pool[256];
 	static size_t left;
 
 	if (n > left) {
-		if (getentropy(pool, sizeof pool) != 0)
-			abort();
+		if (getentropy(pool, sizeof pool) != 0) abort();
 		left = sizeof pool;
 	}
 	left -= n;
@@ -142,8 +139,7 @@ static void random_bytes(void *to, size_t n)
 	memset(pool + left, 0, n);
 }
 
-static uint16_t random16(void)
-{
+static uint16_t random16(void) {
 	uint16_t v;
 
 	random_bytes(&v, sizeof v);
@@ -158,8 +154,7 @@ static void put32at(uint8_t *p, uint32_t v) { put16at(p, v >> 16); put16at(p + 2
 static uint8_t lower(uint8_t c) { return c >= 'A' && c <= 'Z' ? c | 0x20 : c; }
 
 /* Zeroed memory for good, straight from the system: a page that is never needed is never provided. */
-static void *table_new(size_t n, size_t size)
-{
+static void *table_new(size_t n, size_t size) {
 	void *p = mmap(NULL, MAX(n * size, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
 
 	if (p == MAP_FAILED || (n > 0 && n * size / n != size)) {
@@ -173,35 +168,29 @@ static void *table_new(size_t n, size_t size)
  * needed is never written, so that the system need not provide it. */
 struct pool { uint8_t *base; size_t size; unsigned n, used, ever; void *free; };
 
-static void pool_init(struct pool *p, size_t n, size_t size)
-{
+static void pool_init(struct pool *p, size_t n, size_t size) {
 	*p = (struct pool){ .base = table_new(n, size), .size = size, .n = (unsigned)n };
 }
 
 static bool pool_empty(const struct pool *p) { return p->used == p->n; }
 static void *pool_at(const struct pool *p, size_t i) { return p->base + i * p->size; }
 static unsigned pool_slot(const struct pool *p, const void *x) { return (unsigned)((size_t)((const uint8_t *)x - p->base) / p->size); }
-static bool pool_has(const struct pool *p, const void *x)
-{
+static bool pool_has(const struct pool *p, const void *x) {
 	return (const uint8_t *)x >= p->base && (const uint8_t *)x < p->base + p->n * p->size;
 }
 
 /* A piece of any content; NULL when all are taken. */
-static void *pool_take(struct pool *p)
-{
+static void *pool_take(struct pool *p) {
 	void *x = p->free;
 
-	if (pool_empty(p))
-		return NULL;
+	if (pool_empty(p)) return NULL;
 	p->used++;
-	if (x == NULL)
-		return pool_at(p, p->ever++);
+	if (x == NULL) return pool_at(p, p->ever++);
 	memcpy(&p->free, x, sizeof(void *));
 	return x;
 }
 
-static void pool_give(struct pool *p, void *x)
-{
+static void pool_give(struct pool *p, void *x) {
 	memcpy(x, &p->free, sizeof(void *));
 	p->free = x;
 	p->used--;
@@ -213,61 +202,50 @@ static bool later(int e) { return e == EAGAIN || e == EWOULDBLOCK || e == EINTR;
 /* Text that is built up in a buffer. What does not fit is cut, unless it grows: then it moves to memory of its own, to be freed. */
 struct text { char *p; size_t size, len; bool grows, own; };
 
-static bool text_grow(struct text *t, size_t n)
-{
+static bool text_grow(struct text *t, size_t n) {
 	size_t size = MAX(t->size * 2, t->len + n + 1);
 	char *p = t->grows ? realloc(t->own ? t->p : NULL, size) : NULL;
 
-	if (p == NULL)
-		return false;
-	if (!t->own && t->len > 0)
-		memcpy(p, t->p, t->len);
+	if (p == NULL) return false;
+	if (!t->own && t->len > 0) memcpy(p, t->p, t->len);
 	p[t->len] = '\0';
 	*t = (struct text){ p, size, t->len, true, true };
 	return true;
 }
 
-static void text_free(struct text *t)
-{
-	if (t->own)
-		free(t->p);
+static void text_free(struct text *t) {
+	if (t->own) free(t->p);
 	*t = (struct text){ .grows = true };
 }
 
 static void text_add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void text_add(struct text *t, const char *fmt, ...)
-{
+static void text_add(struct text *t, const char *fmt, ...) {
 	va_list ap;
 	int n;
 
 	do {
-		if (t->len + 1 >= t->size && !text_grow(t, 255))
-			return;
+		if (t->len + 1 >= t->size && !text_grow(t, 255)) return;
 		va_start(ap, fmt);
 		n = vsnprintf(t->p + t->len, t->size - t->len, fmt, ap);
 		va_end(ap);
-		if (n < 0)
-			return;
+		if (n < 0) return;
 	} while (t->len + (size_t)n >= t->size && text_grow(t, (size_t)n));
 	t->len = MIN(t->len + (size_t)n, t->size - 1);
 }
 
 /* Bytes that are not printable ASCII become '?'. */
-static void text_clean(char *s)
-{
+static void text_clean(char *s) {
 	for (; *s != '\0'; s++)
 		if (*s < ' ' || *s > '~')
 			*s = '?';
 }
 
 /* A number that is the whole string and within the bounds, else -1. */
-static int64_t number(const char *s, int64_t lo, int64_t hi)
-{
+static int64_t number(const char *s, int64_t lo, int64_t hi) {
 	char *end;
 	long long v;
 
-	if (*s < '0' || *s > '9' || strlen(s) > 15)
-		return -1;
+	if (*s < '0' || *s > '9' || strlen(s) > 15) return -1;
 	v = strtoll(s, &end, 10);
 	return *end == '\0' && v >= lo && v <= hi ? v : -1;
 }
@@ -279,18 +257,15 @@ static void list_init(struct node *l) { l->next = l->prev = l; }
 static bool list_empty(const struct node *l) { return l->next == l; }
 static bool list_on(const struct node *n) { return n->next != NULL; }
 
-static void list_append(struct node *l, struct node *n)
-{
+static void list_append(struct node *l, struct node *n) {
 	n->prev = l->prev;
 	n->next = l;
 	l->prev->next = n;
 	l->prev = n;
 }
 
-static void list_remove(struct node *n)
-{
-	if (n->next == NULL)
-		return;
+static void list_remove(struct node *n) {
+	if (n->next == NULL) return;
 	n->prev->next = n->next;
 	n->next->prev = n->prev;
 	n->next = n->prev = NULL;
@@ -307,16 +282,14 @@ static enum level log_level = L_INFO;
 static bool log_syslog;
 
 /* To whoever listens at /dev/log now, as syslog(3) writes it, but never waiting. */
-static void log_to_syslog(enum level level, const char *line)
-{
+static void log_to_syslog(enum level level, const char *line) {
 	static const int priority[] = { 3 << 3 | 3, 3 << 3 | 6, 3 << 3 | 7 };   /* daemon: err, info, debug */
 	static const struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
 	static int fd = -1;
 	char msg[1100];
 	int n = snprintf(msg, sizeof msg, "<%d>dnsproxy[%ld]: %s", priority[level], (long)getpid(), line);
 
-	if (fd < 0)
-		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0) fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0 && n > 0 && sendto(fd, msg, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&to, sizeof to) < 0)
 		msg[0] = '\0';                  /* lost */
 }
@@ -324,21 +297,18 @@ static void log_to_syslog(enum level level, const char *line)
 /* One line to standard error or syslog. A standard error that takes nothing loses the line, it never blocks us: a pipe
  * that poll() calls writable has room for PIPE_BUF bytes. */
 static void log_line(enum level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void log_line(enum level level, const char *fmt, ...)
-{
+static void log_line(enum level level, const char *fmt, ...) {
 	struct pollfd out = { .fd = 2, .events = POLLOUT };
 	char line[1024];
 	size_t n;
 	va_list ap;
 	int r, keep = errno;
 
-	if (level > log_level)
-		return;
+	if (level > log_level) return;
 	va_start(ap, fmt);
 	r = vsnprintf(line, sizeof line - 1, fmt, ap);
 	va_end(ap);
-	if (r < 0)
-		return;
+	if (r < 0) return;
 	n = MIN((size_t)r, sizeof line - 2);
 	line[n] = '\0';
 	text_clean(line);
@@ -346,15 +316,13 @@ static void log_line(enum level level, const char *fmt, ...)
 		log_to_syslog(level, line);
 	else if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT)) {
 		line[n] = '\n';
-		if (write(2, line, n + 1) < 0)
-			line[0] = '\0';
+		if (write(2, line, n + 1) < 0) line[0] = '\0';
 	}
 	errno = keep;
 }
 
 /* Each line of a text by itself. */
-static void log_lines(enum level level, const char *text)
-{
+static void log_lines(enum level level, const char *text) {
 	for (size_t n; *text != '\0'; text += n + (text[n] != '\0')) {
 		n = strcspn(text, "\n");
 		log_line(level, "%.*s", (int)n, text);
@@ -366,10 +334,8 @@ static void log_lines(enum level level, const char *text)
 #define log_debug(...) do { if (log_level == L_DEBUG) log_line(L_DEBUG, __VA_ARGS__); } while (0)
 
 /* True at most once in ten seconds for each limiter: the same warning never floods the log. */
-static bool log_now(usec *last)
-{
-	if (*last != 0 && now - *last < SEC(10))
-		return false;
+static bool log_now(usec *last) {
+	if (*last != 0 && now - *last < SEC(10)) return false;
 	*last = now;
 	return true;
 }
@@ -385,14 +351,12 @@ struct addr {
 };
 
 static bool addr_is6(const struct addr *a) { return a->u.sa.sa_family == AF_INET6; }
-static socklen_t addr_len(const struct addr *a)
-{
+static socklen_t addr_len(const struct addr *a) {
 	return addr_is6(a) ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 }
 static unsigned addr_port(const struct addr *a) { return ntohs(addr_is6(a) ? a->u.in6.sin6_port : a->u.in.sin_port); }
 
-static void addr_set_port(struct addr *a, unsigned port)
-{
+static void addr_set_port(struct addr *a, unsigned port) {
 	if (addr_is6(a))
 		a->u.in6.sin6_port = htons((uint16_t)port);
 	else
@@ -400,14 +364,12 @@ static void addr_set_port(struct addr *a, unsigned port)
 }
 
 /* The 4 or 16 bytes of the address. */
-static const uint8_t *addr_bytes(const struct addr *a, size_t *n)
-{
+static const uint8_t *addr_bytes(const struct addr *a, size_t *n) {
 	*n = addr_is6(a) ? 16 : 4;
 	return addr_is6(a) ? (const uint8_t *)&a->u.in6.sin6_addr : (const uint8_t *)&a->u.in.sin_addr;
 }
 
-static bool addr_same_host(const struct addr *a, const struct addr *b)
-{
+static bool addr_same_host(const struct addr *a, const struct addr *b) {
 	size_t n, m;
 	const uint8_t *p = addr_bytes(a, &n), *q = addr_bytes(b, &m);
 
@@ -415,8 +377,7 @@ static bool addr_same_host(const struct addr *a, const struct addr *b)
 }
 
 /* "192.0.2.1" or "fe80::1%br-lan" into *a, port 0. False when it is no numeric address. */
-static bool addr_parse(struct addr *a, const char *s)
-{
+static bool addr_parse(struct addr *a, const char *s) {
 	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_DGRAM }, *res;
 	const char *pct = strchr(s, '%');
 	char host[INET6_ADDRSTRLEN], back[INET_ADDRSTRLEN];
@@ -437,10 +398,8 @@ static bool addr_parse(struct addr *a, const char *s)
 }
 
 /* Fills in the number of the scope; false while there is no such interface. */
-static bool addr_resolve_scope(struct addr *a)
-{
-	if (a->scope[0] == '\0')
-		return true;
+static bool addr_resolve_scope(struct addr *a) {
+	if (a->scope[0] == '\0') return true;
 	a->u.in6.sin6_scope_id = if_nametoindex(a->scope);
 	if (a->u.in6.sin6_scope_id == 0)
 		a->u.in6.sin6_scope_id = (uint32_t)MAX(number(a->scope, 1, UINT32_MAX), 0);
@@ -450,8 +409,7 @@ static bool addr_resolve_scope(struct addr *a)
 #define ADDR_TEXT (INET6_ADDRSTRLEN + IF_NAMESIZE + 8)
 
 /* "ADDRESS@PORT", or "ADDRESS" for port 0; in one of four buffers that are used in turn. */
-static const char *addr_text(const struct addr *a)
-{
+static const char *addr_text(const struct addr *a) {
 	static char bufs[4][ADDR_TEXT];
 	static unsigned turn;
 	char host[INET6_ADDRSTRLEN], *buf = bufs[turn++ % 4];
@@ -460,14 +418,12 @@ static const char *addr_text(const struct addr *a)
 
 	inet_ntop(a->u.sa.sa_family, addr_bytes(a, &n), host, sizeof host);
 	text_add(&t, "%s%s%s", host, a->scope[0] ? "%" : "", a->scope);
-	if (addr_port(a) != 0)
-		text_add(&t, "@%u", addr_port(a));
+	if (addr_port(a) != 0) text_add(&t, "@%u", addr_port(a));
 	return buf;
 }
 
 /* True when the first bits of a equal those of net. An IPv4 address mapped into IPv6 never gets here: sockets are V6ONLY. */
-static bool addr_in(const struct addr *a, const struct addr *net, unsigned bits)
-{
+static bool addr_in(const struct addr *a, const struct addr *net, unsigned bits) {
 	size_t n, m;
 	const uint8_t *p = addr_bytes(a, &n), *q = addr_bytes(net, &m);
 
@@ -481,16 +437,14 @@ struct cidr { struct addr net; unsigned bits; };
 static const char *const local_nets[] = { "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",
 	"169.254.0.0/16", "fc00::/7", "fe80::/10" };
 
-static bool cidr_parse(struct cidr *c, const char *s)
-{
+static bool cidr_parse(struct cidr *c, const char *s) {
 	const char *slash = strchr(s, '/');
 	char host[INET6_ADDRSTRLEN];
 	size_t n = slash ? (size_t)(slash - s) : strlen(s);
 	int64_t most, bits;
 
 	snprintf(host, sizeof host, "%.*s", (int)MIN(n, sizeof host), s);
-	if (n >= sizeof host || strchr(host, '%') || !addr_parse(&c->net, host))
-		return false;
+	if (n >= sizeof host || strchr(host, '%') || !addr_parse(&c->net, host)) return false;
 	most = addr_is6(&c->net) ? 128 : 32;
 	bits = slash ? number(slash + 1, 0, most) : most;
 	c->bits = (unsigned)bits;
@@ -498,8 +452,7 @@ static bool cidr_parse(struct cidr *c, const char *s)
 }
 
 /* In one of the first n of them? */
-static bool addr_in_local(const struct addr *a, size_t n)
-{
+static bool addr_in_local(const struct addr *a, size_t n) {
 	static struct cidr nets[COUNT(local_nets)];
 
 	for (size_t i = 0; i < COUNT(nets) && nets[i].bits == 0; i++)
@@ -514,8 +467,7 @@ static bool addr_is_loopback(const struct addr *a) { return addr_in_local(a, 2);
 static bool addr_is_private(const struct addr *a) { return addr_in_local(a, COUNT(local_nets)); }
 
 /* Who a client is to limits: its IPv4 address or its IPv6 /64, in eight bytes. */
-static uint64_t addr_client(const struct addr *a)
-{
+static uint64_t addr_client(const struct addr *a) {
 	uint64_t v = 0;
 	size_t n;
 	const uint8_t *p = addr_bytes(a, &n);
@@ -553,16 +505,14 @@ static const struct rrtype { unsigned type; const char *name, *layout; } rrtypes
 	{ 251, "IXFR", NULL }, { 252, "AXFR", NULL }, { 255, "ANY", NULL }, { 256, "URI", NULL }, { 257, "CAA", NULL },
 };
 
-static const struct rrtype *type_find(unsigned type)
-{
+static const struct rrtype *type_find(unsigned type) {
 	for (size_t i = 0; i < COUNT(rrtypes); i++)
 		if (rrtypes[i].type == type)
 			return &rrtypes[i];
 	return NULL;
 }
 
-static const char *type_text(unsigned type)
-{
+static const char *type_text(unsigned type) {
 	static char buf[16];
 	const struct rrtype *t = type_find(type);
 
@@ -570,52 +520,45 @@ static const char *type_text(unsigned type)
 	return t ? t->name : buf;
 }
 
-static int type_parse(const char *s)
-{
+static int type_parse(const char *s) {
 	for (size_t i = 0; i < COUNT(rrtypes); i++)
 		if (strcasecmp(rrtypes[i].name, s) == 0)
 			return (int)rrtypes[i].type;
 	return strncasecmp(s, "TYPE", 4) == 0 ? (int)number(s + 4, 1, 65535) : -1;
 }
 
-static const char *class_text(unsigned class)
-{
+static const char *class_text(unsigned class) {
 	static char buf[16];
 
 	snprintf(buf, sizeof buf, "CLASS%u", class);
 	return class == 1 ? "IN" : class == 3 ? "CH" : class == 4 ? "HS" : class == 255 ? "ANY" : buf;
 }
 
-static const char *rcode_text(unsigned rcode)
-{
+static const char *rcode_text(unsigned rcode) {
 	static const char *const names[] = { "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN",
 		"YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE" };
 	static char buf[16];
 
 	snprintf(buf, sizeof buf, "RCODE%u", rcode);
-	if (rcode == BADVERS)
-		return "BADVERS";
+	if (rcode == BADVERS) return "BADVERS";
 	return rcode < COUNT(names) ? names[rcode] : buf;
 }
 
 #define NAME_TEXT (NAME_MAX_WIRE * 4 + 2)
 
 /* A wire name without pointers as absolute text in lower case with \. and \DDD escapes (RFC 4343 2.1); static buffer. */
-static const char *name_text(const uint8_t *name)
-{
+static const char *name_text(const uint8_t *name) {
 	static char buf[NAME_TEXT];
 	size_t at = 0;
 
-	if (*name == 0)
-		return ".";
+	if (*name == 0) return ".";
 	for (; *name != 0; name += 1 + *name) {
 		for (unsigned i = 1; i <= *name; i++) {
 			uint8_t c = lower(name[i]);
 			if (c <= ' ' || c > '~')
 				at += (size_t)snprintf(buf + at, sizeof buf - at, "\\%03d", c);
 			else {
-				if (strchr(".\\\"();@$", c))
-					buf[at++] = '\\';
+				if (strchr(".\\\"();@$", c)) buf[at++] = '\\';
 				buf[at++] = (char)c;
 			}
 		}
@@ -626,8 +569,7 @@ static const char *name_text(const uint8_t *name)
 }
 
 /* Text into a lower-case wire name; the final dot may be missing. Gives its length, or 0 when it is no name. */
-static size_t name_parse(uint8_t *name, const char *s)
-{
+static size_t name_parse(uint8_t *name, const char *s) {
 	size_t at = 1, start = 0;
 
 	if (strcmp(s, ".") == 0)
@@ -637,16 +579,14 @@ static size_t name_parse(uint8_t *name, const char *s)
 	while (*s != '\0') {
 		unsigned c = (uint8_t)*s++;
 		if (c == '.') {
-			if (at == start + 1 || at - start > 64 || at >= NAME_MAX_WIRE)
-				return 0;
+			if (at == start + 1 || at - start > 64 || at >= NAME_MAX_WIRE) return 0;
 			name[start] = (uint8_t)(at - start - 1);
 			start = at++;
 			continue;
 		}
 		if (c == '\\') {
 			if (*s >= '0' && *s <= '9') {
-				if (strspn(s, "0123456789") < 3)
-					return 0;
+				if (strspn(s, "0123456789") < 3) return 0;
 				c = (unsigned)((s[0] - '0') * 100 + (s[1] - '0') * 10 + (s[2] - '0'));
 				s += 3;
 			} else if (*s == '\0')
@@ -654,34 +594,28 @@ static size_t name_parse(uint8_t *name, const char *s)
 			else
 				c = (uint8_t)*s++;
 		}
-		if (c > 255 || at >= NAME_MAX_WIRE)
-			return 0;
+		if (c > 255 || at >= NAME_MAX_WIRE) return 0;
 		name[at++] = lower((uint8_t)c);
 	}
-	if (at - start > 64)
-		return 0;
+	if (at - start > 64) return 0;
 	name[start] = (uint8_t)(at - start - 1);
 	if (at > start + 1) {
-		if (at >= NAME_MAX_WIRE)
-			return 0;
+		if (at >= NAME_MAX_WIRE) return 0;
 		name[at++] = 0;
 	}
 	return at;
 }
 
 /* The length of a wire name that is known to be good and holds no pointer. */
-static size_t name_len(const uint8_t *name)
-{
+static size_t name_len(const uint8_t *name) {
 	size_t n = 0;
 
-	while (name[n] != 0)
-		n += 1 + (size_t)name[n];
+	while (name[n] != 0) n += 1 + (size_t)name[n];
 	return n + 1;
 }
 
 /* True when name is suffix or lies below it; both lower case. */
-static bool name_below(const uint8_t *name, size_t len, const uint8_t *suffix, size_t suffix_len)
-{
+static bool name_below(const uint8_t *name, size_t len, const uint8_t *suffix, size_t suffix_len) {
 	if (len < suffix_len || (suffix_len > 1 && name[len - 2] != suffix[suffix_len - 2]))
 		return false;                   /* most end in another letter */
 	while (len > suffix_len) {
@@ -694,44 +628,34 @@ static bool name_below(const uint8_t *name, size_t len, const uint8_t *suffix, s
 /* The one way in for bytes from the network: each read checks the room, and after the first error reads give 0. */
 struct msg { const uint8_t *p; size_t len, at; const char *err; };
 
-static bool msg_has(struct msg *m, size_t n)
-{
-	if (m->err == NULL && n > m->len - m->at)
-		m->err = "message cut short";
+static bool msg_has(struct msg *m, size_t n) {
+	if (m->err == NULL && n > m->len - m->at) m->err = "message cut short";
 	return m->err == NULL;
 }
 
-static void msg_skip(struct msg *m, size_t n)
-{
-	if (msg_has(m, n))
-		m->at += n;
+static void msg_skip(struct msg *m, size_t n) {
+	if (msg_has(m, n)) m->at += n;
 }
 
-static unsigned msg_get8(struct msg *m)
-{
-	if (!msg_has(m, 1))
-		return 0;
+static unsigned msg_get8(struct msg *m) {
+	if (!msg_has(m, 1)) return 0;
 	return m->p[m->at++];
 }
 
-static unsigned msg_get16(struct msg *m)
-{
-	if (!msg_has(m, 2))
-		return 0;
+static unsigned msg_get16(struct msg *m) {
+	if (!msg_has(m, 2)) return 0;
 	m->at += 2;
 	return get16at(m->p + m->at - 2);
 }
 
-static uint32_t msg_get32(struct msg *m)
-{
+static uint32_t msg_get32(struct msg *m) {
 	uint32_t high = msg_get16(m);
 
 	return high << 16 | msg_get16(m);
 }
 
 /* Steps over a name and checks it whole: labels, length, and that pointers go backwards only, at most 127 of them. */
-static void msg_name(struct msg *m)
-{
+static void msg_name(struct msg *m) {
 	size_t at = m->at, low = m->at, end = 0, total = 1, limit = m->len;
 	unsigned hops = 0;
 
@@ -753,12 +677,10 @@ static void msg_name(struct msg *m)
 		if (c < 64) {
 			total += 1 + c;
 			at += 1 + c;
-			if (total > NAME_MAX_WIRE)
-				m->err = "name too long";
+			if (total > NAME_MAX_WIRE) m->err = "name too long";
 		} else if (c >= 192 && at + 1 < m->len) {
 			size_t to = get16at(m->p + at) & 0x3fff;
-			if (end == 0)
-				end = at + 2;
+			if (end == 0) end = at + 2;
 			if (to >= low || to < 12 || ++hops > 127)
 				m->err = "bad compression pointer";
 			limit = at;             /* what stands earlier must end before the pointer that leads there */
@@ -769,33 +691,28 @@ static void msg_name(struct msg *m)
 }
 
 /* Steps over RDATA of n bytes, checking the names of the types that may compress them. */
-static void msg_rdata(struct msg *m, unsigned type, size_t n)
-{
+static void msg_rdata(struct msg *m, unsigned type, size_t n) {
 	const struct rrtype *t = type < 40 ? type_find(type) : NULL;
 	const char *l = t ? t->layout : NULL;
 	size_t end;
 
-	if (!msg_has(m, n))
-		return;
+	if (!msg_has(m, n)) return;
 	end = m->at + n;
 	for (; l != NULL && *l != '\0' && *l != '*' && m->err == NULL; l++) {
 		if (*l == 'n')
 			msg_name(m);
 		else
 			msg_skip(m, (size_t)(*l - '0'));
-		if (m->at > end)
-			m->err = "name beyond its RDATA";
+		if (m->at > end) m->err = "name beyond its RDATA";
 	}
 	if (m->err == NULL && l != NULL && *l == '\0' && m->at != end)
 		m->err = "RDATA of a wrong length";
-	if (m->err == NULL)
-		m->at = end;
+	if (m->err == NULL) m->at = end;
 }
 
 struct rr { size_t at, ttl_at, rdata_at, rdlen; unsigned type, class; uint32_t ttl; };
 
-static void msg_rr_head(struct msg *m, struct rr *r)
-{
+static void msg_rr_head(struct msg *m, struct rr *r) {
 	static const uint8_t none[10];
 	const uint8_t *p = msg_has(m, 10) ? m->p + m->at : none;
 
@@ -809,21 +726,17 @@ static void msg_rr_head(struct msg *m, struct rr *r)
 }
 
 /* EDNS options as they lie in an OPT record; false when one runs past the end. The first call has *at == 0. */
-static bool edns_next(const uint8_t *p, size_t n, size_t *at, unsigned *code, const uint8_t **data, size_t *len)
-{
-	if (n - *at < 4)
-		return false;
+static bool edns_next(const uint8_t *p, size_t n, size_t *at, unsigned *code, const uint8_t **data, size_t *len) {
+	if (n - *at < 4) return false;
 	*code = get16at(p + *at);
 	*len = get16at(p + *at + 2);
-	if (n - *at - 4 < *len)
-		return false;
+	if (n - *at - 4 < *len) return false;
 	*data = p + *at + 4;
 	*at += 4 + *len;
 	return true;
 }
 
-static bool edns_well_formed(const uint8_t *p, size_t n)
-{
+static bool edns_well_formed(const uint8_t *p, size_t n) {
 	const uint8_t *d;
 	unsigned code;
 	size_t at = 0, len;
@@ -840,8 +753,7 @@ enum { KEY_DO = 1, KEY_CD = 2 };
 static unsigned key_type(const struct key *k) { return get16at(k->b + k->name_len); }
 static unsigned key_flags(const struct key *k) { return k->b[k->name_len + 4]; }
 
-static void key_set(struct key *k, size_t name_len, unsigned type, unsigned class, unsigned flags)
-{
+static void key_set(struct key *k, size_t name_len, unsigned type, unsigned class, unsigned flags) {
 	k->name_len = (unsigned)name_len;
 	k->len = k->name_len + 5;
 	put16at(k->b + name_len, type);
@@ -862,8 +774,7 @@ enum { SIP_A = 5, SIP_B = 8, SIP_C = 13, SIP_D = 7, SIP_HALF = 16, WORD_BITS = 3
 
 static word rotate(word x, int n) { return x << n | x >> (WORD_BITS - n); }
 
-static void sip_rounds(word v[4], int n)
-{
+static void sip_rounds(word v[4], int n) {
 	for (; n > 0; n--) {
 		v[0] += v[1];
 		v[2] += v[3];
@@ -878,20 +789,17 @@ static void sip_rounds(word v[4], int n)
 }
 
 /* each, last: rounds a word and at the end. Whole words are read in the machine's byte order: what comes out stays here. */
-static word sip_hash(const word secret[2], const uint8_t *p, size_t n, int each, int last)
-{
+static word sip_hash(const word secret[2], const uint8_t *p, size_t n, int each, int last) {
 	word v[4], w = (word)n << (WORD_BITS - 8), next;
 
-	for (int i = 0; i < 4; i++)
-		v[i] = sip_start[i] ^ secret[i % 2];
+	for (int i = 0; i < 4; i++) v[i] = sip_start[i] ^ secret[i % 2];
 	for (; n >= sizeof next; n -= sizeof next, p += sizeof next) {
 		memcpy(&next, p, sizeof next);
 		v[3] ^= next;
 		sip_rounds(v, each);
 		v[0] ^= next;
 	}
-	while (n-- > 0)
-		w |= (word)p[n] << 8 * n;
+	while (n-- > 0) w |= (word)p[n] << 8 * n;
 	v[3] ^= w;
 	sip_rounds(v, each);
 	v[0] ^= w;
@@ -902,8 +810,7 @@ static word sip_hash(const word secret[2], const uint8_t *p, size_t n, int each,
 
 static word hash_secret[2];
 
-static void hash_init(void)
-{
+static void hash_init(void) {
 	random_bytes(hash_secret, sizeof hash_secret);
 	random_bytes(&client_secret, sizeof client_secret);
 }
@@ -920,8 +827,7 @@ struct question {
 };
 
 /* The letters among the bytes of a word in lower case. */
-static word lower_word(word x)
-{
+static word lower_word(word x) {
 	const word each = (word)-1 / 255, low = x & each * 0x7f;
 	const word from_a = low + each * (0x80 - 'A'), beyond_z = low + each * (0x7f - 'Z');    /* told by the top bits */
 
@@ -929,8 +835,7 @@ static word lower_word(word x)
 }
 
 /* Checks a name and copies it in lower case; "room" bytes are there. Gives its length, 0 when it is no whole name. */
-static size_t question_name(struct question *q, const uint8_t *name, size_t room)
-{
+static size_t question_name(struct question *q, const uint8_t *name, size_t room) {
 	size_t n = 0, label;
 	word w = 0;
 
@@ -938,8 +843,7 @@ static size_t question_name(struct question *q, const uint8_t *name, size_t room
 	do {
 		label = n < room ? name[n] : 64;
 		n += 1 + label;
-		if (label > 63 || n + (label > 0) > NAME_MAX_WIRE || n > room)
-			return 0;
+		if (label > 63 || n + (label > 0) > NAME_MAX_WIRE || n > room) return 0;
 	} while (label != 0);
 	memcpy(q->key.b + n, &w, sizeof w);
 	memcpy(q->key.b, name, n);
@@ -952,10 +856,8 @@ static size_t question_name(struct question *q, const uint8_t *name, size_t room
 }
 
 /* The OPT of a query, if it is one as it should be. */
-static bool question_read_opt(struct question *q, const uint8_t *p, const struct rr *r, unsigned *version)
-{
-	if (q->edns || p[r->at] != 0 || !edns_well_formed(p + r->rdata_at, r->rdlen))
-		return false;
+static bool question_read_opt(struct question *q, const uint8_t *p, const struct rr *r, unsigned *version) {
+	if (q->edns || p[r->at] != 0 || !edns_well_formed(p + r->rdata_at, r->rdlen)) return false;
 	q->edns = true;
 	q->edns_size = r->class;
 	q->dnssec_ok = r->ttl & 0x8000;
@@ -966,16 +868,14 @@ static bool question_read_opt(struct question *q, const uint8_t *p, const struct
 /* Reads a client's message. Gives -1 for one that deserves silence, NOERROR for one to answer, else the RCODE to refuse it
  * with; q->key.name_len is 0 where not even a question could be read. The OPT is looked for in any, for the reply needs one
  * too (RFC 6891 6.1.1). */
-static int question_read(struct question *q, const uint8_t *p, size_t len)
-{
+static int question_read(struct question *q, const uint8_t *p, size_t len) {
 	struct msg m = { p, len, 12, NULL };
 	unsigned type = 0, n, version = 0;
 	bool good = true;
 	struct rr r;
 
 	memset(q, 0, offsetof(struct question, key.b));
-	if (len < 12 || (get16at(p + 2) & F_QR))
-		return -1;
+	if (len < 12 || (get16at(p + 2) & F_QR)) return -1;
 	q->id = get16at(p);
 	q->flags = get16at(p + 2);
 	if (get16at(p + 4) == 1) {
@@ -997,20 +897,16 @@ static int question_read(struct question *q, const uint8_t *p, size_t len)
 		msg_name(&m);
 		msg_rr_head(&m, &r);
 		msg_skip(&m, r.rdlen);
-		if (m.err == NULL && r.type == T_OPT)
-			good &= question_read_opt(q, p, &r, &version);
+		if (m.err == NULL && r.type == T_OPT) good &= question_read_opt(q, p, &r, &version);
 	}
 	q->want_ad = q->dnssec_ok || (q->flags & F_AD);
 	if (q->key.name_len > 0)
 		q->key.b[q->key.name_len + 4] = (uint8_t)((q->dnssec_ok ? KEY_DO : 0) | (q->flags & F_CD ? KEY_CD : 0));
-	if (q->flags & F_OPCODE)
-		return NOTIMP;
+	if (q->flags & F_OPCODE) return NOTIMP;
 	if (!good || m.err || m.at != len || (q->flags & F_TC) || get16at(p + 6) || get16at(p + 8) || type == T_OPT)
 		return FORMERR;
-	if (version > 0)
-		return BADVERS;
-	if (type == T_AXFR || type == T_IXFR)
-		return NOTIMP;
+	if (version > 0) return BADVERS;
+	if (type == T_AXFR || type == T_IXFR) return NOTIMP;
 	return q->flags & F_RD ? NOERROR : REFUSED;
 }
 
@@ -1030,8 +926,7 @@ struct answer {
 #define NO_TTL UINT32_MAX
 #define NO_KEEPALIVE UINT32_MAX
 
-static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsigned ext)
-{
+static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsigned ext) {
 	const uint8_t *d;
 	unsigned code, info;
 	size_t at = 0, len, keep;
@@ -1039,16 +934,13 @@ static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsign
 	a->opt = true;
 	a->rcode |= ext << 4;
 	while (edns_next(p, n, &at, &code, &d, &len)) {
-		if (code == EDNS_KEEPALIVE && len == 2)
-			a->keepalive = get16at(d);
-		if (code != EDNS_EDE || len < 2)
-			continue;
+		if (code == EDNS_KEEPALIVE && len == 2) a->keepalive = get16at(d);
+		if (code != EDNS_EDE || len < 2) continue;
 		info = get16at(d);
 		a->blocked |= info >= EDE_BLOCKED && info <= EDE_FILTERED;
 		a->bogus |= info >= EDE_BOGUS && info <= EDE_NSEC_MISSING;
 		keep = a->ede_len + 4 + len <= EDE_MAX ? len : 2;       /* too long a text stays behind */
-		if (a->ede_len + 4 + keep > EDE_MAX)
-			continue;
+		if (a->ede_len + 4 + keep > EDE_MAX) continue;
 		put16at(a->ede + a->ede_len, EDNS_EDE);
 		put16at(a->ede + a->ede_len + 2, (unsigned)keep);
 		memcpy(a->ede + a->ede_len + 4, d, keep);
@@ -1058,8 +950,7 @@ static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsign
 
 /* Reads and checks a whole answer to the question in key. Gives NULL, or what is wrong with it. The header, ID and question
  * have been matched by answer_matches() before. TTLs with the top bit set are 0 (RFC 2181 8), in place. */
-static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const struct key *key)
-{
+static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const struct key *key) {
 	struct msg m = { p, len, 12 + key->name_len + 4, NULL };
 	unsigned qtype = key_type(key), section, count;
 	bool wanted = qtype == T_ANY, soa = false, referral = false;
@@ -1080,8 +971,7 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 			msg_name(&m);
 			msg_rr_head(&m, &r);
 			if (r.type == T_OPT) {
-				if (section != 2 || a->opt || p[r.at] != 0)
-					return "misplaced OPT";
+				if (section != 2 || a->opt || p[r.at] != 0) return "misplaced OPT";
 				msg_skip(&m, r.rdlen);
 				if (m.err || !edns_well_formed(p + r.rdata_at, r.rdlen))
 					return "bad EDNS options";
@@ -1091,8 +981,7 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 				continue;
 			}
 			msg_rdata(&m, r.type, r.rdlen);
-			if (m.err)
-				break;
+			if (m.err) break;
 			if (r.ttl & 0x80000000) {
 				r.ttl = 0;
 				put32at(p + r.ttl_at, 0);
@@ -1109,12 +998,9 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 			}
 		}
 	}
-	if (m.err)
-		return m.err;
-	if (!a->opt)
-		a->len = m.at;
-	if (a->truncated)
-		return NULL;
+	if (m.err) return m.err;
+	if (!a->opt) a->len = m.at;
+	if (a->truncated) return NULL;
 	a->positive &= a->rcode == NOERROR;
 	referral &= !soa && a->ancount == 0 && !(get16at(p + 2) & F_AA);
 	a->verdict = a->positive || a->blocked ? V_SUCCESS : a->rcode == NOERROR && !referral ? V_NODATA :
@@ -1123,20 +1009,17 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 }
 
 /* Steps over a record that is known to be good. Gives where its type stands: its TTL is 4 bytes further, its RDATA 10. */
-static size_t record_next(const uint8_t *p, size_t *at)
-{
+static size_t record_next(const uint8_t *p, size_t *at) {
 	size_t end = *at;
 
-	while (p[end] != 0 && p[end] < 192)
-		end += 1 + (size_t)p[end];
+	while (p[end] != 0 && p[end] < 192) end += 1 + (size_t)p[end];
 	end += p[end] == 0 ? 1 : 2;
 	*at = end + 10 + get16at(p + end + 8);
 	return end;
 }
 
 /* Does a good message, whose records begin at "at", answer with a record of the type? */
-static bool answers_type(const uint8_t *p, size_t at, unsigned type)
-{
+static bool answers_type(const uint8_t *p, size_t at, unsigned type) {
 	for (unsigned n = get16at(p + 6); n > 0; n--)
 		if (get16at(p + record_next(p, &at)) == type || type == T_ANY)
 			return true;
@@ -1145,8 +1028,7 @@ static bool answers_type(const uint8_t *p, size_t at, unsigned type)
 
 /* Takes the seconds that the answer has spent in HTTP's caches off its TTLs (RFC 8484 5.1), in a message that answer_read() has
  * seen. */
-static void answer_age(struct answer *a, uint8_t *p, uint32_t age)
-{
+static void answer_age(struct answer *a, uint8_t *p, uint32_t age) {
 	for (size_t at = 12 + name_len(p + 12) + 4; age > 0 && at < a->len; ) {
 		uint8_t *ttl = p + record_next(p, &at) + 4;
 		put32at(ttl, get32at(ttl) - MIN(get32at(ttl), age));
@@ -1156,12 +1038,9 @@ static void answer_age(struct answer *a, uint8_t *p, uint32_t age)
 }
 
 /* Is this datagram or frame an answer to key, in the shape of its header and question? One doubt a line. */
-static bool answer_matches(const uint8_t *p, size_t len, const struct key *key)
-{
-	if (len < 12 + key->name_len + 4)
-		return false;
-	if ((get16at(p + 2) & (F_QR | F_OPCODE)) != F_QR || get16at(p + 4) != 1)
-		return false;
+static bool answer_matches(const uint8_t *p, size_t len, const struct key *key) {
+	if (len < 12 + key->name_len + 4) return false;
+	if ((get16at(p + 2) & (F_QR | F_OPCODE)) != F_QR || get16at(p + 4) != 1) return false;
 	for (size_t i = memcmp(p + 12, key->b, key->name_len) ? 0 : key->name_len; i < key->name_len; i++)
 		if (lower(p[12 + i]) != key->b[i])
 			return false;
@@ -1170,8 +1049,7 @@ static bool answer_matches(const uint8_t *p, size_t len, const struct key *key)
 
 /* Some servers refuse what they do not understand with a bare header (RFC 6891 7), or one and an OPT: no question to compare.
  * Gives the RCODE, NOERROR when it is none of these. */
-static unsigned answer_bare_error(const uint8_t *p, size_t len)
-{
+static unsigned answer_bare_error(const uint8_t *p, size_t len) {
 	bool opt = len >= 23 && get16at(p + 10) == 1 && p[12] == 0 && get16at(p + 13) == T_OPT && get16at(p + 21) == len - 23;
 
 	if ((len != 12 && !opt) || (get16at(p + 2) & (F_QR | F_OPCODE)) != F_QR || get16at(p + 4) != 0)
@@ -1180,21 +1058,18 @@ static unsigned answer_bare_error(const uint8_t *p, size_t len)
 }
 
 /* Does an answer say that its server cannot do EDNS (rule 16)? */
-static bool answer_refuses_edns(unsigned rcode, bool opt)
-{
+static bool answer_refuses_edns(unsigned rcode, bool opt) {
 	return rcode == FORMERR || rcode == BADVERS || rcode == BADCOOKIE || (!opt && (rcode == NOTIMP || rcode == SERVFAIL));
 }
 
 /* Writes our own OPT. Gives its length. */
-static size_t opt_write(uint8_t *p, unsigned rcode, bool dnssec_ok, const uint8_t *options, size_t n)
-{
+static size_t opt_write(uint8_t *p, unsigned rcode, bool dnssec_ok, const uint8_t *options, size_t n) {
 	p[0] = 0;
 	put16at(p + 1, T_OPT);
 	put16at(p + 3, UDP_SIZE);
 	put32at(p + 5, (uint32_t)(rcode >> 4) << 24 | (dnssec_ok ? 0x8000 : 0));
 	put16at(p + 9, (unsigned)n);
-	if (n > 0)
-		memcpy(p + 11, options, n);
+	if (n > 0) memcpy(p + 11, options, n);
 	return 11 + n;
 }
 
@@ -1202,8 +1077,7 @@ static size_t opt_write(uint8_t *p, unsigned rcode, bool dnssec_ok, const uint8_
  * 7828). edns: with an OPT. Gives the length; at most 12 + 259 + 11 + 4 + 4 + 127 bytes. */
 enum padding { PAD_NONE, PAD_KEEPALIVE, PAD_ONLY };
 #define UPSTREAM_QUERY_MAX 432
-static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edns, enum padding pad)
-{
+static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edns, enum padding pad) {
 	static uint8_t options[8 + 127] = { 0, EDNS_KEEPALIVE, 0, 0, 0, EDNS_PADDING };
 	size_t n = 12 + k->name_len + 4, skip = pad == PAD_KEEPALIVE ? 0 : 4, fill = (128 - (n + 11 + 8 - skip) % 128) % 128;
 
@@ -1212,8 +1086,7 @@ static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edn
 	put16at(p + 4, 1);
 	memset(p + 6, 0, 6);
 	memcpy(p + 12, k->b, k->name_len + 4);
-	if (!edns)
-		return n;
+	if (!edns) return n;
 	p[11] = 1;
 	options[7] = (uint8_t)fill;
 	return n + opt_write(p + n, NOERROR, key_flags(k) & KEY_DO, options + skip, pad ? 8 - skip + fill : 0);
@@ -1260,8 +1133,7 @@ static struct config cfg;
 struct reader { struct config *c; struct text *errors; unsigned nerrors; char place[80]; };
 
 static void config_error(struct reader *r, const char *place, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void config_error(struct reader *r, const char *place, const char *fmt, ...)
-{
+static void config_error(struct reader *r, const char *place, const char *fmt, ...) {
 	char what[600];
 	va_list ap;
 
@@ -1282,28 +1154,23 @@ struct directive {
 	const char *expected;
 };
 
-static int64_t *config_number(const struct config *c, const struct directive *d)
-{
+static int64_t *config_number(const struct config *c, const struct directive *d) {
 	return (int64_t *)(void *)((char *)(uintptr_t)c + d->field);
 }
 
-static const char *set_number(struct config *c, const struct directive *d, char **args)
-{
+static const char *set_number(struct config *c, const struct directive *d, char **args) {
 	int64_t v = args[0] && !args[1] ? number(args[0], d->lo, d->hi) : -1;
 
-	if (v < 0)
-		return d->expected;
+	if (v < 0) return d->expected;
 	*config_number(c, d) = v;
 	return NULL;
 }
 
-static void print_number(struct text *t, const struct config *c, const struct directive *d)
-{
+static void print_number(struct text *t, const struct config *c, const struct directive *d) {
 	text_add(t, "%s %lld\n", d->name, (long long)*config_number(c, d));
 }
 
-static const char *set_size(struct config *c, const struct directive *d, char **args)
-{
+static const char *set_size(struct config *c, const struct directive *d, char **args) {
 	char digits[17] = "";
 	size_t n = args[0] && !args[1] ? strspn(args[0], "0123456789") : 0;
 	const char *unit = n > 0 ? args[0] + n : "?";
@@ -1312,41 +1179,33 @@ static const char *set_size(struct config *c, const struct directive *d, char **
 
 	memcpy(digits, n > 0 ? args[0] : "", MIN(n, 16));
 	v = *unit == '\0' || shift > 0 ? number(digits, d->lo, d->hi >> shift) : -1;
-	if (v < 0 || (v > 0 && v << shift < 4096))
-		return d->expected;
+	if (v < 0 || (v > 0 && v << shift < 4096)) return d->expected;
 	*config_number(c, d) = v << shift;
 	return NULL;
 }
 
 /* "HOST", "HOST@PORT"; port is what stands without one, 0 for none needed. */
-static const char *address_parse(struct addr *a, const char *s, unsigned port)
-{
+static const char *address_parse(struct addr *a, const char *s, unsigned port) {
 	char host[128];
 	const char *at = strrchr(s, '@');
 	size_t n = at ? (size_t)(at - s) : strlen(s);
 	int64_t v = at ? number(at + 1, 1, 65535) : (int64_t)port;
 
-	if (v < 0)
-		return "a port from 1 to 65535 behind '@'";
-	if (n >= sizeof host)
-		return "an IP address";
+	if (v < 0) return "a port from 1 to 65535 behind '@'";
+	if (n >= sizeof host) return "an IP address";
 	memcpy(host, s, n);
 	host[n] = '\0';
-	if (!addr_parse(a, host))
-		return "an IP address";
+	if (!addr_parse(a, host)) return "an IP address";
 	addr_set_port(a, (unsigned)v);
 	return NULL;
 }
 
-static const char *set_listen(struct config *c, const struct directive *d, char **args)
-{
+static const char *set_listen(struct config *c, const struct directive *d, char **args) {
 	struct listen_at *l = &c->listens[c->nlistens];
 	const char *err = d->expected;
 
-	if (args[0] == NULL || args[1] != NULL)
-		return err;
-	if (c->nlistens == MAX_LISTEN)
-		return "at most 16 listen addresses";
+	if (args[0] == NULL || args[1] != NULL) return err;
+	if (c->nlistens == MAX_LISTEN) return "at most 16 listen addresses";
 	memset(l, 0, sizeof *l);
 	if (args[0][0] == '*' && (args[0][1] == '@' || args[0][1] == '\0')) {
 		char any[32];
@@ -1355,13 +1214,11 @@ static const char *set_listen(struct config *c, const struct directive *d, char 
 		l->any = true;
 	} else
 		err = address_parse(&l->addr, args[0], c->default_port);
-	if (err == NULL)
-		c->nlistens++;
+	if (err == NULL) c->nlistens++;
 	return err;
 }
 
-static void print_listen(struct text *t, const struct config *c, const struct directive *d)
-{
+static void print_listen(struct text *t, const struct config *c, const struct directive *d) {
 	for (unsigned i = 0; i < c->nlistens; i++) {
 		const struct listen_at *l = &c->listens[i];
 		if (l->any)
@@ -1371,80 +1228,63 @@ static void print_listen(struct text *t, const struct config *c, const struct di
 	}
 }
 
-static const char *set_admin(struct config *c, const struct directive *d, char **args)
-{
+static const char *set_admin(struct config *c, const struct directive *d, char **args) {
 	struct addr a;
 	const char *err;
 
-	if (args[0] == NULL || args[1] != NULL)
-		return d->expected;
+	if (args[0] == NULL || args[1] != NULL) return d->expected;
 	c->admin_off = strcmp(args[0], "off") == 0;
-	if (c->admin_off)
-		return NULL;
+	if (c->admin_off) return NULL;
 	err = address_parse(&a, args[0], 0);
-	if (err == NULL && (addr_port(&a) == 0 || !addr_is_loopback(&a)))
-		err = d->expected;
-	if (err == NULL)
-		c->admin = a;
+	if (err == NULL && (addr_port(&a) == 0 || !addr_is_loopback(&a))) err = d->expected;
+	if (err == NULL) c->admin = a;
 	return err;
 }
 
-static void print_admin(struct text *t, const struct config *c, const struct directive *d)
-{
+static void print_admin(struct text *t, const struct config *c, const struct directive *d) {
 	text_add(t, "%s %s\n", d->name, c->admin_off ? "off" : addr_text(&c->admin));
 }
 
-static const char *set_allow(struct config *c, const struct directive *d, char **args)
-{
-	if (args[0] == NULL)
-		return d->expected;
-	if (!c->allow_seen)
-		c->nallows = 0;
+static const char *set_allow(struct config *c, const struct directive *d, char **args) {
+	if (args[0] == NULL) return d->expected;
+	if (!c->allow_seen) c->nallows = 0;
 	c->allow_seen = true;
 	for (; *args != NULL; args++) {
-		if (c->nallows == MAX_ALLOW)
-			return "at most 64 networks";
-		if (!cidr_parse(&c->allows[c->nallows], *args))
-			return d->expected;
+		if (c->nallows == MAX_ALLOW) return "at most 64 networks";
+		if (!cidr_parse(&c->allows[c->nallows], *args)) return d->expected;
 		c->nallows++;
 	}
 	return NULL;
 }
 
-static void print_allow(struct text *t, const struct config *c, const struct directive *d)
-{
+static void print_allow(struct text *t, const struct config *c, const struct directive *d) {
 	text_add(t, "%s", d->name);
 	for (unsigned i = 0; i < c->nallows; i++)
 		text_add(t, " %s/%u", addr_text(&c->allows[i].net), c->allows[i].bits);
 	text_add(t, "\n");
 }
 
-static const char *set_text(struct config *c, const struct directive *d, char **args)
-{
+static const char *set_text(struct config *c, const struct directive *d, char **args) {
 	if (args[0] == NULL || args[1] != NULL || strlen(args[0]) >= (size_t)d->hi)
 		return d->expected;
 	strcpy((char *)c + d->field, args[0]);
 	return NULL;
 }
 
-static void print_text(struct text *t, const struct config *c, const struct directive *d)
-{
+static void print_text(struct text *t, const struct config *c, const struct directive *d) {
 	const char *s = (const char *)c + d->field;
 
-	if (*s != '\0')
-		text_add(t, "%s %s\n", d->name, s);
+	if (*s != '\0') text_add(t, "%s %s\n", d->name, s);
 }
 
-static int level_parse(const char *s)
-{
+static int level_parse(const char *s) {
 	for (int i = 0; i < 3; i++)
 		if (strcmp(s, level_names[i]) == 0)
 			return i;
 	return -1;
 }
 
-static const char *set_log(struct config *c, const struct directive *d, char **args)
-{
+static const char *set_log(struct config *c, const struct directive *d, char **args) {
 	int level = args[0] ? level_parse(args[0]) : -1;
 
 	if (level < 0 || (args[1] && (strcmp(args[1], "syslog") != 0 || args[2])))
@@ -1454,8 +1294,7 @@ static const char *set_log(struct config *c, const struct directive *d, char **a
 	return NULL;
 }
 
-static void print_log(struct text *t, const struct config *c, const struct directive *d)
-{
+static void print_log(struct text *t, const struct config *c, const struct directive *d) {
 	text_add(t, "%s %s%s\n", d->name, level_names[c->level], c->syslog ? " syslog" : "");
 }
 
@@ -1495,49 +1334,41 @@ static const struct directive directives[] = {
 static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /* Exactly 32 bytes in base64. */
-static bool pin_parse(uint8_t *pin, const char *s)
-{
+static bool pin_parse(uint8_t *pin, const char *s) {
 	uint32_t acc = 0;
 	size_t n = 0;
 
-	if (strlen(s) != 44 || s[43] != '=')
-		return false;
+	if (strlen(s) != 44 || s[43] != '=') return false;
 	for (int i = 0; i < 43; i++) {
 		const char *d = strchr(base64_digits, s[i]);
-		if (d == NULL)
-			return false;
+		if (d == NULL) return false;
 		acc = acc << 6 | (uint32_t)(d - base64_digits);
-		if (i % 4 != 0 && n < 32)
-			pin[n++] = (uint8_t)(acc >> (6 - 2 * (i % 4)));
+		if (i % 4 != 0 && n < 32) pin[n++] = (uint8_t)(acc >> (6 - 2 * (i % 4)));
 	}
 	return n == 32;
 }
 
-static const char *pin_text(const uint8_t *pin)
-{
+static const char *pin_text(const uint8_t *pin) {
 	static char bufs[2][45];
 	static unsigned turn;
 	char *out = bufs[turn++ % 2];
 
 	for (int i = 0, at = 0; i < 33; i += 3) {
 		uint32_t v = (uint32_t)pin[i] << 16 | (uint32_t)pin[i + 1] << 8 | (i + 2 < 32 ? pin[i + 2] : 0u);
-		for (int k = 18; k >= 0; k -= 6)
-			out[at++] = base64_digits[v >> k & 63];
+		for (int k = 18; k >= 0; k -= 6) out[at++] = base64_digits[v >> k & 63];
 	}
 	out[43] = '=';
 	out[44] = '\0';
 	return out;
 }
 
-static bool host_name(uint8_t *name, const char *s)
-{
+static bool host_name(uint8_t *name, const char *s) {
 	return name_parse(name, s) > 0 &&
 	    strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == strlen(s);
 }
 
 /* What stands behind tls= or https=: the name that the certificate must carry, for https also the path. */
-static const char *spec_server(struct spec *s, const char *w)
-{
+static const char *spec_server(struct spec *s, const char *w) {
 	static const char path_letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@%/?";
 	size_t n = s->proto == P_HTTPS ? strcspn(w, "/") : strlen(w);
 	const char *path = w[n] == '\0' ? "/dns-query" : w + n;
@@ -1549,30 +1380,26 @@ static const char *spec_server(struct spec *s, const char *w)
 	strcpy(s->path, path);
 	n -= n > 0 && w[n - 1] == '.';
 	snprintf(s->name, sizeof s->name, "%.*s", (int)MIN(n, NAME_MAX_WIRE), w);
-	for (char *c = s->name; *c != '\0'; c++)
-		*c = (char)lower((uint8_t)*c);
+	for (char *c = s->name; *c != '\0'; c++) *c = (char)lower((uint8_t)*c);
 	if (addr_parse(&host, s->name))
 		return "tls alone for a certificate of the address, or a host name behind tls= or https=";
 	return n <= 253 && host_name(name, s->name) ? NULL : "a host name behind tls= or https=";
 }
 
 /* One option of an upstream line. NULL, or what was expected. */
-static const char *spec_option(struct spec *s, const char *w, bool *transport)
-{
+static const char *spec_option(struct spec *s, const char *w, bool *transport) {
 	uint8_t name[NAME_MAX_WIRE];
 	struct addr host;
 	size_t n;
 
 	if (strcmp(w, "tcp") == 0 || strcmp(w, "tls") == 0 || strncmp(w, "tls=", 4) == 0 || strncmp(w, "https=", 6) == 0) {
-		if (*transport)
-			return "only one of tcp, tls, tls=NAME and https=NAME";
+		if (*transport) return "only one of tcp, tls, tls=NAME and https=NAME";
 		*transport = true;
 		s->proto = w[0] == 'h' ? P_HTTPS : w[1] == 'c' ? P_TCP : P_TLS;
 		return strchr(w, '=') != NULL ? spec_server(s, strchr(w, '=') + 1) : NULL;
 	}
 	if (strncmp(w, "pin=", 4) == 0) {
-		if (s->npins == MAX_PINS)
-			return "at most 4 pins";
+		if (s->npins == MAX_PINS) return "at most 4 pins";
 		return pin_parse(s->pins[s->npins], w + 4) ? (s->npins++, NULL) : "the base64 of a SHA-256 (32 bytes) behind pin=";
 	}
 	if (strncmp(w, "domain=", 7) == 0) {
@@ -1580,34 +1407,28 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport)
 		if (!host_name(name, w) || addr_parse(&host, w))
 			return "a host name behind domain=, which stands for itself and all below it: no *, ~, /, comma, quote, address or URL";
 		n = name_len(name);
-		if (s->domains_len + n > sizeof s->domains)
-			return "fewer domains in one line";
+		if (s->domains_len + n > sizeof s->domains) return "fewer domains in one line";
 		memcpy(s->domains + s->domains_len, name, n);
 		s->domains_len += n;
 		return NULL;
 	}
-	if (strcmp(w, "noverify") == 0)
-		return s->noverify = true, NULL;
-	if (strcmp(w, "final") == 0)
-		return s->final = true, NULL;
+	if (strcmp(w, "noverify") == 0) return s->noverify = true, NULL;
+	if (strcmp(w, "final") == 0) return s->final = true, NULL;
 	return "tcp, tls, tls=NAME, pin=BASE64, noverify, final or domain=SUFFIX";
 }
 
 /* The normal form of an upstream line; two lines with the same one are the same upstream to a reload. */
-static void spec_print(struct text *t, const struct spec *s)
-{
+static void spec_print(struct text *t, const struct spec *s) {
 	text_add(t, "%s %u%s%s%s%s%s", addr_text(&s->addr), s->priority, s->proto != P_UDP ? " " : "",
 	    s->proto != P_UDP ? proto_names[s->proto] : "", s->name[0] ? "=" : "", s->name,
 	    s->proto == P_HTTPS && strcmp(s->path, "/dns-query") != 0 ? s->path : "");
-	for (unsigned i = 0; i < s->npins; i++)
-		text_add(t, " pin=%s", pin_text(s->pins[i]));
+	for (unsigned i = 0; i < s->npins; i++) text_add(t, " pin=%s", pin_text(s->pins[i]));
 	text_add(t, "%s%s", s->noverify ? " noverify" : "", s->final ? " final" : "");
 	for (size_t at = 0; at < s->domains_len; at += name_len(s->domains + at))
 		text_add(t, " domain=%s", name_text(s->domains + at));
 }
 
-static bool spec_same(const struct spec *a, const struct spec *b)
-{
+static bool spec_same(const struct spec *a, const struct spec *b) {
 	char x[4096], y[4096];
 	struct text tx = { .p = x, .size = sizeof x }, ty = { .p = y, .size = sizeof y };
 
@@ -1616,8 +1437,7 @@ static bool spec_same(const struct spec *a, const struct spec *b)
 	return strcmp(x, y) == 0;
 }
 
-static void config_upstream(struct reader *r, char **w)
-{
+static void config_upstream(struct reader *r, char **w) {
 	struct spec *s = &r->c->specs[r->c->nspecs];
 	const char *expected;
 	bool transport = false;
@@ -1643,8 +1463,7 @@ static void config_upstream(struct reader *r, char **w)
 		config_error(r, r->place, "pin= and noverify without tls, expected tls or tls=NAME too");
 	if (s->noverify && s->npins > 0)
 		config_error(r, r->place, "both noverify and pin=, expected only one of them");
-	if (r->nerrors != before)
-		return;
+	if (r->nerrors != before) return;
 	if (addr_port(&s->addr) == 0)
 		addr_set_port(&s->addr, s->proto == P_HTTPS ? 443 : s->proto == P_TLS ? 853 : 53);
 	r->c->nspecs++;
@@ -1653,27 +1472,22 @@ static void config_upstream(struct reader *r, char **w)
 #define MAX_WORDS 128
 
 /* Cuts a line into words up to a comment; NULL ends them. False when there are too many. */
-static bool words_split(char *line, char **w)
-{
+static bool words_split(char *line, char **w) {
 	unsigned n = 0;
 
 	for (;;) {
 		line += strspn(line, " \t\r\f\v");
-		if (*line == '\0' || *line == '#' || (line[0] == '/' && line[1] == '/'))
-			break;
-		if (n == MAX_WORDS)
-			return false;
+		if (*line == '\0' || *line == '#' || (line[0] == '/' && line[1] == '/')) break;
+		if (n == MAX_WORDS) return false;
 		w[n++] = line;
 		line += strcspn(line, " \t\r\f\v");
-		if (*line != '\0')
-			*line++ = '\0';
+		if (*line != '\0') *line++ = '\0';
 	}
 	w[n] = NULL;
 	return true;
 }
 
-static void config_line(struct reader *r, char *line)
-{
+static void config_line(struct reader *r, char *line) {
 	char *w[MAX_WORDS + 1], args[256];
 	struct text t = { .p = args, .size = sizeof args };
 	const char *expected;
@@ -1683,8 +1497,7 @@ static void config_line(struct reader *r, char *line)
 		config_error(r, r->place, "too many words, expected at most %d", MAX_WORDS);
 		return;
 	}
-	if (w[0] == NULL)
-		return;
+	if (w[0] == NULL) return;
 	if ((w[0][0] >= '0' && w[0][0] <= '9') || strchr(w[0], ':')) {
 		config_upstream(r, w);
 		return;
@@ -1702,8 +1515,7 @@ static void config_line(struct reader *r, char *line)
 		config_error(r, r->place, "%s: \"%s\" is not valid, expected %s", w[0], t.len ? args : "", expected);
 }
 
-static void config_init(struct config *c, unsigned default_port)
-{
+static void config_init(struct config *c, unsigned default_port) {
 	memset(c, 0, sizeof *c);
 	c->default_port = default_port;
 	for (size_t i = 0; i < COUNT(directives); i++) {
@@ -1711,15 +1523,13 @@ static void config_init(struct config *c, unsigned default_port)
 		char initial[160], *w[MAX_WORDS + 1];
 		snprintf(initial, sizeof initial, "%s", d->initial);
 		words_split(initial, w);
-		if (w[0] != NULL && d->set != set_listen)
-			d->set(c, d, w);
+		if (w[0] != NULL && d->set != set_listen) d->set(c, d, w);
 	}
 	c->allow_seen = false;
 }
 
 /* Reads a file. A line holds at most 4095 bytes and no NUL. */
-static void config_file(struct reader *r, const char *path)
-{
+static void config_file(struct reader *r, const char *path) {
 	char line[4096];
 	struct stat st;
 	unsigned n = 0;
@@ -1730,16 +1540,14 @@ static void config_file(struct reader *r, const char *path)
 
 	if (f == NULL || fstat(fileno(f), &st) != 0 || S_ISDIR(st.st_mode)) {
 		config_error(r, path, "cannot be read: %s", f == NULL ? strerror(errno) : "it is a directory");
-		if (f != NULL)
-			fclose(f);
+		if (f != NULL) fclose(f);
 		return;
 	}
 	do {
 		ch = getc(f);
 		if (ch != '\n' && ch != EOF) {
 			bad |= ch == '\0' || len == sizeof line - 1;
-			if (len < sizeof line - 1)
-				line[len++] = (char)ch;
+			if (len < sizeof line - 1) line[len++] = (char)ch;
 			continue;
 		}
 		snprintf(r->place, sizeof r->place, "%.60s:%u", path, ++n);
@@ -1751,15 +1559,13 @@ static void config_file(struct reader *r, const char *path)
 		len = 0;
 		bad = false;
 	} while (ch != EOF);
-	if (ferror(f))
-		config_error(r, path, "cannot be read: %s", strerror(errno));
+	if (ferror(f)) config_error(r, path, "cannot be read: %s", strerror(errno));
 	fclose(f);
 }
 
 /* Would a packet to a reach this machine? Then it would leave from that very address. (To bind a socket to it proves nothing:
  * there is net.ipv4.ip_nonlocal_bind.) */
-static bool addr_is_own(const struct addr *a)
-{
+static bool addr_is_own(const struct addr *a) {
 	struct addr to = *a, from = *a;
 	socklen_t n = sizeof from.u;
 	int fd = socket(a->u.sa.sa_family, SOCK_DGRAM, 0);
@@ -1767,14 +1573,12 @@ static bool addr_is_own(const struct addr *a)
 
 	own = fd >= 0 && addr_resolve_scope(&to) && connect(fd, &to.u.sa, addr_len(&to)) == 0 &&
 	    getsockname(fd, &from.u.sa, &n) == 0 && addr_same_host(&from, a);
-	if (fd >= 0)
-		close(fd);
+	if (fd >= 0) close(fd);
 	return own || addr_is_loopback(a);
 }
 
 /* What only the whole configuration shows: no upstream, doubles, loops. */
-static void config_check(struct reader *r)
-{
+static void config_check(struct reader *r) {
 	struct config *c = r->c;
 	static const uint8_t zero[16];
 	unsigned i, k;
@@ -1811,8 +1615,7 @@ static void config_check(struct reader *r)
 		config_error(r, r->place, "cache-min-ttl above cache-max-ttl, expected it not above");
 }
 
-static void config_print(FILE *out, const struct config *c)
-{
+static void config_print(FILE *out, const struct config *c) {
 	char buf[8192];
 
 	for (size_t i = 0; i < COUNT(directives) + c->nspecs; i++) {
@@ -1834,8 +1637,7 @@ struct source { const char *file; char **lines; unsigned port; bool debug; };
 static struct source source;
 
 /* Reads it all. What was chosen goes into "from" (80 bytes). False when errors were added. */
-static bool config_read(struct config *c, struct text *errors, char *from)
-{
+static bool config_read(struct config *c, struct text *errors, char *from) {
 	struct reader r = { c, errors, 0, "configuration" };
 	const char *ip = getenv("TLS_DNS_IP"), *port = getenv("TLS_DNS_PORT"), *own = getenv("PROXY_PORT");
 	const char *file = source.file;
@@ -1848,8 +1650,7 @@ static bool config_read(struct config *c, struct text *errors, char *from)
 	if (file == NULL && source.lines[0] == NULL && access("/etc/dns.config", F_OK) == 0)
 		file = "/etc/dns.config";
 	snprintf(from, 80, "%.70s", file ? file : "arguments");
-	if (file != NULL)
-		config_file(&r, file);
+	if (file != NULL) config_file(&r, file);
 	for (unsigned i = 0; source.lines[i] != NULL; i++) {
 		snprintf(r.place, sizeof r.place, "argument:%u", i + 1);
 		snprintf(line, sizeof line, "%s", source.lines[i]);
@@ -1875,8 +1676,7 @@ static bool config_read(struct config *c, struct text *errors, char *from)
 		config_line(&r, line);
 	}
 	config_check(&r);
-	if (source.debug)
-		c->level = L_DEBUG;
+	if (source.debug) c->level = L_DEBUG;
 	return r.nerrors == 0;
 }
 
@@ -1916,13 +1716,11 @@ struct upstream;
 static bool upstream_answered_since(uint32_t mask, uint64_t number);
 static uint64_t answers_seen;                   /* counts every valid answer of any upstream */
 
-static void cache_init(size_t memory)
-{
+static void cache_init(size_t memory) {
 	uint8_t *block;
 
 	cache.memory = memory;
-	if (memory == 0)
-		return;
+	if (memory == 0) return;
 	block = table_new(1, memory);
 	cache.nslots = memory / 64;
 	cache.slots = (struct slot *)(void *)block;
@@ -1933,24 +1731,21 @@ static void cache_init(size_t memory)
 static struct entry *entry_at(size_t at) { return (struct entry *)(void *)(cache.ring + at); }
 static struct entry *slot_entry(const struct slot *s) { return entry_at((size_t)(s->at - 1) * 4); }
 
-static const uint8_t *entry_ede(const struct entry *e, size_t *n)
-{
+static const uint8_t *entry_ede(const struct entry *e, size_t *n) {
 	const uint8_t *p = (const uint8_t *)(e + 1) + (e->bits & E_MARKED ? MARK_SIZE : 0);
 
 	*n = e->bits & E_EDE ? get16at(p) : 0;
 	return p + (e->bits & E_EDE ? 2 : 0);
 }
 
-static uint8_t *entry_msg(const struct entry *e)
-{
+static uint8_t *entry_msg(const struct entry *e) {
 	size_t n;
 	const uint8_t *p = entry_ede(e, &n);
 
 	return (uint8_t *)(uintptr_t)p + n;
 }
 
-static size_t entry_size(const struct entry *e)
-{
+static size_t entry_size(const struct entry *e) {
 	return ((size_t)(entry_msg(e) - (const uint8_t *)e) + e->len + 3) & ~(size_t)3;
 }
 
@@ -1960,27 +1755,22 @@ static uint64_t entry_age(const struct entry *e) { return ticks() - ((uint64_t)e
 static bool entry_expired(const struct entry *e) { return entry_age(e) >= e->life; }
 
 /* Is it past any use: expired beyond serve-stale, or marked and its better upstream is back? */
-static bool entry_useless(const struct entry *e)
-{
+static bool entry_useless(const struct entry *e) {
 	uint32_t mask;
 	uint64_t number;
 
-	if (entry_age(e) >= e->life + TICKS(cfg.serve_stale))
-		return true;
-	if (!(e->bits & E_MARKED))
-		return false;
+	if (entry_age(e) >= e->life + TICKS(cfg.serve_stale)) return true;
+	if (!(e->bits & E_MARKED)) return false;
 	memcpy(&mask, e + 1, sizeof mask);
 	memcpy(&number, (const uint8_t *)(e + 1) + sizeof mask, sizeof number);
 	return upstream_answered_since(mask, number);
 }
 
-static struct slot *slot_first(uint32_t hash)
-{
+static struct slot *slot_first(uint32_t hash) {
 	return &cache.slots[(uint64_t)hash * (cache.nslots - PROBE + 1) >> 32];
 }
 
-static struct slot *slot_of(size_t at, uint32_t hash)
-{
+static struct slot *slot_of(size_t at, uint32_t hash) {
 	struct slot *s = slot_first(hash);
 
 	for (unsigned i = 0; i < PROBE; i++)
@@ -1990,16 +1780,14 @@ static struct slot *slot_of(size_t at, uint32_t hash)
 }
 
 /* Takes an entry out of the index; its bytes stay until the tail passes. */
-static void slot_kill(struct slot *s)
-{
+static void slot_kill(struct slot *s) {
 	cache.entries--;
 	cache.used -= entry_size(slot_entry(s));
 	s->at = 0;
 }
 
 /* Frees the entry at the tail, or moves it to the head; *moves bounds the second. */
-static void cache_drop_tail(unsigned *moves)
-{
+static void cache_drop_tail(unsigned *moves) {
 	static uint8_t copy[MAX_MOVE_SIZE];
 	struct entry *e = entry_at(cache.tail);
 	struct slot *s;
@@ -2013,8 +1801,7 @@ static void cache_drop_tail(unsigned *moves)
 	s = slot_of(cache.tail, e->hash);
 	cache.tail += n;
 	cache.nring--;
-	if (s == NULL)
-		return;
+	if (s == NULL) return;
 	if (entry_useless(e) || *moves == 0 || n > MAX_MOVE_SIZE || !(e->bits & E_USED)) {
 		cache.evicted += !entry_useless(e);
 		slot_kill(s);
@@ -2023,8 +1810,7 @@ static void cache_drop_tail(unsigned *moves)
 	--*moves;
 	e->bits &= (uint8_t)~E_USED;
 	memcpy(copy, e, n);
-	if (cache.nring == 0)
-		cache.head = cache.tail = 0;
+	if (cache.nring == 0) cache.head = cache.tail = 0;
 	memcpy(cache.ring + cache.head, copy, n);
 	s->at = (uint32_t)(cache.head / 4 + 1);
 	cache.head += n;
@@ -2032,16 +1818,13 @@ static void cache_drop_tail(unsigned *moves)
 }
 
 /* Makes n bytes free at the head, without wrapping. */
-static void cache_make_room(size_t n)
-{
+static void cache_make_room(size_t n) {
 	unsigned moves = MAX_MOVES;
 
 	for (;;) {
-		if (cache.nring == 0)
-			cache.head = cache.tail = 0;
+		if (cache.nring == 0) cache.head = cache.tail = 0;
 		if (cache.nring == 0 || cache.head > cache.tail) {
-			if (cache.size - cache.head >= n)
-				return;
+			if (cache.size - cache.head >= n) return;
 			if (cache.size - cache.head >= sizeof(struct entry))
 				entry_at(cache.head)->len = 0;
 			cache.head = 0;
@@ -2053,32 +1836,27 @@ static void cache_make_room(size_t n)
 }
 
 /* The slot of the live entry for key, or NULL. */
-static struct slot *cache_find(const struct key *k, uint32_t hash)
-{
+static struct slot *cache_find(const struct key *k, uint32_t hash) {
 	struct slot *s;
 
-	if (cache.memory == 0)
-		return NULL;
+	if (cache.memory == 0) return NULL;
 	s = slot_first(hash);
 	for (const struct slot *end = s + PROBE; s < end; s++) {
 		const struct entry *e;
 		const uint8_t *m;
-		if (s->hash != hash || s->at == 0)
-			continue;
+		if (s->hash != hash || s->at == 0) continue;
 		e = slot_entry(s);
 		m = entry_msg(e) + 12;
 		if ((e->bits & (KEY_DO | KEY_CD)) != key_flags(k) || memcmp(m, k->b, k->name_len + 4) != 0)
 			continue;
-		if (!entry_useless(e))
-			return s;
+		if (!entry_useless(e)) return s;
 		slot_kill(s);
 	}
 	return NULL;
 }
 
 /* A place in the index for hash: an empty slot, else that of a useless or unused entry among the PROBE. */
-static struct slot *slot_take(uint32_t hash)
-{
+static struct slot *slot_take(uint32_t hash) {
 	struct slot *first = slot_first(hash), *worst = first;
 
 	for (unsigned i = 0; i < PROBE; i++)
@@ -2090,8 +1868,7 @@ static struct slot *slot_take(uint32_t hash)
 			worst = &first[i];
 			break;
 		}
-		if (!(e->bits & E_USED))
-			worst = &first[i];
+		if (!(e->bits & E_USED)) worst = &first[i];
 	}
 	cache.evicted++;
 	slot_kill(worst);
@@ -2103,8 +1880,7 @@ struct keep { const struct key *key; uint32_t hash, ttl, silent; uint8_t bits, o
 
 /* Clamps the TTLs of the message of a new entry to "cap", and notes whether it answers with addresses to rotate: several, and of
  * one name. */
-static void entry_write_ttls(struct entry *e, const struct key *k, uint32_t cap)
-{
+static void entry_write_ttls(struct entry *e, const struct key *k, uint32_t cap) {
 	uint8_t *m = entry_msg(e);
 	unsigned type = key_type(k), answers = get16at(m + 6), n = 0;
 	size_t at = 12 + k->name_len + 4, owner, r, first = 0, first_len = 0;
@@ -2114,8 +1890,7 @@ static void entry_write_ttls(struct entry *e, const struct key *k, uint32_t cap)
 		owner = at;
 		r = record_next(m, &at);
 		put32at(m + r + 4, MIN(MAX(get32at(m + r + 4), (uint32_t)cfg.cache_min_ttl), cap));
-		if (answers == 0 || (answers--, get16at(m + r) != type))
-			continue;
+		if (answers == 0 || (answers--, get16at(m + r) != type)) continue;
 		if (n++ == 0) {
 			first = owner;
 			first_len = r - owner;
@@ -2127,18 +1902,15 @@ static void entry_write_ttls(struct entry *e, const struct key *k, uint32_t cap)
 
 /* Keeps an answer for k->ttl seconds (already clamped, not 0), in place of what is there. silent: the better
  * upstreams that had said nothing, for a marked one. */
-static void cache_put(const struct keep *k, struct slot *old, const struct answer *a)
-{
+static void cache_put(const struct keep *k, struct slot *old, const struct answer *a) {
 	size_t extra = (k->silent ? MARK_SIZE : 0) + (a->ede_len ? 2 + a->ede_len : 0);
 	size_t n = (sizeof(struct entry) + extra + a->len + 3) & ~(size_t)3;
 	struct slot *s;
 	struct entry *e;
 	uint8_t *p;
 
-	if (old != NULL && old->at != 0)
-		slot_kill(old);
-	if (cache.memory == 0 || n > cache.size / 8)
-		return;
+	if (old != NULL && old->at != 0) slot_kill(old);
+	if (cache.memory == 0 || n > cache.size / 8) return;
 	cache_make_room(n);
 	e = entry_at(cache.head);
 	*e = (struct entry){ .hash = k->hash, .stored = (uint32_t)ticks(), .stored_high = (uint8_t)(ticks() >> 32),
@@ -2168,15 +1940,13 @@ static void cache_put(const struct keep *k, struct slot *old, const struct answe
 
 /* Drops what is useless and, with "all" or those of one name or origin (else NULL and -1), what is not. Gives the number of the
  * latter. */
-static unsigned cache_sweep(bool all, const uint8_t *name, int origin)
-{
+static unsigned cache_sweep(bool all, const uint8_t *name, int origin) {
 	unsigned n = 0;
 
 	for (size_t i = 0; cache.memory > 0 && i < cache.nslots; i++) {
 		struct slot *s = &cache.slots[i];
 		const struct entry *e = s->at != 0 ? slot_entry(s) : NULL;
-		if (e == NULL)
-			continue;
+		if (e == NULL) continue;
 		if (entry_useless(e))
 			slot_kill(s);
 		else if (all || e->origin == origin || (name != NULL && memcmp(entry_msg(e) + 12, name, name_len(name)) == 0)) {
@@ -2199,14 +1969,11 @@ static struct watch *watches;
 static int nhot, npolls, max_polls, cold_fd = -1;
 static usec wake;                               /* when the loop must turn next; 0 is never */
 
-static void wake_by(usec t)
-{
-	if (wake == 0 || t < wake)
-		wake = MAX(t, 1);
+static void wake_by(usec t) {
+	if (wake == 0 || t < wake) wake = MAX(t, 1);
 }
 
-static void watch_move(int from, int to)
-{
+static void watch_move(int from, int to) {
 	polls[to] = polls[from];
 	watches[to] = watches[from];
 	*watches[to].slot = to;
@@ -2214,17 +1981,14 @@ static void watch_move(int from, int to)
 
 /* Tells the set of the cold what becomes of a slot: EPOLL_CTL_ADD, MOD or DEL. */
 #ifdef HAVE_EPOLL
-static void cold_set(int slot, int what)
-{
+static void cold_set(int slot, int what) {
 	struct epoll_event e = { .events = (uint32_t)polls[slot].events, .data.ptr = watches[slot].slot };
 
-	if (slot >= nhot && cold_fd >= 0)
-		epoll_ctl(cold_fd, what, polls[slot].fd, &e);
+	if (slot >= nhot && cold_fd >= 0) epoll_ctl(cold_fd, what, polls[slot].fd, &e);
 }
 
 /* Some of the cold are ready. One whose owner has closed it meanwhile has no slot any more. */
-static void cold_ready(void *owner, short revents)
-{
+static void cold_ready(void *owner, short revents) {
 	struct epoll_event e[BATCH];
 	int n = epoll_wait(cold_fd, e, BATCH, 0);
 
@@ -2232,23 +1996,20 @@ static void cold_ready(void *owner, short revents)
 	(void)revents;
 	for (int i = 0; i < n; i++) {
 		int slot = *(int *)e[i].data.ptr;
-		if (slot >= 0)
-			watches[slot].ready(watches[slot].owner, (short)e[i].events);
+		if (slot >= 0) watches[slot].ready(watches[slot].owner, (short)e[i].events);
 	}
 }
 #else
 #define cold_set(slot, what) ((void)(slot))
 #endif
 
-static void watch_add(int *slot, int fd, short events, void (*ready)(void *, short), void *owner, bool cold)
-{
+static void watch_add(int *slot, int fd, short events, void (*ready)(void *, short), void *owner, bool cold) {
 	int at = cold ? npolls : nhot;
 
 	if (npolls == max_polls)
 		abort();                        /* sized for every table at the start */
 	if (!cold) {
-		if (nhot < npolls)
-			watch_move(nhot, npolls);
+		if (nhot < npolls) watch_move(nhot, npolls);
 		nhot++;
 	}
 	npolls++;
@@ -2258,35 +2019,28 @@ static void watch_add(int *slot, int fd, short events, void (*ready)(void *, sho
 	cold_set(at, EPOLL_CTL_ADD);
 }
 
-static void watch_events(int slot, short events)
-{
-	if (polls[slot].events == events)
-		return;
+static void watch_events(int slot, short events) {
+	if (polls[slot].events == events) return;
 	polls[slot].events = events;
 	cold_set(slot, EPOLL_CTL_MOD);
 }
 
-static void watch_remove(int *slot)
-{
+static void watch_remove(int *slot) {
 	int at = *slot;
 
-	if (at < 0)
-		return;
+	if (at < 0) return;
 	cold_set(at, EPOLL_CTL_DEL);
 	*slot = -1;
 	if (at < nhot) {
 		nhot--;
-		if (at != nhot)
-			watch_move(nhot, at);
+		if (at != nhot) watch_move(nhot, at);
 		at = nhot;
 	}
 	npolls--;
-	if (at != npolls)
-		watch_move(npolls, at);
+	if (at != npolls) watch_move(npolls, at);
 }
 
-static void watch_init(int most)
-{
+static void watch_init(int most) {
 #ifdef HAVE_EPOLL
 	static int slot;
 #endif
@@ -2296,15 +2050,13 @@ static void watch_init(int most)
 	watches = table_new((size_t)most, sizeof *watches);
 #ifdef HAVE_EPOLL
 	cold_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (cold_fd >= 0)
-		watch_add(&slot, cold_fd, POLLIN, cold_ready, NULL, false);
+	if (cold_fd >= 0) watch_add(&slot, cold_fd, POLLIN, cold_ready, NULL, false);
 #endif
 }
 
 /* One turn: wait, tell each owner. An owner may add and remove watches: a slot that changed hands is looked at again, a new
  * watch has no revents yet, and one that moved to a place already passed is ready in the next turn too. */
-static void loop_turn(void)
-{
+static void loop_turn(void) {
 	int timeout = wake == 0 ? -1 : wake <= now ? 0 : (int)MIN(wake - now + 999, SEC(2000)) / 1000;
 	int n = poll(polls, (nfds_t)(cold_fd >= 0 ? nhot : npolls), timeout);
 
@@ -2321,8 +2073,7 @@ static void loop_turn(void)
 	}
 }
 
-static int socket_new(int family, int type)
-{
+static int socket_new(int family, int type) {
 	return socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 }
 
@@ -2336,12 +2087,10 @@ static const unsigned bucket_ms[] = { 1, 5, 10, 25, 50, 100, 250, 500, 1000, 250
 struct histogram { uint64_t bucket[COUNT(bucket_ms) + 1], count; usec sum; };
 static struct histogram client_latency;
 
-static void histogram_add(struct histogram *h, usec t)
-{
+static void histogram_add(struct histogram *h, usec t) {
 	unsigned i = 0;
 
-	while (i < COUNT(bucket_ms) && t > MS(bucket_ms[i]))
-		i++;
+	while (i < COUNT(bucket_ms) && t > MS(bucket_ms[i])) i++;
 	h->bucket[i]++;
 	h->count++;
 	h->sum += t;
@@ -2358,8 +2107,7 @@ struct peer {
 	unsigned local_if;
 };
 
-static void peer_addr(struct addr *a, const struct peer *p)
-{
+static void peer_addr(struct addr *a, const struct peer *p) {
 	memset(a, 0, sizeof *a);
 	memcpy(&a->u, &p->from, sizeof p->from);
 }
@@ -2381,8 +2129,7 @@ static usec listen_retry;                       /* when an address that was not 
 #else
 #define batch_receive(fd, v, n) batch_do(fd, v, n, false)
 #define batch_send(fd, v, n) batch_do(fd, v, n, true)
-static int batch_do(int fd, struct mmsghdr *v, unsigned n, bool out)
-{
+static int batch_do(int fd, struct mmsghdr *v, unsigned n, bool out) {
 	unsigned i;
 	ssize_t r = 0;
 
@@ -2393,8 +2140,7 @@ static int batch_do(int fd, struct mmsghdr *v, unsigned n, bool out)
 #endif
 
 /* Headers for n datagrams of up to "size" bytes, which lie that far apart. */
-static void batch_init(struct mmsghdr *v, struct iovec *iov, uint8_t *bytes, size_t size, int n)
-{
+static void batch_init(struct mmsghdr *v, struct iovec *iov, uint8_t *bytes, size_t size, int n) {
 	for (int i = 0; i < n; i++, bytes += size) {
 		iov[i] = (struct iovec){ bytes, size };
 		v[i].msg_hdr = (struct msghdr){ .msg_iov = &iov[i], .msg_iovlen = 1 };
@@ -2404,8 +2150,7 @@ static void batch_init(struct mmsghdr *v, struct iovec *iov, uint8_t *bytes, siz
 #define CONTROL_SIZE (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)))
 
 /* The address a datagram was sent to, out of its control data. */
-static void peer_read_local(struct peer *p, struct msghdr *h)
-{
+static void peer_read_local(struct peer *p, struct msghdr *h) {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c != NULL; c = CMSG_NXTHDR(h, c)) {
 		if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
 			struct in6_pktinfo i;
@@ -2422,8 +2167,7 @@ static void peer_read_local(struct peer *p, struct msghdr *h)
 }
 
 /* The control data that makes a reply leave from there. */
-static void peer_write_local(const struct peer *p, struct msghdr *h, void *control)
-{
+static void peer_write_local(const struct peer *p, struct msghdr *h, void *control) {
 	struct in6_pktinfo six = { .ipi6_ifindex = 0 };
 	struct in_pktinfo four = { .ipi_ifindex = 0 };
 	struct cmsghdr *c = control;
@@ -2459,8 +2203,7 @@ static struct outbox {
 	uint8_t buf[BATCH][UDP_SIZE];
 } outbox;
 
-static void outbox_flush(void)
-{
+static void outbox_flush(void) {
 	unsigned done = 0;
 	int r;
 
@@ -2478,16 +2221,13 @@ static void outbox_flush(void)
 }
 
 /* Room for a reply to p; outbox_commit() makes it part of the batch. */
-static uint8_t *outbox_room(const struct peer *p)
-{
-	if (outbox.n == BATCH || (outbox.n > 0 && outbox.listener != p->slot))
-		outbox_flush();
+static uint8_t *outbox_room(const struct peer *p) {
+	if (outbox.n == BATCH || (outbox.n > 0 && outbox.listener != p->slot)) outbox_flush();
 	outbox.listener = p->slot;
 	return outbox.buf[outbox.n];
 }
 
-static void outbox_commit(const struct peer *p, size_t len)
-{
+static void outbox_commit(const struct peer *p, size_t len) {
 	unsigned i = outbox.n++;
 	struct msghdr *h = &outbox.v[i].msg_hdr;
 
@@ -2497,8 +2237,7 @@ static void outbox_commit(const struct peer *p, size_t len)
 	h->msg_namelen = p->from.sa.sa_family == AF_INET6 ? sizeof p->from.in6 : sizeof p->from.in;
 	h->msg_control = NULL;
 	h->msg_controllen = 0;
-	if (listeners[p->slot].wild)
-		peer_write_local(p, h, &outbox.control[i]);
+	if (listeners[p->slot].wild) peer_write_local(p, h, &outbox.control[i]);
 }
 
 /* The rest of what a reply depends on, beside the message: who asked and how. */
@@ -2521,8 +2260,7 @@ struct source_msg {
 
 /* A message of our own without records: the question, or a header alone where there is none. ede: an info code or EDE_NONE.
  * Good until the next one. */
-static struct source_msg source_error(const struct key *k, unsigned rcode, int ede)
-{
+static struct source_msg source_error(const struct key *k, unsigned rcode, int ede) {
 	static uint8_t msg[12 + NAME_MAX_WIRE + 4 + 12 + 16], option[6] = { 0, EDNS_EDE, 0, 2 };
 	size_t n = k->name_len > 0 ? k->name_len + 4 : 0;
 
@@ -2535,8 +2273,7 @@ static struct source_msg source_error(const struct key *k, unsigned rcode, int e
 }
 
 /* Lowers every TTL in out, of which n bytes are there. Nothing here is checked: answer_read() has seen the message. */
-static void reply_age(uint8_t *out, size_t n, const struct source_msg *s, size_t at)
-{
+static void reply_age(uint8_t *out, size_t n, const struct source_msg *s, size_t at) {
 	while (at < n) {
 		uint8_t *p = out + record_next(out, &at) + 4;
 		uint32_t ttl = get32at(p);
@@ -2545,8 +2282,7 @@ static void reply_age(uint8_t *out, size_t n, const struct source_msg *s, size_t
 }
 
 /* Turns the addresses of an entry by its number of hits (RFC 1794). Of out n bytes are there. */
-static void reply_rotate(uint8_t *out, size_t n, const struct entry *e, size_t at)
-{
+static void reply_rotate(uint8_t *out, size_t n, const struct entry *e, size_t at) {
 	const uint8_t *m = entry_msg(e);
 	unsigned type = get16at(m + at - 4), found = 0;
 	size_t from[256], r;
@@ -2560,8 +2296,7 @@ static void reply_rotate(uint8_t *out, size_t n, const struct entry *e, size_t a
 
 /* Copies what fits of a message into "room" bytes (rule 15): additional records go first, then, of a success and for a client
  * that does not validate, those of the authority; else it is TC=1 with the whole records that do. Gives the length. */
-static size_t reply_fit(uint8_t *out, const struct source_msg *s, const struct reply_to *r, size_t room, unsigned *flags)
-{
+static size_t reply_fit(uint8_t *out, const struct source_msg *s, const struct reply_to *r, size_t room, unsigned *flags) {
 	size_t at = 12 + r->name_len + 4, end[3], n = at;
 	bool success = answers_type(s->msg, at, get16at(s->msg + at - 4));
 	unsigned kept[3] = { 0 };
@@ -2569,8 +2304,7 @@ static size_t reply_fit(uint8_t *out, const struct source_msg *s, const struct r
 	for (unsigned section = 0; section < 3; section++) {
 		for (unsigned count = get16at(s->msg + 6 + 2 * section); count > 0; count--) {
 			record_next(s->msg, &at);
-			if (at > room)
-				continue;
+			if (at > room) continue;
 			kept[section]++;
 			n = at;
 		}
@@ -2592,8 +2326,7 @@ static size_t reply_fit(uint8_t *out, const struct source_msg *s, const struct r
 }
 
 /* Writes the reply into out, which has r->limit bytes: the one writer of all. Gives its length. */
-static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct reply_to *r)
-{
+static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct reply_to *r) {
 	size_t opt = r->edns ? 11 : 0, ede = r->edns ? s->ede_len : 0, n = s->len;
 	unsigned rcode = s->rcode > 15 && !r->edns ? SERVFAIL : s->rcode & 15;   /* the rest of it is in the OPT */
 	unsigned flags = F_QR | F_RA | (r->flags & (F_OPCODE | F_RD | F_CD)) | s->flags | rcode;
@@ -2606,12 +2339,9 @@ static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct
 		n = s->len;
 		memcpy(out, s->msg, n);
 	}
-	if (n + opt + ede > r->limit)
-		ede = 0;
-	if (!r->want_ad || (flags & F_TC))
-		flags &= ~(unsigned)F_AD;
-	if (s->age > 0 || s->cap < NO_TTL)
-		reply_age(out, n, s, 12 + r->name_len + 4);
+	if (n + opt + ede > r->limit) ede = 0;
+	if (!r->want_ad || (flags & F_TC)) flags &= ~(unsigned)F_AD;
+	if (s->age > 0 || s->cap < NO_TTL) reply_age(out, n, s, 12 + r->name_len + 4);
 	if (s->entry != NULL && (s->entry->bits & E_ROTATE))
 		reply_rotate(out, n, s->entry, 12 + r->name_len + 4);
 	put16at(out, r->id);
@@ -2624,8 +2354,7 @@ static size_t reply_write(uint8_t *out, const struct source_msg *s, const struct
 	return n;
 }
 
-static void reply_to_question(struct reply_to *r, const struct question *q, bool tcp)
-{
+static void reply_to_question(struct reply_to *r, const struct question *q, bool tcp) {
 	*r = (struct reply_to){ .id = q->id, .flags = q->flags, .edns = q->edns, .dnssec_ok = q->dnssec_ok, .want_ad = q->want_ad,
 		.limit = tcp ? MSG_MAX : !q->edns ? 512 : MIN(MAX(q->edns_size, 512u), (unsigned)UDP_SIZE),
 		.name = q->key.name_len > 0 ? q->name : q->key.b, .name_len = q->key.name_len };
@@ -2635,8 +2364,7 @@ static void reply_to_question(struct reply_to *r, const struct question *q, bool
 struct top { uint64_t who[TOP_SLOTS], count[TOP_SLOTS]; uint8_t what[TOP_SLOTS][NAME_MAX_WIRE + 1]; };
 static struct top top_names, top_clients;
 
-static void top_count(struct top *t, uint64_t who, const void *what, size_t n)
-{
+static void top_count(struct top *t, uint64_t who, const void *what, size_t n) {
 	unsigned set = (unsigned)client_place(who, TOP_SLOTS / 4) * 4, low = set;
 
 	for (unsigned i = set; i < set + 4; i++) {
@@ -2644,8 +2372,7 @@ static void top_count(struct top *t, uint64_t who, const void *what, size_t n)
 			t->count[i]++;
 			return;
 		}
-		if (t->count[i] < t->count[low])
-			low = i;
+		if (t->count[i] < t->count[low]) low = i;
 	}
 	t->who[low] = who;
 	t->count[low]++;
@@ -2657,8 +2384,7 @@ struct bucket { uint64_t client; usec at; int64_t tokens; bool odd; };
 static struct bucket *buckets;
 
 enum rate_verdict { RATE_OK, RATE_DROP, RATE_TRUNCATE };
-static enum rate_verdict rate_check(uint64_t client)
-{
+static enum rate_verdict rate_check(uint64_t client) {
 	struct bucket *b = NULL, *row = &buckets[client_place(client, RATE_SLOTS / 8) * 8];
 	int64_t full = cfg.rate * 1000000;
 
@@ -2680,8 +2406,7 @@ static enum rate_verdict rate_check(uint64_t client)
 	return b->odd ? RATE_DROP : RATE_TRUNCATE;
 }
 
-static bool client_allowed(const struct addr *a)
-{
+static bool client_allowed(const struct addr *a) {
 	for (unsigned i = 0; i < cfg.nallows; i++)
 		if (addr_in(a, &cfg.allows[i].net, cfg.allows[i].bits))
 			return true;
@@ -2693,8 +2418,7 @@ static bool query_ask(const struct peer *p, const struct question *q, uint32_t h
 static bool query_refresh(const struct key *k, uint32_t hash);
 
 /* The message of an entry as it goes out now: aged, or, past its life, as stale (RFC 8767 4). */
-static struct source_msg entry_source(const struct entry *e, bool stale)
-{
+static struct source_msg entry_source(const struct entry *e, bool stale) {
 	static const uint8_t stale_option[6] = { 0, EDNS_EDE, 0, 2, 0, EDE_STALE };
 	struct source_msg s = { .msg = entry_msg(e), .len = e->len, .entry = e, .cap = NO_TTL };
 
@@ -2715,17 +2439,14 @@ static struct source_msg entry_source(const struct entry *e, bool stale)
 static uint8_t *reply_room(const struct peer *p);
 static void reply_commit(const struct peer *p, size_t n);
 
-static void client_reply(const struct peer *p, const struct source_msg *s, const struct reply_to *r)
-{
+static void client_reply(const struct peer *p, const struct source_msg *s, const struct reply_to *r) {
 	uint8_t *out = reply_room(p);
 
-	if (out != NULL)
-		reply_commit(p, reply_write(out, s, r));
+	if (out != NULL) reply_commit(p, reply_write(out, s, r));
 }
 
 /* An RCODE of our own; F_TC may be in it. */
-static void client_error(const struct peer *p, const struct question *q, unsigned rcode, int ede)
-{
+static void client_error(const struct peer *p, const struct question *q, unsigned rcode, int ede) {
 	struct source_msg s = source_error(&q->key, rcode & ~(unsigned)F_TC, ede);
 	struct reply_to r;
 
@@ -2735,8 +2456,7 @@ static void client_error(const struct peer *p, const struct question *q, unsigne
 }
 
 /* A hit: the reply, and where the entry is popular and nearly over, a query of our own to renew it. */
-static void client_hit(const struct peer *p, struct slot *slot, const struct question *q, uint32_t hash, const struct reply_to *r)
-{
+static void client_hit(const struct peer *p, struct slot *slot, const struct question *q, uint32_t hash, const struct reply_to *r) {
 	struct entry *e = slot_entry(slot);
 	struct source_msg s = entry_source(e, false);
 
@@ -2750,20 +2470,17 @@ static void client_hit(const struct peer *p, struct slot *slot, const struct que
 		e->bits |= E_REFRESH;
 }
 
-static void client_log(const struct peer *p, const struct question *q, const char *what)
-{
+static void client_log(const struct peer *p, const struct question *q, const char *what) {
 	struct addr a;
 
-	if (log_level < L_DEBUG)
-		return;
+	if (log_level < L_DEBUG) return;
 	peer_addr(&a, p);
 	log_debug("query from %s id %u %s %s: %s", addr_text(&a), q->id, q->key.name_len ? name_text(q->key.b) : "-",
 	    q->key.name_len ? type_text(key_type(&q->key)) : "-", what);
 }
 
 /* Names that no upstream is to see (rule 14), unless a domain= says otherwise. True when the reply is on its way. */
-static bool client_special(const struct peer *p, const struct question *q, const struct reply_to *r)
-{
+static bool client_special(const struct peer *p, const struct question *q, const struct reply_to *r) {
 	static const struct { const char *name; size_t len; unsigned rcode; } special[] = { { "\011localhost", 11, NOERROR },
 		{ "\007invalid", 9, NXDOMAIN }, { "\005onion", 7, NXDOMAIN }, { "\010resolver\004arpa", 15, NOERROR } };
 	static const uint8_t four[] = { 0xc0, 12, 0, T_A, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1 },
@@ -2791,8 +2508,7 @@ static bool client_special(const struct peer *p, const struct question *q, const
 }
 
 /* Everything a client sends comes through here: it is answered now, or by a query later, or dropped. */
-static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
-{
+static void client_ask(const struct peer *p, const uint8_t *msg, size_t len) {
 	struct question q;
 	int rcode = question_read(&q, msg, len);
 	enum rate_verdict rate = RATE_OK;
@@ -2816,12 +2532,9 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
 		return;
 	}
 	stats.queries++;
-	if (cfg.rate > 0 && p->kind == PEER_UDP)
-		rate = rate_check(client);
-	if (rate == RATE_TRUNCATE)
-		client_error(p, &q, NOERROR | F_TC, EDE_NONE);
-	if (rate != RATE_OK)
-		return;
+	if (cfg.rate > 0 && p->kind == PEER_UDP) rate = rate_check(client);
+	if (rate == RATE_TRUNCATE) client_error(p, &q, NOERROR | F_TC, EDE_NONE);
+	if (rate != RATE_OK) return;
 	if (rcode != NOERROR) {
 		stats.malformed += rcode == FORMERR;
 		stats.refused += rcode == REFUSED;
@@ -2856,8 +2569,7 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len)
 
 static uint8_t inbox[BATCH][2048];              /* what came in this system call; upstreams' datagrams use it too */
 
-static void listener_udp_ready(void *owner, short revents)
-{
+static void listener_udp_ready(void *owner, short revents) {
 	static struct mmsghdr v[BATCH];
 	static struct iovec iov[BATCH];
 	static struct peer peers[BATCH];
@@ -2868,8 +2580,7 @@ static void listener_udp_ready(void *owner, short revents)
 	int n;
 
 	(void)revents;
-	if (last != (unsigned)(l - listeners))
-		used = BATCH;
+	if (last != (unsigned)(l - listeners)) used = BATCH;
 	last = (unsigned)(l - listeners);
 	batch_init(v, iov, inbox[0], sizeof inbox[0], used);
 	for (int i = 0; i < used; i++) {
@@ -2890,8 +2601,7 @@ static void listener_udp_ready(void *owner, short revents)
 			stats.dropped++;        /* port 0 cannot be answered */
 			continue;
 		}
-		if (l->wild)
-			peer_read_local(p, &v[i].msg_hdr);
+		if (l->wild) peer_read_local(p, &v[i].msg_hdr);
 		client_ask(p, inbox[i], len);
 	}
 }
@@ -2922,50 +2632,41 @@ static struct node tcp_idle = { &tcp_idle, &tcp_idle }, tcp_owed = { &tcp_owed, 
 static struct pool tcp_pool, out_blocks;
 static size_t tcp_most;                         /* tcp-clients, or what descriptors allow */
 
-static void out_block_free(struct tcp_client *c)
-{
+static void out_block_free(struct tcp_client *c) {
 	struct out_block *b = c->out;
 
 	c->out = b->next;
 	pool_give(&out_blocks, b);
-	if (--c->nout == 0)
-		list_remove(&c->sending);
+	if (--c->nout == 0) list_remove(&c->sending);
 }
 
-static void tcp_client_close(struct tcp_client *c)
-{
-	if (c->fd < 0)
-		return;
+static void tcp_client_close(struct tcp_client *c) {
+	if (c->fd < 0) return;
 	watch_remove(&c->slot);
 	close(c->fd);
 	c->fd = -1;
 	c->generation++;
-	while (c->out != NULL)
-		out_block_free(c);
+	while (c->out != NULL) out_block_free(c);
 	list_remove(&c->lru);
 	pool_give(&tcp_pool, c);
 }
 
 /* Somebody must go: who waits for us only when there is nobody else. False when there is nobody. */
-static bool tcp_evict(void)
-{
+static bool tcp_evict(void) {
 	struct node *list = !list_empty(&tcp_idle) ? &tcp_idle : &tcp_owed;
 
-	if (list_empty(list))
-		return false;
+	if (list_empty(list)) return false;
 	tcp_client_close(OWNER(list->next, struct tcp_client, lru));
 	return true;
 }
 
-static void tcp_client_touch(struct tcp_client *c)
-{
+static void tcp_client_touch(struct tcp_client *c) {
 	c->active = now;
 	list_remove(&c->lru);
 	list_append(c->waiting > 0 ? &tcp_owed : &tcp_idle, &c->lru);
 }
 
-static void tcp_client_events(struct tcp_client *c)
-{
+static void tcp_client_events(struct tcp_client *c) {
 	watch_events(c->slot, (short)((c->eof || c->stopped ? 0 : POLLIN) | (c->out != NULL ? POLLOUT : 0)));
 }
 
@@ -2973,25 +2674,21 @@ static void tcp_client_events(struct tcp_client *c)
 static bool tcp_client_choked(const struct tcp_client *c) { return c->waiting + 4 * c->nout > 64; }
 
 /* Sends what it can. A client that is done is closed. */
-static void tcp_client_flush(struct tcp_client *c)
-{
+static void tcp_client_flush(struct tcp_client *c) {
 	bool had = c->out != NULL;
 
 	while (c->out != NULL) {
 		struct out_block *b = c->out;
 		ssize_t r = send(c->fd, b->b + b->at, b->len - b->at, MSG_NOSIGNAL | (b->next != NULL ? MSG_MORE : 0));
-		if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-			break;
+		if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
 		if (r < 0 && errno != EINTR) {
 			tcp_client_close(c);
 			return;
 		}
 		b->at += (unsigned)MAX(r, 0);
-		if (b->at == b->len)
-			out_block_free(c);
+		if (b->at == b->len) out_block_free(c);
 	}
-	if (had && c->out == NULL)
-		tcp_client_touch(c);
+	if (had && c->out == NULL) tcp_client_touch(c);
 	c->stopped &= tcp_client_choked(c);
 	if (c->eof && c->waiting == 0 && c->out == NULL)
 		tcp_client_close(c);
@@ -3000,8 +2697,7 @@ static void tcp_client_flush(struct tcp_client *c)
 }
 
 /* A block for a client. When all are taken, what can be sent is; if that frees none, who has kept one longest goes. */
-static bool out_block_new(struct tcp_client *c)
-{
+static bool out_block_new(struct tcp_client *c) {
 	struct out_block *b;
 
 	for (struct node *x = tcp_sending.next, *next; pool_empty(&out_blocks) && x != &tcp_sending; x = next) {
@@ -3013,8 +2709,7 @@ static bool out_block_new(struct tcp_client *c)
 		stats.full++;
 		tcp_client_close(OWNER(tcp_sending.next, struct tcp_client, sending));
 	}
-	if (c->fd < 0)
-		return false;
+	if (c->fd < 0) return false;
 	b = pool_take(&out_blocks);
 	b->next = NULL;
 	b->at = b->len = 0;
@@ -3028,8 +2723,7 @@ static bool out_block_new(struct tcp_client *c)
 }
 
 /* Its turn comes when this one of the loop ends: see tcp_flush_dirty(). */
-static void tcp_client_mark(struct tcp_client *c)
-{
+static void tcp_client_mark(struct tcp_client *c) {
 	if (!c->dirty) {
 		c->dirty = true;
 		c->next_dirty = tcp_dirty;
@@ -3039,8 +2733,7 @@ static void tcp_client_mark(struct tcp_client *c)
 
 static uint8_t tcp_reply[2 + MSG_MAX];          /* the one that is being written, behind its length */
 
-static void tcp_client_commit(struct tcp_client *c, size_t n)
-{
+static void tcp_client_commit(struct tcp_client *c, size_t n) {
 	put16at(tcp_reply, (unsigned)n);
 	for (size_t at = 0, k; at < 2 + n; at += k) {
 		if ((c->out == NULL || c->out_last->len == sizeof c->out->b) && !out_block_new(c))
@@ -3052,15 +2745,12 @@ static void tcp_client_commit(struct tcp_client *c, size_t n)
 	tcp_client_mark(c);
 }
 
-static uint8_t *reply_room(const struct peer *p)
-{
-	if (p->kind == PEER_UDP)
-		return outbox_room(p);
+static uint8_t *reply_room(const struct peer *p) {
+	if (p->kind == PEER_UDP) return outbox_room(p);
 	return tcp_clients[p->slot].generation == p->generation ? tcp_reply + 2 : NULL;
 }
 
-static void reply_commit(const struct peer *p, size_t n)
-{
+static void reply_commit(const struct peer *p, size_t n) {
 	if (p->kind == PEER_UDP)
 		outbox_commit(p, n);
 	else
@@ -3068,8 +2758,7 @@ static void reply_commit(const struct peer *p, size_t n)
 }
 
 /* A message that is too long to be read whole: only its header is known. */
-static void client_refuse_unread(const struct peer *p, const struct question *q)
-{
+static void client_refuse_unread(const struct peer *p, const struct question *q) {
 	struct addr a;
 	bool allowed;
 
@@ -3081,8 +2770,7 @@ static void client_refuse_unread(const struct peer *p, const struct question *q)
 }
 
 /* Takes the whole messages out of "in". */
-static void tcp_client_take(struct tcp_client *c)
-{
+static void tcp_client_take(struct tcp_client *c) {
 	size_t at = 0, len;
 
 	while (c->fd >= 0 && !c->stopped && c->in_len - at >= 2) {
@@ -3092,36 +2780,28 @@ static void tcp_client_take(struct tcp_client *c)
 			tcp_client_close(c);
 			return;
 		}
-		if (len > QUERY_MAX ? c->in_len - at < 2 + 12 : c->in_len - at < 2 + len)
-			break;
-		if (tcp_client_choked(c))
-			tcp_client_flush(c);
-		if (c->fd < 0)
-			return;
+		if (len > QUERY_MAX ? c->in_len - at < 2 + 12 : c->in_len - at < 2 + len) break;
+		if (tcp_client_choked(c)) tcp_client_flush(c);
+		if (c->fd < 0) return;
 		c->stopped = tcp_client_choked(c);
-		if (c->stopped)
-			break;
+		if (c->stopped) break;
 		if (len > QUERY_MAX) {          /* header only: it cannot be read whole */
 			struct question q = { .id = get16at(c->in + at + 2), .flags = get16at(c->in + at + 4) };
 			c->skip = len - (c->in_len - at - 2);
 			at = c->in_len;
-			if (!(q.flags & F_QR))
-				client_refuse_unread(&c->peer, &q);
+			if (!(q.flags & F_QR)) client_refuse_unread(&c->peer, &q);
 		} else {
 			at += 2 + len;
 			client_ask(&c->peer, c->in + at - len, len);
 		}
-		if (c->fd >= 0)
-			tcp_client_touch(c);
+		if (c->fd >= 0) tcp_client_touch(c);
 	}
-	if (c->fd < 0)
-		return;
+	if (c->fd < 0) return;
 	memmove(c->in, c->in + at, c->in_len - at);
 	c->in_len -= at;
 }
 
-static void tcp_client_ready(void *owner, short revents)
-{
+static void tcp_client_ready(void *owner, short revents) {
 	struct tcp_client *c = owner;
 	ssize_t r;
 
@@ -3130,14 +2810,12 @@ static void tcp_client_ready(void *owner, short revents)
 		tcp_client_close(c);
 		return;
 	}
-	if (c->eof || c->stopped)
-		return;
+	if (c->eof || c->stopped) return;
 	if (c->skip > 0)
 		r = recv(c->fd, inbox, MIN(c->skip, sizeof inbox), 0);
 	else
 		r = recv(c->fd, c->in + c->in_len, sizeof c->in - c->in_len, 0);
-	if (r < 0 && later(errno))
-		return;
+	if (r < 0 && later(errno)) return;
 	if (r < 0) {
 		tcp_client_close(c);
 		return;
@@ -3153,37 +2831,30 @@ static void tcp_client_ready(void *owner, short revents)
 }
 
 /* When a turn ends: what gathered leaves. What a stopped client had sent before is taken up again. */
-static void tcp_flush_dirty(void)
-{
+static void tcp_flush_dirty(void) {
 	struct tcp_client *c;
 
 	while ((c = tcp_dirty) != NULL) {
 		tcp_dirty = c->next_dirty;
 		c->dirty = false;
-		if (c->fd >= 0)
-			tcp_client_flush(c);
-		if (c->fd >= 0 && !c->stopped && c->in_len > 2)
-			tcp_client_take(c);
-		if (c->fd >= 0)
-			tcp_client_events(c);
+		if (c->fd >= 0) tcp_client_flush(c);
+		if (c->fd >= 0 && !c->stopped && c->in_len > 2) tcp_client_take(c);
+		if (c->fd >= 0) tcp_client_events(c);
 	}
 }
 
 /* There is no descriptor for who waits at a door, and nobody who could make room: it stays shut for a moment. */
 static usec accept_rest;
-static void accept_pause(int slot)
-{
+static void accept_pause(int slot) {
 	watch_events(slot, 0);
 	accept_rest = now + MS(100);
 }
 
-static bool accept_impossible(void)
-{
+static bool accept_impossible(void) {
 	return errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR && errno != ECONNABORTED;
 }
 
-static void listener_tcp_ready(void *owner, short revents)
-{
+static void listener_tcp_ready(void *owner, short revents) {
 	static usec warned;
 	struct listener *l = owner;
 	struct tcp_client *c;
@@ -3196,14 +2867,11 @@ static void listener_tcp_ready(void *owner, short revents)
 		n = sizeof p.from;
 		fd = accept4(l->tcp, &p.from.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && accept_impossible()) {
-			if (log_now(&warned))
-				log_error("TCP clients wait: %s", strerror(errno));
-			if (!tcp_evict())
-				accept_pause(l->tcp_slot);
+			if (log_now(&warned)) log_error("TCP clients wait: %s", strerror(errno));
+			if (!tcp_evict()) accept_pause(l->tcp_slot);
 			return;
 		}
-		if (fd < 0)
-			return;
+		if (fd < 0) return;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 		if (pool_empty(&tcp_pool)) {
 			stats.full++;
@@ -3223,8 +2891,7 @@ static void listener_tcp_ready(void *owner, short revents)
 	}
 }
 
-static void clients_init(void)
-{
+static void clients_init(void) {
 	pool_init(&tcp_pool, tcp_most, sizeof *tcp_clients);
 	tcp_clients = pool_at(&tcp_pool, 0);
 	pool_init(&out_blocks, OUT_BLOCKS, sizeof(struct out_block));
@@ -3233,8 +2900,7 @@ static void clients_init(void)
 }
 
 /* Closes who has been silent, half-way or not reading for too long, and waits for nothing. */
-static void tcp_sweep(struct node *list)
-{
+static void tcp_sweep(struct node *list) {
 	while (!list_empty(list)) {
 		struct tcp_client *c = OWNER(list->next, struct tcp_client, lru);
 		if (now - c->active < TCP_IDLE) {
@@ -3256,8 +2922,7 @@ enum { LATE_MALFORMED = RESENDS - 1, LATE_LISTS };       /* the last list: of as
 enum question_kind { K_ALL, K_A, K_AAAA, K_HTTPS, K_REST, KINDS };
 static const char *const kind_words[KINDS] = { "", " for A", " for AAAA", " for HTTPS and SVCB", " for types beside A, AAAA and HTTPS" };
 
-static enum question_kind key_kind(const struct key *k)
-{
+static enum question_kind key_kind(const struct key *k) {
 	unsigned type = key_type(k);
 
 	return type == T_A ? K_A : type == T_AAAA ? K_AAAA : type == T_HTTPS || type == T_SVCB ? K_HTTPS : K_REST;
@@ -3309,8 +2974,7 @@ static unsigned norigins;
 static bool upstream_down(const struct upstream *u, enum question_kind kind) { return u->lives[K_ALL].down || u->lives[kind].down; }
 
 /* One that is down is asked at most once a second. */
-static bool upstream_due(const struct upstream *u, enum question_kind kind)
-{
+static bool upstream_due(const struct upstream *u, enum question_kind kind) {
 	return !(u->lives[K_ALL].down && now - u->lives[K_ALL].asked < SEC(1)) &&
 	    !(u->lives[kind].down && now - u->lives[kind].asked < SEC(1));
 }
@@ -3319,15 +2983,13 @@ static bool upstream_due(const struct upstream *u, enum question_kind kind)
 #define RTO_MIN MS(20)
 
 /* When an answer is late (RFC 6298 2). */
-static usec upstream_rto(const struct upstream *u)
-{
+static usec upstream_rto(const struct upstream *u) {
 	return u->rtt == 0 ? RTO_FIRST : MAX(u->rtt + MAX(u->rttvar * u->patience / 32, MS(5)), RTO_MIN);
 }
 
 /* Learns from the answer to a question that was sent once. One that only a back-off has waited for begins anew: the way is
  * another. */
-static void upstream_learn(struct upstream *u, usec took)
-{
+static void upstream_learn(struct upstream *u, usec took) {
 	usec off = took - u->rtt;
 
 	if (u->rtt == 0 || took > 2 * upstream_rto(u)) {
@@ -3342,15 +3004,12 @@ static void upstream_learn(struct upstream *u, usec took)
 
 /* A question that was sent again is answered; vain: the first datagram was not lost, only late. Where much is lost nearly as many
  * resends may be in vain as are needed, where nothing is nearly none. */
-static void upstream_weigh(struct upstream *u, usec took, bool vain)
-{
+static void upstream_weigh(struct upstream *u, usec took, bool vain) {
 	u->patience = vain ? MIN(u->patience + 5, 128u) : MAX(u->patience - 4, 48u);
-	while (vain && upstream_rto(u) << u->backoff <= took)
-		u->backoff++;
+	while (vain && upstream_rto(u) << u->backoff <= took) u->backoff++;
 }
 
-static bool upstream_answered_since(uint32_t mask, uint64_t number)
-{
+static bool upstream_answered_since(uint32_t mask, uint64_t number) {
 	for (unsigned i = 0; mask != 0; i++, mask >>= 1)
 		if ((mask & 1) && upstreams[i].seq > number)
 			return true;
@@ -3437,8 +3096,7 @@ static void stream_doubt(struct stream *s, usec written);
 static void stream_keepalive(struct stream *s, unsigned timeout);
 static void probe_done(struct query *q);
 
-static void query_init(void)
-{
+static void query_init(void) {
 	size_t n = (size_t)cfg.queries;
 
 	pool_init(&queries, n, sizeof(struct query));
@@ -3453,35 +3111,27 @@ static void query_init(void)
 	query_table = table_new(query_table_mask, sizeof *query_table);
 	holder_table = table_new(query_table_mask, sizeof *holder_table);
 	query_table_mask--;
-	for (size_t i = 0; i <= n; i++)
-		list_init(&holders_by[i]);
-	for (unsigned i = 0; i < STAGES; i++)
-		list_init(&stages[i]);
+	for (size_t i = 0; i <= n; i++) list_init(&holders_by[i]);
+	for (unsigned i = 0; i < STAGES; i++) list_init(&stages[i]);
 }
 
-static struct holder **holder_place(uint64_t client)
-{
+static struct holder **holder_place(uint64_t client) {
 	struct holder **h = &holder_table[client_place(client, query_table_mask + 1)];
 
-	while (*h != NULL && (*h)->client != client)
-		h = &(*h)->next;
+	while (*h != NULL && (*h)->client != client) h = &(*h)->next;
 	return h;
 }
 
 /* Moves a holder to the list of its new count; the most anyone holds is kept up to date. */
-static void holder_recount(struct holder *h, int by)
-{
+static void holder_recount(struct holder *h, int by) {
 	list_remove(&h->of_count);
 	h->count = (unsigned)((int)h->count + by);
-	if (h->count > 0)
-		list_append(&holders_by[h->count], &h->of_count);
+	if (h->count > 0) list_append(&holders_by[h->count], &h->of_count);
 	holders_most = MAX(holders_most, h->count);
-	while (holders_most > 0 && list_empty(&holders_by[holders_most]))
-		holders_most--;
+	while (holders_most > 0 && list_empty(&holders_by[holders_most])) holders_most--;
 }
 
-static void waiter_free(struct waiter *w)
-{
+static void waiter_free(struct waiter *w) {
 	struct holder *h = w->holder, **place;
 
 	list_remove(&w->of_query);
@@ -3495,8 +3145,7 @@ static void waiter_free(struct waiter *w)
 	pool_give(&waiters, w);
 }
 
-static struct waiter *waiter_new(struct query *q, const struct peer *p, const struct question *ask)
-{
+static struct waiter *waiter_new(struct query *q, const struct peer *p, const struct question *ask) {
 	struct waiter *w = pool_take(&waiters);
 	struct holder **place, *h;
 	struct addr a;
@@ -3528,14 +3177,12 @@ static struct waiter *waiter_new(struct query *q, const struct peer *p, const st
 			w->upper[i / 8] |= (uint8_t)(1u << i % 8);
 	list_append(&h->waiters, &w->of_holder);
 	list_append(&q->waiters, &w->of_query);
-	if (p->kind == PEER_TCP)
-		tcp_clients[p->slot].waiting++;
+	if (p->kind == PEER_TCP) tcp_clients[p->slot].waiting++;
 	return w;
 }
 
 /* Sends a message to a waiter, who is then done. */
-static void waiter_answer(struct waiter *w, const struct source_msg *s)
-{
+static void waiter_answer(struct waiter *w, const struct source_msg *s) {
 	uint8_t name[NAME_MAX_WIRE];
 	const struct key *k = &w->q->key;
 	struct reply_to r = w->to;
@@ -3547,14 +3194,12 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s)
 			name[i] &= 0xdf;
 	histogram_add(&client_latency, now - w->born);
 	client_reply(&w->peer, s, &r);
-	if (c != NULL && c->generation == w->peer.generation)
-		c->waiting--;
+	if (c != NULL && c->generation == w->peer.generation) c->waiting--;
 	waiter_free(w);
 }
 
 /* Answers a waiter with an RCODE of our own. */
-static void waiter_fail(struct waiter *w, unsigned rcode, int info)
-{
+static void waiter_fail(struct waiter *w, unsigned rcode, int info) {
 	struct source_msg s = source_error(&w->q->key, rcode, info);
 
 	stats.failed += rcode == SERVFAIL;
@@ -3562,8 +3207,7 @@ static void waiter_fail(struct waiter *w, unsigned rcode, int info)
 }
 
 /* Lets go of the answer in hand. */
-static void held_free(struct query *q)
-{
+static void held_free(struct query *q) {
 	if (pool_has(&held_small, q->held))
 		pool_give(&held_small, q->held);
 	else if (pool_has(&held_big, q->held)) {
@@ -3577,12 +3221,10 @@ static void query_reply(struct query *q);
 
 /* Keeps the answer in hand for later, if it is still the caller's. Small ones have a place each; of the big there are HELD_BIG,
  * and when they are taken the query that has held one longest is answered with it now. */
-static void held_keep(struct query *q)
-{
+static void held_keep(struct query *q) {
 	const struct answer *a = q->held;
 
-	if (a == NULL || pool_has(&held_small, a) || pool_has(&held_big, a))
-		return;
+	if (a == NULL || pool_has(&held_small, a) || pool_has(&held_big, a)) return;
 	if (a->len <= UDP_SIZE)
 		q->held = pool_take(&held_small);
 	else {
@@ -3602,8 +3244,7 @@ static void held_keep(struct query *q)
 }
 
 /* Takes an ask out of its query, of whose chain *a is a link. */
-static void ask_free(struct ask **a)
-{
+static void ask_free(struct ask **a) {
 	struct ask *gone = *a;
 
 	ask_stop(gone);
@@ -3612,30 +3253,25 @@ static void ask_free(struct ask **a)
 }
 
 /* The only way out of a query: whoever still waits is told, and everything it holds is given back. */
-static void query_free(struct query *q)
-{
+static void query_free(struct query *q) {
 	struct query **place = &query_table[q->hash & query_table_mask];
 
 	while (!list_empty(&q->waiters))
 		waiter_fail(OWNER(q->waiters.next, struct waiter, of_query), SERVFAIL, EDE_UNREACHABLE);
-	while (q->asks != NULL)
-		ask_free(&q->asks);
+	while (q->asks != NULL) ask_free(&q->asks);
 	held_free(q);
 	list_remove(&q->staged);
 	list_remove(&q->patient);
 	list_remove(&q->lingering);
-	while (*place != NULL && *place != q)
-		place = &(*place)->next;
-	if (*place == q)
-		*place = q->next;
+	while (*place != NULL && *place != q) place = &(*place)->next;
+	if (*place == q) *place = q->next;
 	q->active = false;
 	pool_give(&queries, q);
 }
 
 /* Makes sure that a waiter and a query are free: what nobody waits for goes first, then the oldest query of the client that
  * holds the most. */
-static void query_make_room(bool need_waiter)
-{
+static void query_make_room(bool need_waiter) {
 	while (pool_empty(&queries) || (need_waiter && pool_empty(&waiters))) {
 		struct waiter *w;
 		struct query *q;
@@ -3644,18 +3280,15 @@ static void query_make_room(bool need_waiter)
 			query_free(OWNER(lingering.next, struct query, lingering));
 			continue;
 		}
-		if (holders_most == 0)
-			return;
+		if (holders_most == 0) return;
 		w = OWNER(OWNER(holders_by[holders_most].next, struct holder, of_count)->waiters.next, struct waiter, of_holder);
 		q = w->q;
 		waiter_fail(w, SERVFAIL, EDE_UNREACHABLE);
-		if (list_empty(&q->waiters) && !q->starting)
-			query_free(q);
+		if (list_empty(&q->waiters) && !q->starting) query_free(q);
 	}
 }
 
-static struct query *query_find(const struct key *k, uint32_t hash)
-{
+static struct query *query_find(const struct key *k, uint32_t hash) {
 	struct query *q = query_table[hash & query_table_mask];
 
 	while (q != NULL && (q->hash != hash || q->key.len != k->len || memcmp(q->key.b, k->b, k->len) != 0))
@@ -3672,8 +3305,7 @@ static const char *const private_zones[] = { "local", "internal", "lan", "test",
 	"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa" };
 
 /* Validators need DS, DNSKEY, NS and SOA of a name of one label, and DS of a private zone, from where all other names come from. */
-static bool name_is_private(const struct key *k)
-{
+static bool name_is_private(const struct key *k) {
 	static uint8_t zones[COUNT(private_zones) + 16 + 64][80];       /* those, 16 to 31.172 and 64 to 127.100 (RFC 7793) */
 	static size_t lens[COUNT(zones)];
 	unsigned type = key_type(k);
@@ -3693,8 +3325,7 @@ static bool name_is_private(const struct key *k)
 }
 
 /* The upstreams with the longest suffix that matches a name, as a mask. */
-static uint32_t route_domain(const struct key *k)
-{
+static uint32_t route_domain(const struct key *k) {
 	uint32_t match = 0;
 	size_t longest = 0, n;
 
@@ -3704,8 +3335,7 @@ static uint32_t route_domain(const struct key *k)
 			n = name_len(s->domains + at);
 			if (n < longest || !name_below(k->b, k->name_len, s->domains + at, n))
 				continue;
-			if (n > longest)
-				match = 0;
+			if (n > longest) match = 0;
 			longest = n;
 			match |= UINT32_C(1) << order[i];
 		}
@@ -3715,8 +3345,7 @@ static uint32_t route_domain(const struct key *k)
 
 /* Which upstreams apply to a question, as a mask: those with the longest matching suffix, else those without suffix, of which
  * a private name goes to the private ones, if there are any. */
-static uint32_t route(const struct key *k)
-{
+static uint32_t route(const struct key *k) {
 	uint32_t match = route_domain(k), any = 0, private = 0;
 
 	for (unsigned i = 0; i < norder && match == 0; i++) {
@@ -3726,40 +3355,35 @@ static uint32_t route(const struct key *k)
 			private |= u->private_net ? UINT32_C(1) << order[i] : 0;
 		}
 	}
-	if (match != 0)
-		return match;
+	if (match != 0) return match;
 	return private != 0 && private != any && name_is_private(k) ? private : any;
 }
 
 static bool ask_down(const struct ask *a) { return upstream_down(&upstreams[a->up], key_kind(&a->q->key)); }
 
 /* Do all the upstreams that this query was meant for count as down? Then all are asked, and waited for. */
-static bool query_all_down(const struct query *q)
-{
+static bool query_all_down(const struct query *q) {
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
 		if (!ask_down(a))
 			return false;
 	return true;
 }
 
-static bool all_down(uint32_t mask, enum question_kind kind)
-{
+static bool all_down(uint32_t mask, enum question_kind kind) {
 	for (unsigned i = 0; i < norder; i++)
 		if ((mask >> order[i] & 1) && !upstream_down(&upstreams[order[i]], kind))
 			return false;
 	return true;
 }
 
-static void ask_count(const struct ask *a)
-{
+static void ask_count(const struct ask *a) {
 	struct upstream *u = &upstreams[a->up];
 
 	u->lives[K_ALL].asked = u->lives[key_kind(&a->q->key)].asked = now;
 	u->sent++;
 }
 
-static void ask_start(struct ask *a)
-{
+static void ask_start(struct ask *a) {
 	a->state = ASK_WAIT;
 	a->sent = now;
 	a->bare = now < upstreams[a->up].no_edns_until;
@@ -3771,11 +3395,9 @@ static void ask_start(struct ask *a)
 static void ask_charge(struct ask *a, const char *why);
 
 /* Asks once more, in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
-static void ask_again(struct ask *a, bool due)
-{
+static void ask_again(struct ask *a, bool due) {
 	if (a->state == ASK_WAIT && now - a->sent < MS(cfg.timeout)) {
-		if (!due)
-			return;
+		if (!due) return;
 		a->charged = false;             /* for rule 6 it is a query of its own */
 		ask_count(a);
 		if (a->sendings != NULL && a->resends < RESENDS)
@@ -3797,8 +3419,7 @@ static void ask_again(struct ask *a, bool due)
 }
 
 /* Asks the upstreams in mask. There is never more than one ask of an upstream; the chain is in the order of "order". */
-static void query_send(struct query *q, uint32_t mask)
-{
+static void query_send(struct query *q, uint32_t mask) {
 	enum question_kind kind = key_kind(&q->key);
 	bool none_up = all_down(mask, kind);
 	struct ask **at = &q->asks;
@@ -3812,16 +3433,14 @@ static void query_send(struct query *q, uint32_t mask)
 		}
 		if (mask >> order[i] & 1)
 			ask_again(*at, none_up || q->probe || upstream_due(&upstreams[order[i]], kind));
-		if (*at != NULL && (*at)->up == order[i])
-			at = &(*at)->next;
+		if (*at != NULL && (*at)->up == order[i]) at = &(*at)->next;
 	}
 	q->starting = false;
 }
 
 /* The life of a query begins: of a new one, or of one whose reply was sent while some upstream was silent, when a client asks
  * the same again: those that have answered are asked anew, the silent one keeps its open question. */
-static void query_begin(struct query *q)
-{
+static void query_begin(struct query *q) {
 	q->born = now;
 	q->replied = false;
 	q->best = NULL;
@@ -3832,8 +3451,7 @@ static void query_begin(struct query *q)
 	list_append(&stages[0], &q->staged);
 }
 
-static struct query *query_new(const struct key *k, uint32_t hash)
-{
+static struct query *query_new(const struct key *k, uint32_t hash) {
 	struct query *q = pool_take(&queries);
 
 	q->staged.next = q->patient.next = q->lingering.next = NULL;
@@ -3852,8 +3470,7 @@ static struct query *query_new(const struct key *k, uint32_t hash)
 
 /* A client's question that the cache could not answer. False when there is no room or no upstream for it. *stale_now is set
  * when the caller is to answer with the stale entry at once, since every upstream is down. */
-static bool query_ask(const struct peer *p, const struct question *ask, uint32_t hash, bool *stale_now)
-{
+static bool query_ask(const struct peer *p, const struct question *ask, uint32_t hash, bool *stale_now) {
 	struct query *q = query_find(&ask->key, hash);
 	uint32_t mask = route(&ask->key);
 	bool stale = cfg.serve_stale > 0 && cache_find(&ask->key, hash) != NULL;
@@ -3868,39 +3485,32 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 		query_refresh(&ask->key, hash);
 		return true;
 	}
-	if (q != NULL && q->replied)
-		query_begin(q);
+	if (q != NULL && q->replied) query_begin(q);
 	if (q == NULL || pool_empty(&waiters)) {
 		if (q != NULL)
 			q->starting = true;     /* not to be freed for room */
 		query_make_room(true);
-		if (q != NULL)
-			q->starting = false;
+		if (q != NULL) q->starting = false;
 	}
 	if (pool_empty(&queries) && q == NULL) {
 		stats.failed++;
 		return false;
 	}
-	if (q == NULL)
-		q = query_new(&ask->key, hash);
+	if (q == NULL) q = query_new(&ask->key, hash);
 	q->stale_ok = stale;
 	list_remove(&q->lingering);             /* it may have been one of our own */
-	if (fresh)
-		query_send(q, mask);
+	if (fresh) query_send(q, mask);
 	waiter_new(q, p, ask);
-	if (fresh)
-		query_choose(q);
+	if (fresh) query_choose(q);
 	return true;
 }
 
 /* A query of our own for an entry that is nearly over. It follows the rules as any does, but is the first to make room. */
-static bool query_refresh(const struct key *k, uint32_t hash)
-{
+static bool query_refresh(const struct key *k, uint32_t hash) {
 	struct query *q;
 	uint32_t mask = route(k);
 
-	if (mask == 0 || query_find(k, hash) != NULL || pool_empty(&queries))
-		return false;
+	if (mask == 0 || query_find(k, hash) != NULL || pool_empty(&queries)) return false;
 	q = query_new(k, hash);
 	list_append(&lingering, &q->lingering);
 	query_send(q, mask);
@@ -3909,8 +3519,7 @@ static bool query_refresh(const struct key *k, uint32_t hash)
 }
 
 /* Better upstreams than one of this priority that gave neither NOERROR nor NXDOMAIN, as a mask (rule 10). */
-static uint32_t query_unheard(const struct query *q, unsigned priority)
-{
+static uint32_t query_unheard(const struct query *q, unsigned priority) {
 	uint32_t mask = 0;
 
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
@@ -3920,17 +3529,13 @@ static uint32_t query_unheard(const struct query *q, unsigned priority)
 }
 
 /* Is what the cache has still valid, and worth more than the best of a query: a success, not marked, of a better upstream? */
-static bool entry_beats(const struct entry *e, const struct query *q, bool marked)
-{
+static bool entry_beats(const struct entry *e, const struct query *q, bool marked) {
 	unsigned priority = UINT_MAX;
 	bool success = answers_type(entry_msg(e), 12 + q->key.name_len + 4, key_type(&q->key)), was_marked = e->bits & E_MARKED;
 
-	if (entry_expired(e))
-		return false;
-	if (success != (q->best_verdict == V_SUCCESS))
-		return success;
-	if (marked != was_marked)
-		return marked;
+	if (entry_expired(e)) return false;
+	if (success != (q->best_verdict == V_SUCCESS)) return success;
+	if (marked != was_marked) return marked;
 	for (unsigned i = norder; i > 0; i--)
 		if (upstreams[order[i - 1]].origin == e->origin)
 			priority = upstreams[order[i - 1]].spec.priority;
@@ -3938,8 +3543,7 @@ static bool entry_beats(const struct entry *e, const struct query *q, bool marke
 }
 
 /* Puts the best answer so far into the cache, if it is one to keep. */
-static void query_cache(const struct query *q, const struct answer *a)
-{
+static void query_cache(const struct query *q, const struct answer *a) {
 	const struct upstream *u = &upstreams[q->best->up];
 	struct keep k = { .key = &q->key, .hash = q->hash, .silent = query_unheard(q, u->spec.priority), .origin = u->origin,
 		.bits = a->ad ? E_AD : 0 };
@@ -3953,25 +3557,21 @@ static void query_cache(const struct query *q, const struct answer *a)
 			return;                 /* an upstream that said nothing may know better */
 		k.silent |= x->answered ? 0 : UINT32_C(1) << x->up;
 	}
-	if (old != NULL && entry_beats(slot_entry(old), q, k.silent != 0))
-		return;
+	if (old != NULL && entry_beats(slot_entry(old), q, k.silent != 0)) return;
 	if (!a->positive) {
 		if (old != NULL)
 			slot_kill(old);         /* it is not even stale any more (RFC 8767 5) */
-		if (cfg.cache_negative == 0 || a->soa_ttl == NO_TTL)
-			return;
+		if (cfg.cache_negative == 0 || a->soa_ttl == NO_TTL) return;
 		ttl = MIN(MIN((int64_t)a->soa_ttl, ttl), cfg.cache_negative);
 	} else if (ttl > 0)
 		ttl = MAX(ttl, cfg.cache_min_ttl);
-	if (ttl == 0 || a->records == 0)
-		return;
+	if (ttl == 0 || a->records == 0) return;
 	k.ttl = (uint32_t)MIN(ttl, k.silent ? MARKED_TTL : cfg.cache_max_ttl);
 	cache_put(&k, old, a);
 }
 
 /* The answer in hand as it goes to clients: stubs take some RCODEs for a fault of their own, and never ask again (rule 3). */
-static struct source_msg query_source(const struct query *q, bool marked)
-{
+static struct source_msg query_source(const struct query *q, bool marked) {
 	const struct answer *a = q->held;
 	struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .cap = marked ? MARKED_TTL : NO_TTL,
 		.rcode = a->rcode, .flags = (get16at(a->msg + 2) & F_AA) | (a->ad ? F_AD : 0) };
@@ -3986,18 +3586,15 @@ static struct source_msg query_source(const struct query *q, bool marked)
 
 /* Ends the waiting: everyone gets the answer in hand, or, where that is no more than a failure, a stale one, else SERVFAIL. The
  * query goes on without waiters while some upstream may still answer. */
-static void query_reply(struct query *q)
-{
+static void query_reply(struct query *q) {
 	struct slot *slot = q->stale_ok && q->best_verdict <= V_OTHER ? cache_find(&q->key, q->hash) : NULL;
 	struct source_msg s;
 	bool network = true;
 
 	q->replied = true;
 	list_remove(&q->patient);
-	if (!list_on(&q->lingering))
-		list_append(&lingering, &q->lingering);
-	for (const struct ask *a = q->asks; a != NULL; a = a->next)
-		network &= a->state == ASK_DONE;
+	if (!list_on(&q->lingering)) list_append(&lingering, &q->lingering);
+	for (const struct ask *a = q->asks; a != NULL; a = a->next) network &= a->state == ASK_DONE;
 	if (slot != NULL) {
 		s = entry_source(slot_entry(slot), true);
 		log_debug("answer %s %s: a stale one", name_text(q->key.b), type_text(key_type(&q->key)));
@@ -4023,25 +3620,21 @@ static void query_reply(struct query *q)
 }
 
 /* Must the clients of a query wait on? "open" says whether some upstream may still answer. */
-static bool query_waits(struct query *q, bool *open)
-{
+static bool query_waits(struct query *q, bool *open) {
 	bool none_up = query_all_down(q), better = false, any = false;
 	unsigned priority = q->best != NULL ? upstreams[q->best->up].spec.priority : 0;
 
 	*open = false;
 	for (const struct ask *a = q->asks; a != NULL; a = a->next) {
-		if (a->state != ASK_WAIT)
-			continue;
+		if (a->state != ASK_WAIT) continue;
 		*open = true;
 		if ((ask_down(a) && !none_up && !q->probe) || (q->best_verdict > V_OTHER && ask_hampered(a)))
 			continue;
 		any = true;
 		better |= upstreams[a->up].spec.priority < priority;
 	}
-	if (q->replied)
-		return false;
-	if (q->probe || q->best_verdict != V_SUCCESS)
-		return q->probe ? *open : any;
+	if (q->replied) return false;
+	if (q->probe || q->best_verdict != V_SUCCESS) return q->probe ? *open : any;
 	if (better && !list_on(&q->patient)) {
 		q->patient_since = now;
 		list_append(&patient, &q->patient);
@@ -4050,8 +3643,7 @@ static bool query_waits(struct query *q, bool *open)
 }
 
 /* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
-static void query_choose(struct query *q)
-{
+static void query_choose(struct query *q) {
 	bool open;
 
 	if (q->starting || query_waits(q, &open)) {
@@ -4062,12 +3654,10 @@ static void query_choose(struct query *q)
 		probe_done(q);
 	else if (!q->replied)
 		query_reply(q);
-	if (!open)
-		query_free(q);
+	if (!open) query_free(q);
 }
 
-static void upstream_log_state(struct upstream *u, enum question_kind kind, const char *why)
-{
+static void upstream_log_state(struct upstream *u, enum question_kind kind, const char *why) {
 	bool down = u->lives[kind].down;
 
 	u->lives[kind].told = down;
@@ -4076,24 +3666,20 @@ static void upstream_log_state(struct upstream *u, enum question_kind kind, cons
 }
 
 /* A query was left without a valid answer. The third in a row makes the upstream down, and nobody waits for it any more. */
-static void ask_charge(struct ask *a, const char *why)
-{
+static void ask_charge(struct ask *a, const char *why) {
 	struct upstream *u = &upstreams[a->up];
 	const enum question_kind kinds[] = { K_ALL, key_kind(&a->q->key) };
 
 	for (int i = 0; i < 2 && !a->charged; i++) {
 		struct liveness *l = &u->lives[kinds[i]];
-		if (++l->unanswered < DOWN_AFTER || l->down)
-			continue;
+		if (++l->unanswered < DOWN_AFTER || l->down) continue;
 		l->down = rechoose = true;
-		if (i == 0 || !u->lives[K_ALL].down)
-			upstream_log_state(u, kinds[i], why);
+		if (i == 0 || !u->lives[K_ALL].down) upstream_log_state(u, kinds[i], why);
 	}
 	a->charged = true;
 }
 
-static void upstream_answers(struct upstream *u, enum question_kind kind)
-{
+static void upstream_answers(struct upstream *u, enum question_kind kind) {
 	const enum question_kind kinds[] = { K_ALL, kind };
 
 	u->heard = now;
@@ -4101,21 +3687,18 @@ static void upstream_answers(struct upstream *u, enum question_kind kind)
 		struct liveness *l = &u->lives[kinds[i]];
 		l->unanswered = 0;
 		l->down = false;
-		if (l->told)
-			upstream_log_state(u, kinds[i], NULL);
+		if (l->told) upstream_log_state(u, kinds[i], NULL);
 	}
 }
 
 /* Its server cannot do EDNS, as it seems: from now on this is asked without. */
-static void ask_drop_edns(struct ask *a, unsigned why)
-{
+static void ask_drop_edns(struct ask *a, unsigned why) {
 	a->bare = true;
 	a->bare_for = (uint8_t)why;
 }
 
 /* An upstream that cannot answer this query now: refused, unreachable, no handshake. */
-static void ask_fail(struct ask *a, const char *why)
-{
+static void ask_fail(struct ask *a, const char *why) {
 	struct upstream *u = &upstreams[a->up];
 	struct query *q = a->q;
 
@@ -4130,8 +3713,7 @@ static void ask_fail(struct ask *a, const char *why)
 }
 
 /* A whole valid answer has come. The message lies in a buffer of the caller, and is kept only if it is the best so far. */
-static void ask_answer(struct ask *a, struct answer *ans)
-{
+static void ask_answer(struct ask *a, struct answer *ans) {
 	struct upstream *u = &upstreams[a->up];
 	struct query *q = a->q;
 	const struct upstream *held = q->best != NULL ? &upstreams[q->best->up] : NULL;
@@ -4145,8 +3727,7 @@ static void ask_answer(struct ask *a, struct answer *ans)
 	a->rcode = (uint16_t)ans->rcode;
 	a->ancount = (uint16_t)ans->ancount;
 	u->answered++;
-	if (once)
-		upstream_learn(u, a->took);
+	if (once) upstream_learn(u, a->took);
 	histogram_add(&u->latency, a->took);
 	upstream_answers(u, key_kind(&q->key));
 	u->knows_edns |= ans->opt;
@@ -4154,11 +3735,9 @@ static void ask_answer(struct ask *a, struct answer *ans)
 		u->no_edns_until = now + SEC(600);
 	if (v == V_OTHER && ans->rcode == SERVFAIL && ans->bogus && u->ad_believed)
 		v = V_SUCCESS;                  /* it has proved a forgery: who does not validate shall not undo that */
-	if (u->spec.final && (v == V_NXDOMAIN || v == V_NODATA))
-		v = V_SUCCESS;
+	if (u->spec.final && (v == V_NXDOMAIN || v == V_NODATA)) v = V_SUCCESS;
 	a->verdict = (uint8_t)v;
-	if (v > V_OTHER)
-		u->seq = ++answers_seen;
+	if (v > V_OTHER) u->seq = ++answers_seen;
 	ans->ad &= u->ad_believed;
 	ans->verdict = v;
 	log_debug("upstream %s id %u %s %s: %s %u answers in %lld ms", addr_text(&u->spec.addr), a->id, name_text(q->key.b),
@@ -4177,21 +3756,18 @@ static void ask_answer(struct ask *a, struct answer *ans)
 }
 
 /* Puts an ask behind the others on one of its upstream's lists. */
-static void ask_wait(struct ask *a, unsigned list)
-{
+static void ask_wait(struct ask *a, unsigned list) {
 	struct upstream *u = &upstreams[a->up];
 
 	list_remove(&a->late);
 	list_append(&u->late[list], &a->late);
 	a->since = now;
-	if (list == 0)
-		a->backoff = (uint8_t)u->backoff;
+	if (list == 0) a->backoff = (uint8_t)u->backoff;
 }
 
 /* A message with the ID and the question of an ask, or an error without one (bare), over a stream or, NULL, in a datagram;
  * cut: which did not fit. */
-static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *stream, bool cut)
-{
+static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *stream, bool cut) {
 	struct answer ans;
 	unsigned error = answer_bare_error(msg, len);
 	bool bare = error != NOERROR;
@@ -4231,8 +3807,7 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *
 }
 
 /* Nobody waits any longer for the upstreams better than the answer in hand: they are charged with it. */
-static void query_impatient(struct query *q, const char *why)
-{
+static void query_impatient(struct query *q, const char *why) {
 	unsigned priority = q->best != NULL ? upstreams[q->best->up].spec.priority : UINT_MAX;
 
 	list_remove(&q->patient);
@@ -4244,17 +3819,14 @@ static void query_impatient(struct query *q, const char *why)
 }
 
 /* The life of a query is over. */
-static void query_expire(struct query *q)
-{
+static void query_expire(struct query *q) {
 	for (struct ask *a = q->asks; a != NULL; a = a->next) {
-		if (a->state != ASK_WAIT)
-			continue;
+		if (a->state != ASK_WAIT) continue;
 		a->why = "timeout";
 		upstreams[a->up].failed++;
 		if (a->ends == 0 || upstreams[a->up].heard < a->sent)
 			ask_charge(a, "no answer");     /* else others were answered: its connections ended for this one */
-		if (a->stream != NULL)
-			stream_doubt(a->stream, a->written);
+		if (a->stream != NULL) stream_doubt(a->stream, a->written);
 	}
 	if (q->probe)
 		probe_done(q);
@@ -4264,8 +3836,7 @@ static void query_expire(struct query *q)
 }
 
 /* An answer is late: the n-th resend. Nobody waits for an upstream that is down, or when the client has its reply. */
-static void ask_resend(struct ask *a, unsigned n)
-{
+static void ask_resend(struct ask *a, unsigned n) {
 	if (a->sendings == NULL || a->resends >= RESENDS || a->q->replied || (ask_down(a) && !query_all_down(a->q)))
 		return;
 	if (n >= SILENT_RESENDS && !a->bare && !upstreams[a->up].knows_edns)
@@ -4275,8 +3846,7 @@ static void ask_resend(struct ask *a, unsigned n)
 
 /* Sends again what is late at an upstream. All on a list wait as long, but for a back-off, which is for those sent under it; the
  * whole wait doubles from list to list. */
-static void upstream_sweep(struct upstream *u)
-{
+static void upstream_sweep(struct upstream *u) {
 	for (unsigned i = 0; i < LATE_LISTS; i++)
 		while (!list_empty(&u->late[i])) {
 			struct ask *a = OWNER(u->late[i].next, struct ask, late);
@@ -4296,12 +3866,10 @@ static void upstream_sweep(struct upstream *u)
 }
 
 /* Moves every query whose time has come on to its next stage. */
-static void query_sweep(void)
-{
+static void query_sweep(void) {
 	usec life = MS(cfg.timeout), ends[STAGES] = { MIN(MS(1800), life * 2 / 3), life * 2 / 3, life };
 
-	for (unsigned i = 0; i < norder; i++)
-		upstream_sweep(&upstreams[order[i]]);
+	for (unsigned i = 0; i < norder; i++) upstream_sweep(&upstreams[order[i]]);
 	for (unsigned s = 0; s < STAGES; s++) {
 		while (!list_empty(&stages[s])) {
 			struct query *q = OWNER(stages[s].next, struct query, staged);
@@ -4334,8 +3902,7 @@ static void query_sweep(void)
 		rechoose = false;
 		for (unsigned i = 0; i < queries.ever; i++) {
 			struct query *q = pool_at(&queries, i);
-			if (q->active && !q->replied)
-				query_choose(q);
+			if (q->active && !q->replied) query_choose(q);
 		}
 	}
 }
@@ -4364,8 +3931,7 @@ struct port {
 static struct pool ports;
 static struct port *ports_dirty;
 
-static void port_mark(struct port *p)
-{
+static void port_mark(struct port *p) {
 	if (!p->dirty) {
 		p->dirty = true;
 		p->next_dirty = ports_dirty;
@@ -4377,15 +3943,13 @@ static void port_ready(void *owner, short revents);
 
 /* The port for the next query at u: the one in use, else a new one; always a new one for a query that is sent again, which
  * must not take the last ones. Without descriptors, the one in use beyond its life. NULL with errno set. */
-static struct port *port_for(struct upstream *u, bool again)
-{
+static struct port *port_for(struct upstream *u, bool again) {
 	static usec warned;
 	struct port *p = u->port;
 	struct addr to = u->spec.addr;
 	int fd;
 
-	if (!again && p != NULL && p->open > 0 && p->life < PORT_LIFE)
-		return p;
+	if (!again && p != NULL && p->open > 0 && p->life < PORT_LIFE) return p;
 	if (!addr_resolve_scope(&to)) {
 		errno = ENETUNREACH;
 		return NULL;
@@ -4410,15 +3974,13 @@ static struct port *port_for(struct upstream *u, bool again)
 	p->life = p->open = 0;
 	p->dirty = false;
 	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
-	if (!again)
-		u->port = p;
+	if (!again) u->port = p;
 	return p;
 }
 
 static struct sending *port_end(struct port *p) { return p->sendings + MIN(p->life, (unsigned)PORT_LIFE); }
 
-static struct sending *port_find(struct port *p, unsigned id)
-{
+static struct sending *port_find(struct port *p, unsigned id) {
 	for (struct sending *s = p->sendings, *end = port_end(p); s < end; s++)
 		if (s->id == id)
 			return s;
@@ -4427,8 +3989,7 @@ static struct sending *port_find(struct port *p, unsigned id)
 
 /* Another datagram of an ask: the next place at a port that is free, and an ID that is new there. It leaves when the turn ends,
  * together with what else leaves there. */
-static void sending_new(struct ask *a, struct port *p)
-{
+static void sending_new(struct ask *a, struct port *p) {
 	struct sending *s;
 	unsigned id;
 
@@ -4446,8 +4007,7 @@ static void sending_new(struct ask *a, struct port *p)
 
 /* Sends a query, n: how often it was sent before. The first datagram shares a port; those that follow have one of their own and
  * another ID, for a firewall may close a port after the first reply there. All stay open. */
-static void ask_send(struct ask *a, unsigned n)
-{
+static void ask_send(struct ask *a, unsigned n) {
 	struct upstream *u = &upstreams[a->up];
 	bool again = a->sendings != NULL;
 	struct port *p;
@@ -4458,8 +4018,7 @@ static void ask_send(struct ask *a, unsigned n)
 	}
 	a->resends = (uint8_t)n;
 	list_remove(&a->late);
-	if (n < LATE_MALFORMED)
-		ask_wait(a, n);
+	if (n < LATE_MALFORMED) ask_wait(a, n);
 	p = port_for(u, again);
 	if (p != NULL)
 		sending_new(a, p);
@@ -4467,55 +4026,46 @@ static void ask_send(struct ask *a, unsigned n)
 		ask_fail(a, errno == EMFILE ? "out of descriptors" : "network unreachable");
 }
 
-static const char *error_words(int e)
-{
+static const char *error_words(int e) {
 	return e == ECONNREFUSED ? "connection refused" : e == ECONNRESET || e == EPIPE ? "connection reset" :
 	    e == ETIMEDOUT ? "connection timed out" : e == EHOSTUNREACH ? "host unreachable" :
 	    e == ENETUNREACH || e == EADDRNOTAVAIL || e == ENETDOWN ? "network unreachable" : "network error";
 }
 
-static void port_fail(struct port *p, int e)
-{
+static void port_fail(struct port *p, int e) {
 	for (struct sending *s = p->sendings; s < port_end(p); s++)
 		if (s->ask != NULL)
 			ask_fail(s->ask, error_words(e));
 }
 
-static void port_flush(struct port *p)
-{
+static void port_flush(struct port *p) {
 	static uint8_t buf[BATCH][UPSTREAM_QUERY_MAX];
 	static struct mmsghdr v[BATCH];
 	static struct iovec iov[BATCH];
 	unsigned n = 0, done = 0;
 	int r = 0;
 
-	if (iov[0].iov_base == NULL)
-		batch_init(v, iov, buf[0], sizeof buf[0], BATCH);
+	if (iov[0].iov_base == NULL) batch_init(v, iov, buf[0], sizeof buf[0], BATCH);
 	for (struct sending *s = p->sendings, *end = port_end(p); s < end; s++) {
-		if (!s->due || s->ask == NULL)
-			continue;
+		if (!s->due || s->ask == NULL) continue;
 		s->due = false;
 		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, PAD_NONE);
 		n++;
 	}
-	while (done < n && (r = batch_send(p->fd, v + done, n - done)) >= 0)
-		done += (unsigned)r;
+	while (done < n && (r = batch_send(p->fd, v + done, n - done)) >= 0) done += (unsigned)r;
 	if (r < 0 && errno != ENOBUFS && !later(errno))
 		port_fail(p, errno);            /* what the buffers do not take counts as lost, and is sent again */
 }
 
-static void ports_flush(void)
-{
+static void ports_flush(void) {
 	struct port *p;
 
 	while ((p = ports_dirty) != NULL) {
 		ports_dirty = p->next_dirty;
 		p->dirty = false;
 		port_flush(p);
-		if (p->open > 0 || p->dirty)
-			continue;
-		if (p->u->port == p)
-			p->u->port = NULL;
+		if (p->open > 0 || p->dirty) continue;
+		if (p->u->port == p) p->u->port = NULL;
 		watch_remove(&p->slot);
 		close(p->fd);
 		pool_give(&ports, p);
@@ -4523,8 +4073,7 @@ static void ports_flush(void)
 }
 
 /* One datagram from an upstream. */
-static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
-{
+static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut) {
 	struct upstream *u = p->u;
 	struct sending *s = len >= 2 ? port_find(p, get16at(msg)) : NULL;
 	struct ask *a = s != NULL ? s->ask : NULL;
@@ -4542,13 +4091,11 @@ static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut)
 		u->strays++;
 		return;
 	}
-	if (a->resends > 0)
-		upstream_weigh(u, now - a->sent, s->next == NULL);
+	if (a->resends > 0) upstream_weigh(u, now - a->sent, s->next == NULL);
 	ask_message(a, msg, len, NULL, cut);
 }
 
-static void port_ready(void *owner, short revents)
-{
+static void port_ready(void *owner, short revents) {
 	static struct mmsghdr v[BATCH / 2];
 	static struct iovec iov[BATCH / 2];
 	struct port *p = owner;
@@ -4630,69 +4177,56 @@ static size_t h2_input(struct stream *s, uint8_t *p, size_t n);
 #define STREAM(node) OWNER(node, struct stream, of)
 #define LINED(node) OWNER(node, struct ask, on)
 
-static struct ask **stream_id_place(const struct upstream *u, unsigned id)
-{
+static struct ask **stream_id_place(const struct upstream *u, unsigned id) {
 	return &stream_ids[(id * 31u + (unsigned)(u - upstreams) * 2654435761u) & query_table_mask];
 }
 
-static struct ask *stream_id_find(const struct upstream *u, unsigned id)
-{
+static struct ask *stream_id_find(const struct upstream *u, unsigned id) {
 	struct ask *a = *stream_id_place(u, id);
 
-	while (a != NULL && (a->id != id || &upstreams[a->up] != u))
-		a = a->next_id;
+	while (a != NULL && (a->id != id || &upstreams[a->up] != u)) a = a->next_id;
 	return a;
 }
 
 /* Takes an ask out of the line or off its stream. */
-static void ask_leave(struct ask *a)
-{
+static void ask_leave(struct ask *a) {
 	struct ask **place = stream_id_place(&upstreams[a->up], a->id);
 
-	if (!list_on(&a->on))
-		return;
-	while (*place != a)
-		place = &(*place)->next_id;
+	if (!list_on(&a->on)) return;
+	while (*place != a) place = &(*place)->next_id;
 	*place = a->next_id;
-	if (a->stream != NULL)
-		a->stream->open--;
+	if (a->stream != NULL) a->stream->open--;
 	a->stream = NULL;
 	list_remove(&a->on);
 }
 
 /* Takes an ask off its ports and its stream: it waits for nothing any more. */
-static void ask_stop(struct ask *a)
-{
+static void ask_stop(struct ask *a) {
 	ask_leave(a);
 	list_remove(&a->late);
 	for (struct sending *s = a->sendings; s != NULL; s = s->next) {
 		s->ask = NULL;
-		if (--s->port->open == 0)
-			port_mark(s->port);
+		if (--s->port->open == 0) port_mark(s->port);
 	}
 	a->sendings = NULL;
 }
 
 /* What went wrong with a connection is logged when it changes, not every time; what stands in brackets may change. */
-static void upstream_trouble(struct upstream *u, const char *why)
-{
+static void upstream_trouble(struct upstream *u, const char *why) {
 	if (u->trouble[0] == '\0' || strncmp(u->trouble, why, strcspn(why, "(")) != 0)
 		log_info("upstream %s %s: %s", addr_text(&u->spec.addr), proto_names[u->spec.proto], why);
-	if (why != u->trouble)
-		snprintf(u->trouble, sizeof u->trouble, "%s", why);
+	if (why != u->trouble) snprintf(u->trouble, sizeof u->trouble, "%s", why);
 }
 
 /* Do connections fail this ask? Then nobody with an answer in hand waits for it. */
-static bool ask_hampered(const struct ask *a)
-{
+static bool ask_hampered(const struct ask *a) {
 	unsigned fails = upstreams[a->up].fails;
 
 	return list_on(&a->on) && a->sendings == NULL && (a->ends > 1 || fails > 1 || (fails == 1 && a->stream == NULL));
 }
 
 /* Asks over a connection, as soon as one takes it. */
-static void ask_over_stream(struct ask *a)
-{
+static void ask_over_stream(struct ask *a) {
 	struct upstream *u = &upstreams[a->up];
 	struct ask **place;
 
@@ -4717,42 +4251,36 @@ static void ask_over_stream(struct ask *a)
 }
 
 /* No connection came of a try. */
-static void upstream_fails(struct upstream *u, const char *why)
-{
+static void upstream_fails(struct upstream *u, const char *why) {
 	struct node all;
 
 	upstream_trouble(u, why);
 	u->fails++;
 	u->open_after = now + MIN(MS(25) << MIN(u->fails, 6u), SEC(1));
 	rechoose = streams_due = true;
-	if (u->fails < HOPELESS || u->nstreams > 0 || list_empty(&u->line))
-		return;
+	if (u->fails < HOPELESS || u->nstreams > 0 || list_empty(&u->line)) return;
 	all = u->line;                          /* first all, for the end of one may bring others */
 	all.next->prev = all.prev->next = &all;
 	list_init(&u->line);
 	while (!list_empty(&all)) {
 		struct ask *a = LINED(all.next);
 		ask_leave(a);
-		if (a->sendings == NULL)
-			ask_fail(a, why);
+		if (a->sendings == NULL) ask_fail(a, why);
 	}
 }
 
 static void stream_ready(void *owner, short revents);
 
 /* Starts to connect. NULL, or why that failed at once. */
-static const char *stream_open(struct upstream *u)
-{
+static const char *stream_open(struct upstream *u) {
 	struct addr to = u->spec.addr;
 	int on = 1;
 
 	u->warm_at = 0;
 	u->open_after = u->fails > 0 ? now + AGAIN_AFTER : now;
-	if (!addr_resolve_scope(&to))
-		return "no such interface yet";
+	if (!addr_resolve_scope(&to)) return "no such interface yet";
 	int fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
-	if (fd < 0)
-		return "out of descriptors";
+	if (fd < 0) return "out of descriptors";
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (connect(fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
 		const char *why = error_words(errno);
@@ -4773,8 +4301,7 @@ static const char *stream_open(struct upstream *u)
 }
 
 /* Puts the questions of a connection back into the line, all but "keep" of the oldest. */
-static void stream_spill(struct stream *s, unsigned keep)
-{
+static void stream_spill(struct stream *s, unsigned keep) {
 	while (s->open > keep) {
 		struct ask *a = LINED(s->asks.prev);
 		list_remove(&a->on);
@@ -4787,8 +4314,7 @@ static void stream_spill(struct stream *s, unsigned keep)
 }
 
 /* The end of a connection that had stood, with questions on it. */
-static void stream_ended(struct stream *s, bool orderly)
-{
+static void stream_ended(struct stream *s, bool orderly) {
 	struct upstream *u = s->u;
 	struct ask *first = LINED(s->asks.next);
 
@@ -4796,8 +4322,7 @@ static void stream_ended(struct stream *s, bool orderly)
 		u->fails = MAX(u->fails, MIN(u->fails + !first->alone, HOPELESS - 1u));
 		u->open_after = MAX(u->open_after, s->opened + AGAIN_AFTER);
 	}
-	if (orderly && s->open > 1 && s->answered >= first->written)
-		u->quota = s->got;
+	if (orderly && s->open > 1 && s->answered >= first->written) u->quota = s->got;
 	first->alone = true;
 	first->written = s->open > 1 || first->ends > 0 ? now + AGAIN_AFTER : now;
 	first->ends++;
@@ -4806,8 +4331,7 @@ static void stream_ended(struct stream *s, bool orderly)
 }
 
 /* Ends a connection. why: NULL when one side closed it in good order. */
-static void stream_close(struct stream *s, const char *why)
-{
+static void stream_close(struct stream *s, const char *why) {
 	struct upstream *u = s->u;
 	bool stood = s->state >= S_OPEN;
 
@@ -4818,8 +4342,7 @@ static void stream_close(struct stream *s, const char *why)
 	u->nstreams--;
 	s->state = S_CLOSED;
 	tls_release(s);
-	if (s->h2 != NULL)
-		h2_close(s);
+	if (s->h2 != NULL) h2_close(s);
 	if (!stood)
 		upstream_fails(u, why ? why : "the server closed the connection in the handshake (TLS 1.3 only?)");
 	else if (s->open > 0)
@@ -4830,36 +4353,30 @@ static void stream_close(struct stream *s, const char *why)
 }
 
 /* Ends a connection from our side; its questions are asked again. */
-static void stream_end(struct stream *s)
-{
+static void stream_end(struct stream *s) {
 	stream_spill(s, 0);
 	tls_goodbye(s);
 	stream_close(s, NULL);
 }
 
-static void upstream_disconnect(struct upstream *u)
-{
-	while (!list_empty(&u->streams))
-		stream_end(STREAM(u->streams.next));
+static void upstream_disconnect(struct upstream *u) {
+	while (!list_empty(&u->streams)) stream_end(STREAM(u->streams.next));
 }
 
 /* The connection stands, and its server is who it should be. */
-static void stream_opened(struct stream *s)
-{
+static void stream_opened(struct stream *s) {
 	struct upstream *u = s->u;
 
 	s->state = S_OPEN;
 	s->heard = s->used = now;
 	u->connects++;
-	if (u->pace == 0)
-		u->pace = (now - s->opened) / 2;
+	if (u->pace == 0) u->pace = (now - s->opened) / 2;
 	if (u->trouble[0])
 		log_info("upstream %s %s: connected", addr_text(&u->spec.addr), proto_names[u->spec.proto]);
 	u->trouble[0] = '\0';
 	watch_events(s->slot, POLLIN);
 	streams_due = true;
-	if (u->spec.proto == P_HTTPS)
-		h2_start(s);
+	if (u->spec.proto == P_HTTPS) h2_start(s);
 }
 
 /* timeout: in units of 100 ms. */
@@ -4867,15 +4384,12 @@ static void stream_keepalive(struct stream *s, unsigned timeout) { s->idle_limit
 
 /* A question was not answered in its whole life. When it was the same with all since: whatever bytes it brings, the connection
  * is of no use. */
-static void stream_doubt(struct stream *s, usec written)
-{
-	if (s->state == S_OPEN && s->answered < written)
-		s->state = S_SILENT;
+static void stream_doubt(struct stream *s, usec written) {
+	if (s->state == S_OPEN && s->answered < written) s->state = S_SILENT;
 }
 
 /* The answer to a has come over s. We learn how long it takes, and whether the server works on several at once. */
-static void stream_answer(struct stream *s, struct ask *a, uint8_t *msg, size_t len)
-{
+static void stream_answer(struct stream *s, struct ask *a, uint8_t *msg, size_t len) {
 	struct upstream *u = s->u;
 	usec took = now - a->written;
 
@@ -4892,13 +4406,11 @@ static void stream_answer(struct stream *s, struct ask *a, uint8_t *msg, size_t 
 }
 
 /* Reads a message behind its length. Gives the bytes that both take, 0 when they are not all there. */
-static size_t stream_message(struct stream *s, uint8_t *p, size_t n)
-{
+static size_t stream_message(struct stream *s, uint8_t *p, size_t n) {
 	size_t len = n >= 2 ? get16at(p) : 0;
 	struct ask *a;
 
-	if (n < 2 || n - 2 < len)
-		return 0;
+	if (n < 2 || n - 2 < len) return 0;
 	a = len >= 2 ? stream_id_find(s->u, get16at(p + 2)) : NULL;
 	s->got++;
 	if (a != NULL && (answer_matches(p + 2, len, &a->q->key) || answer_bare_error(p + 2, len)))
@@ -4909,8 +4421,7 @@ static size_t stream_message(struct stream *s, uint8_t *p, size_t n)
 }
 
 /* Bytes that came over the connection, decrypted. */
-static void stream_input(struct stream *s, const uint8_t *p, size_t n)
-{
+static void stream_input(struct stream *s, const uint8_t *p, size_t n) {
 	s->heard = s->used = now;
 	while (n > 0 && s->broken == NULL) {
 		size_t k = MIN(n, sizeof s->in - s->in_len), at = 0, used;
@@ -4928,19 +4439,16 @@ static void stream_input(struct stream *s, const uint8_t *p, size_t n)
 }
 
 /* Sends what has gathered, as far as the socket takes it. What it has died of is told by the next read. */
-static void stream_flush(struct stream *s)
-{
+static void stream_flush(struct stream *s) {
 	ssize_t r = 0;
 
 	while (s->out_at < s->out_len && (r = send(s->fd, s->out + s->out_at, s->out_len - s->out_at, MSG_NOSIGNAL)) > 0)
 		s->out_at += (size_t)r;
-	if (s->out_at == s->out_len)
-		s->out_at = s->out_len = 0;
+	if (s->out_at == s->out_len) s->out_at = s->out_len = 0;
 	watch_events(s->slot, (short)(POLLIN | (s->out_len > 0 && later(errno) ? POLLOUT : 0)));
 }
 
-static void stream_read(struct stream *s)
-{
+static void stream_read(struct stream *s) {
 	ssize_t r = recv(s->fd, inbox, s->state == S_HANDSHAKE ? tls_wants(s) : sizeof inbox, 0);
 #ifdef HAVE_TCP
 	int on = 1;
@@ -4958,8 +4466,7 @@ static void stream_read(struct stream *s)
 }
 
 /* A step of a handshake may take long, in public-key arithmetic: at most one a turn of the loop, whoever's it is. */
-static void stream_ready(void *owner, short revents)
-{
+static void stream_ready(void *owner, short revents) {
 	static usec stepped;
 	struct stream *s = owner;
 	int e = 0;
@@ -4975,24 +4482,20 @@ static void stream_ready(void *owner, short revents)
 			stream_close(s, "TLS cannot start: no randomness");
 		return;
 	}
-	if (revents & POLLOUT)
-		stream_flush(s);
+	if (revents & POLLOUT) stream_flush(s);
 	if (!(revents & (POLLIN | POLLHUP | POLLERR)) || (s->state == S_HANDSHAKE && stepped == now))
 		return;
-	if (s->state == S_HANDSHAKE)
-		stepped = now;
+	if (s->state == S_HANDSHAKE) stepped = now;
 	stream_read(s);
 }
 
 /* Where what is to be sent next goes; NULL when there is no room for STREAM_WRITE_MAX bytes. */
-static uint8_t *stream_room(struct stream *s)
-{
+static uint8_t *stream_room(struct stream *s) {
 	return s->out_len > sizeof s->out / 2 ? NULL : s->tls != NULL ? tls_room(s) : s->out + s->out_len;
 }
 
 /* Over TLS in a record of its own: some servers overlook all but the first question in one. */
-static void stream_put(struct stream *s, size_t n)
-{
+static void stream_put(struct stream *s, size_t n) {
 	if (s->tls != NULL)
 		tls_put(s, n);
 	else
@@ -5000,8 +4503,7 @@ static void stream_put(struct stream *s, size_t n)
 }
 
 /* Writes a question into what will be sent over s. */
-static void stream_ask(struct stream *s, struct ask *a)
-{
+static void stream_ask(struct stream *s, struct ask *a) {
 	uint8_t *p = stream_room(s);
 	size_t n;
 
@@ -5023,8 +4525,7 @@ static void stream_ask(struct stream *s, struct ask *a)
 static bool stream_alone(const struct stream *s) { return s->open > 0 && LINED(s->asks.next)->alone; }
 
 /* The connection to ask next: that with the fewest questions open; alone: one without. */
-static struct stream *upstream_stream(const struct upstream *u, bool alone)
-{
+static struct stream *upstream_stream(const struct upstream *u, bool alone) {
 	struct stream *best = NULL;
 
 	for (struct node *x = u->streams.next; x != &u->streams; x = x->next) {
@@ -5037,8 +4538,7 @@ static struct stream *upstream_stream(const struct upstream *u, bool alone)
 }
 
 /* Asks what waits, as far as connections take it. True when another connection is to be opened: one at a time. */
-static bool upstream_serve(struct upstream *u)
-{
+static bool upstream_serve(struct upstream *u) {
 	bool want = u->warm_at != 0 && now >= u->warm_at, opening = false, crowd = false, full = false, alone = false;
 
 	for (struct node *x = u->streams.next; x != &u->streams; x = x->next) {
@@ -5046,14 +4546,12 @@ static bool upstream_serve(struct upstream *u)
 		opening |= s->state < S_OPEN;
 		alone |= stream_alone(s);
 		crowd |= s->state == S_OPEN && s->written < u->quota && !stream_alone(s);
-		if (s->state != S_SILENT || s->open <= !s->deaf)
-			continue;
+		if (s->state != S_SILENT || s->open <= !s->deaf) continue;
 		if (upstream_stream(u, false) == NULL) {
 			want = true;
 			continue;
 		}
-		if (!s->deaf)
-			u->window = 2;
+		if (!s->deaf) u->window = 2;
 		stream_spill(s, !s->deaf);
 		s->state = S_DRAINING;
 	}
@@ -5076,8 +4574,7 @@ static bool upstream_serve(struct upstream *u)
 }
 
 /* Has the other side not even acknowledged what it was sent? Then it is the way that is broken, not a question that is slow. */
-static bool stream_deaf(const struct stream *s)
-{
+static bool stream_deaf(const struct stream *s) {
 #ifdef HAVE_TCP
 	struct tcp_info i = { 0 };
 	socklen_t n = sizeof i;
@@ -5089,8 +4586,7 @@ static bool stream_deaf(const struct stream *s)
 }
 
 /* Questions wait on s: for too long? */
-static void stream_wait(struct stream *s)
-{
+static void stream_wait(struct stream *s) {
 	struct ask *first = LINED(s->asks.next), *second = s->open > 1 ? LINED(first->on.next) : NULL;
 	usec limit = MIN(MAX(8 * s->u->pace, SILENT_LIMIT), SLOW_LIMIT);
 	usec due = MAX(s->heard, second ? second->written : first->written) + limit;
@@ -5112,8 +4608,7 @@ static void stream_wait(struct stream *s)
 }
 
 /* Nothing is open on s: is it still wanted? */
-static void stream_idle(struct stream *s)
-{
+static void stream_idle(struct stream *s) {
 	struct upstream *u = s->u;
 	usec idle = s->idle_limit ? s->idle_limit : u->spec.proto == P_UDP ? SEC(5) : SEC(3600 * 24), due;
 
@@ -5133,8 +4628,7 @@ static void stream_idle(struct stream *s)
 }
 
 /* What time does to a connection. */
-static void stream_time(struct stream *s)
-{
+static void stream_time(struct stream *s) {
 	if (s->broken != NULL)
 		stream_close(s, s->broken);
 	else if (s->state < S_OPEN && now - s->opened >= HANDSHAKE_LIMIT) {
@@ -5149,14 +4643,12 @@ static void stream_time(struct stream *s)
 }
 
 /* When a turn of the loop ends: what has gathered leaves in as few pieces as will do. */
-static void streams_turn(void)
-{
+static void streams_turn(void) {
 	streams_due = false;
 	for (unsigned i = 0; i < norder; i++) {
 		struct upstream *u = &upstreams[order[i]];
 		const char *why;
-		if (u->warm_at > now)
-			wake_by(u->warm_at);
+		if (u->warm_at > now) wake_by(u->warm_at);
 		if (upstream_serve(u) && now < u->open_after)
 			wake_by(u->open_after);
 		else if (upstream_serve(u) && (why = stream_open(u)) != NULL)
@@ -5204,19 +4696,16 @@ static const char *h2_alpn[] = { "h2" };
 static const char h2_type[] = "application/dns-message";
 
 /* Writes a frame of n bytes; p: the bytes, or NULL when they stand there. Gives what follows. */
-static uint8_t *h2_frame(uint8_t *to, unsigned type, unsigned flags, uint32_t stream, const void *p, size_t n)
-{
+static uint8_t *h2_frame(uint8_t *to, unsigned type, unsigned flags, uint32_t stream, const void *p, size_t n) {
 	put32at(to, (uint32_t)n << 8 | type);
 	to[4] = (uint8_t)flags;
 	put32at(to + 5, stream);
-	if (p != NULL)
-		memcpy(to + 9, p, n);
+	if (p != NULL) memcpy(to + 9, p, n);
 	return to + 9 + n;
 }
 
 /* Sends a short frame about the connection. */
-static void h2_send(struct stream *s, unsigned type, unsigned flags, const void *p, size_t n)
-{
+static void h2_send(struct stream *s, unsigned type, unsigned flags, const void *p, size_t n) {
 	uint8_t *to = stream_room(s);
 
 	if (to != NULL)
@@ -5226,8 +4715,7 @@ static void h2_send(struct stream *s, unsigned type, unsigned flags, const void 
 }
 
 /* The connection begins: preface, settings (no dynamic table, no push, header lists of 8 kB), a window of H2_WINDOW. */
-static void h2_start(struct stream *s)
-{
+static void h2_start(struct stream *s) {
 	static const uint8_t hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" "\0\0\22\4\0\0\0\0\0" "\0\1\0\0\0\0" "\0\2\0\0\0\0"
 	    "\0\6\0\0\40\0" "\0\0\4\10\0\0\0\0\0" "\0\17\0\0";
 	struct h2 *h = s->h2 = &h2s[pool_slot(&streams, s)];
@@ -5241,44 +4729,36 @@ static void h2_start(struct stream *s)
 }
 
 /* May another request be sent? */
-static bool h2_takes(const struct stream *s)
-{
+static bool h2_takes(const struct stream *s) {
 	const struct h2 *h = s->h2;
 
 	return s->written - s->got < h->most && h->window >= UPSTREAM_QUERY_MAX && h->window_each >= UPSTREAM_QUERY_MAX;
 }
 
 /* Gives back the piece in which an answer gathers. */
-static void h2_forget(struct h2_request *r)
-{
-	if (r->body != NULL)
-		pool_give(&bodies, r->body);
+static void h2_forget(struct h2_request *r) {
+	if (r->body != NULL) pool_give(&bodies, r->body);
 	r->body = NULL;
 	r->stream = 0;
 }
 
-static void h2_close(struct stream *s)
-{
-	for (unsigned i = 0; i < H2_REQUESTS; i++)
-		h2_forget(&s->h2->requests[i]);
+static void h2_close(struct stream *s) {
+	for (unsigned i = 0; i < H2_REQUESTS; i++) h2_forget(&s->h2->requests[i]);
 }
 
 /* The request on an HTTP stream that is still open, or NULL. */
-static struct h2_request *h2_request(struct h2 *h, uint32_t stream)
-{
+static struct h2_request *h2_request(struct h2 *h, uint32_t stream) {
 	struct h2_request *r = &h->requests[stream / 2 % H2_REQUESTS];
 
 	return r->stream == stream ? r : NULL;
 }
 
 /* A header that stays out of tables, its name by the number in the static one. Lengths above 126 take two bytes. */
-static uint8_t *hpack_put(uint8_t *to, unsigned name, const char *value)
-{
+static uint8_t *hpack_put(uint8_t *to, unsigned name, const char *value) {
 	size_t n = strlen(value);
 
 	*to++ = (uint8_t)MIN(name, 15);
-	if (name >= 15)
-		*to++ = (uint8_t)(name - 15);
+	if (name >= 15) *to++ = (uint8_t)(name - 15);
 	*to++ = (uint8_t)MIN(n, 127);
 	if (n >= 127) {
 		*to++ = (uint8_t)((n - 127) | 128);
@@ -5289,8 +4769,7 @@ static uint8_t *hpack_put(uint8_t *to, unsigned name, const char *value)
 }
 
 /* Writes the request of an ask: POST, with ID 0 (RFC 8484 4.1). Gives the length, at most STREAM_WRITE_MAX. */
-static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to)
-{
+static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to) {
 	const struct spec *spec = &s->u->spec;
 	struct h2 *h = s->h2;
 	uint8_t *p = to + 9, query[UPSTREAM_QUERY_MAX];
@@ -5315,8 +4794,7 @@ static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to)
 }
 
 /* An integer of HPACK (RFC 7541 5.1), whose first byte has been read. */
-static uint32_t hpack_int(struct msg *m, unsigned first, unsigned mask)
-{
+static uint32_t hpack_int(struct msg *m, unsigned first, unsigned mask) {
 	uint32_t v = first & mask;
 
 	for (unsigned more = v == mask ? 128 : 0, shift = 0; more >= 128; shift += 7) {
@@ -5330,8 +4808,7 @@ enum { HPACK_TEXT = 40 };
 
 /* A string of HPACK into text[HPACK_TEXT]; nothing for one that is longer, or has a letter with a code of more than eight bits, for
  * nothing of that kind is read here. Huffman's code is canonical: "low" is the first code of so many bits (RFC 7541 B). */
-static void hpack_string(struct msg *m, char *text)
-{
+static void hpack_string(struct msg *m, char *text) {
 	static const char letters[] = "012aceiost %-./3456789=A_bdfghlmnpru:BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz&*,;XZ";
 	static const uint8_t counts[9] = { 0, 0, 0, 0, 0, 10, 26, 32, 6 };
 	unsigned first = msg_get8(m), bits = 0, code = 0, low = 0, index = 0;
@@ -5360,8 +4837,7 @@ static void hpack_string(struct msg *m, char *text)
 }
 
 /* Reads a header block: status, age, and whether the type is a wrong one. NULL, or what is wrong with the block. */
-static const char *h2_headers(struct msg *m, struct h2_request *r)
-{
+static const char *h2_headers(struct msg *m, struct h2_request *r) {
 	static const char *const names[] = { ":status", "age", "content-type" };
 	static const uint16_t statuses[] = { 200, 204, 206, 304, 400, 404, 500 };
 	char name[HPACK_TEXT], value[HPACK_TEXT];
@@ -5369,13 +4845,10 @@ static const char *h2_headers(struct msg *m, struct h2_request *r)
 	while (m->at < m->len && m->err == NULL) {
 		unsigned first = msg_get8(m), mask = first & 128 ? 127 : first & 64 ? 63 : first & 32 ? 31 : 15;
 		uint32_t index = hpack_int(m, first, mask);
-		if (mask == 127 && index >= 8 && index <= 14)
-			r->status = statuses[index - 8];
-		if (mask == 127 || mask == 31)
-			continue;
+		if (mask == 127 && index >= 8 && index <= 14) r->status = statuses[index - 8];
+		if (mask == 127 || mask == 31) continue;
 		strcpy(name, index >= 8 && index <= 14 ? names[0] : index == 21 ? names[1] : index == 31 ? names[2] : "");
-		if (index == 0)
-			hpack_string(m, name);
+		if (index == 0) hpack_string(m, name);
 		hpack_string(m, value);
 		if (strcmp(name, names[0]) == 0)
 			r->status = (uint16_t)MAX(number(value, 0, 999), 0);
@@ -5388,8 +4861,7 @@ static const char *h2_headers(struct msg *m, struct h2_request *r)
 }
 
 /* What is wrong with a response, into t. */
-static void h2_judge(struct text *t, const struct h2_request *r, const struct ask *a, const uint8_t *p, size_t n, int64_t error)
-{
+static void h2_judge(struct text *t, const struct h2_request *r, const struct ask *a, const uint8_t *p, size_t n, int64_t error) {
 	if (error >= 0)
 		text_add(t, "the server has reset the request (HTTP/2 error %u)", (unsigned)error);
 	else if (r->status != 200)
@@ -5401,8 +4873,7 @@ static void h2_judge(struct text *t, const struct h2_request *r, const struct as
 }
 
 /* An HTTP stream has ended: with an answer of n bytes, or with an error of HTTP/2; -1 for none. */
-static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n, int64_t error)
-{
+static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n, int64_t error) {
 	struct ask *a = stream_id_find(s->u, r->id);
 	struct text t = { .p = s->u->reason, .size = sizeof s->u->reason };
 
@@ -5426,26 +4897,21 @@ static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n,
 }
 
 /* A piece of a body: nearly always the whole of it. */
-static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *p, size_t n)
-{
+static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *p, size_t n) {
 	bool whole = last && r->len == 0;
 
-	if (!whole && r->body == NULL)
-		r->body = pool_take(&bodies);
+	if (!whole && r->body == NULL) r->body = pool_take(&bodies);
 	if (!whole && (r->body == NULL || n > MSG_MAX - r->len)) {
 		h2_end(s, r, p, 0, 11);         /* ENHANCE_YOUR_CALM */
 		return;
 	}
-	if (!whole)
-		memcpy(r->body + r->len, p, n);
+	if (!whole) memcpy(r->body + r->len, p, n);
 	r->len += (uint32_t)n;
-	if (last)
-		h2_end(s, r, whole ? p : r->body, r->len, -1);
+	if (last) h2_end(s, r, whole ? p : r->body, r->len, -1);
 }
 
 /* The server wants no more requests, and has not looked at those above the last. */
-static void h2_goaway(struct stream *s, uint32_t last)
-{
+static void h2_goaway(struct stream *s, uint32_t last) {
 	const struct ask *a;
 	unsigned above = 0;
 
@@ -5458,29 +4924,24 @@ static void h2_goaway(struct stream *s, uint32_t last)
 }
 
 /* A piece of a header block. With the last of them it is read: of a response, of trailers, or of what comes before (1xx). */
-static const char *h2_block(struct stream *s, struct h2_request *r, unsigned flags, const uint8_t *p, size_t n)
-{
+static const char *h2_block(struct stream *s, struct h2_request *r, unsigned flags, const uint8_t *p, size_t n) {
 	struct h2 *h = s->h2;
 	struct h2_request nobody;
 	struct msg m = { h->block, h->block_len + n, 0, NULL };
 	const char *err;
 
-	if (n > H2_BLOCK_MAX - h->block_len)
-		return "HTTP/2: a header block of more than 8 kB";
+	if (n > H2_BLOCK_MAX - h->block_len) return "HTTP/2: a header block of more than 8 kB";
 	memcpy(h->block + h->block_len, p, n);
 	h->block_len += n;
-	if (!(flags & H2_END_HEADERS))
-		return NULL;
+	if (!(flags & H2_END_HEADERS)) return NULL;
 	h->block_of = 0;
 	err = h2_headers(&m, r != NULL && r->status < 200 ? r : &nobody);
-	if (err == NULL && h->block_last && r != NULL)
-		h2_data(s, r, true, h->block, 0);
+	if (err == NULL && h->block_last && r != NULL) h2_data(s, r, true, h->block, 0);
 	return err;
 }
 
 /* One frame, its content in m. NULL, or why the connection must end. */
-static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint32_t stream, struct msg *m)
-{
+static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint32_t stream, struct msg *m) {
 	static const uint8_t of_connection = 1 << H2_SETTINGS | 1 << H2_PING;
 	struct h2 *h = s->h2;
 	struct h2_request *r = h2_request(h, stream);
@@ -5489,8 +4950,7 @@ static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint
 	uint32_t other;                         /* settings that do not matter here */
 	uint8_t *p;
 
-	if (type == H2_HEADERS && (flags & H2_WEIGHTED))
-		msg_skip(m, 5);
+	if (type == H2_HEADERS && (flags & H2_WEIGHTED)) msg_skip(m, 5);
 	if (h->block_of != 0 ? type != H2_CONTINUATION || stream != h->block_of : type == H2_CONTINUATION)
 		return "HTTP/2: a header block is interrupted";
 	if (m->err != NULL || padding > m->len - m->at || (type <= H2_PING && (stream == 0) != (of_connection >> type & 1)) ||
@@ -5501,8 +4961,7 @@ static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint
 	switch (type) {
 	case H2_DATA:
 		h->freed += (uint32_t)m->len;
-		if (r != NULL)
-			h2_data(s, r, flags & H2_END_STREAM, p, n);
+		if (r != NULL) h2_data(s, r, flags & H2_END_STREAM, p, n);
 		break;
 	case H2_HEADERS:
 		h->block_of = stream;
@@ -5512,8 +4971,7 @@ static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint
 	case H2_CONTINUATION:
 		return h2_block(s, r, flags, p, n);
 	case H2_RST_STREAM:
-		if (r != NULL)
-			h2_end(s, r, p, 0, msg_get32(m));
+		if (r != NULL) h2_end(s, r, p, 0, msg_get32(m));
 		break;
 	case H2_SETTINGS:
 		for (unsigned what; !(flags & H2_ACK) && m->at < m->len && m->err == NULL; ) {
@@ -5521,14 +4979,12 @@ static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint
 			*(what == 3 ? &h->most : what == 4 ? &h->window_each : &other) = msg_get32(m);
 		}
 		h->most = MIN(h->most, H2_REQUESTS);
-		if (!(flags & H2_ACK))
-			h2_send(s, H2_SETTINGS, H2_ACK, NULL, 0);
+		if (!(flags & H2_ACK)) h2_send(s, H2_SETTINGS, H2_ACK, NULL, 0);
 		break;
 	case H2_PUSH_PROMISE:
 		return "HTTP/2: a push that we have forbidden";
 	case H2_PING:
-		if (!(flags & H2_ACK) && n == 8)
-			h2_send(s, H2_PING, H2_ACK, p, 8);
+		if (!(flags & H2_ACK) && n == 8) h2_send(s, H2_PING, H2_ACK, p, 8);
 		break;
 	case H2_GOAWAY:
 		h2_goaway(s, msg_get32(m) & INT32_MAX);
@@ -5540,16 +4996,13 @@ static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint
 }
 
 /* Reads the frame at p, of which n bytes are there. Gives its length; 0 when it is not whole or, with s->broken, must not be. */
-static size_t h2_input(struct stream *s, uint8_t *p, size_t n)
-{
+static size_t h2_input(struct stream *s, uint8_t *p, size_t n) {
 	size_t len = n >= 9 ? get32at(p) >> 8 : 0;
 	struct msg m = { p + 9, len, 0, NULL };
 	uint8_t freed[4];
 
-	if (len > H2_FRAME_MAX)
-		s->broken = "HTTP/2: a frame of more than 16,384 bytes";
-	if (n < 9 || n - 9 < len || s->broken != NULL)
-		return 0;
+	if (len > H2_FRAME_MAX) s->broken = "HTTP/2: a frame of more than 16,384 bytes";
+	if (n < 9 || n - 9 < len || s->broken != NULL) return 0;
 	s->broken = h2_read(s, p[3], p[4], get32at(p + 5) & INT32_MAX, &m);
 	if (s->broken == NULL && s->h2->freed >= H2_WINDOW / 4) {
 		put32at(freed, s->h2->freed);
@@ -5574,25 +5027,21 @@ static const char *const ca_places[] = { "/etc/ssl/certs/ca-certificates.crt", "
 /* One certificate that is being decoded: its subject, and the parts of a trust anchor. */
 struct ca_reader { br_x509_decoder_context x; uint8_t dn[512]; size_t dn_len; };
 
-static void ca_take_dn(void *ctx, const void *p, size_t n)
-{
+static void ca_take_dn(void *ctx, const void *p, size_t n) {
 	struct ca_reader *r = ctx;
 
-	if (r->dn_len + n <= sizeof r->dn)
-		memcpy(r->dn + r->dn_len, p, n);
+	if (r->dn_len + n <= sizeof r->dn) memcpy(r->dn + r->dn_len, p, n);
 	r->dn_len += n;
 }
 
-static void ca_take_der(void *ctx, const void *p, size_t n)
-{
+static void ca_take_der(void *ctx, const void *p, size_t n) {
 	struct ca_reader *r = ctx;
 
 	br_x509_decoder_push(&r->x, p, n);
 }
 
 /* Decodes the first certificate of a PEM text. True when it is a usable CA. */
-static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n)
-{
+static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n) {
 	static const uint8_t newline = '\n';
 	br_pem_decoder_context pem;
 
@@ -5604,12 +5053,10 @@ static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n)
 		int event = br_pem_decoder_event(&pem);
 		p += k;
 		n -= k;
-		if (event == BR_PEM_BEGIN_OBJ)
-			br_pem_decoder_setdest(&pem, ca_take_der, r);
+		if (event == BR_PEM_BEGIN_OBJ) br_pem_decoder_setdest(&pem, ca_take_der, r);
 		if (event == BR_PEM_END_OBJ)
 			return br_x509_decoder_get_pkey(&r->x) && br_x509_decoder_isCA(&r->x) && r->dn_len <= sizeof r->dn;
-		if (event == BR_PEM_ERROR)
-			return false;
+		if (event == BR_PEM_ERROR) return false;
 		if (n == 0 && !last) {          /* the last line may lack its end */
 			p = &newline;
 			n = 1;
@@ -5619,8 +5066,7 @@ static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n)
 	return false;
 }
 
-static uint32_t ca_hash(const uint8_t *dn, size_t n)
-{
+static uint32_t ca_hash(const uint8_t *dn, size_t n) {
 	br_sha256_context sha;
 	uint8_t out[32];
 
@@ -5633,8 +5079,7 @@ static uint32_t ca_hash(const uint8_t *dn, size_t n)
 static bool auth_needs_chain(const struct spec *s) { return !s->noverify && (s->name[0] != '\0' || s->npins == 0); }
 
 /* Reads the bundle and keeps an index of it, twelve bytes a CA, and the file open. NULL, or what is wrong. */
-static const char *ca_load(const char *path)
-{
+static const char *ca_load(const char *path) {
 	static const char begin[] = "-----BEGIN CERTIFICATE-----";
 	static struct ca_reader r;
 	struct stat st;
@@ -5645,8 +5090,7 @@ static const char *ca_load(const char *path)
 	size_t size;
 	uint32_t digest;
 
-	if (fd < 0)
-		return strerror(errno);
+	if (fd < 0) return strerror(errno);
 	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > 16 << 20) {
 		close(fd);
 		return "not a file of at most 16 MB";
@@ -5672,8 +5116,7 @@ static const char *ca_load(const char *path)
 		return "it holds no CA certificate";
 	}
 	free(cas);
-	if (ca_fd >= 0)
-		close(ca_fd);
+	if (ca_fd >= 0) close(ca_fd);
 	cas = list;
 	ncas = n;
 	ca_fd = fd;
@@ -5720,25 +5163,20 @@ static struct tls *tlses;                       /* one for each place in "stream
 struct der { const uint8_t *p, *end; };
 
 /* The next element of a DER sequence: its tag, its content, itself whole. False at the end or when it is cut off. */
-static bool der_next(struct der *d, unsigned *tag, struct der *val, struct der *all)
-{
+static bool der_next(struct der *d, unsigned *tag, struct der *val, struct der *all) {
 	const uint8_t *s = d->p;
 	size_t n, k;
 
-	if (d->end - s < 2)
-		return false;
+	if (d->end - s < 2) return false;
 	*tag = s[0];
 	n = s[1];
 	d->p += 2;
 	if (n & 0x80) {
 		k = n & 0x7f;
-		if (k < 1 || k > 3 || (size_t)(d->end - d->p) < k)
-			return false;
-		for (n = 0; k > 0; k--)
-			n = n << 8 | *d->p++;
+		if (k < 1 || k > 3 || (size_t)(d->end - d->p) < k) return false;
+		for (n = 0; k > 0; k--) n = n << 8 | *d->p++;
 	}
-	if ((size_t)(d->end - d->p) < n)
-		return false;
+	if ((size_t)(d->end - d->p) < n) return false;
 	val->p = d->p;
 	val->end = d->p += n;
 	if (all != NULL)
@@ -5749,8 +5187,7 @@ static bool der_next(struct der *d, unsigned *tag, struct der *val, struct der *
 enum { CERT_ISSUER = 2, CERT_VALIDITY = 3, CERT_SUBJECT = 4, CERT_KEY = 5, CERT_EXTENSIONS = 6 };
 
 /* A field of the certificate that is in a->cert. */
-static bool cert_field(const struct auth *a, int want, struct der *val, struct der *all)
-{
+static bool cert_field(const struct auth *a, int want, struct der *val, struct der *all) {
 	struct der d = { a->cert, a->cert + a->len }, x;
 	unsigned tag;
 
@@ -5766,8 +5203,7 @@ static bool cert_field(const struct auth *a, int want, struct der *val, struct d
 }
 
 /* The content of the extension 2.5.29.n: what is inside its OCTET STRING. */
-static bool cert_extension(const struct auth *a, unsigned n, struct der *val)
-{
+static bool cert_extension(const struct auth *a, unsigned n, struct der *val) {
 	struct der list, ext, oid, v;
 	unsigned tag;
 
@@ -5776,8 +5212,7 @@ static bool cert_extension(const struct auth *a, unsigned n, struct der *val)
 	while (der_next(&list, &tag, &ext, NULL)) {
 		if (!der_next(&ext, &tag, &oid, NULL) || !der_next(&ext, &tag, &v, NULL))
 			return false;
-		if (tag == 0x01 && !der_next(&ext, &tag, &v, NULL))
-			return false;
+		if (tag == 0x01 && !der_next(&ext, &tag, &v, NULL)) return false;
 		if (oid.end - oid.p == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1d && oid.p[2] == n)
 			return der_next(&v, &tag, val, NULL);
 	}
@@ -5785,19 +5220,16 @@ static bool cert_extension(const struct auth *a, unsigned n, struct der *val)
 }
 
 /* RFC 6125: the whole name, or one wildcard label before at least two more. Both are bytes, not C strings. */
-static bool cert_name_matches(const char *want, const uint8_t *p, size_t n)
-{
+static bool cert_name_matches(const char *want, const uint8_t *p, size_t n) {
 	const char *dot = strchr(want, '.');
 
-	if (n == strlen(want) && strncasecmp(want, (const char *)p, n) == 0)
-		return true;
+	if (n == strlen(want) && strncasecmp(want, (const char *)p, n) == 0) return true;
 	return n > 2 && p[0] == '*' && p[1] == '.' && dot != NULL && strchr(dot + 1, '.') != NULL &&
 	    n - 1 == strlen(dot) && strncasecmp(dot, (const char *)p + 1, n - 1) == 0;
 }
 
 /* Walks the names of the leaf: is ours among them? Keeps some for the log. */
-static void cert_names(struct auth *a)
-{
+static void cert_names(struct auth *a) {
 	struct text t = { .p = a->seen, .size = sizeof a->seen };
 	struct der list, v;
 	unsigned tag;
@@ -5805,8 +5237,7 @@ static void cert_names(struct auth *a)
 	const uint8_t *ip = addr_bytes(&a->spec->addr, &m);
 
 	a->seen[0] = '\0';
-	if (!cert_extension(a, 17, &list))
-		return;
+	if (!cert_extension(a, 17, &list)) return;
 	while (der_next(&list, &tag, &v, NULL)) {
 		n = (size_t)(v.end - v.p);
 		if (tag == 0x82) {
@@ -5822,14 +5253,12 @@ static void cert_names(struct auth *a)
 }
 
 /* Where extended key usage is present it must allow serverAuth (1.3.6.1.5.5.7.3.1) or anything (2.5.29.37.0). */
-static bool cert_key_use_ok(const struct auth *a)
-{
+static bool cert_key_use_ok(const struct auth *a) {
 	static const uint8_t server[] = { 0x2b, 6, 1, 5, 5, 7, 3, 1 }, any[] = { 0x55, 0x1d, 37, 0 };
 	struct der list, v;
 	unsigned tag;
 
-	if (!cert_extension(a, 37, &list))
-		return true;
+	if (!cert_extension(a, 37, &list)) return true;
 	while (der_next(&list, &tag, &v, NULL)) {
 		size_t n = (size_t)(v.end - v.p);
 		if ((n == sizeof server && memcmp(v.p, server, n) == 0) || (n == sizeof any && memcmp(v.p, any, n) == 0))
@@ -5839,32 +5268,27 @@ static bool cert_key_use_ok(const struct auth *a)
 }
 
 /* Days since 1970 of a date in the Gregorian calendar. */
-static int64_t days_of(int64_t y, int64_t m, int64_t d)
-{
+static int64_t days_of(int64_t y, int64_t m, int64_t d) {
 	y -= m <= 2;
 	m += m <= 2 ? 9 : -3;
 	return y * 365 + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + d - 1 - 719468;
 }
 
 /* A UTCTime or GeneralizedTime as Unix seconds; 0 when it is none. */
-static int64_t der_time(struct der v, unsigned tag)
-{
+static int64_t der_time(struct der v, unsigned tag) {
 	int f[7] = { 0 }, digits = tag == 0x18 ? 4 : 2;
 
 	for (int i = 0; i < 6; i++, digits = 2)
 		for (; digits > 0; digits--) {
-			if (v.p == v.end || *v.p < '0' || *v.p > '9')
-				return 0;
+			if (v.p == v.end || *v.p < '0' || *v.p > '9') return 0;
 			f[i] = f[i] * 10 + (*v.p++ - '0');
 		}
-	if (tag == 0x17)
-		f[0] += f[0] < 50 ? 2000 : 1900;
+	if (tag == 0x17) f[0] += f[0] < 50 ? 2000 : 1900;
 	return days_of(f[0], f[1], f[2]) * 86400 + f[3] * 3600 + f[4] * 60 + f[5];
 }
 
 /* Loads the CAs that may have issued the certificate at hand, for the validator to look at. */
-static void auth_load_anchors(struct auth *a)
-{
+static void auth_load_anchors(struct auth *a) {
 	static uint8_t pem[16384];
 
 	for (unsigned i = 0; i < ncas && a->nanchors < MAX_ANCHORS; i++) {
@@ -5880,20 +5304,16 @@ static void auth_load_anchors(struct auth *a)
 }
 
 /* Tells the validator the time to judge this certificate at. While the clock is behind the floor, the build, it cannot be right, and the certificate is judged at the later of floor and its own start. */
-static void auth_set_time(struct auth *a)
-{
+static void auth_set_time(struct auth *a) {
 	struct der v, t;
 	unsigned tag;
 	int64_t at = a->now, from = 0, to = INT64_MAX;
 
 	if (cert_field(a, CERT_VALIDITY, &v, NULL)) {
-		if (der_next(&v, &tag, &t, NULL))
-			from = der_time(t, tag);
-		if (der_next(&v, &tag, &t, NULL))
-			to = der_time(t, tag);
+		if (der_next(&v, &tag, &t, NULL)) from = der_time(t, tag);
+		if (der_next(&v, &tag, &t, NULL)) to = der_time(t, tag);
 	}
-	if (at < a->floor)
-		at = MAX(a->floor, from);
+	if (at < a->floor) at = MAX(a->floor, from);
 	if ((at < from || at > to) && a->wrong_from == 0) {
 		a->wrong_from = from;
 		a->wrong_to = to;
@@ -5903,14 +5323,12 @@ static void auth_set_time(struct auth *a)
 	br_x509_minimal_set_time(&a->minimal, (uint32_t)(at / 86400 + 719528), (uint32_t)(at % 86400));
 }
 
-static void auth_pin(struct auth *a)
-{
+static void auth_pin(struct auth *a) {
 	struct der v, all;
 	br_sha256_context sha;
 
 	memset(a->pin, 0, sizeof a->pin);
-	if (!cert_field(a, CERT_KEY, &v, &all))
-		return;
+	if (!cert_field(a, CERT_KEY, &v, &all)) return;
 	br_sha256_init(&sha);
 	br_sha256_update(&sha, all.p, (size_t)(all.end - all.p));
 	br_sha256_out(&sha, a->pin);
@@ -5920,8 +5338,7 @@ static void auth_pin(struct auth *a)
 
 #define AUTH(c) ((struct auth *)(void *)(uintptr_t)(const void *)(c))
 
-static void auth_start_chain(const br_x509_class **c, const char *name)
-{
+static void auth_start_chain(const br_x509_class **c, const char *name) {
 	struct auth *a = AUTH(c);
 
 	a->index = a->bad = a->nanchors = 0;
@@ -5933,18 +5350,15 @@ static void auth_start_chain(const br_x509_class **c, const char *name)
 	a->minimal.vtable->start_chain(&a->minimal.vtable, name);
 }
 
-static void auth_start_cert(const br_x509_class **c, uint32_t n)
-{
+static void auth_start_cert(const br_x509_class **c, uint32_t n) {
 	(void)n;
 	AUTH(c)->len = 0;
 }
 
-static void auth_append(const br_x509_class **c, const unsigned char *p, size_t n)
-{
+static void auth_append(const br_x509_class **c, const unsigned char *p, size_t n) {
 	struct auth *a = AUTH(c);
 
-	if (a->bad != 0)
-		return;
+	if (a->bad != 0) return;
 	if (n > CERT_MAX - a->len) {
 		a->bad = BR_ERR_X509_LIMIT_EXCEEDED;
 		return;
@@ -5954,20 +5368,17 @@ static void auth_append(const br_x509_class **c, const unsigned char *p, size_t 
 }
 
 /* What the subject or issuer of the certificate at hand hashes to; 0 when there is none. */
-static uint32_t cert_name_hash(const struct auth *a, int field)
-{
+static uint32_t cert_name_hash(const struct auth *a, int field) {
 	struct der v, name;
 
 	return cert_field(a, field, &v, &name) ? ca_hash(name.p, (size_t)(name.end - name.p)) : 0;
 }
 
-static void auth_end_cert(const br_x509_class **c)
-{
+static void auth_end_cert(const br_x509_class **c) {
 	struct auth *a = AUTH(c);
 	const br_x509_class **m = &a->minimal.vtable;
 
-	if (a->bad != 0)
-		return;
+	if (a->bad != 0) return;
 	if (a->index == 0) {
 		cert_names(a);
 		a->key_use_ok = cert_key_use_ok(a);
@@ -5991,32 +5402,25 @@ static void auth_end_cert(const br_x509_class **c)
 
 enum { ERR_KEY_USE = 1000, ERR_PIN, ERR_NAME };
 
-static unsigned auth_end_chain(const br_x509_class **c)
-{
+static unsigned auth_end_chain(const br_x509_class **c) {
 	struct auth *a = AUTH(c);
 
-	if (a->bad == 0 && a->index == 0)
-		a->bad = BR_ERR_X509_EMPTY_CHAIN;
+	if (a->bad == 0 && a->index == 0) a->bad = BR_ERR_X509_EMPTY_CHAIN;
 	if (a->bad == 0 && auth_needs_chain(a->spec)) {
 		a->bad = a->minimal.vtable->end_chain(&a->minimal.vtable);
-		if (a->bad == 0 && !a->name_ok)
-			a->bad = ERR_NAME;
-		if (a->bad == 0 && !a->key_use_ok)
-			a->bad = ERR_KEY_USE;
+		if (a->bad == 0 && !a->name_ok) a->bad = ERR_NAME;
+		if (a->bad == 0 && !a->key_use_ok) a->bad = ERR_KEY_USE;
 	}
-	if (a->bad == 0 && a->spec->npins > 0 && !a->pin_ok)
-		a->bad = ERR_PIN;
+	if (a->bad == 0 && a->spec->npins > 0 && !a->pin_ok) a->bad = ERR_PIN;
 	return a->bad >= ERR_KEY_USE ? (unsigned)BR_ERR_X509_NOT_TRUSTED : a->bad;
 }
 
-static const br_x509_pkey *auth_get_key(const br_x509_class *const *c, unsigned *usages)
-{
+static const br_x509_pkey *auth_get_key(const br_x509_class *const *c, unsigned *usages) {
 	struct auth *a = AUTH(c);
 
 	if (auth_needs_chain(a->spec))
 		return a->minimal.vtable->get_pkey(&a->minimal.vtable, usages);
-	if (usages != NULL)
-		*usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
+	if (usages != NULL) *usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
 	return br_x509_decoder_get_pkey(&a->decoder);
 }
 
@@ -6043,8 +5447,7 @@ static const struct { int code; const char *words; } tls_errors[] = {
 	{ BR_ERR_RECV_FATAL_ALERT + 80, "server: internal error" },
 };
 
-static const char *time_text(int64_t t)
-{
+static const char *time_text(int64_t t) {
 	static char bufs[2][80];
 	static unsigned turn;
 	char *out = bufs[turn++ % 2];
@@ -6059,8 +5462,7 @@ static const char *time_text(int64_t t)
 }
 
 /* Why a connection failed, in words that a router's owner can act on. They stay until the upstream's next failure. */
-static const char *tls_reason(const struct stream *s, int err)
-{
+static const char *tls_reason(const struct stream *s, int err) {
 	static const struct auth none;
 	const struct auth *a = s->tls->auth ? s->tls->auth : &none;
 	const struct spec *spec = &s->u->spec;
@@ -6093,19 +5495,16 @@ static const char *tls_reason(const struct stream *s, int err)
 	return t.p;
 }
 
-static int64_t build_time(void)
-{
+static int64_t build_time(void) {
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec", date[] = __DATE__;
 	int64_t m = 1;
 
-	while (m < 12 && strncmp(months + 3 * (m - 1), date, 3) != 0)
-		m++;
+	while (m < 12 && strncmp(months + 3 * (m - 1), date, 3) != 0) m++;
 	return days_of(strtol(date + 7, NULL, 10), m, strtol(date + 4, NULL, 10)) * 86400;
 }
 
 /* Sets up the engine for one upstream, once; resets keep it. TLS 1.2 with forward secrecy and AEAD only. */
-static void tls_init(struct tls *t, const struct upstream *u)
-{
+static void tls_init(struct tls *t, const struct upstream *u) {
 	/* A machine with instructions for AES offers no ChaCha20: many servers would prefer it, and it costs several times as
 	 * much there. A server that has nothing else is asked again with all. */
 	static const uint16_t suites[] = {
@@ -6139,13 +5538,11 @@ static void tls_init(struct tls *t, const struct upstream *u)
 	br_ssl_engine_set_default_aes_gcm(e);
 	br_ssl_engine_set_x509(e, &t->auth->vtable);
 	br_ssl_engine_set_buffers_bidi(e, t->in, sizeof t->in, t->out, sizeof t->out);
-	if (u->spec.proto == P_HTTPS)
-		br_ssl_engine_set_protocol_names(e, h2_alpn, 1);
+	if (u->spec.proto == P_HTTPS) br_ssl_engine_set_protocol_names(e, h2_alpn, 1);
 }
 
 /* Takes the records that are ready over into what is to be sent. */
-static void tls_collect(struct stream *s)
-{
+static void tls_collect(struct stream *s) {
 	br_ssl_engine_context *e = &s->tls->client.eng;
 	size_t n;
 
@@ -6159,8 +5556,7 @@ static void tls_collect(struct stream *s)
 }
 
 /* Begins a handshake, from a session of this very upstream line if there is one whose certificates still hold. */
-static bool tls_start(struct stream *s)
-{
+static bool tls_start(struct stream *s) {
 	static bool told;
 	struct tls *t = s->tls = &tlses[pool_slot(&streams, s)];
 	struct auth *a = t->auth = pool_take(&auths);
@@ -6193,16 +5589,13 @@ static bool tls_start(struct stream *s)
 }
 
 /* Gives back what only the handshake needs. */
-static void tls_release(struct stream *s)
-{
-	if (s->tls == NULL || s->tls->auth == NULL)
-		return;
+static void tls_release(struct stream *s) {
+	if (s->tls == NULL || s->tls->auth == NULL) return;
 	pool_give(&auths, s->tls->auth);
 	s->tls->auth = NULL;
 }
 
-static void tls_established(struct stream *s)
-{
+static void tls_established(struct stream *s) {
 	struct tls *t = s->tls;
 	const struct auth *a = t->auth;
 	struct upstream *u = s->u;
@@ -6228,24 +5621,21 @@ static void tls_established(struct stream *s)
 }
 
 /* Where the next record's content goes; NULL when there is no room for a question. */
-static uint8_t *tls_room(struct stream *s)
-{
+static uint8_t *tls_room(struct stream *s) {
 	size_t room;
 	uint8_t *p = br_ssl_engine_sendapp_buf(&s->tls->client.eng, &room);
 
 	return p != NULL && room >= STREAM_WRITE_MAX ? p : NULL;
 }
 
-static void tls_put(struct stream *s, size_t n)
-{
+static void tls_put(struct stream *s, size_t n) {
 	br_ssl_engine_sendapp_ack(&s->tls->client.eng, n);
 	br_ssl_engine_flush(&s->tls->client.eng, 0);
 	tls_collect(s);
 }
 
 /* How many bytes a handshake takes now. */
-static size_t tls_wants(struct stream *s)
-{
+static size_t tls_wants(struct stream *s) {
 	size_t n = 1;
 
 	br_ssl_engine_recvrec_buf(&s->tls->client.eng, &n);
@@ -6253,8 +5643,7 @@ static size_t tls_wants(struct stream *s)
 }
 
 /* The engine has ended: by the server's close_notify, or with an error. */
-static void tls_ended(struct stream *s)
-{
+static void tls_ended(struct stream *s) {
 	int err = br_ssl_engine_last_error(&s->tls->client.eng);
 	struct upstream *u = s->u;
 	bool again = s->state == S_HANDSHAKE && err == BR_ERR_RECV_FATAL_ALERT + 40 && !u->all_suites;
@@ -6265,13 +5654,11 @@ static void tls_ended(struct stream *s)
 	if (again)
 		s->state = S_OPEN;              /* no failure yet */
 	stream_close(s, err ? tls_reason(s, err) : NULL);
-	if (again)
-		u->warm_at = now;
+	if (again) u->warm_at = now;
 }
 
 /* Hands received bytes to the engine, and decrypted ones on. */
-static void tls_feed(struct stream *s, const uint8_t *p, size_t len)
-{
+static void tls_feed(struct stream *s, const uint8_t *p, size_t len) {
 	br_ssl_engine_context *e = &s->tls->client.eng;
 	unsigned state;
 	size_t n;
@@ -6306,10 +5693,8 @@ static void tls_feed(struct stream *s, const uint8_t *p, size_t len)
 }
 
 /* close_notify, as far as it can be sent without waiting. */
-static void tls_goodbye(struct stream *s)
-{
-	if (s->tls == NULL || s->state < S_OPEN)
-		return;
+static void tls_goodbye(struct stream *s) {
+	if (s->tls == NULL || s->state < S_OPEN) return;
 	br_ssl_engine_close(&s->tls->client.eng);
 	tls_collect(s);
 	stream_flush(s);
@@ -6356,16 +5741,14 @@ static const struct { const char *word, *help; size_t field; } counter_rows[] = 
 };
 enum { STATUS_COUNTERS = 7 };
 
-static uint64_t counter_value(size_t i)
-{
+static uint64_t counter_value(size_t i) {
 	uint64_t v;
 
 	memcpy(&v, (const char *)&stats + counter_rows[i].field, sizeof v);
 	return v;
 }
 
-static bool status_next(struct admin *a, struct text *t)
-{
+static bool status_next(struct admin *a, struct text *t) {
 	unsigned i = a->step;
 
 	if (i == 0) {
@@ -6391,10 +5774,8 @@ static bool status_next(struct admin *a, struct text *t)
 		text_add(t, "cache entries %u bytes %zu size %zu inserted %llu evicted %llu\n", cache.entries, cache.used,
 		    cache.memory, (unsigned long long)cache.inserted, (unsigned long long)cache.evicted);
 	} else {
-		while (a->cursor < cache.nslots && cache.slots[a->cursor].at == 0)
-			a->cursor++;
-		if (a->cursor == cache.nslots)
-			return false;
+		while (a->cursor < cache.nslots && cache.slots[a->cursor].at == 0) a->cursor++;
+		if (a->cursor == cache.nslots) return false;
 		const struct entry *e = slot_entry(&cache.slots[a->cursor++]);
 		const uint8_t *q = entry_msg(e) + 12;
 		size_t n = name_len(q);
@@ -6407,13 +5788,11 @@ static bool status_next(struct admin *a, struct text *t)
 	return true;
 }
 
-static void metric_head(struct text *t, const char *name, const char *type, const char *help)
-{
+static void metric_head(struct text *t, const char *name, const char *type, const char *help) {
 	text_add(t, "# HELP dnsproxy_%s %s\n# TYPE dnsproxy_%s %s\n", name, help, name, type);
 }
 
-static void metric_histogram(struct text *t, const char *name, const char *label, const struct histogram *h)
-{
+static void metric_histogram(struct text *t, const char *name, const char *label, const struct histogram *h) {
 	const char *comma = label[0] ? "," : "";
 	uint64_t n = 0;
 
@@ -6436,8 +5815,7 @@ static const struct { const char *name, *type, *help; size_t field; } upstream_r
 	{ "upstream_resumed_total", "counter", "TLS sessions resumed.", offsetof(struct upstream, resumed) },
 };
 
-static const char *upstream_label(unsigned i)
-{
+static const char *upstream_label(unsigned i) {
 	static char buf[160];
 	const struct upstream *u = &upstreams[order[i]];
 
@@ -6446,8 +5824,7 @@ static const char *upstream_label(unsigned i)
 	return buf;
 }
 
-static bool metrics_next(struct admin *a, struct text *t)
-{
+static bool metrics_next(struct admin *a, struct text *t) {
 	unsigned i = a->step++, rows = COUNT(upstream_rows);
 	char name[64];
 	uint64_t v;
@@ -6483,8 +5860,7 @@ static bool metrics_next(struct admin *a, struct text *t)
 	}
 	i -= 2;
 	if (i < norder) {
-		if (i == 0)
-			metric_head(t, "upstream_up", "gauge", "Whether an upstream answers.");
+		if (i == 0) metric_head(t, "upstream_up", "gauge", "Whether an upstream answers.");
 		text_add(t, "dnsproxy_upstream_up{%s} %d\n", upstream_label(i), !upstreams[order[i]].lives[K_ALL].down);
 		return true;
 	}
@@ -6499,8 +5875,7 @@ static bool metrics_next(struct admin *a, struct text *t)
 		return true;
 	}
 	i -= rows * norder;
-	if (i >= norder)
-		return false;
+	if (i >= norder) return false;
 	if (i == 0)
 		metric_head(t, "upstream_seconds", "histogram", "Time from a query to the answer of an upstream.");
 	metric_histogram(t, "upstream_seconds", upstream_label(i), &upstreams[order[i]].latency);
@@ -6516,8 +5891,7 @@ static void run_help(struct admin *a, char **w) { (void)w; a->next = help_next; 
 static void run_status(struct admin *a, char **w) { (void)w; a->next = status_next; }
 static void run_top(struct admin *a, char **w);
 
-static void run_clear(struct admin *a, char **w)
-{
+static void run_clear(struct admin *a, char **w) {
 	uint8_t name[NAME_MAX_WIRE];
 	size_t n = 0;
 
@@ -6527,8 +5901,7 @@ static void run_clear(struct admin *a, char **w)
 		text_add(&a->reply, "Cache cleared (%u entries)\n", cache_sweep(w[0] == NULL, w[0] ? name : NULL, -1));
 }
 
-static void run_reload(struct admin *a, char **w)
-{
+static void run_reload(struct admin *a, char **w) {
 	struct text t = { .grows = true };
 	bool good = config_reload(&t);
 
@@ -6537,8 +5910,7 @@ static void run_reload(struct admin *a, char **w)
 	text_free(&t);
 }
 
-static void run_log(struct admin *a, char **w)
-{
+static void run_log(struct admin *a, char **w) {
 	int level = w[0] ? level_parse(w[0]) : -1;
 
 	if (level < 0) {
@@ -6549,8 +5921,7 @@ static void run_log(struct admin *a, char **w)
 	text_add(&a->reply, "Log level %s\n", level_names[level]);
 }
 
-static void run_query(struct admin *a, char **w)
-{
+static void run_query(struct admin *a, char **w) {
 	struct key k;
 	size_t n = w[0] ? name_parse(k.b, w[0]) : 0;
 	int type = w[0] && w[1] ? type_parse(w[1]) : T_A;
@@ -6588,19 +5959,16 @@ static const struct command commands[] = {
 	{ "top", "", "the most asked names and the clients that ask most", run_top },
 };
 
-static bool help_next(struct admin *a, struct text *t)
-{
+static bool help_next(struct admin *a, struct text *t) {
 	const struct command *c = &commands[a->step];
 
-	if (a->step++ == COUNT(commands))
-		return false;
+	if (a->step++ == COUNT(commands)) return false;
 	text_add(t, "%s%s%s - %s\n", c->name, c->args[0] ? " " : "", c->args, c->help);
 	return true;
 }
 
 /* The ten biggest rows of a table, largest first; what is equal (the types of a name) counts together. */
-static void top_reply(struct text *t, const struct top *top, bool names)
-{
+static void top_reply(struct text *t, const struct top *top, bool names) {
 	uint64_t sum[TOP_SLOTS] = { 0 };
 	unsigned k;
 
@@ -6617,30 +5985,24 @@ static void top_reply(struct text *t, const struct top *top, bool names)
 		for (k = 1; k < TOP_SLOTS; k++)
 			if (sum[k] > sum[best])
 				best = k;
-		if (sum[best] == 0)
-			break;
+		if (sum[best] == 0) break;
 		memcpy(&a, top->what[best], sizeof a);
-		if (!names)
-			addr_set_port(&a, 0);
+		if (!names) addr_set_port(&a, 0);
 		text_add(t, "%s %s queries %llu\n", names ? "name" : "client", names ? name_text(top->what[best]) : addr_text(&a),
 		    (unsigned long long)sum[best]);
 		sum[best] = 0;
 	}
 }
 
-static void run_top(struct admin *a, char **w)
-{
+static void run_top(struct admin *a, char **w) {
 	(void)w;
 	top_reply(&a->reply, &top_names, true);
 	top_reply(&a->reply, &top_clients, false);
-	if (a->reply.len == 0)
-		text_add(&a->reply, "no queries yet\n");
+	if (a->reply.len == 0) text_add(&a->reply, "no queries yet\n");
 }
 
-static void admin_close(struct admin *a)
-{
-	if (a->fd < 0)
-		return;
+static void admin_close(struct admin *a) {
+	if (a->fd < 0) return;
 	watch_remove(&a->slot);
 	close(a->fd);
 	a->fd = -1;
@@ -6651,8 +6013,7 @@ static void admin_close(struct admin *a)
 }
 
 /* Sends the reply as far as the reader takes it, making more of it as room comes. */
-static void admin_write(struct admin *a)
-{
+static void admin_write(struct admin *a) {
 	char rest[512];
 
 	for (;;) {
@@ -6663,17 +6024,14 @@ static void admin_write(struct admin *a)
 				if (!a->next(a, &a->reply))
 					a->next = NULL;
 		}
-		if (a->reply.len == 0)
-			break;
+		if (a->reply.len == 0) break;
 		r = send(a->fd, a->reply.p + a->out_at, a->reply.len - a->out_at, MSG_NOSIGNAL);
-		if (r < 0 && errno == EINTR)
-			continue;
+		if (r < 0 && errno == EINTR) continue;
 		if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
 			watch_events(a->slot, POLLOUT);
 			return;
 		}
-		if (r < 0)
-			break;
+		if (r < 0) break;
 		a->out_at += (size_t)r;
 	}
 	for (int i = 0; i < 1024 && recv(a->fd, rest, sizeof rest, 0) > 0; i++)
@@ -6682,12 +6040,10 @@ static void admin_write(struct admin *a)
 }
 
 /* The lines of "query": one an upstream, and which of them the rules chose. */
-static void probe_done(struct query *q)
-{
+static void probe_done(struct query *q) {
 	struct admin *a = pool_at(&admins, q->admin);
 
-	if (a->fd < 0 || a->generation != q->admin_generation)
-		return;
+	if (a->fd < 0 || a->generation != q->admin_generation) return;
 	for (const struct ask *k = q->asks; k != NULL; k = k->next) {
 		const struct upstream *u = &upstreams[k->up];
 		text_add(&a->reply, "upstream %s %s priority %u ", addr_text(&u->spec.addr), proto_names[u->spec.proto], u->spec.priority);
@@ -6700,14 +6056,12 @@ static void probe_done(struct query *q)
 	admin_write(a);
 }
 
-static void admin_http_refuse(struct admin *a, const char *status)
-{
+static void admin_http_refuse(struct admin *a, const char *status) {
 	text_add(&a->reply, "HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", status);
 }
 
 /* A header line of GET /metrics; the empty one ends the request. True when the reply is due. */
-static bool admin_http_line(struct admin *a, char *line)
-{
+static bool admin_http_line(struct admin *a, char *line) {
 	struct in6_addr host;
 	char *v = line + 5, *end;
 
@@ -6719,13 +6073,11 @@ static bool admin_http_line(struct admin *a, char *line)
 			admin_http_refuse(a, "403 Forbidden");
 		return true;
 	}
-	if (strncasecmp(line, "Host:", 5) != 0)
-		return false;
+	if (strncasecmp(line, "Host:", 5) != 0) return false;
 	v += strspn(v, " \t");
 	if (*v == '[') {
 		v++;
-		if ((end = strchr(v, ']')) != NULL)
-			*end = '\0';
+		if ((end = strchr(v, ']')) != NULL) *end = '\0';
 	} else if ((end = strchr(v, ':')) != NULL)
 		*end = '\0';
 	v[strcspn(v, " \t")] = '\0';
@@ -6734,8 +6086,7 @@ static bool admin_http_line(struct admin *a, char *line)
 }
 
 /* The first line of a connection. True when the reply is due now or later. */
-static bool admin_line(struct admin *a, char *line, size_t len)
-{
+static bool admin_line(struct admin *a, char *line, size_t len) {
 	char *w[MAX_WORDS + 1], *version = strstr(line, " HTTP/");
 	unsigned n = 0, most;
 
@@ -6750,12 +6101,10 @@ static bool admin_line(struct admin *a, char *line, size_t len)
 	}
 	if (strlen(line) != len || strpbrk(line, "#\t\v\f") != NULL || !words_split(line, w))
 		w[0] = NULL;
-	while (w[0] != NULL && w[n] != NULL)
-		n++;
+	while (w[0] != NULL && w[n] != NULL) n++;
 	for (size_t i = 0; n > 0 && i < COUNT(commands); i++) {
 		const struct command *c = &commands[i];
-		if (strcmp(c->name, w[0]) != 0)
-			continue;
+		if (strcmp(c->name, w[0]) != 0) continue;
 		most = c->args[0] == '\0' ? 0 : strchr(c->args, ' ') ? 2 : 1;
 		if (n - 1 > most)
 			admin_error(a, "too many words, see help");
@@ -6767,8 +6116,7 @@ static bool admin_line(struct admin *a, char *line, size_t len)
 	return true;
 }
 
-static void admin_ready(void *owner, short revents)
-{
+static void admin_ready(void *owner, short revents) {
 	struct admin *a = owner;
 	char *nl;
 	ssize_t r;
@@ -6782,8 +6130,7 @@ static void admin_ready(void *owner, short revents)
 		return;
 	}
 	r = recv(a->fd, a->in + a->in_len, sizeof a->in - 1 - a->in_len, 0);
-	if (r < 0 && later(errno))
-		return;
+	if (r < 0 && later(errno)) return;
 	if (r <= 0 && (r < 0 || a->in_len == 0 || a->http)) {
 		admin_close(a);
 		return;
@@ -6795,8 +6142,7 @@ static void admin_ready(void *owner, short revents)
 	while (!a->asked && (nl = memchr(a->in, '\n', a->in_len)) != NULL) {
 		len = (size_t)(nl - a->in);
 		*nl = '\0';
-		if (len > 0 && nl[-1] == '\r')
-			a->in[--len] = '\0';
+		if (len > 0 && nl[-1] == '\r') a->in[--len] = '\0';
 		a->asked = a->http ? admin_http_line(a, a->in) : admin_line(a, a->in, len);
 		if (a->fd < 0)
 			return;                 /* answered and closed already, by a query that could not be sent */
@@ -6806,14 +6152,12 @@ static void admin_ready(void *owner, short revents)
 	}
 	if (a->asked) {
 		watch_events(a->slot, 0);
-		if (a->reply.len > 0 || a->next != NULL)
-			admin_write(a);
+		if (a->reply.len > 0 || a->next != NULL) admin_write(a);
 	} else if (a->in_len >= sizeof a->in - 1)
 		admin_close(a);                 /* a line of over 512 bytes */
 }
 
-static void admin_accept(void *owner, short revents)
-{
+static void admin_accept(void *owner, short revents) {
 	struct admin *a;
 	int fd;
 
@@ -6843,8 +6187,7 @@ static void admin_accept(void *owner, short revents)
 	watch_add(&a->slot, fd, POLLIN, admin_ready, a, true);
 }
 
-static void admin_sweep(void)
-{
+static void admin_sweep(void) {
 	for (struct node *x = admins_open.next, *next; x != &admins_open; x = next) {
 		struct admin *a = OWNER(x, struct admin, on);
 		usec due = a->opened + (a->asked ? ADMIN_LIMIT : ADMIN_LINE_LIMIT);
@@ -6857,8 +6200,7 @@ static void admin_sweep(void)
 }
 
 /* "-a COMMAND": the client of all this. Gives the exit status. */
-static int admin_client(const char *line)
-{
+static int admin_client(const char *line) {
 	struct timeval limit = { .tv_sec = 30 };
 	char buf[4096];
 	bool bad = false, first = true;
@@ -6872,11 +6214,9 @@ static int admin_client(const char *line)
 	}
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 	snprintf(buf, sizeof buf, "%.500s\n", line);
-	if (send(fd, buf, strlen(buf), MSG_NOSIGNAL) < 0)
-		return 1;
+	if (send(fd, buf, strlen(buf), MSG_NOSIGNAL) < 0) return 1;
 	while ((r = recv(fd, buf, sizeof buf, 0)) > 0) {
-		if (first)
-			bad = r >= 6 && memcmp(buf, "error:", 6) == 0;
+		if (first) bad = r >= 6 && memcmp(buf, "error:", 6) == 0;
 		first = false;
 		fwrite(buf, 1, (size_t)r, stdout);
 	}
@@ -6888,40 +6228,33 @@ static int admin_client(const char *line)
 
 static int signal_pipe[2];
 
-static void on_signal(int sig)
-{
+static void on_signal(int sig) {
 	char c = (char)sig;
 	int keep = errno;
 
-	if (write(signal_pipe[1], &c, 1) < 0)
-		errno = keep;
+	if (write(signal_pipe[1], &c, 1) < 0) errno = keep;
 	errno = keep;
 }
 
 /* sd_notify(3) by hand: one datagram to the supervisor's socket. */
-static void notify(const char *state)
-{
+static void notify(const char *state) {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
 	size_t n = path ? strlen(path) : 0;
 	int fd;
 
-	if (n < 2 || n >= sizeof to.sun_path || (path[0] != '/' && path[0] != '@'))
-		return;
+	if (n < 2 || n >= sizeof to.sun_path || (path[0] != '/' && path[0] != '@')) return;
 	memcpy(to.sun_path, path, n);
-	if (path[0] == '@')
-		to.sun_path[0] = '\0';
+	if (path[0] == '@') to.sun_path[0] = '\0';
 	fd = socket_new(AF_UNIX, SOCK_DGRAM);
-	if (fd < 0)
-		return;
+	if (fd < 0) return;
 	if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to,
 	    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
 		log_debug("no supervisor at NOTIFY_SOCKET: %s", strerror(errno));
 	close(fd);
 }
 
-static void watchdog_sweep(void)
-{
+static void watchdog_sweep(void) {
 	static usec every = -1, next;
 
 	if (every < 0) {
@@ -6929,8 +6262,7 @@ static void watchdog_sweep(void)
 		bool ours = s && getenv("NOTIFY_SOCKET") && (pid == NULL || number(pid, 1, INT32_MAX) == getpid());
 		every = ours ? MAX(number(s, 0, INT64_C(100000000000000)) / 2, 0) : 0;
 	}
-	if (every == 0)
-		return;
+	if (every == 0) return;
 	if (now >= next) {
 		notify("WATCHDOG=1");
 		next = now + every;
@@ -6939,18 +6271,15 @@ static void watchdog_sweep(void)
 }
 
 /* Prepares what TLS upstreams need: the bundle, if one of them is authenticated by its chain. */
-static bool tls_prepare(const struct config *c, struct text *errors)
-{
+static bool tls_prepare(const struct config *c, struct text *errors) {
 	const char *path = c->ca_file[0] ? c->ca_file : NULL, *err;
 
 	for (unsigned i = 0; i < c->nspecs; i++) {
-		if (c->specs[i].proto < P_TLS || !auth_needs_chain(&c->specs[i]))
-			continue;
+		if (c->specs[i].proto < P_TLS || !auth_needs_chain(&c->specs[i])) continue;
 		for (size_t k = 0; path == NULL && k < COUNT(ca_places); k++)
 			if (access(ca_places[k], R_OK) == 0)
 				path = ca_places[k];
-		if (path == NULL)
-			path = ca_places[0];
+		if (path == NULL) path = ca_places[0];
 		err = ca_load(path);
 		if (err != NULL)
 			text_add(errors, "%s: ca-file %s: %s, expected PEM certificates\n", c->specs[i].place, path, err);
@@ -6961,8 +6290,7 @@ static bool tls_prepare(const struct config *c, struct text *errors)
 
 /* The number that stands for an address in entries of the cache. When all are taken, one that no upstream has any more is given
  * anew, and what it still stands for is dropped. */
-static uint8_t origin_number(const struct addr *a)
-{
+static uint8_t origin_number(const struct addr *a) {
 	static uint8_t turn;
 	bool in_use;
 
@@ -6984,8 +6312,7 @@ static uint8_t origin_number(const struct addr *a)
 	return turn;
 }
 
-static void upstream_start(struct upstream *u, const struct spec *s)
-{
+static void upstream_start(struct upstream *u, const struct spec *s) {
 	memset(u, 0, sizeof *u);
 	u->used = true;
 	u->spec = *s;
@@ -6993,8 +6320,7 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 	u->ad_believed = addr_is_loopback(&s->addr) || (s->proto >= P_TLS && !s->noverify);
 	u->origin = origin_number(&s->addr);
 	u->patience = 96;
-	for (int i = 0; i < LATE_LISTS; i++)
-		list_init(&u->late[i]);
+	for (int i = 0; i < LATE_LISTS; i++) list_init(&u->late[i]);
 	u->seq = ++answers_seen;                /* what was marked for an earlier holder of the slot is void */
 	list_init(&u->streams);
 	list_init(&u->line);
@@ -7007,12 +6333,10 @@ static void upstream_start(struct upstream *u, const struct spec *s)
 }
 
 /* The line is gone: nothing it still says counts. */
-static void upstream_stop(struct upstream *u)
-{
+static void upstream_stop(struct upstream *u) {
 	for (unsigned i = 0; i < queries.ever; i++) {
 		struct query *q = pool_at(&queries, i);
-		if (!q->active)
-			continue;
+		if (!q->active) continue;
 		for (struct ask **a = &q->asks; *a != NULL; ) {
 			if (&upstreams[(*a)->up] != u) {
 				a = &(*a)->next;
@@ -7030,13 +6354,11 @@ static void upstream_stop(struct upstream *u)
 	u->used = false;
 }
 
-static void upstreams_order(void)
-{
+static void upstreams_order(void) {
 	norder = 0;
 	for (unsigned i = 0; i < MAX_UPSTREAMS; i++) {
 		unsigned k = norder;
-		if (!upstreams[i].used)
-			continue;
+		if (!upstreams[i].used) continue;
 		while (k > 0 && upstreams[order[k - 1]].spec.priority > upstreams[i].spec.priority) {
 			order[k] = order[k - 1];
 			k--;
@@ -7047,8 +6369,7 @@ static void upstreams_order(void)
 }
 
 /* Makes the upstreams those of the configuration. Lines that did not change keep all they have. */
-static void upstreams_apply(const struct config *c)
-{
+static void upstreams_apply(const struct config *c) {
 	bool kept[MAX_UPSTREAMS] = { false };
 	unsigned i, k;
 
@@ -7059,12 +6380,10 @@ static void upstreams_apply(const struct config *c)
 				kept[i] = stays = true;
 				break;
 			}
-		if (upstreams[k].used && !stays)
-			upstream_stop(&upstreams[k]);
+		if (upstreams[k].used && !stays) upstream_stop(&upstreams[k]);
 	}
 	for (i = 0; i < c->nspecs; i++) {
-		if (kept[i])
-			continue;
+		if (kept[i]) continue;
 		for (k = 0; upstreams[k].used; k++)
 			;
 		upstream_start(&upstreams[k], &c->specs[i]);
@@ -7073,16 +6392,14 @@ static void upstreams_apply(const struct config *c)
 }
 
 /* What only a restart changes stays as it runs; the directives that differ are named. */
-static void config_keep(struct config *fresh, struct text *named)
-{
+static void config_keep(struct config *fresh, struct text *named) {
 	static const char *const fixed[] = { "listen", "admin", "cache-size", "queries", "tcp-clients", "user" };
 	char was[2048], is[2048];
 
 	for (size_t i = 0; i < COUNT(directives); i++)
 		for (size_t k = 0; k < COUNT(fixed); k++) {
 			struct text a = { .p = was, .size = sizeof was }, b = { .p = is, .size = sizeof is };
-			if (strcmp(directives[i].name, fixed[k]) != 0)
-				continue;
+			if (strcmp(directives[i].name, fixed[k]) != 0) continue;
 			directives[i].print(&a, &cfg, &directives[i]);
 			directives[i].print(&b, fresh, &directives[i]);
 			if (strcmp(was, is) != 0)
@@ -7100,8 +6417,7 @@ static void config_keep(struct config *fresh, struct text *named)
 
 /* A query goes on under new upstreams: those that came are asked, and where the answer in hand went with its upstream, those that
  * had answered too. */
-static void query_reroute(struct query *q)
-{
+static void query_reroute(struct query *q) {
 	uint32_t mask = route(&q->key);
 
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
@@ -7111,8 +6427,7 @@ static void query_reroute(struct query *q)
 }
 
 /* SIGHUP and "reload". All or nothing: with an error the old configuration stays. "out" gets the errors, or what needs a restart. */
-static bool config_reload(struct text *out)
-{
+static bool config_reload(struct text *out) {
 	static struct config fresh;
 	char from[80], reloading[64];
 	struct timespec t;
@@ -7133,8 +6448,7 @@ static bool config_reload(struct text *out)
 	upstreams_apply(&cfg);
 	for (unsigned i = 0; i < queries.ever; i++) {
 		struct query *q = pool_at(&queries, i);
-		if (q->active && !q->replied)
-			query_reroute(q);
+		if (q->active && !q->replied) query_reroute(q);
 	}
 	log_info("reloaded from %s%s", from, out->len ? out->p : "");
 	notify("READY=1");
@@ -7143,8 +6457,7 @@ static bool config_reload(struct text *out)
 
 static bool stopping;
 
-static void status_log(void)
-{
+static void status_log(void) {
 	static struct admin a;
 	static char buf[8192];
 
@@ -7154,8 +6467,7 @@ static void status_log(void)
 		log_lines(L_INFO, buf);
 }
 
-static void signal_ready(void *owner, short revents)
-{
+static void signal_ready(void *owner, short revents) {
 	struct text t = { .grows = true };
 	char sig;
 
@@ -7172,24 +6484,20 @@ static void signal_ready(void *owner, short revents)
 	}
 }
 
-static void signals_init(void)
-{
+static void signals_init(void) {
 	static const int sigs[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
 	static int slot;
 	struct sigaction sa = { .sa_handler = on_signal };
 
-	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC) != 0)
-		abort();
+	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC) != 0) abort();
 	sigemptyset(&sa.sa_mask);
-	for (size_t i = 0; i < COUNT(sigs); i++)
-		sigaction(sigs[i], &sa, NULL);
+	for (size_t i = 0; i < COUNT(sigs); i++) sigaction(sigs[i], &sa, NULL);
 	sa.sa_handler = SIG_IGN;
 	sigaction(SIGPIPE, &sa, NULL);
 	watch_add(&slot, signal_pipe[0], POLLIN, signal_ready, NULL, false);
 }
 
-static int socket_bound(const struct addr *a, int type)
-{
+static int socket_bound(const struct addr *a, int type) {
 	struct addr to = *a;
 	int fd, on = 1, e;
 
@@ -7198,12 +6506,9 @@ static int socket_bound(const struct addr *a, int type)
 		return -1;
 	}
 	fd = socket_new(to.u.sa.sa_family, type);
-	if (fd < 0)
-		return -1;
-	if (addr_is6(a))
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
-	if (type == SOCK_STREAM)
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	if (fd < 0) return -1;
+	if (addr_is6(a)) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+	if (type == SOCK_STREAM) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
 	if (bind(fd, &to.u.sa, addr_len(&to)) != 0 || (type == SOCK_STREAM && listen(fd, 511) != 0)) {
 		e = errno;
@@ -7215,14 +6520,12 @@ static int socket_bound(const struct addr *a, int type)
 }
 
 /* Binds what is not bound yet. */
-static bool listener_open(struct listener *l)
-{
+static bool listener_open(struct listener *l) {
 	int on = 1, size = 1 << 20;
 
 	if (l->udp < 0) {
 		l->udp = socket_bound(&l->addr, SOCK_DGRAM);
-		if (l->udp < 0)
-			return false;
+		if (l->udp < 0) return false;
 		setsockopt(l->udp, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
 		setsockopt(l->udp, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
 		if (l->wild)
@@ -7231,21 +6534,18 @@ static bool listener_open(struct listener *l)
 		watch_add(&l->udp_slot, l->udp, POLLIN, listener_udp_ready, l, false);
 	}
 	l->tcp = socket_bound(&l->addr, SOCK_STREAM);
-	if (l->tcp >= 0)
-		watch_add(&l->tcp_slot, l->tcp, POLLIN, listener_tcp_ready, l, false);
+	if (l->tcp >= 0) watch_add(&l->tcp_slot, l->tcp, POLLIN, listener_tcp_ready, l, false);
 	return l->tcp >= 0;
 }
 
 /* Opens what is not open: at the start, and every second while an address is not there yet. Any other error is the end at the
  * start, and later that of the one port. */
-static bool listeners_try(bool start)
-{
+static bool listeners_try(bool start) {
 	listen_retry = 0;
 	for (struct listener *l = listeners; l < listeners + nlisteners; l++) {
 		bool open = l->tcp >= 0 || l->given_up;
 		if (!open && listener_open(l)) {
-			if (!start)
-				log_info("listening on %s", addr_text(&l->addr));
+			if (!start) log_info("listening on %s", addr_text(&l->addr));
 		} else if (!open && l->optional && (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT))
 			l->given_up = true;     /* a host without IPv6 */
 		else if (!open && errno == EADDRNOTAVAIL) {
@@ -7255,15 +6555,13 @@ static bool listeners_try(bool start)
 		} else if (!open) {
 			log_error("listen %s: %s%s", addr_text(&l->addr), strerror(errno), start ? "" : ", given up");
 			l->given_up = true;
-			if (start)
-				return false;
+			if (start) return false;
 		}
 	}
 	return true;
 }
 
-static bool listeners_open(void)
-{
+static bool listeners_open(void) {
 	static const struct addr any6 = { .u.in6 = { .sin6_family = AF_INET6 } };
 	static const uint8_t zero[16];
 	size_t n;
@@ -7276,10 +6574,8 @@ static bool listeners_open(void)
 			addr_set_port(&l->addr, addr_port(&cfg.listens[i].addr));
 			l->wild = memcmp(addr_bytes(&l->addr, &n), zero, addr_is6(&l->addr) ? 16 : 4) == 0;
 		}
-	if (!listeners_try(true))
-		return false;
-	if (cfg.admin_off)
-		return true;
+	if (!listeners_try(true)) return false;
+	if (cfg.admin_off) return true;
 	admin_fd = socket_bound(&cfg.admin, SOCK_STREAM);
 	if (admin_fd < 0) {
 		log_error("admin %s: %s", addr_text(&cfg.admin), strerror(errno));
@@ -7290,16 +6586,14 @@ static bool listeners_open(void)
 }
 
 /* From root to somebody with no rights, for good; to stay root takes none. */
-static bool privileges_drop(void)
-{
+static bool privileges_drop(void) {
 	const struct passwd *pw;
 	int64_t id = number(cfg.user, 0, UINT32_MAX - 1);
 	uid_t uid = (uid_t)id;
 	gid_t gid = (gid_t)id;
 
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	if (geteuid() != 0)
-		return true;
+	if (geteuid() != 0) return true;
 	pw = id < 0 ? getpwnam(cfg.user) : getpwuid(uid);
 	if (pw != NULL) {
 		uid = pw->pw_uid;
@@ -7398,8 +6692,7 @@ static const uint32_t system_calls[] = {        /* those of every query first: o
 #endif
 };
 
-static void sandbox(void)
-{
+static void sandbox(void) {
 	enum { LOAD = 0x20, EQUAL = 0x15, ABOVE = 0x35, RETURN = 0x06, NUMBER_AT = 0, ARCH_AT = 4 };
 	static const uint32_t allow = 0x7fff0000, kill = 0x80000000;
 	struct { uint16_t code; uint8_t yes, no; uint32_t k; } f[COUNT(system_calls) + 6];
@@ -7428,16 +6721,14 @@ static void sandbox(void) { log_info("no filter of system calls in this build");
 #endif
 
 /* Sizes the tables of descriptors by what the system gives. */
-static void descriptors_init(void)
-{
+static void descriptors_init(void) {
 	struct rlimit r = { .rlim_cur = 256 };
 	int64_t total, ours, tcp, admin, want;
 	unsigned nports;
 
 	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != r.rlim_max) {
 		r.rlim_cur = r.rlim_max;
-		if (setrlimit(RLIMIT_NOFILE, &r) != 0)
-			getrlimit(RLIMIT_NOFILE, &r);
+		if (setrlimit(RLIMIT_NOFILE, &r) != 0) getrlimit(RLIMIT_NOFILE, &r);
 	}
 	total = r.rlim_cur > 1000000 ? 1000000 : (int64_t)r.rlim_cur;
 	ours = 12 + 4 * (int64_t)cfg.nlistens + 2 * (int64_t)cfg.nspecs;
@@ -7459,25 +6750,21 @@ static void descriptors_init(void)
 }
 
 /* Opens the doors again that were shut for want of descriptors. */
-static void accept_sweep(void)
-{
-	if (accept_rest == 0)
-		return;
+static void accept_sweep(void) {
+	if (accept_rest == 0) return;
 	if (accept_rest > now) {
 		wake_by(accept_rest);
 		return;
 	}
 	accept_rest = 0;
-	if (admin_slot >= 0)
-		watch_events(admin_slot, POLLIN);
+	if (admin_slot >= 0) watch_events(admin_slot, POLLIN);
 	for (unsigned i = 0; i < nlisteners; i++)
 		if (listeners[i].tcp >= 0)
 			watch_events(listeners[i].tcp_slot, POLLIN);
 }
 
 /* What happens between two polls: all that has gathered leaves, all that is due is done. */
-static void turn_end(void)
-{
+static void turn_end(void) {
 	wake = 0;
 	ports_flush();
 	streams_turn();
@@ -7485,10 +6772,8 @@ static void turn_end(void)
 	tcp_sweep(&tcp_idle);
 	tcp_sweep(&tcp_owed);
 	admin_sweep();
-	if (listen_retry != 0 && now >= listen_retry)
-		listeners_try(false);
-	if (listen_retry != 0)
-		wake_by(listen_retry);
+	if (listen_retry != 0 && now >= listen_retry) listeners_try(false);
+	if (listen_retry != 0) wake_by(listen_retry);
 	accept_sweep();
 	watchdog_sweep();
 	tcp_flush_dirty();
@@ -7497,8 +6782,7 @@ static void turn_end(void)
 		wake_by(now);                   /* what these steps have caused themselves */
 }
 
-static void usage(FILE *out)
-{
+static void usage(FILE *out) {
 	fputs("usage: dnsproxy [-dhtV] [-a command] [-c file] [-p port] [line ...]\n"
 	    "  -a, --admin COMMAND  send one admin line to the running program\n"
 	    "  -c, --config FILE    configuration file, default /etc/dns.config\n"
@@ -7515,38 +6799,32 @@ static void usage(FILE *out)
 		    directives[i].initial[0] ? " (default " : "", directives[i].initial, directives[i].initial[0] ? ")" : "");
 }
 
-static int config_test(void)
-{
+static int config_test(void) {
 	config_print(stdout, &cfg);
 	return fflush(stdout) != 0;
 }
 
-static void start_descriptors(void)
-{
+static void start_descriptors(void) {
 	int fd;
 
 	do                                      /* 0, 1 and 2 must not become sockets */
 		fd = open("/dev/null", O_RDWR);
 	while (fd >= 0 && fd <= 2);
-	if (fd > 2)
-		close(fd);
+	if (fd > 2) close(fd);
 }
 
-static void serve(void)
-{
+static void serve(void) {
 	notify("READY=1");
 	while (!stopping) {
 		turn_end();
 		loop_turn();
 	}
 	notify("STOPPING=1");
-	for (unsigned i = 0; i < norder; i++)
-		upstream_disconnect(&upstreams[order[i]]);
+	for (unsigned i = 0; i < norder; i++) upstream_disconnect(&upstreams[order[i]]);
 	log_info("stopped");
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
 	static const struct option options[] = { { "admin", 1, NULL, 'a' }, { "config", 1, NULL, 'c' }, { "debug", 0, NULL, 'd' },
 		{ "port", 1, NULL, 'p' }, { "test", 0, NULL, 't' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' },
 		{ NULL, 0, NULL, 0 } };
@@ -7563,8 +6841,7 @@ int main(int argc, char **argv)
 		case 'd': source.debug = true; break;
 		case 'p':
 			source.port = (unsigned)MAX(number(optarg, 1, 65535), 0);
-			if (source.port > 0)
-				break;
+			if (source.port > 0) break;
 			fprintf(stderr, "dnsproxy: \"%s\" is not a port, expected 1 to 65535\n", optarg);
 			return 2;
 		case 't': test = true; break;
@@ -7584,8 +6861,7 @@ int main(int argc, char **argv)
 		fputs(t.p, stderr);
 		return 1;
 	}
-	if (test)
-		return config_test();
+	if (test) return config_test();
 	log_level = (enum level)cfg.level;
 	log_syslog = cfg.syslog;
 	log_info("dnsproxy %s, configuration from %s", VERSION, from);
@@ -7596,8 +6872,7 @@ int main(int argc, char **argv)
 	clients_init();
 	signals_init();
 	upstreams_apply(&cfg);
-	if (!listeners_open() || !privileges_drop())
-		return 1;
+	if (!listeners_open() || !privileges_drop()) return 1;
 	sandbox();
 	serve();
 	return 0;
