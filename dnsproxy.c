@@ -1316,7 +1316,7 @@ static const struct directive directives[] = {
 	  NUMBER(cache_min_ttl, 0, 604800, "seconds, 0 to 604800") },
 	{ "cache-max-ttl", "S", "86400", "the cache keeps answers at most so long",
 	  NUMBER(cache_max_ttl, 1, 604800, "seconds, 1 to 604800") },
-	{ "cache-negative", "S", "0", "cap for caching NXDOMAIN and NODATA; 0 is off",
+	{ "cache-negative", "S", "0", "cap for caching NXDOMAIN and NODATA; 0 is off; 60 with serve-stale",
 	  NUMBER(cache_negative, 0, 86400, "seconds, 0 to 86400") },
 	{ "serve-stale", "S", "0", "how long past its expiry an answer may serve; 0 is off",
 	  NUMBER(serve_stale, 0, 604800, "seconds, 0 to 604800") },
@@ -1526,6 +1526,7 @@ static void config_init(struct config *c, unsigned default_port) {
 		if (w[0] != NULL && d->set != set_listen) d->set(c, d, w);
 	}
 	c->allow_seen = false;
+	c->cache_negative = -1;                 /* not given */
 }
 
 /* Reads a file. A line holds at most 4095 bytes and no NUL. */
@@ -1611,6 +1612,7 @@ static void config_check(struct reader *r) {
 			}
 		}
 	}
+	if (c->cache_negative < 0) c->cache_negative = c->serve_stale > 0 ? 60 : 0;
 	if (c->cache_min_ttl > c->cache_max_ttl)
 		config_error(r, r->place, "cache-min-ttl above cache-max-ttl, expected it not above");
 }
@@ -1876,7 +1878,7 @@ static struct slot *slot_take(uint32_t hash) {
 }
 
 /* What the cache is told about an answer. */
-struct keep { const struct key *key; uint32_t hash, ttl, silent; uint8_t bits, origin; };
+struct keep { const struct key *key; struct slot *old; uint32_t hash, ttl, silent; uint8_t bits, origin; };
 
 /* Clamps the TTLs of the message of a new entry to "cap", and notes whether it answers with addresses to rotate: several, and of
  * one name. */
@@ -1900,16 +1902,16 @@ static void entry_write_ttls(struct entry *e, const struct key *k, uint32_t cap)
 	e->bits |= same && n > 1 ? E_ROTATE : 0;
 }
 
-/* Keeps an answer for k->ttl seconds (already clamped, not 0), in place of what is there. silent: the better
+/* Keeps an answer for k->ttl seconds (already clamped, not 0), in place of the old one, if it is still there. silent: the better
  * upstreams that had said nothing, for a marked one. */
-static void cache_put(const struct keep *k, struct slot *old, const struct answer *a) {
+static void cache_put(const struct keep *k, const struct answer *a) {
 	size_t extra = (k->silent ? MARK_SIZE : 0) + (a->ede_len ? 2 + a->ede_len : 0);
 	size_t n = (sizeof(struct entry) + extra + a->len + 3) & ~(size_t)3;
 	struct slot *s;
 	struct entry *e;
 	uint8_t *p;
 
-	if (old != NULL && old->at != 0) slot_kill(old);
+	if (k->old != NULL && k->old->at != 0) slot_kill(k->old);
 	if (cache.memory == 0 || n > cache.size / 8) return;
 	cache_make_room(n);
 	e = entry_at(cache.head);
@@ -3546,8 +3548,7 @@ static bool entry_beats(const struct entry *e, const struct query *q, bool marke
 static void query_cache(const struct query *q, const struct answer *a) {
 	const struct upstream *u = &upstreams[q->best->up];
 	struct keep k = { .key = &q->key, .hash = q->hash, .silent = query_unheard(q, u->spec.priority), .origin = u->origin,
-		.bits = a->ad ? E_AD : 0 };
-	struct slot *old = cache_find(&q->key, q->hash);
+		.bits = a->ad ? E_AD : 0, .old = cache_find(&q->key, q->hash) };
 	int64_t ttl = a->ttl;
 
 	if (cache.memory == 0 || key_type(&q->key) == T_ANY || q->best_verdict == V_OTHER || (a->rcode != NOERROR && a->rcode != NXDOMAIN))
@@ -3557,17 +3558,17 @@ static void query_cache(const struct query *q, const struct answer *a) {
 			return;                 /* an upstream that said nothing may know better */
 		k.silent |= x->answered ? 0 : UINT32_C(1) << x->up;
 	}
-	if (old != NULL && entry_beats(slot_entry(old), q, k.silent != 0)) return;
+	if (k.old != NULL && entry_beats(slot_entry(k.old), q, k.silent != 0)) return;
 	if (!a->positive) {
-		if (old != NULL)
-			slot_kill(old);         /* it is not even stale any more (RFC 8767 5) */
+		if (k.old != NULL)
+			slot_kill(k.old);       /* it is not even stale any more (RFC 8767 5) */
 		if (cfg.cache_negative == 0 || a->soa_ttl == NO_TTL) return;
 		ttl = MIN(MIN((int64_t)a->soa_ttl, ttl), cfg.cache_negative);
 	} else if (ttl > 0)
 		ttl = MAX(ttl, cfg.cache_min_ttl);
 	if (ttl == 0 || a->records == 0) return;
 	k.ttl = (uint32_t)MIN(ttl, k.silent ? MARKED_TTL : cfg.cache_max_ttl);
-	cache_put(&k, old, a);
+	cache_put(&k, a);
 }
 
 /* The answer in hand as it goes to clients: stubs take some RCODEs for a fault of their own, and never ask again (rule 3). */

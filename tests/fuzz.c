@@ -124,7 +124,8 @@ static void answer_is_kept(const struct answer *a, const struct key *k)
 	const char *broken;
 	uint32_t ttl;
 
-	cache_put(&keep, cache_find(keep.key, keep.hash), a);
+	keep.old = cache_find(keep.key, keep.hash);
+	cache_put(&keep, a);
 	broken = cache_broken();
 	if (broken != NULL)
 		fprintf(stderr, "%s\n", broken);

@@ -201,7 +201,8 @@ static inline bool cache_message(uint32_t ttl)
 	keep.hash = hash_bytes(k.b, k.len);
 	if (answer_read(&a, m, mlen, &k) != NULL)
 		return false;
-	cache_put(&keep, cache_find(keep.key, keep.hash), &a);
+	keep.old = cache_find(keep.key, keep.hash);
+	cache_put(&keep, &a);
 	return true;
 }
 
