@@ -4,6 +4,7 @@
 # make static             dnsproxy-static: musl, one file that needs nothing else
 # make BEARSSL=DIR        with a BearSSL tree of your own, built in DIR/build
 # make CC=arm-linux-gnueabihf-gcc BEARSSL=DIR     for another machine
+# make static STATIC_CC=arm-linux-gnueabihf-gcc STRIP=arm-linux-gnueabihf-strip    the same in one file
 .POSIX:
 
 CC = cc
@@ -35,18 +36,19 @@ dnsproxy: dnsproxy.c
 	$(CC) -std=c11 $(CPPFLAGS) $$inc $(CFLAGS) $(LDFLAGS) -o $@ dnsproxy.c $$lib $(LDLIBS)
 
 # musl's compiler sees no header of the system but its own: bearssl.h and the kernel's are looked for after those.
-# Debian's archive is built with _FORTIFY_SOURCE, whose checked functions musl lacks.
+# Debian's archive is built with _FORTIFY_SOURCE, whose checked functions musl lacks.  With glibc nothing is missing.
 static: dnsproxy-static
 
 dnsproxy-static: dnsproxy.c
-	@$(need_bearssl); \
-	test -n "$$inc" || { lib=$$(cc -print-file-name=libbearssl.a); \
-	inc="-idirafter /usr/include -idirafter /usr/include/$$(cc -print-multiarch)"; }; \
-	$(STATIC_CC) --version >/dev/null; have $(STATIC_CC) || { echo "$$missing" >&2; exit 1; }; set -x; \
+	@$(need_bearssl); $(STATIC_CC) --version >/dev/null; checked=; frames=; \
+	test -n "$$inc" || lib=$$($(STATIC_CC) -print-file-name=libbearssl.a); \
+	echo '#include <features.h>' | $(STATIC_CC) -E -dM - | grep -q __GLIBC__ || { frames='-R .eh_frame'; \
+	checked='-Wl,--defsym=__memcpy_chk=memcpy -Wl,--defsym=__memmove_chk=memmove -Wl,--defsym=__memset_chk=memset'; \
+	test -n "$$inc" || inc="-idirafter /usr/include -idirafter /usr/include/$$(cc -print-multiarch)"; }; \
+	have $(STATIC_CC) || { echo "$$missing" >&2; exit 1; }; set -x; \
 	$(STATIC_CC) -std=c11 $(CPPFLAGS) $$inc $(STATIC_CFLAGS) -static -s -Wl,--gc-sections -Wl,-z,noseparate-code \
-	-Wl,--defsym=__memcpy_chk=memcpy -Wl,--defsym=__memmove_chk=memmove -Wl,--defsym=__memset_chk=memset \
-	$(LDFLAGS) -o $@ dnsproxy.c "$$lib" $(LDLIBS); \
-	$(STRIP) -R .eh_frame -R .comment $@
+	$$checked $(LDFLAGS) -o $@ dnsproxy.c "$$lib" $(LDLIBS); \
+	$(STRIP) $$frames -R .comment $@
 
 test: dnsproxy
 	CC='$(CC)' CFLAGS='$(CFLAGS)' BEARSSL='$(BEARSSL)' ./test.sh
