@@ -1429,7 +1429,7 @@ static void spec_print(struct text *t, const struct spec *s) {
 }
 
 static bool spec_same(const struct spec *a, const struct spec *b) {
-	char x[4096], y[4096];
+	char x[4096] = "", y[4096] = "";
 	struct text tx = { .p = x, .size = sizeof x }, ty = { .p = y, .size = sizeof y };
 
 	spec_print(&tx, a);
@@ -5894,9 +5894,8 @@ static void run_top(struct admin *a, char **w);
 
 static void run_clear(struct admin *a, char **w) {
 	uint8_t name[NAME_MAX_WIRE];
-	size_t n = 0;
 
-	if (w[0] != NULL && (n = name_parse(name, w[0])) == 0)
+	if (w[0] != NULL && name_parse(name, w[0]) == 0)
 		admin_error(a, "not a domain name");
 	else
 		text_add(&a->reply, "Cache cleared (%u entries)\n", cache_sweep(w[0] == NULL, w[0] ? name : NULL, -1));
@@ -6395,7 +6394,7 @@ static void upstreams_apply(const struct config *c) {
 /* What only a restart changes stays as it runs; the directives that differ are named. */
 static void config_keep(struct config *fresh, struct text *named) {
 	static const char *const fixed[] = { "listen", "admin", "cache-size", "queries", "tcp-clients", "user" };
-	char was[2048], is[2048];
+	char was[2048] = "", is[2048] = "";
 
 	for (size_t i = 0; i < COUNT(directives); i++)
 		for (size_t k = 0; k < COUNT(fixed); k++) {

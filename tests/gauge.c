@@ -46,7 +46,7 @@ static int sock(int type, const char *port, bool serve)
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &big, sizeof big);
     if (type == SOCK_STREAM)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if ((serve ? bind : connect)(fd, (struct sockaddr *)&a, sizeof a) < 0) {
+    if ((serve ? bind(fd, (struct sockaddr *)&a, sizeof a) : connect(fd, (struct sockaddr *)&a, sizeof a)) < 0) {
         close(fd);
         return -1;
     }

@@ -145,7 +145,7 @@ static const char *cut_of(char *in)
 
 static const char *name_of(char *in)
 {
-	uint8_t name[NAME_MAX_WIRE];
+	uint8_t name[NAME_MAX_WIRE] = { 0 };
 	size_t n = name_parse(name, in);
 
 	return n == 0 ? "none" : n == name_len(name) ? name_text(name) : "another length";
@@ -155,7 +155,7 @@ static const char *name_of(char *in)
 static const char *label_of(char *in)
 {
 	static char text[NAME_TEXT + 8];
-	uint8_t name[NAME_MAX_WIRE];
+	uint8_t name[NAME_MAX_WIRE] = { 0 };
 	struct text t = { .p = text, .size = sizeof text };
 	char *save, *letter = strtok_r(in, " ", &save);
 	size_t n;
@@ -922,7 +922,7 @@ static const char *const some_words[] = { "198.18.2.1", "::1", "1", "tls", "tls=
 
 static void test_config(void)
 {
-	char lines[1200], name[30];
+	char lines[1200] = "", name[30];
 	struct text t = { .p = lines, .size = sizeof lines };
 
 	rows(config_rows, COUNT(config_rows));
