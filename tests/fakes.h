@@ -90,7 +90,6 @@ static void fake_put(struct fake *f, const void *p, size_t n)
 static int lab_socket(int family, int type, int proto) { return fake_open((type & 15) == SOCK_STREAM ? K_TCP : K_UDP); }
 static int lab_bind(int fd, const struct sockaddr *to, socklen_t n) { return 0; }
 static int lab_setsockopt(int fd, int level, int what, const void *v, socklen_t n) { return 0; }
-static int lab_fcntl(int fd, int what, ...) { return 0; }
 static int lab_listen(int fd, int n) { FAKE(fd)->kind = K_LISTEN; return 0; }
 
 static int lab_close(int fd)
@@ -467,7 +466,6 @@ static void lab_ssl_close(br_ssl_engine_context *of)
 #define setsockopt lab_setsockopt
 #define getsockopt lab_getsockopt
 #define accept4 lab_accept4
-#define fcntl lab_fcntl
 #define send lab_send
 #define recv lab_recv
 #define recvmmsg lab_recvmmsg

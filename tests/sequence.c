@@ -502,7 +502,7 @@ static struct fake *upstream_pick(enum kind kind)
 }
 
 /* Bytes for the program over a connection; over TLS in records, of which there may be two. */
-static void stream_put(struct fake *f, unsigned type, const uint8_t *p, size_t n)
+static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_t n)
 {
 	uint8_t head[RECORD];
 
@@ -551,7 +551,7 @@ static void upstream_answer(enum kind kind)
 	else {
 		memmove(m + 2, m, mlen);
 		put16at(m, (unsigned)mlen);
-		stream_put(f, R_DATA, m, mlen + 2);
+		upstream_says(f, R_DATA, m, mlen + 2);
 	}
 }
 
@@ -584,14 +584,14 @@ static void upstream_event(struct fake *f)
 	case 4:
 		k = below(COUNT(alerts));
 		if (is_tls(f) && (f->greeted || k > 1)) {
-			stream_put(f, R_ALERT, alerts[k], 2);
+			upstream_says(f, R_ALERT, alerts[k], 2);
 			f->ended = true;
 			f->eof = below(2);
 		}
 		break;
 	default:
 		if (is_tls(f) && !f->greeted && f->seen > 0) {
-			stream_put(f, R_HANDSHAKE, (const uint8_t *)"hello", 5);
+			upstream_says(f, R_HANDSHAKE, (const uint8_t *)"hello", 5);
 			f->greeted = true;
 		}
 	}
@@ -603,6 +603,7 @@ static void reload(unsigned k)
 
 	lab_source(sets[k]);
 	MUST(config_reload(&e));
+	log_level = tracing ? L_DEBUG : log_level;
 	reloaded = fake_now;
 }
 
