@@ -5232,7 +5232,7 @@ static bool cert_name_matches(const char *want, const uint8_t *p, size_t n) {
 /* Walks the names of the leaf: is ours among them? Keeps some for the log. */
 static void cert_names(struct auth *a) {
 	struct text t = { .p = a->seen, .size = sizeof a->seen };
-	struct der list, v;
+	struct der list, v = { NULL, NULL };
 	unsigned tag;
 	size_t n, m;
 	const uint8_t *ip = addr_bytes(&a->spec->addr, &m);
