@@ -5564,6 +5564,7 @@ static bool tls_start(struct stream *s) {
 	struct upstream *u = s->u;
 	uint8_t seed[32];
 
+	if (a == NULL) return false;            /* there is one for each stream */
 	a->now = (int64_t)time(NULL);
 	a->floor = build_time();
 	if (a->now < a->floor && !told)

@@ -82,7 +82,7 @@ leg_tcp() {
     full=$(printf '%060d' 0)            # a status of over 4 MB, more than the kernel keeps
     many n=20000 window=100 "name=%d.$full.$full.$full.test" >/dev/null
     full=$(adm status | wc -c)
-    slowly reader peer talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=47000 end=1000
+    slowly reader peer talk 127.0.0.1 "$admin" rcvbuf=2048 'text=status\n' pause=47000 end=12000
     proxy p "$u1 1" 'cache-size 0' 'tcp-clients 20'
     replies talk <<'END'
 TCP: several queries in one segment are all answered ; ^replies 20 noerror 20 ; qs=20:one%d.test send count=20
