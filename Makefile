@@ -40,7 +40,9 @@ dnsproxy: dnsproxy.c
 static: dnsproxy-static
 
 dnsproxy-static: dnsproxy.c
-	@$(need_bearssl); $(STATIC_CC) --version >/dev/null; checked=; frames=; \
+	@$(need_bearssl); \
+	$(STATIC_CC) --version >/dev/null 2>&1 || { echo '$(STATIC_CC) not found: install musl-tools (Debian), or set STATIC_CC' >&2; exit 1; }; \
+	checked=; frames=; \
 	test -n "$$inc" || lib=$$($(STATIC_CC) -print-file-name=libbearssl.a); \
 	echo '#include <features.h>' | $(STATIC_CC) -E -dM - | grep -q __GLIBC__ || { frames='-R .eh_frame'; \
 	checked='-Wl,--defsym=__memcpy_chk=memcpy -Wl,--defsym=__memmove_chk=memmove -Wl,--defsym=__memset_chk=memset'; \
@@ -79,14 +81,17 @@ unit:
 	'After=network.target' \
 	'Before=nss-lookup.target' \
 	'Wants=nss-lookup.target' \
+	'StartLimitIntervalSec=0' \
 	'' \
 	'[Service]' \
 	'Type=notify' \
 	'NotifyAccess=main' \
 	'WatchdogSec=30' \
 	'Restart=on-failure' \
-	'RestartPreventExitStatus=2' \
+	'RestartSec=2' \
+	'RestartPreventExitStatus=2 78' \
 	'ExecStart=$(PREFIX)/sbin/dnsproxy' \
+	'ExecReload=/bin/sh -c "exec $(PREFIX)/sbin/dnsproxy -t >/dev/null"' \
 	'ExecReload=/bin/kill -HUP $$MAINPID' \
 	'DynamicUser=yes' \
 	'AmbientCapabilities=CAP_NET_BIND_SERVICE' \

@@ -20,18 +20,19 @@
  *  6 Config       lines into settings, and back
  *  7 Cache        a ring of whole answers behind a fixed index
  *  8 Loop         what is polled, and who is told
- *  9 Clients      UDP and TCP: being asked, and answering
- * 10 Queries      one question in flight, and how its answer is chosen
- * 11 Datagrams    upstreams over UDP
- * 12 Streams      upstreams over TCP and TLS
- * 13 HTTP/2       requests over a stream with TLS
- * 14 TLS          certificates, handshakes, records
- * 15 Admin        status, clear, query, metrics
- * 16 Process      signals, privileges, supervisor, main
+ *  9 Local names  of hosts and block lists, answered here
+ * 10 Clients      UDP and TCP: being asked, and answering
+ * 11 Queries      one question in flight, and how its answer is chosen
+ * 12 Datagrams    upstreams over UDP
+ * 13 Streams      upstreams over TCP and TLS
+ * 14 HTTP/2       requests over a stream with TLS
+ * 15 TLS          certificates, handshakes, records
+ * 16 Admin        status, clear, query, metrics
+ * 17 Process      signals, privileges, supervisor, main
  *
- * A query travels down the file: client_ask() looks into the cache, else hands it to query_ask(), which asks the upstreams
- * through sections 11 and 12; every answer leads to query_choose(). One thread, one poll(), no allocation after the start
- * but for a reload. "now" is read once a turn of the loop.
+ * A query travels down the file: client_ask() asks local_answer() and the cache, else hands it to query_ask(), which asks
+ * the upstreams through sections 12 to 15; every answer leads to query_choose(). One thread, one poll(), no allocation after the
+ * start but for a reload and for lists that have changed. "now" is read once a turn of the loop.
  */
 #define _GNU_SOURCE 1           /* recvmmsg, sendmmsg, struct in6_pktinfo */
 #define _FILE_OFFSET_BITS 64
@@ -68,6 +69,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 #include <bearssl.h>
@@ -84,7 +86,7 @@
 
 enum {
 	MAX_UPSTREAMS = 32,
-	MAX_LISTEN = 16, MAX_ALLOW = 64, MAX_PINS = 4,
+	MAX_LISTEN = 16, MAX_ALLOW = 64, MAX_PINS = 4, MAX_LISTS = 8,
 	MAX_ADMIN = 64,                 /* admin connections; the oldest makes room */
 	NAME_MAX_WIRE = 255,            /* RFC 1035 3.1 */
 	UDP_SIZE = 1232,                /* what we advertise and send at most over UDP (RFC 9715) */
@@ -250,6 +252,26 @@ static int64_t number(const char *s, int64_t lo, int64_t hi) {
 	return *end == '\0' && v >= lo && v <= hi ? v : -1;
 }
 
+#define LINE_MOST 4095
+
+/* The next line of a file, *n of them until then. False when there is none; it is empty, and *good false, when it is too long or
+ * holds a NUL. */
+static bool line_next(FILE *f, char *line, unsigned *n, bool *good) {
+	size_t len = 0;
+	int c;
+
+	*good = true;
+	while ((c = getc_unlocked(f)) != EOF && c != '\n') {
+		*good &= c != '\0' && len < LINE_MOST;
+		line[len] = (char)c;
+		len += len < LINE_MOST;
+	}
+	line[*good ? len : 0] = '\0';
+	if ((*n)++ == 0 && strncmp(line, "\xef\xbb\xbf", 3) == 0)
+		memmove(line, line + 3, len - 2);       /* the mark that some editors put first */
+	return c != EOF || len > 0;
+}
+
 /* A doubly linked list with the node first in its owner. A node that is on no list has next == NULL. */
 struct node { struct node *next, *prev; };
 
@@ -279,7 +301,7 @@ enum level { L_ERROR, L_INFO, L_DEBUG };
 
 static const char *const level_names[] = { "error", "info", "debug" };
 static enum level log_level = L_INFO;
-static bool log_syslog;
+static bool log_syslog, log_journal;    /* journal: standard error is that of systemd, which wants levels (sd-daemon(3)) */
 
 /* To whoever listens at /dev/log now, as syslog(3) writes it, but never waiting. */
 static void log_to_syslog(enum level level, const char *line) {
@@ -305,11 +327,12 @@ static void log_line(enum level level, const char *fmt, ...) {
 	int r, keep = errno;
 
 	if (level > log_level) return;
+	n = log_journal && !log_syslog ? (size_t)snprintf(line, sizeof line, "<%d>", level == L_ERROR ? 3 : 5 + (int)level) : 0;
 	va_start(ap, fmt);
-	r = vsnprintf(line, sizeof line - 1, fmt, ap);
+	r = vsnprintf(line + n, sizeof line - 1 - n, fmt, ap);
 	va_end(ap);
 	if (r < 0) return;
-	n = MIN((size_t)r, sizeof line - 2);
+	n = MIN(n + (size_t)r, sizeof line - 2);
 	line[n] = '\0';
 	text_clean(line);
 	if (log_syslog)
@@ -484,7 +507,8 @@ static size_t client_place(uint64_t client, size_t n) { return (size_t)((client 
 /* ---- 5 Messages ------------------------------------------------------ */
 
 enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, YXDOMAIN, BADVERS = 16, BADCOOKIE = 23 };
-enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_MX = 15, T_TXT = 16, T_AAAA = 28, T_SRV = 33, T_OPT = 41, T_DS = 43, T_DNSKEY = 48, T_SVCB = 64, T_HTTPS = 65, T_IXFR = 251, T_AXFR = 252, T_ANY = 255 };
+enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_PTR = 12, T_MX = 15, T_TXT = 16, T_AAAA = 28, T_SRV = 33, T_OPT = 41, T_DS = 43, T_DNSKEY = 48, T_SVCB = 64, T_HTTPS = 65,
+	T_IXFR = 251, T_AXFR = 252, T_ANY = 255, T_CAA = 257 };
 enum { F_QR = 0x8000, F_OPCODE = 0x7800, F_AA = 0x400, F_TC = 0x200, F_RD = 0x100, F_RA = 0x80, F_AD = 0x20, F_CD = 0x10 };
 enum { EDNS_KEEPALIVE = 11, EDNS_PADDING = 12, EDNS_EDE = 15 };
 enum { EDE_NONE = -1, EDE_STALE = 3, EDE_BOGUS = 6, EDE_NSEC_MISSING = 12, EDE_BLOCKED = 15, EDE_FILTERED = 17, EDE_PROHIBITED = 18, EDE_UNREACHABLE = 22,
@@ -546,15 +570,20 @@ static const char *rcode_text(unsigned rcode) {
 
 #define NAME_TEXT (NAME_MAX_WIRE * 4 + 2)
 
-/* A wire name without pointers as absolute text in lower case with \. and \DDD escapes (RFC 4343 2.1); static buffer. */
-static const char *name_text(const uint8_t *name) {
+/* A label, or the one that a pointer leads to; names are known to be good. */
+static const uint8_t *label_at(const uint8_t *msg, const uint8_t *label) {
+	while (*label >= 192) label = msg + (get16at(label) & 0x3fff);
+	return label;
+}
+
+/* A wire name of a message as absolute text with \. and \DDD escapes (RFC 4343 2.1); static buffer. */
+static const char *name_text_in(const uint8_t *msg, const uint8_t *name) {
 	static char buf[NAME_TEXT];
 	size_t at = 0;
 
-	if (*name == 0) return ".";
-	for (; *name != 0; name += 1 + *name) {
+	for (name = label_at(msg, name); *name != 0; name = label_at(msg, name + 1 + *name)) {
 		for (unsigned i = 1; i <= *name; i++) {
-			uint8_t c = lower(name[i]);
+			uint8_t c = name[i];
 			if (c <= ' ' || c > '~')
 				at += (size_t)snprintf(buf + at, sizeof buf - at, "\\%03d", c);
 			else {
@@ -564,9 +593,11 @@ static const char *name_text(const uint8_t *name) {
 		}
 		buf[at++] = '.';
 	}
-	buf[at] = '\0';
+	strcpy(buf + at, at == 0 ? "." : "");
 	return buf;
 }
+
+static const char *name_text(const uint8_t *name) { return name_text_in(NULL, name); }
 
 /* Text into a lower-case wire name; the final dot may be missing. Gives its length, or 0 when it is no name. */
 static size_t name_parse(uint8_t *name, const char *s) {
@@ -604,6 +635,15 @@ static size_t name_parse(uint8_t *name, const char *s) {
 		name[at++] = 0;
 	}
 	return at;
+}
+
+/* The same for a host name. */
+static size_t host_parse(uint8_t *name, const char *s) {
+	const char *p = s;
+
+	while (((*p | 32) >= 'a' && (*p | 32) <= 'z') || (*p >= '-' && *p <= '9' && *p != '/') || *p == '_')
+		p++;
+	return *p == '\0' ? name_parse(name, s) : 0;
 }
 
 /* The length of a wire name that is known to be good and holds no pointer. */
@@ -808,7 +848,7 @@ static word sip_hash(const word secret[2], const uint8_t *p, size_t n, int each,
 	return WORD_BITS == 64 ? v[0] ^ v[1] ^ v[2] ^ v[3] : v[1] ^ v[3];
 }
 
-static word hash_secret[2];
+static word hash_secret[4];
 
 static void hash_init(void) {
 	random_bytes(hash_secret, sizeof hash_secret);
@@ -817,6 +857,12 @@ static void hash_init(void) {
 
 /* Under a secret of this run: nobody outside can find names that collide. */
 static uint32_t hash_bytes(const uint8_t *p, size_t n) { return (uint32_t)sip_hash(hash_secret, p, n, 1, 3); }
+
+static uint64_t hash_long(const uint8_t *p, size_t n) {
+	uint64_t v = sip_hash(hash_secret, p, n, 1, 3);
+
+	return WORD_BITS == 64 ? v : v << 32 | sip_hash(hash_secret + 2, p, n, 1, 3);
+}
 
 /* A client's question, read. name is as the client spelled it, in the client's message. */
 struct question {
@@ -1037,6 +1083,44 @@ static void answer_age(struct answer *a, uint8_t *p, uint32_t age) {
 	a->soa_ttl -= a->soa_ttl == NO_TTL ? 0 : MIN(a->soa_ttl, age);
 }
 
+/* Is it a private, loopback, link-local or unspecified address, perhaps an IPv4 one mapped into IPv6? */
+static bool bytes_inside(const uint8_t *p, size_t n) {
+	static const uint8_t none[16], mapped[12] = { [10] = 255, [11] = 255 };
+	struct addr a = { .u.in.sin_family = AF_INET };
+
+	if (n == 16 && memcmp(p, mapped, sizeof mapped) == 0)
+		return bytes_inside(p + sizeof mapped, 4);
+	if (n == 16) a.u.in6.sin6_family = AF_INET6;
+	memcpy(n == 16 ? (void *)&a.u.in6.sin6_addr : &a.u.in.sin_addr, p, n);
+	return memcmp(p, none, n) == 0 || addr_is_private(&a);
+}
+
+/* Does the answer section lead to such an address, by A or AAAA records or hints of SVCB and HTTPS (RFC 9460 7.3)? */
+static bool answer_leads_inside(const struct answer *a, const struct key *k) {
+	struct msg m = { .p = a->msg, .len = a->len, .at = 12 + k->name_len + 4 };
+	bool inside = false;
+	struct rr r;
+
+	for (unsigned i = 0; i < a->ancount && m.err == NULL; i++) {
+		msg_name(&m);
+		msg_rr_head(&m, &r);
+		struct msg v = { .p = a->msg, .len = r.rdata_at + r.rdlen, .at = r.rdata_at };
+		m.at = v.len;
+		if (r.type == T_A || r.type == T_AAAA) inside |= bytes_inside(v.p + v.at, r.rdlen);
+		if (r.type != T_SVCB && r.type != T_HTTPS) continue;
+		msg_skip(&v, 2);
+		msg_name(&v);
+		while (v.at < v.len && msg_has(&v, 4)) {
+			unsigned key = get16at(v.p + v.at), left = get16at(v.p + v.at + 2), size = key == 4 ? 4 : 16;
+			v.at += 4;
+			for (; (key == 4 || key == 6) && left >= size && msg_has(&v, left); left -= size, v.at += size)
+				inside |= bytes_inside(v.p + v.at, size);
+			msg_skip(&v, left);
+		}
+	}
+	return inside;
+}
+
 /* Is this datagram or frame an answer to key, in the shape of its header and question? One doubt a line. */
 static bool answer_matches(const uint8_t *p, size_t len, const struct key *key) {
 	if (len < 12 + key->name_len + 4) return false;
@@ -1113,6 +1197,10 @@ struct spec {
 
 struct listen_at { struct addr addr; bool any; };
 
+/* The files of "hosts" or "block". */
+struct list_file { char path[256]; uint8_t suffix[NAME_MAX_WIRE]; size_t suffix_len; };
+struct list_files { unsigned n; struct list_file of[MAX_LISTS + 1]; };
+
 /* All settings. A new one is read whole before it replaces the old (reload). */
 struct config {
 	struct listen_at listens[MAX_LISTEN];
@@ -1122,8 +1210,9 @@ struct config {
 	struct addr admin;
 	bool admin_off, syslog, allow_seen;
 	int64_t rate, cache_size, cache_min_ttl, cache_max_ttl, cache_negative, serve_stale, timeout, patience, queries,
-	    tcp_clients, level;
-	char user[64], ca_file[256];
+	    tcp_clients, level, rebind_protect;
+	char user[64], ca_file[256], ca_place[80];
+	struct list_files hosts, blocks;
 	unsigned default_port;
 };
 
@@ -1161,13 +1250,20 @@ static int64_t *config_number(const struct config *c, const struct directive *d)
 static const char *set_number(struct config *c, const struct directive *d, char **args) {
 	int64_t v = args[0] && !args[1] ? number(args[0], d->lo, d->hi) : -1;
 
+	if (d->hi == 0 && args[0] && !args[1])  /* a switch */
+		v = strcmp(args[0], "on") == 0 ? 1 : strcmp(args[0], "off") == 0 ? 0 : -1;
 	if (v < 0) return d->expected;
 	*config_number(c, d) = v;
 	return NULL;
 }
 
 static void print_number(struct text *t, const struct config *c, const struct directive *d) {
-	text_add(t, "%s %lld\n", d->name, (long long)*config_number(c, d));
+	int64_t v = *config_number(c, d);
+
+	if (d->hi == 0)
+		text_add(t, "%s %s\n", d->name, v ? "on" : "off");
+	else
+		text_add(t, "%s %lld\n", d->name, (long long)v);
 }
 
 static const char *set_size(struct config *c, const struct directive *d, char **args) {
@@ -1200,22 +1296,47 @@ static const char *address_parse(struct addr *a, const char *s, unsigned port) {
 	return NULL;
 }
 
+/* What was meant in the place of an address, by a part of the word; else "expected". */
+static const char *address_hint(const char *s, const char *expected) {
+	static const struct { const char *part, *expected; } hints[] = {
+		{ "://", "ADDRESS PRIORITY tls=NAME and no scheme, such as \"9.9.9.9 1 tls=dns.quad9.net\"" },
+		{ "server", "ADDRESS PRIORITY, such as \"1.1.1.1 1\"" }, { "forward-", "ADDRESS PRIORITY, such as \"1.1.1.1 1\"" },
+		{ "#", "a port behind '@' and a name behind tls=, such as \"1.1.1.1@853 1 tls=one.one.one.one\"" },
+		{ "[", "an IPv6 address without brackets, and a port behind '@', such as ::1@53" }, { "@", NULL },
+		{ ":", "an IP address, and a port behind '@', such as 192.0.2.1@53" } };
+
+	for (size_t i = 0; i < COUNT(hints); i++)
+		if (strstr(s, hints[i].part) != NULL)
+			return hints[i].expected ? hints[i].expected : expected;
+	return expected;
+}
+
+/* Two sockets that cannot be bound side by side. */
+static bool listen_clash(const struct listen_at *a, const struct listen_at *b) {
+	static const uint8_t any[16];
+	size_t n, m;
+	const uint8_t *p = addr_bytes(&a->addr, &n), *q = addr_bytes(&b->addr, &m);
+
+	return addr_port(&a->addr) == addr_port(&b->addr) && (a->any || b->any || (n == m &&
+	    (addr_same_host(&a->addr, &b->addr) || memcmp(p, any, n) == 0 || memcmp(q, any, n) == 0)));
+}
+
 static const char *set_listen(struct config *c, const struct directive *d, char **args) {
 	struct listen_at *l = &c->listens[c->nlistens];
-	const char *err = d->expected;
+	char any[32];
 
-	if (args[0] == NULL || args[1] != NULL) return err;
+	if (args[0] == NULL || args[1] != NULL) return d->expected;
 	if (c->nlistens == MAX_LISTEN) return "at most 16 listen addresses";
 	memset(l, 0, sizeof *l);
-	if (args[0][0] == '*' && (args[0][1] == '@' || args[0][1] == '\0')) {
-		char any[32];
-		snprintf(any, sizeof any, "0.0.0.0%.20s", args[0] + 1);
-		err = address_parse(&l->addr, any, c->default_port);
-		l->any = true;
-	} else
-		err = address_parse(&l->addr, args[0], c->default_port);
-	if (err == NULL) c->nlistens++;
-	return err;
+	l->any = args[0][0] == '*' && (args[0][1] == '@' || args[0][1] == '\0');
+	snprintf(any, sizeof any, "0.0.0.0%.20s", args[0] + 1);
+	if (address_parse(&l->addr, l->any ? any : args[0], c->default_port) != NULL)
+		return d->expected;
+	for (unsigned i = 0; i < c->nlistens; i++)
+		if (listen_clash(l, &c->listens[i]))
+			return "an address and port that no other line has";
+	c->nlistens++;
+	return NULL;
 }
 
 static void print_listen(struct text *t, const struct config *c, const struct directive *d) {
@@ -1277,6 +1398,30 @@ static void print_text(struct text *t, const struct config *c, const struct dire
 	if (*s != '\0') text_add(t, "%s %s\n", d->name, s);
 }
 
+/* A file, which must be there if the directive takes no more than that; else perhaps a suffix. */
+static const char *set_list(struct config *c, const struct directive *d, char **args) {
+	static char why[128];
+	struct list_files *l = (struct list_files *)(void *)((char *)c + d->field);
+	struct list_file *f = &l->of[l->n];
+
+	if (args[0] == NULL || strlen(args[0]) >= sizeof f->path || (args[1] != NULL && (d->hi == 1 || args[2] != NULL)))
+		return d->expected;
+	f->suffix_len = args[1] ? host_parse(f->suffix, args[1]) : 0;
+	if (args[1] != NULL && f->suffix_len < 2) return d->expected;
+	if (d->hi == 1 && access(args[0], R_OK) != 0)
+		return snprintf(why, sizeof why, "a list that can be read (%s)", strerror(errno)), why;
+	strcpy(f->path, args[0]);
+	return l->n == MAX_LISTS ? "at most 8 of them" : (l->n++, NULL);
+}
+
+static void print_list(struct text *t, const struct config *c, const struct directive *d) {
+	const struct list_files *l = (const struct list_files *)(const void *)((const char *)c + d->field);
+
+	for (unsigned i = 0; i < l->n; i++)
+		text_add(t, "%s %s%s%s\n", d->name, l->of[i].path, l->of[i].suffix_len ? " " : "",
+		    l->of[i].suffix_len ? name_text(l->of[i].suffix) : "");
+}
+
 static int level_parse(const char *s) {
 	for (int i = 0; i < 3; i++)
 		if (strcmp(s, level_names[i]) == 0)
@@ -1304,7 +1449,8 @@ static void print_log(struct text *t, const struct config *c, const struct direc
 /* Everything about a directive stands in its row: parser, help, -t and the tests of the manual read it here. */
 static const struct directive directives[] = {
 	{ "listen", "ADDRESS[@PORT]", "*", "where to serve UDP and TCP; repeatable; * is every address",
-	  set_listen, print_listen, 0, 0, 0, "ADDRESS, ADDRESS@PORT or *" },
+	  set_listen, print_listen, 0, 0, 0,
+	  "an address of this host, or * with \"allow\" to serve one interface; a port stands behind '@', such as *@5300" },
 	{ "admin", "ADDRESS@PORT", "127.0.0.1@5353", "the admin port, on loopback; or off",
 	  set_admin, print_admin, 0, 0, 0, "a loopback ADDRESS@PORT, or off" },
 	{ "allow", "CIDR ...", "127.0.0.0/8 ::1/128 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80::/10",
@@ -1329,6 +1475,12 @@ static const struct directive directives[] = {
 	{ "ca-file", "PATH", "", "PEM trust anchors for tls; default the system's bundle", TEXT(ca_file, "the path of a PEM file") },
 	{ "log", "LEVEL [syslog]", "info", "how much (error, info or debug), and where to",
 	  set_log, print_log, 0, 0, 0, "error, info or debug, and perhaps syslog" },
+	{ "hosts", "PATH [SUFFIX]", "", "names and addresses to answer: hosts(5) or leases of dnsmasq; repeatable; default none", set_list,
+	  print_list, offsetof(struct config, hosts), 0, 2, "a path, and perhaps a suffix such as lan" },
+	{ "block", "PATH", "", "names to answer with 0.0.0.0 and ::; repeatable; default none", set_list, print_list,
+	  offsetof(struct config, blocks), 0, 1, "the path of a list of names" },
+	{ "rebind-protect", "on|off", "off", "no addresses of this side of the network from public upstreams",
+	  NUMBER(rebind_protect, 0, 0, "on or off") },
 };
 
 static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -1362,11 +1514,6 @@ static const char *pin_text(const uint8_t *pin) {
 	return out;
 }
 
-static bool host_name(uint8_t *name, const char *s) {
-	return name_parse(name, s) > 0 &&
-	    strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == strlen(s);
-}
-
 /* What stands behind tls= or https=: the name that the certificate must carry, for https also the path. */
 static const char *spec_server(struct spec *s, const char *w) {
 	static const char path_letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@%/?";
@@ -1383,7 +1530,7 @@ static const char *spec_server(struct spec *s, const char *w) {
 	for (char *c = s->name; *c != '\0'; c++) *c = (char)lower((uint8_t)*c);
 	if (addr_parse(&host, s->name))
 		return "tls alone for a certificate of the address, or a host name behind tls= or https=";
-	return n <= 253 && host_name(name, s->name) ? NULL : "a host name behind tls= or https=";
+	return n <= 253 && host_parse(name, s->name) > 0 ? NULL : "a host name behind tls= or https=";
 }
 
 /* One option of an upstream line. NULL, or what was expected. */
@@ -1404,7 +1551,7 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport) {
 	}
 	if (strncmp(w, "domain=", 7) == 0) {
 		w += w[7] == '.' && w[8] != '\0' ? 8 : 7;
-		if (!host_name(name, w) || addr_parse(&host, w))
+		if (host_parse(name, w) == 0 || addr_parse(&host, w))
 			return "a host name behind domain=, which stands for itself and all below it: no *, ~, /, comma, quote, address or URL";
 		n = name_len(name);
 		if (s->domains_len + n > sizeof s->domains) return "fewer domains in one line";
@@ -1450,13 +1597,19 @@ static void config_upstream(struct reader *r, char **w) {
 	}
 	memset(s, 0, sizeof *s);
 	snprintf(s->place, sizeof s->place, "%s", r->place);
-	if ((expected = address_parse(&s->addr, w[0], 0)) != NULL)
-		config_error(r, r->place, "\"%s\" is not an upstream, expected %s", w[0], expected);
-	priority = w[1] ? number(w[1], 1, 65535) : -1;
+	if ((expected = address_parse(&s->addr, w[0], 0)) != NULL) {
+		config_error(r, r->place, "\"%s\" is not an upstream, expected %s", w[0], address_hint(w[0], expected));
+		return;
+	}
+	if (w[1] == NULL) {
+		config_error(r, r->place, "\"%s\" has no priority, expected \"%s 1\", say", w[0], w[0]);
+		return;
+	}
+	priority = number(w[1], 1, 65535);
 	if (priority < 0)
-		config_error(r, r->place, "\"%s\" is not a priority, expected a number, 1 to 65535", w[1] ? w[1] : "");
+		config_error(r, r->place, "\"%s\" is not a priority, expected a number, 1 to 65535", w[1]);
 	s->priority = (unsigned)priority;
-	for (w += w[1] ? 2 : 1; *w != NULL; w++)
+	for (w += 2; *w != NULL; w++)
 		if ((expected = spec_option(s, *w, &transport)) != NULL)
 			config_error(r, r->place, "\"%s\" is wrong here, expected %s", *w, expected);
 	if (s->proto < P_TLS && (s->npins > 0 || s->noverify))
@@ -1505,7 +1658,8 @@ static void config_line(struct reader *r, char *line) {
 	for (i = 0; i < COUNT(directives) && strcmp(directives[i].name, w[0]) != 0; i++)
 		;
 	if (i == COUNT(directives)) {
-		config_error(r, r->place, "\"%s\" is unknown, expected an IP address or a directive (see dnsproxy --help)", w[0]);
+		config_error(r, r->place, "\"%s\" is unknown, expected %s", w[0], address_hint(w[0], strchr(w[0], '.') ?
+		    "an IP address, for nobody is there yet who could resolve a name" : "an IP address or a directive (see dnsproxy --help)"));
 		return;
 	}
 	expected = directives[i].set(r->c, &directives[i], w + 1);
@@ -1513,6 +1667,8 @@ static void config_line(struct reader *r, char *line) {
 		text_add(&t, "%s%s", k > 1 ? " " : "", w[k]);
 	if (expected != NULL)
 		config_error(r, r->place, "%s: \"%s\" is not valid, expected %s", w[0], t.len ? args : "", expected);
+	else if (strcmp(w[0], "ca-file") == 0)
+		memcpy(r->c->ca_place, r->place, sizeof r->place);
 }
 
 static void config_init(struct config *c, unsigned default_port) {
@@ -1529,39 +1685,27 @@ static void config_init(struct config *c, unsigned default_port) {
 	c->cache_negative = -1;                 /* not given */
 }
 
-/* Reads a file. A line holds at most 4095 bytes and no NUL. */
-static void config_file(struct reader *r, const char *path) {
-	char line[4096];
-	struct stat st;
-	unsigned n = 0;
-	size_t len = 0;
-	bool bad = false;
-	FILE *f = fopen(path, "r");
-	int ch;
+/* Where the configuration comes from: kept for reloads. */
+struct source { const char *file, *command; char **lines; unsigned port; bool debug, test, unread; };
 
-	if (f == NULL || fstat(fileno(f), &st) != 0 || S_ISDIR(st.st_mode)) {
-		config_error(r, path, "cannot be read: %s", f == NULL ? strerror(errno) : "it is a directory");
-		if (f != NULL) fclose(f);
-		return;
-	}
-	do {
-		ch = getc(f);
-		if (ch != '\n' && ch != EOF) {
-			bad |= ch == '\0' || len == sizeof line - 1;
-			if (len < sizeof line - 1) line[len++] = (char)ch;
-			continue;
-		}
-		snprintf(r->place, sizeof r->place, "%.60s:%u", path, ++n);
-		line[len] = '\0';
-		if (bad)
-			config_error(r, r->place, "a line too long or with a NUL byte, expected text of at most 4095 bytes");
-		else
+static struct source source;
+
+static void config_file(struct reader *r, const char *path) {
+	char line[LINE_MOST + 1];
+	unsigned n = 0;
+	bool good;
+	FILE *f = fopen(path, "r");
+
+	while (f != NULL && line_next(f, line, &n, &good)) {
+		snprintf(r->place, sizeof r->place, "%.60s:%u", path, n);
+		if (good)
 			config_line(r, line);
-		len = 0;
-		bad = false;
-	} while (ch != EOF);
-	if (ferror(f)) config_error(r, path, "cannot be read: %s", strerror(errno));
-	fclose(f);
+		else
+			config_error(r, r->place, "a line too long or with a NUL byte, expected text of at most %d bytes", LINE_MOST);
+	}
+	if (f == NULL || ferror(f)) config_error(r, path, "cannot be read: %s", strerror(errno));
+	source.unread = f == NULL || ferror(f);
+	if (f != NULL) fclose(f);
 }
 
 /* Would a packet to a reach this machine? Then it would leave from that very address. (To bind a socket to it proves nothing:
@@ -1613,6 +1757,9 @@ static void config_check(struct reader *r) {
 		}
 	}
 	if (c->cache_negative < 0) c->cache_negative = c->serve_stale > 0 ? 60 : 0;
+	for (i = 0; !c->admin_off && i < c->nlistens; i++)
+		if (listen_clash(&c->listens[i], &(struct listen_at){ .addr = c->admin }))
+			config_error(r, r->place, "admin %s is a listen address too, expected another port", addr_text(&c->admin));
 	if (c->cache_min_ttl > c->cache_max_ttl)
 		config_error(r, r->place, "cache-min-ttl above cache-max-ttl, expected it not above");
 }
@@ -1632,11 +1779,6 @@ static void config_print(FILE *out, const struct config *c) {
 		fputs(buf, out);
 	}
 }
-
-/* Where the configuration comes from: kept for reloads. */
-struct source { const char *file; char **lines; unsigned port; bool debug; };
-
-static struct source source;
 
 /* Reads it all. What was chosen goes into "from" (80 bytes). False when errors were added. */
 static bool config_read(struct config *c, struct text *errors, char *from) {
@@ -1658,23 +1800,23 @@ static bool config_read(struct config *c, struct text *errors, char *from) {
 		snprintf(line, sizeof line, "%s", source.lines[i]);
 		if (strlen(source.lines[i]) >= sizeof line || strchr(line, '\n'))
 			config_error(&r, r.place, "not one line, expected at most 4095 bytes");
-		else
+		else if (*line != '\0' && *line != '#' && strpbrk(line, " \t") == NULL && address_hint(line, NULL) == NULL) {
+			config_error(&r, r.place, "\"%s\" is one word, expected each line or command whole, in quotes", line);
+			break;
+		} else
 			config_line(&r, line);
 	}
-	if (file == NULL && source.lines[0] == NULL && ip != NULL) {
-		snprintf(from, 80, "environment (TLS_DNS_IP)");
-		snprintf(r.place, sizeof r.place, "environment:1");
+	if (file == NULL && source.lines[0] == NULL) {
 		if (own != NULL && source.port == 0) {
+			strcpy(r.place, "environment:PROXY_PORT");
 			snprintf(line, sizeof line, "listen *@%.20s", own);
 			config_line(&r, line);
 		}
-		snprintf(line, sizeof line, "%.100s@%.20s 1 tls", ip, port ? port : "853");
+		strcpy(r.place, "environment:TLS_DNS_IP");
+		snprintf(from, 80, ip != NULL ? "environment (TLS_DNS_IP)" : "built-in default");
+		snprintf(line, sizeof line, "%.100s@%.20s 1 tls%s", ip ? ip : "1.1.1.1", ip && port ? port : "853", ip ? "" : "=one.one.one.one");
 		config_line(&r, line);
-	} else if (file == NULL && source.lines[0] == NULL) {
-		snprintf(from, 80, "built-in default");
-		strcpy(line, "1.1.1.1 1 tls=one.one.one.one");
-		config_line(&r, line);
-		strcpy(line, "1.0.0.1 2 tls=one.one.one.one");
+		strcpy(line, ip != NULL ? "" : "1.0.0.1 2 tls=one.one.one.one");
 		config_line(&r, line);
 	}
 	config_check(&r);
@@ -2079,7 +2221,378 @@ static int socket_new(int family, int type) {
 	return socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 }
 
-/* ---- 9 Clients ------------------------------------------------------- */
+/* ---- 9 Local names --------------------------------------------------- */
+
+/* Names that are answered here, before the cache. */
+enum { OWN_MAX = 4096, OWN_TTL = 60 };
+
+/* A message to send, from the cache, fresh or of our own: an entry knows the places of its TTLs, in others they are walked to. */
+struct source_msg {
+	const uint8_t *msg, *ede;
+	size_t len, ede_len;
+	const struct entry *entry;              /* NULL when it is not from the cache */
+	uint32_t age, cap;                      /* seconds to take off each TTL; what no TTL may exceed */
+	unsigned rcode, flags;                  /* flags: those of AA, TC and AD that it has */
+};
+
+/* A message of our own, without records so far: the question, or a header alone where there is none. ede: an info code or EDE_NONE.
+ * Good until the next one. */
+static struct source_msg source_error(const struct key *k, unsigned rcode, int ede) {
+	static uint8_t msg[OWN_MAX], option[6] = { 0, EDNS_EDE, 0, 2 };
+	size_t n = k->name_len > 0 ? k->name_len + 4 : 0;
+
+	memset(msg, 0, 12);
+	msg[5] = n > 0;
+	memcpy(msg + 12, k->b, n);
+	option[5] = (uint8_t)ede;
+	return (struct source_msg){ .msg = msg, .len = 12 + n, .ede = option, .ede_len = ede == EDE_NONE ? 0 : sizeof option,
+		.cap = NO_TTL, .rcode = rcode };
+}
+
+/* Adds a record of the name, if its type is asked, to a message of our own. What has no room is left out. */
+static void source_add(struct source_msg *s, const struct key *k, unsigned type, const uint8_t *data, size_t n) {
+	const uint8_t head[12] = { 0xc0, 12, 0, (uint8_t)type, 0, 1, 0, 0, 0, OWN_TTL, 0, (uint8_t)n };
+	uint8_t *msg = (uint8_t *)(uintptr_t)s->msg;
+
+	if ((key_type(k) != type && key_type(k) != T_ANY) || s->len + sizeof head + n > OWN_MAX)
+		return;
+	memcpy(msg + s->len, head, sizeof head);
+	memcpy(msg + s->len + sizeof head, data, n);
+	s->len += sizeof head + n;
+	put16at(msg + 6, get16at(msg + 6) + 1);
+}
+
+/* What was read of files. Slots hold keyed hashes in rising order, each at hash * nslots >> 32 or, with no empty slot between,
+ * behind that: a look-up ends at the first that is larger, so five of six may be taken. The lowest bit is no part of a hash. */
+struct table { uint64_t *slots; uint8_t *records; size_t nslots, size, taken, used, names; };
+
+static size_t table_place(const struct table *t, uint64_t hash) {
+	size_t i = (hash >> 32) * t->nslots >> 32;
+
+	while (t->slots[i] != 0 && t->slots[i] >> 1 < hash >> 1) i++;
+	return i;
+}
+
+static void table_put(struct table *t, uint64_t hash) {
+	t->taken++;
+	for (size_t i = table_place(t, hash); hash != 0; i++) {
+		uint64_t next = t->slots[i];
+		t->slots[i] = hash;
+		hash = next;
+	}
+}
+
+/* A table and its files. They are read twice, a piece at a time: the first pass counts, so that the second finds the next table
+ * in the right size. The present one serves until that is whole. */
+static struct list {
+	const char *word, *expected;
+	const struct list_files *files;
+	bool (*line)(struct list *, char **w);  /* false for a broken one */
+	bool changes, reading;                  /* changes: files may come, go and change at any time */
+	unsigned pass, file, nbad;
+	size_t nslots, bytes;                   /* that the first pass found needed */
+	struct table table, next;
+	uint64_t seen, read;                    /* what tells that the files have changed: when last seen; of those in the table */
+	usec seen_at, look_at;                  /* since when they are as seen; when to look again */
+	bool asked;                             /* a query has come since */
+	char bad[400];                          /* the place of the first broken line */
+	unsigned lineno;
+	FILE *in;
+} hosts, block;
+
+/* True when the files are still as they were when last seen. */
+static bool list_still(struct list *l) {
+	uint64_t before = l->seen;
+	struct stat st;
+
+	l->seen = 0;
+	for (unsigned i = 0; i < l->files->n; i++)
+		if (stat(l->files->of[i].path, &st) == 0)
+			l->seen = (l->seen + i + ((uint64_t)st.st_size << 34) + (uint64_t)st.st_ino + (uint64_t)st.st_mtim.tv_sec * 1000000007 +
+			    (uint64_t)st.st_mtim.tv_nsec) * UINT64_C(0x9e3779b97f4a7c15);
+	if (l->seen != before) l->seen_at = now;
+	return l->seen == before;
+}
+
+static void list_end(struct list *l, bool good) {
+	struct table old = l->table;
+	bool still = list_still(l) || !l->changes || old.slots == NULL; /* else it was written to meanwhile: once more */
+
+	l->in = l->in != NULL ? (fclose(l->in), NULL) : NULL;
+	l->reading = false;
+	if (still) l->read = l->seen;
+	if (good && still) {
+		l->table = l->next;
+		l->next = old;
+		if (l->files->n > 0) log_info("%s: %zu names", l->word, l->table.names);
+		if (l->nbad > 0)
+			log_error("%s: not a line of \"%s\", expected %s; %u such lines passed over", l->bad, l->word, l->expected, l->nbad);
+	}
+	if (l->next.slots != NULL) munmap(l->next.slots, l->next.size);
+	l->next.slots = NULL;
+}
+
+static void list_start(struct list *l) {
+	if (l->reading) list_end(l, false);
+	list_still(l);
+	l->reading = true;
+	l->pass = l->file = l->nbad = 0;
+	l->nslots = l->bytes = 0;
+}
+
+/* Between the passes. The last run of slots may go on behind the end. */
+static void list_size(struct list *l) {
+	size_t n = l->nslots + l->nslots / 5 + 1, all = n + l->nslots + 1;
+
+	l->next = (struct table){ .nslots = n, .size = all * sizeof *l->next.slots + l->bytes + 2 * NAME_MAX_WIRE };
+	l->next.slots = table_new(1, l->next.size);
+	l->next.records = (uint8_t *)(l->next.slots + all);
+}
+
+/* Some lines, in well under a millisecond, or what comes next. */
+static void list_step(struct list *l) {
+	const struct list_file *f = &l->files->of[l->file];
+	char line[LINE_MOST + 1], *w[MAX_WORDS + 1];
+	bool good, more = true;
+
+	if (!l->reading) return;
+	wake_by(now);
+	if (l->file == l->files->n) {
+		l->file = 0;
+		if (l->pass++ == 0)
+			list_size(l);
+		else
+			list_end(l, true);
+		return;
+	}
+	if (l->in == NULL && (l->in = fopen(f->path, "r")) != NULL) l->lineno = 0;
+	for (int i = 0; l->in != NULL && i < 256 && (more = line_next(l->in, line, &l->lineno, &good)); i++) {
+		good = good && words_split(line, w) && (w[0] == NULL || l->line(l, w));
+		if (!good && l->pass == 1 && l->nbad++ == 0)
+			snprintf(l->bad, sizeof l->bad, "%s:%u", f->path, l->lineno);
+	}
+	if (l->in == NULL ? errno != ENOENT || !l->changes : ferror(l->in)) {
+		log_error("%s %s: cannot be read: %s; what was known before stays", l->word, f->path, strerror(errno));
+		list_end(l, false);
+	} else if (l->in == NULL || !more) {
+		l->in = l->in != NULL ? (fclose(l->in), NULL) : NULL;
+		l->file++;
+	}
+}
+
+/* A record of the house: when the lease is over (Unix seconds, 0 is never), the length of the address, whether the reverse name
+ * leads here, the address, the name. A slot holds 32 bits of the hash of the name or reverse name, and the place of the record. */
+enum { HOST_ALEN = 4, HOST_REVERSE = 5, HOST_ADDR = 6, HOST_MOST = 64 /* addresses of a name */ };
+
+static uint64_t host_hash(const uint8_t *name, size_t n) { return hash_long(name, n) >> 32 << 32 | UINT64_C(1) << 32; }
+static const uint8_t *host_at(const struct table *t, size_t slot) { return t->records + (uint32_t)t->slots[slot] / 2 - 1; }
+static const uint8_t *host_owner(const uint8_t *h) { return h + HOST_ADDR + h[HOST_ALEN]; }
+
+/* RFC 1035 3.5, RFC 3596 2.5. */
+static size_t reverse_name(uint8_t *name, const uint8_t *a, size_t n) {
+	char buf[80];
+	struct text t = { .p = buf, .size = sizeof buf };
+
+	while (n == 16 && t.len < 64)
+		text_add(&t, "%x.%x.", a[15 - t.len / 4] & 15u, a[15 - t.len / 4] >> 4u);
+	if (n == 4)
+		text_add(&t, "%u.%u.%u.%u.in-addr.arpa", a[3], a[2], a[1], a[0]);
+	else
+		text_add(&t, "ip6.arpa");
+	return name_parse(name, buf);
+}
+
+/* The first record of an address has its reverse name; what is there already is not put in again. */
+static void host_index(struct table *t, const uint8_t *h, size_t bytes, const uint8_t *name, size_t n, bool reverse) {
+	uint64_t hash = host_hash(name, n);
+	size_t first = table_place(t, hash);
+
+	for (size_t i = first; t->slots[i] >> 32 == hash >> 32; i++) {
+		const uint8_t *x = host_at(t, i);
+		if (i == first + HOST_MOST || memcmp(x, h, bytes) == 0 ||
+		    (reverse && x[HOST_REVERSE] && memcmp(x + HOST_ALEN, h + HOST_ALEN, 2u + h[HOST_ALEN]) == 0))
+			return;
+	}
+	table_put(t, hash | ((uint64_t)(h - t->records) + 1) * 2);
+}
+
+static void host_add(struct list *l, uint32_t until, const uint8_t *addr, size_t alen, const uint8_t *name, size_t n, bool reverse) {
+	struct table *t = &l->next;
+	uint8_t *h = t->records + t->used, back[NAME_MAX_WIRE];
+	size_t bytes = HOST_ADDR + alen + n;
+
+	l->nslots += l->pass == 0 ? 1 + reverse : 0;
+	l->bytes += l->pass == 0 ? bytes : 0;
+	if (l->pass == 0 || t->used + bytes > l->bytes || t->taken + 2 > l->nslots + !reverse)
+		return;                         /* the last two: it has grown meanwhile */
+	memcpy(h, &until, sizeof until);
+	h[HOST_ALEN] = (uint8_t)alen;
+	h[HOST_REVERSE] = reverse;
+	memcpy(h + HOST_ADDR, addr, alen);
+	memcpy(h + HOST_ADDR + alen, name, n);
+	t->used += bytes;
+	t->names++;
+	host_index(t, h, bytes, name, n, false);
+	if (reverse) host_index(t, h, bytes, back, reverse_name(back, addr, alen), true);
+}
+
+/* "ADDRESS NAME ...", or of dnsmasq's leases "EXPIRY MAC ADDRESS NAME ID", where "*" is no name and "duid" begins those of IPv6. */
+static bool host_line(struct list *l, char **w) {
+	const struct list_file *f = &l->files->of[l->file];
+	int64_t until = w[1] && w[2] && w[3] ? number(w[0], 0, UINT32_MAX) : -1;
+	char *text = until < 0 ? w[0] : w[2], **first = until < 0 ? w + 1 : w + 3;
+	size_t alen = strchr(text, ':') ? 16 : 4, n;
+	uint8_t addr[16], name[2 * NAME_MAX_WIRE];
+	bool good = w[1] != NULL;
+
+	text[strcspn(text, "%")] = '\0';
+	if (inet_pton(alen == 16 ? AF_INET6 : AF_INET, text, addr) != 1)
+		return strcmp(w[0], "duid") == 0;
+	if (until >= 0) w[4] = NULL;
+	if (until >= 0 && strcmp(*first, "*") == 0) return true;
+	for (w = first; *w != NULL; w++) {
+		n = name_parse(name, *w);
+		good &= n > 1;
+		if (n < 2) continue;
+		bool longer = f->suffix_len > 0 && n == 2u + name[0] && n - 1 + f->suffix_len <= NAME_MAX_WIRE;
+		host_add(l, (uint32_t)MAX(until, 0), addr, alen, name, n, w == first && !longer);
+		memcpy(name + n - 1, f->suffix, f->suffix_len);
+		if (longer)
+			host_add(l, (uint32_t)MAX(until, 0), addr, alen, name, n - 1 + f->suffix_len, w == first);
+	}
+	return good;
+}
+
+/* After a query: have the files changed, and been still for a second? Then they are read. */
+static void host_look(struct list *l) {
+	if (!l->asked || l->files->n == 0 || l->reading) return;
+	if (now >= l->look_at) {
+		l->look_at = now + SEC(1);
+		l->asked = !list_still(l) || l->seen != l->read;
+		if (l->asked && now - l->seen_at >= SEC(1)) list_start(l);
+	}
+	if (l->asked) wake_by(l->look_at);
+}
+
+static bool host_answer(struct source_msg *s, const struct key *k) {
+	static const uint8_t arpa[] = "\4arpa";
+	const struct table *t = &hosts.table;
+	uint8_t back[NAME_MAX_WIRE];
+	size_t n = k->name_len;
+	uint64_t hash = t->names ? host_hash(k->b, n) : 0;
+	bool found = false, reverse = n > sizeof arpa && memcmp(k->b + n - sizeof arpa, arpa, sizeof arpa) == 0;
+	uint32_t until;
+
+	for (size_t i = t->names ? table_place(t, hash) : 0; t->names && t->slots[i] >> 32 == hash >> 32; i++) {
+		const uint8_t *h = host_at(t, i), *name = host_owner(h), *addr = h + HOST_ADDR;
+		bool own = name_len(name) == n && memcmp(name, k->b, n) == 0;
+		memcpy(&until, h, sizeof until);
+		if (until != 0 && (int64_t)time(NULL) >= until) continue;
+		if (!own && !(reverse && h[HOST_REVERSE] && reverse_name(back, addr, h[HOST_ALEN]) == n && memcmp(back, k->b, n) == 0))
+			continue;
+		if (!found) *s = source_error(k, NOERROR, EDE_NONE);
+		found = true;
+		if (own)
+			source_add(s, k, h[HOST_ALEN] == 4 ? T_A : T_AAAA, addr, h[HOST_ALEN]);
+		else
+			source_add(s, k, T_PTR, name, name_len(name));
+	}
+	return found;
+}
+
+/* A slot holds 62 bits of the hash of a name, and whether it is an exception. */
+static uint64_t block_hash(const uint8_t *name, size_t n) { return (hash_long(name, n) | 3) ^ 1; }
+static uint64_t block_hits;
+
+static void block_add(struct list *l, const uint8_t *name, size_t n, bool except) {
+	struct table *t = &l->next;
+	uint64_t hash, *slot;
+
+	l->nslots += l->pass == 0;
+	if (l->pass == 0) return;
+	hash = block_hash(name, n);
+	slot = &t->slots[table_place(t, hash)];
+	if (*slot >> 1 == hash >> 1)
+		*slot |= except;
+	else if (t->taken < l->nslots)          /* else it has grown meanwhile */
+		table_put(t, hash | except);
+	t->names = t->taken;
+}
+
+/* "NAME", "ADDRESS NAME ..." with an address that leads nowhere, "||NAME^", "@@||NAME^"; "!" and "[" begin remarks. */
+static bool block_line(struct list *l, char **w) {
+	bool except = strncmp(w[0], "@@||", 4) == 0, rule = except || strncmp(w[0], "||", 2) == 0, good = true;
+	bool pairs = strcmp(w[0], "0.0.0.0") == 0 || strcmp(w[0], "127.0.0.1") == 0 || strcmp(w[0], "::") == 0 || strcmp(w[0], "::1") == 0;
+	size_t n = strlen(w[0]);
+	uint8_t name[NAME_MAX_WIRE];
+
+	if (*w[0] == '!' || *w[0] == '[') return true;
+	if (rule && w[0][n - 1] == '^') {
+		w[0][n - 1] = '\0';
+		w[0] += except ? 4 : 2;
+	}
+	if (!pairs && w[1] != NULL) return false;
+	for (w += pairs; *w != NULL; w++) {
+		n = host_parse(name, *w);
+		if (n < 2)
+			good = false;
+		else if (!pairs || n > 2u + name[0])    /* localhost and the like stand in such files */
+			block_add(l, name, n, except);
+	}
+	return good;
+}
+
+/* Of the names listed the one closest to the question decides. */
+static bool block_answer(struct source_msg *s, const struct key *k) {
+	static const uint8_t none[16];
+	const struct table *t = &block.table;
+	const uint8_t *name = k->b;
+
+	for (; t->names > 0 && *name != 0; name += 1 + *name) {
+		uint64_t hash = block_hash(name, k->name_len - (size_t)(name - k->b)), slot = t->slots[table_place(t, hash)];
+		if (slot >> 1 != hash >> 1) continue;
+		if (slot & 1) return false;
+		block_hits++;
+		*s = source_error(k, NOERROR, EDE_BLOCKED);
+		source_add(s, k, T_A, none, 4);
+		source_add(s, k, T_AAAA, none, 16);
+		return true;
+	}
+	return false;
+}
+
+static struct list hosts = { .word = "hosts", .expected = "an address and its names", .files = &cfg.hosts, .line = host_line, .changes = true };
+static struct list block = { .word = "block", .expected = "a name", .files = &cfg.blocks, .line = block_line };
+
+static uint32_t route_domain(const struct key *k);
+
+/* Names that no upstream is to see (rule 14), unless a domain= says otherwise. */
+static bool special_answer(struct source_msg *s, const struct key *k) {
+	static const struct { const char *name; size_t len; unsigned rcode; } special[] = { { "\011localhost", 11, NOERROR },
+		{ "\007invalid", 9, NXDOMAIN }, { "\005onion", 7, NXDOMAIN }, { "\010resolver\004arpa", 15, NOERROR } };
+	static const uint8_t four[4] = { 127, 0, 0, 1 }, six[16] = { [15] = 1 };
+	size_t i = 0;
+
+	while (i < COUNT(special) && !name_below(k->b, k->name_len, (const uint8_t *)special[i].name, special[i].len))
+		i++;
+	if (i == COUNT(special) || get16at(k->b + k->name_len + 2) != 1 || route_domain(k) != 0)
+		return false;
+	*s = source_error(k, special[i].rcode, EDE_NONE);
+	if (i == 0) {
+		source_add(s, k, T_A, four, 4);
+		source_add(s, k, T_AAAA, six, 16);
+	}
+	return true;
+}
+
+/* What answers a question before the cache does, in this order: for the log. NULL: nothing. */
+static const char *local_answer(struct source_msg *s, const struct key *k) {
+	hosts.asked = true;
+	if (get16at(k->b + k->name_len + 2) != 1) return NULL;
+	return host_answer(s, k) ? "hosts" : block_answer(s, k) ? "block" : NULL;
+}
+
+/* ---- 10 Clients ------------------------------------------------------- */
 
 /* What status counts. One row each, in the order of the first status line; metrics walk the same rows. */
 static struct counters { uint64_t queries, hits, misses, stale, refused, limited, failed, dropped, malformed, full; } stats;
@@ -2251,29 +2764,6 @@ struct reply_to {
 	size_t name_len;                        /* 0 where no question could be read */
 };
 
-/* A message to send, from the cache, fresh or of our own. */
-struct source_msg {
-	const uint8_t *msg, *ede;
-	size_t len, ede_len;
-	const struct entry *entry;              /* NULL when it is not from the cache */
-	uint32_t age, cap;                      /* seconds to take off each TTL; what no TTL may exceed */
-	unsigned rcode, flags;                  /* flags: those of AA, TC and AD that it has */
-};
-
-/* A message of our own without records: the question, or a header alone where there is none. ede: an info code or EDE_NONE.
- * Good until the next one. */
-static struct source_msg source_error(const struct key *k, unsigned rcode, int ede) {
-	static uint8_t msg[12 + NAME_MAX_WIRE + 4 + 12 + 16], option[6] = { 0, EDNS_EDE, 0, 2 };
-	size_t n = k->name_len > 0 ? k->name_len + 4 : 0;
-
-	msg[5] = n > 0;
-	msg[7] = 0;
-	memcpy(msg + 12, k->b, n);
-	option[5] = (uint8_t)ede;
-	return (struct source_msg){ .msg = msg, .len = 12 + n, .ede = option, .ede_len = ede == EDE_NONE ? 0 : sizeof option,
-		.cap = NO_TTL, .rcode = rcode };
-}
-
 /* Lowers every TTL in out, of which n bytes are there. Nothing here is checked: answer_read() has seen the message. */
 static void reply_age(uint8_t *out, size_t n, const struct source_msg *s, size_t at) {
 	while (at < n) {
@@ -2415,7 +2905,6 @@ static bool client_allowed(const struct addr *a) {
 	return false;
 }
 
-static uint32_t route_domain(const struct key *k);
 static bool query_ask(const struct peer *p, const struct question *q, uint32_t hash, bool *stale_now);
 static bool query_refresh(const struct key *k, uint32_t hash);
 
@@ -2481,89 +2970,70 @@ static void client_log(const struct peer *p, const struct question *q, const cha
 	    q->key.name_len ? type_text(key_type(&q->key)) : "-", what);
 }
 
-/* Names that no upstream is to see (rule 14), unless a domain= says otherwise. True when the reply is on its way. */
-static bool client_special(const struct peer *p, const struct question *q, const struct reply_to *r) {
-	static const struct { const char *name; size_t len; unsigned rcode; } special[] = { { "\011localhost", 11, NOERROR },
-		{ "\007invalid", 9, NXDOMAIN }, { "\005onion", 7, NXDOMAIN }, { "\010resolver\004arpa", 15, NOERROR } };
-	static const uint8_t four[] = { 0xc0, 12, 0, T_A, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1 },
-	    six[] = { 0xc0, 12, 0, T_AAAA, 0, 1, 0, 0, 0, 60, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 };
-	unsigned type = key_type(&q->key);
-	struct source_msg s;
-	uint8_t *end;
-	size_t i;
+/* May the question be answered, as far as that is not for upstreams to say? What may not has had its reply, if it deserves one. */
+static bool client_admit(const struct peer *p, const struct question *q, const struct addr *a, int rcode) {
+	enum rate_verdict rate = RATE_OK;
 
-	for (i = 0; i < COUNT(special); i++)
-		if (name_below(q->key.b, q->key.name_len, (const uint8_t *)special[i].name, special[i].len))
-			break;
-	if (i == COUNT(special) || get16at(q->key.b + q->key.name_len + 2) != 1 || route_domain(&q->key) != 0)
+	if (!client_allowed(a)) {
+		stats.refused++;
+		client_log(p, q, "refused, the client is not allowed");
+		client_error(p, q, REFUSED, EDE_PROHIBITED);
 		return false;
-	s = source_error(&q->key, special[i].rcode, EDE_NONE);
-	end = (uint8_t *)(uintptr_t)s.msg + s.len;
-	if (i == 0 && (type == T_A || type == T_AAAA)) {
-		memcpy(end, type == T_A ? four : six, type == T_A ? sizeof four : sizeof six);
-		s.len += type == T_A ? sizeof four : sizeof six;
-		put16at((uint8_t *)(uintptr_t)s.msg + 6, 1);
 	}
-	s.flags = F_AA;
-	client_reply(p, &s, r);
-	return true;
+	stats.queries++;
+	if (cfg.rate > 0 && p->kind == PEER_UDP) rate = rate_check(addr_client(a));
+	if (rate == RATE_TRUNCATE) client_error(p, q, NOERROR | F_TC, EDE_NONE);
+	if (rate != RATE_OK) return false;
+	if (rcode != NOERROR) {
+		stats.malformed += rcode == FORMERR;
+		stats.refused += rcode == REFUSED;
+		client_log(p, q, rcode_text((unsigned)rcode));
+		client_error(p, q, (unsigned)rcode, EDE_NONE);
+	}
+	return rcode == NOERROR;
 }
 
 /* Everything a client sends comes through here: it is answered now, or by a query later, or dropped. */
 static void client_ask(const struct peer *p, const uint8_t *msg, size_t len) {
+	struct source_msg s;
 	struct question q;
 	int rcode = question_read(&q, msg, len);
-	enum rate_verdict rate = RATE_OK;
 	struct reply_to r;
 	struct addr a;
 	struct slot *slot;
-	uint64_t client;
+	const char *here;
 	uint32_t hash;
 	bool stale_now = false;
 
-	if (rcode < 0) {
-		stats.dropped++;
-		return;
-	}
+	stats.dropped += rcode < 0;
+	if (rcode < 0) return;
 	peer_addr(&a, p);
-	client = addr_client(&a);
-	if (!client_allowed(&a)) {
-		stats.refused++;
-		client_log(p, &q, "refused, the client is not allowed");
-		client_error(p, &q, REFUSED, EDE_PROHIBITED);
-		return;
-	}
-	stats.queries++;
-	if (cfg.rate > 0 && p->kind == PEER_UDP) rate = rate_check(client);
-	if (rate == RATE_TRUNCATE) client_error(p, &q, NOERROR | F_TC, EDE_NONE);
-	if (rate != RATE_OK) return;
-	if (rcode != NOERROR) {
-		stats.malformed += rcode == FORMERR;
-		stats.refused += rcode == REFUSED;
-		client_log(p, &q, rcode_text((unsigned)rcode));
-		client_error(p, &q, (unsigned)rcode, EDE_NONE);
-		return;
-	}
+	if (!client_admit(p, &q, &a, rcode)) return;
 	hash = hash_bytes(q.key.b, q.key.len);
 	top_count(&top_names, hash, q.key.b, q.key.name_len);
-	top_count(&top_clients, client, &a, sizeof a);
+	top_count(&top_clients, addr_client(&a), &a, sizeof a);
 	reply_to_question(&r, &q, p->kind == PEER_TCP);
-	slot = cache_find(&q.key, hash);
+	here = local_answer(&s, &q.key);
+	slot = here == NULL ? cache_find(&q.key, hash) : NULL;
 	if (slot != NULL && !entry_expired(slot_entry(slot))) {
 		client_log(p, &q, "hit");
 		client_hit(p, slot, &q, hash, &r);
 		return;
 	}
-	if (client_special(p, &q, &r)) {
-		client_log(p, &q, "a special name");
+	if (here == NULL && special_answer(&s, &q.key))  /* they are in no cache, so its hits need not wait for this */
+		here = "a special name";
+	client_log(p, &q, here ? here : "miss");
+	if (here != NULL) {
+		s.flags = F_AA;
+		client_reply(p, &s, &r);
+		histogram_add(&client_latency, 0);
 		return;
 	}
-	client_log(p, &q, "miss");
 	stats.misses++;
 	if (!query_ask(p, &q, hash, &stale_now))
 		client_error(p, &q, SERVFAIL, EDE_NETWORK);
 	else if (stale_now && (slot = cache_find(&q.key, hash)) != NULL) {
-		struct source_msg s = entry_source(slot_entry(slot), true);
+		s = entry_source(slot_entry(slot), true);
 		stats.stale++;
 		client_reply(p, &s, &r);
 	}
@@ -2916,7 +3386,7 @@ static void tcp_sweep(struct node *list) {
 	}
 }
 
-/* ---- 10 Queries ------------------------------------------------------ */
+/* ---- 11 Queries ------------------------------------------------------ */
 
 enum { LATE_MALFORMED = RESENDS - 1, LATE_LISTS };       /* the last list: of asks whose answer is malformed */
 
@@ -3096,6 +3566,7 @@ static void ask_over_stream(struct ask *a);
 static bool ask_hampered(const struct ask *a);
 static void stream_doubt(struct stream *s, usec written);
 static void stream_keepalive(struct stream *s, unsigned timeout);
+static void probe_hear(const struct ask *k, const struct answer *ans);
 static void probe_done(struct query *q);
 
 static void query_init(void) {
@@ -3585,17 +4056,22 @@ static struct source_msg query_source(const struct query *q, bool marked) {
 	return s;
 }
 
+static const char rebind_words[] = "a private address for a public name (rebind-protect)";
+
 /* Ends the waiting: everyone gets the answer in hand, or, where that is no more than a failure, a stale one, else SERVFAIL. The
  * query goes on without waiters while some upstream may still answer. */
 static void query_reply(struct query *q) {
 	struct slot *slot = q->stale_ok && q->best_verdict <= V_OTHER ? cache_find(&q->key, q->hash) : NULL;
 	struct source_msg s;
-	bool network = true;
+	bool network = true, inside = false;
 
 	q->replied = true;
 	list_remove(&q->patient);
 	if (!list_on(&q->lingering)) list_append(&lingering, &q->lingering);
-	for (const struct ask *a = q->asks; a != NULL; a = a->next) network &= a->state == ASK_DONE;
+	for (const struct ask *a = q->asks; a != NULL; a = a->next) {
+		network &= a->state == ASK_DONE;
+		inside |= a->why == rebind_words;
+	}
 	if (slot != NULL) {
 		s = entry_source(slot_entry(slot), true);
 		log_debug("answer %s %s: a stale one", name_text(q->key.b), type_text(key_type(&q->key)));
@@ -3615,7 +4091,7 @@ static void query_reply(struct query *q) {
 		if (slot != NULL || q->best != NULL)
 			waiter_answer(w, &s);
 		else
-			waiter_fail(w, SERVFAIL, network ? EDE_NETWORK : EDE_UNREACHABLE);
+			waiter_fail(w, SERVFAIL, inside ? EDE_FILTERED : network ? EDE_NETWORK : EDE_UNREACHABLE);
 	}
 	held_free(q);
 }
@@ -3753,7 +4229,20 @@ static void ask_answer(struct ask *a, struct answer *ans) {
 		else if (!q->probe)
 			q->held = ans;
 	}
+	if (q->probe) probe_hear(a, ans);
 	query_choose(q);
+}
+
+/* An answer that is believed of nobody on the outside: no success, though the upstream lives. */
+static void ask_rebinds(struct ask *a) {
+	static usec warned;
+	struct upstream *u = &upstreams[a->up];
+
+	if (log_now(&warned))
+		log_info("upstream %s: %s has a private address: refused (rebind-protect)", addr_text(&u->spec.addr), name_text(a->q->key.b));
+	upstream_answers(u, key_kind(&a->q->key));
+	a->charged = true;
+	ask_fail(a, rebind_words);
 }
 
 /* Puts an ask behind the others on one of its upstream's lists. */
@@ -3769,6 +4258,7 @@ static void ask_wait(struct ask *a, unsigned list) {
 /* A message with the ID and the question of an ask, or an error without one (bare), over a stream or, NULL, in a datagram;
  * cut: which did not fit. */
 static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *stream, bool cut) {
+	const struct upstream *u = &upstreams[a->up];
 	struct answer ans;
 	unsigned error = answer_bare_error(msg, len);
 	bool bare = error != NOERROR;
@@ -3796,11 +4286,14 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *
 		answer_age(&ans, msg, a->age);
 		if (stream && ans.keepalive != NO_KEEPALIVE)
 			stream_keepalive(stream, ans.keepalive);
-		ask_answer(a, &ans);
+		if (cfg.rebind_protect && !u->private_net && u->spec.domains_len == 0 && answer_leads_inside(&ans, &a->q->key))
+			ask_rebinds(a);
+		else
+			ask_answer(a, &ans);
 		return;
 	}
 	stats.malformed += !bare;
-	log_debug("upstream %s: %s: %s", addr_text(&upstreams[a->up].spec.addr), bare ? "answer" : "malformed answer", err);
+	log_debug("upstream %s: %s: %s", addr_text(&u->spec.addr), bare ? "answer" : "malformed answer", err);
 	if (stream || bare)
 		ask_fail(a, err);
 	else
@@ -3908,7 +4401,7 @@ static void query_sweep(void) {
 	}
 }
 
-/* ---- 11 Datagrams ---------------------------------------------------- */
+/* ---- 12 Datagrams ---------------------------------------------------- */
 
 /* One datagram of an ask: its place at the port that it left from, and its ID. */
 struct sending {
@@ -4114,7 +4607,7 @@ static void port_ready(void *owner, short revents) {
 		port_datagram(p, inbox[2 * i], v[i].msg_len, v[i].msg_hdr.msg_flags & MSG_TRUNC);
 }
 
-/* ---- 12 Streams ------------------------------------------------------ */
+/* ---- 13 Streams ------------------------------------------------------ */
 
 /* Connections to an upstream, over TCP with TLS or without: nearly always one, at most CONNECTIONS.
  *
@@ -4663,7 +5156,7 @@ static void streams_turn(void) {
 	}
 }
 
-/* ---- 13 HTTP/2 ------------------------------------------------------- */
+/* ---- 14 HTTP/2 ------------------------------------------------------- */
 
 /* DNS over HTTPS (RFC 8484) on a stream with TLS: one HTTP stream a question (RFC 9113), and of HPACK (RFC 7541) what needs no
  * state: of the server's header blocks what is spelled out; we allow no dynamic table (h2o refers to it all the same). A message of 65,535 bytes fits the window
@@ -5013,7 +5506,7 @@ static size_t h2_input(struct stream *s, uint8_t *p, size_t n) {
 	return 9 + len;
 }
 
-/* ---- 14 TLS ---------------------------------------------------------- */
+/* ---- 15 TLS ---------------------------------------------------------- */
 
 /* A certificate authority of the bundle: what its subject hashes to, and where in the file it stands. */
 struct ca { uint32_t subject, at, len; };
@@ -5702,7 +6195,7 @@ static void tls_goodbye(struct stream *s) {
 	stream_flush(s);
 }
 
-/* ---- 15 Admin -------------------------------------------------------- */
+/* ---- 16 Admin -------------------------------------------------------- */
 
 /* An admin connection: one line in, one reply out. A reply is made piece by piece as the reader takes it: "next" adds one
  * record to the text and says whether there is more. */
@@ -5716,7 +6209,7 @@ struct admin {
 	unsigned step;
 	size_t cursor;
 	bool (*next)(struct admin *, struct text *);
-	struct text reply;
+	struct text reply, records[MAX_UPSTREAMS];      /* records: what each upstream gave to "query" */
 	char in[514], out[8192];
 };
 #define ADMIN_LINE_LIMIT SEC(5)
@@ -5775,6 +6268,9 @@ static bool status_next(struct admin *a, struct text *t) {
 	} else if (i == norder + 1) {
 		text_add(t, "cache entries %u bytes %zu size %zu inserted %llu evicted %llu\n", cache.entries, cache.used,
 		    cache.memory, (unsigned long long)cache.inserted, (unsigned long long)cache.evicted);
+		if (cfg.hosts.n > 0) text_add(t, "hosts names %zu\n", hosts.table.names);
+		if (cfg.blocks.n > 0)
+			text_add(t, "block names %zu hits %llu\n", block.table.names, (unsigned long long)block_hits);
 	} else {
 		while (a->cursor < cache.nslots && cache.slots[a->cursor].at == 0) a->cursor++;
 		if (a->cursor == cache.nslots) return false;
@@ -5848,6 +6344,9 @@ static bool metrics_next(struct admin *a, struct text *t) {
 			{ "cache_size_bytes", "gauge", "Memory of the cache.", cache.memory },
 			{ "cache_inserted_total", "counter", "Answers put into the cache.", cache.inserted },
 			{ "cache_evicted_total", "counter", "Answers that made room.", cache.evicted },
+			{ "hosts_names", "gauge", "Names in the hosts files.", hosts.table.names },
+			{ "block_names", "gauge", "Names in the block lists.", block.table.names },
+			{ "block_hits_total", "counter", "Queries for names that are blocked.", block_hits },
 		};
 		for (size_t k = 0; k < COUNT(gauges); k++) {
 			metric_head(t, gauges[k].name, gauges[k].type, gauges[k].help);
@@ -5944,8 +6443,7 @@ static void run_query(struct admin *a, char **w) {
 	q->probe = true;
 	q->admin = pool_slot(&admins, a);
 	q->admin_generation = a->generation;
-	a->next = NULL;
-	a->step = 1;                            /* the reply comes with probe_done() */
+	a->next = NULL;                         /* the reply comes with probe_done() */
 	query_send(q, mask);
 	query_choose(q);
 }
@@ -6010,6 +6508,7 @@ static void admin_close(struct admin *a) {
 	a->generation++;
 	list_remove(&a->on);
 	text_free(&a->reply);
+	for (unsigned i = 0; i < MAX_UPSTREAMS; i++) text_free(&a->records[i]);
 	pool_give(&admins, a);
 }
 
@@ -6040,17 +6539,105 @@ static void admin_write(struct admin *a) {
 	admin_close(a);
 }
 
-/* The lines of "query": one an upstream, and which of them the rules chose. */
-static void probe_done(struct query *q) {
+/* The fields of RDATA as dig prints them: 1, 2, 4 bytes for a number, a an address, n a name, t a bare string; and up to the end s
+ * strings, q one string, x hexadecimal digits. */
+static const struct { unsigned type; const char *fields; } shown[] = { { T_A, "a" }, { T_NS, "n" }, { T_CNAME, "n" }, { T_SOA, "nn44444" },
+	{ T_PTR, "n" }, { T_MX, "2n" }, { T_TXT, "s" }, { T_AAAA, "a" }, { T_SRV, "222n" }, { T_DS, "211x" }, { T_CAA, "1tq" } };
+
+/* The next n bytes, or as many as there are, as a string. */
+static void text_string(struct text *t, struct msg *m, size_t n, const char *quote) {
+	size_t end = MIN(m->at + n, m->len);
+
+	text_add(t, "%s", quote);
+	for (; m->at < end; m->at++) {
+		uint8_t c = m->p[m->at];
+		if (c < ' ' || c > '~')
+			text_add(t, "\\%03u", c);
+		else
+			text_add(t, "%s%c", c == '"' || c == '\\' ? "\\" : "", c);
+	}
+	text_add(t, "%s", quote);
+}
+
+static void text_field(struct text *t, struct msg *m, char field) {
+	size_t left = m->len - m->at, i;
+	char host[INET6_ADDRSTRLEN];
+	uint32_t v = 0;
+
+	if (field == 'n') {
+		text_add(t, "%s", name_text_in(m->p, m->p + m->at));
+		msg_name(m);
+	} else if (field == 'a') {
+		text_add(t, "%s", inet_ntop(left == 4 ? AF_INET : AF_INET6, m->p + m->at, host, sizeof host));
+		m->at = m->len;
+	} else if (field == 'q')
+		text_string(t, m, left, "\"");
+	else if (field == 's' || field == 't')
+		for (i = 0; m->at < m->len && (i == 0 || field == 's'); i++) {
+			text_add(t, "%s", i > 0 ? " " : "");
+			m->at++;
+			text_string(t, m, m->p[m->at - 1], field == 's' ? "\"" : "");
+		}
+	else if (field == 'x')
+		for (i = 1; m->at < m->len; i++, m->at++)
+			text_add(t, "%02X%s", m->p[m->at], i % 28 == 0 && i < left ? " " : "");
+	else
+		for (i = (size_t)(field - '0'); i > 0 && msg_has(m, 1); i--)
+			v = v << 8 | m->p[m->at++];
+	if (field >= '1' && field <= '4') text_add(t, "%u", v);
+}
+
+/* A record as a line; types that we have no words for in the form of RFC 3597 5. */
+static void text_record(struct text *t, struct msg *m) {
+	const uint8_t *name = m->p + m->at;
+	const char *f = NULL;
+	struct msg data;
+	struct rr r;
+
+	msg_name(m);
+	msg_rr_head(m, &r);
+	msg_skip(m, r.rdlen);
+	data = (struct msg){ .p = m->p, .len = m->at, .at = r.rdata_at };
+	text_add(t, "  %s\t%u\t%s\t%s\t", name_text_in(m->p, name), r.ttl, class_text(r.class), type_text(r.type));
+	for (size_t i = 0; i < COUNT(shown); i++)
+		if (shown[i].type == r.type)
+			f = shown[i].fields;
+	if (f == NULL) text_add(t, "\\# %zu%s", r.rdlen, r.rdlen > 0 ? " " : "");
+	for (f = f ? f : "x"; *f != '\0'; f++) {
+		text_add(t, "%s", data.at > r.rdata_at ? " " : "");
+		text_field(t, &data, *f);
+	}
+	text_add(t, "\n");
+}
+
+static struct admin *probe_admin(const struct query *q) {
 	struct admin *a = pool_at(&admins, q->admin);
 
-	if (a->fd < 0 || a->generation != q->admin_generation) return;
+	return a->fd >= 0 && a->generation == q->admin_generation ? a : NULL;
+}
+
+/* The answer of one upstream. */
+static void probe_hear(const struct ask *k, const struct answer *ans) {
+	struct admin *a = probe_admin(k->q);
+	struct msg m = { .p = ans->msg, .len = ans->len, .at = 12 + k->q->key.name_len + 4 };
+
+	for (unsigned i = 0; a != NULL && i < ans->ancount; i++) {
+		a->records[k->up].grows = true;
+		text_record(&a->records[k->up], &m);
+	}
+}
+
+/* All have answered. One line an upstream says how, and which of them the rules chose; below are its records. */
+static void probe_done(struct query *q) {
+	struct admin *a = probe_admin(q);
+
+	if (a == NULL) return;
 	for (const struct ask *k = q->asks; k != NULL; k = k->next) {
 		const struct upstream *u = &upstreams[k->up];
 		text_add(&a->reply, "upstream %s %s priority %u ", addr_text(&u->spec.addr), proto_names[u->spec.proto], u->spec.priority);
 		if (k->answered)
-			text_add(&a->reply, "%s answers %u ms %lld%s\n", rcode_text(k->rcode), k->ancount,
-			    (long long)(k->took / 1000), q->best == k ? " won" : "");
+			text_add(&a->reply, "%s answers %u ms %lld%s\n%s", rcode_text(k->rcode), k->ancount, (long long)(k->took / 1000),
+			    q->best == k ? " won" : "", a->records[k->up].len ? a->records[k->up].p : "");
 		else
 			text_add(&a->reply, "no answer %s\n", k->why ? k->why : "timeout");
 	}
@@ -6225,7 +6812,7 @@ static int admin_client(const char *line) {
 	return bad || first || r < 0 || fflush(stdout) != 0;
 }
 
-/* ---- 16 Process ------------------------------------------------------ */
+/* ---- 17 Process ------------------------------------------------------ */
 
 static int signal_pipe[2];
 
@@ -6280,10 +6867,10 @@ static bool tls_prepare(const struct config *c, struct text *errors) {
 		for (size_t k = 0; path == NULL && k < COUNT(ca_places); k++)
 			if (access(ca_places[k], R_OK) == 0)
 				path = ca_places[k];
-		if (path == NULL) path = ca_places[0];
-		err = ca_load(path);
+		err = path != NULL ? ca_load(path) : "there is none";
 		if (err != NULL)
-			text_add(errors, "%s: ca-file %s: %s, expected PEM certificates\n", c->specs[i].place, path, err);
+			text_add(errors, "%s: ca-file %s: %s, expected PEM certificates (such as those of the package ca-certificates)\n",
+			    c->ca_file[0] ? c->ca_place : c->specs[i].place, path ? path : ca_places[0], err);
 		return err == NULL;
 	}
 	return true;
@@ -6329,6 +6916,9 @@ static void upstream_start(struct upstream *u, const struct spec *s) {
 	u->idle_ends = 2;
 	if (s->proto >= P_TLS)
 		u->warm_at = now;               /* warm for the first query */
+	log_info("asking %s %s, priority %u", addr_text(&s->addr), proto_names[s->proto], s->priority);
+	if (s->proto != P_TLS && addr_port(&s->addr) == 853)
+		log_info("warning: upstream %s is asked in plain DNS at the port of DNS over TLS: is \"tls\" missing?", addr_text(&s->addr));
 	if (s->noverify)
 		log_info("warning: upstream %s is encrypted but not authenticated (noverify)", addr_text(&s->addr));
 }
@@ -6444,6 +7034,8 @@ static bool config_reload(struct text *out) {
 	}
 	config_keep(&fresh, out);
 	cfg = fresh;
+	list_start(&hosts);
+	list_start(&block);
 	log_level = (enum level)cfg.level;
 	log_syslog = cfg.syslog;
 	upstreams_apply(&cfg);
@@ -6539,22 +7131,29 @@ static bool listener_open(struct listener *l) {
 	return l->tcp >= 0;
 }
 
+/* What to do about a port that cannot be had. */
+static const char *bind_hint(int e) {
+	return e == EADDRINUSE ? " (\"ss -lnp\" tells by whom: systemd-resolved lets go with DNSStubListener=no, dnsmasq with port=0)" :
+	    e == EACCES || e == EPERM ? " (ports below 1024 are for root, CAP_NET_BIND_SERVICE or net.ipv4.ip_unprivileged_port_start)" : "";
+}
+
 /* Opens what is not open: at the start, and every second while an address is not there yet. Any other error is the end at the
  * start, and later that of the one port. */
 static bool listeners_try(bool start) {
 	listen_retry = 0;
 	for (struct listener *l = listeners; l < listeners + nlisteners; l++) {
 		bool open = l->tcp >= 0 || l->given_up;
-		if (!open && listener_open(l)) {
-			if (!start) log_info("listening on %s", addr_text(&l->addr));
-		} else if (!open && l->optional && (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT))
+		if (!open && listener_open(l))
+			log_info("serving on %s%s", addr_text(&l->addr), l->wild || addr_is_own(&l->addr) ? "" :
+			    ": this host does not have that address yet");
+		else if (!open && l->optional && (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT))
 			l->given_up = true;     /* a host without IPv6 */
 		else if (!open && errno == EADDRNOTAVAIL) {
 			listen_retry = now + SEC(1);
 			if (start)
 				log_info("listen %s: not there yet, trying every second", addr_text(&l->addr));
 		} else if (!open) {
-			log_error("listen %s: %s%s", addr_text(&l->addr), strerror(errno), start ? "" : ", given up");
+			log_error("listen %s: %s%s%s", addr_text(&l->addr), strerror(errno), bind_hint(errno), start ? "" : ", given up");
 			l->given_up = true;
 			if (start) return false;
 		}
@@ -6579,7 +7178,7 @@ static bool listeners_open(void) {
 	if (cfg.admin_off) return true;
 	admin_fd = socket_bound(&cfg.admin, SOCK_STREAM);
 	if (admin_fd < 0) {
-		log_error("admin %s: %s", addr_text(&cfg.admin), strerror(errno));
+		log_error("admin %s: %s%s", addr_text(&cfg.admin), strerror(errno), bind_hint(errno));
 		return false;
 	}
 	watch_add(&admin_slot, admin_fd, POLLIN, admin_accept, NULL, true);
@@ -6775,12 +7374,24 @@ static void turn_end(void) {
 	admin_sweep();
 	if (listen_retry != 0 && now >= listen_retry) listeners_try(false);
 	if (listen_retry != 0) wake_by(listen_retry);
+	host_look(&hosts);
+	list_step(&hosts);
+	list_step(&block);
 	accept_sweep();
 	watchdog_sweep();
 	tcp_flush_dirty();
 	outbox_flush();
 	if (ports_dirty != NULL || streams_due || rechoose)
 		wake_by(now);                   /* what these steps have caused themselves */
+}
+
+/* Is standard error the one that the supervisor reads for its journal? It wants the level before each line (sd-daemon(3)). */
+static void journal_find(void) {
+	unsigned long long dev, node;
+	const char *s = getenv("JOURNAL_STREAM");
+	struct stat st;
+
+	log_journal = s != NULL && sscanf(s, "%llu:%llu", &dev, &node) == 2 && fstat(2, &st) == 0 && st.st_dev == dev && st.st_ino == node;
 }
 
 static void usage(FILE *out) {
@@ -6825,19 +7436,18 @@ static void serve(void) {
 	log_info("stopped");
 }
 
-int main(int argc, char **argv) {
+/* Reads the command line. Gives the exit status where that is all, else -1. */
+static int options_read(int argc, char **argv) {
 	static const struct option options[] = { { "admin", 1, NULL, 'a' }, { "config", 1, NULL, 'c' }, { "debug", 0, NULL, 'd' },
 		{ "port", 1, NULL, 'p' }, { "test", 0, NULL, 't' }, { "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' },
 		{ NULL, 0, NULL, 0 } };
-	struct text t = { .grows = true };
-	const char *command = NULL;
-	bool test = false, good;
-	char from[80];
 	int c;
 
+	opterr = 0;
 	while ((c = getopt_long(argc, argv, "a:c:dp:tVh", options, NULL)) != -1) {
+		const char letter[] = { '-', (char)optopt, '\0' };
 		switch (c) {
-		case 'a': command = optarg; break;
+		case 'a': source.command = optarg; break;
 		case 'c': source.file = optarg; break;
 		case 'd': source.debug = true; break;
 		case 'p':
@@ -6845,24 +7455,47 @@ int main(int argc, char **argv) {
 			if (source.port > 0) break;
 			fprintf(stderr, "dnsproxy: \"%s\" is not a port, expected 1 to 65535\n", optarg);
 			return 2;
-		case 't': test = true; break;
+		case 't': source.test = true; break;
 		case 'V': puts("dnsproxy " VERSION); return 0;
 		case 'h': usage(stdout); return 0;
-		default: usage(stderr); return 2;
+		default:
+			fprintf(stderr, "dnsproxy: %s is unknown or lacks its argument, see dnsproxy --help\n",
+			    optopt > 0 && optopt < 128 ? letter : argv[optind - 1]);
+			return 2;
 		}
 	}
 	source.lines = argv + optind;
+	return -1;
+}
+
+/* What the start alone looks at, for a reload changes none of it. */
+static bool config_usable(struct text *errors) {
+	if (number(cfg.user, 0, UINT32_MAX - 1) >= 0 || strcmp(cfg.user, "nobody") == 0 || getpwnam(cfg.user) != NULL)
+		return tls_prepare(&cfg, errors);
+	text_add(errors, "user %s: there is no such user, expected a name or a number\n", cfg.user);
+	return false;
+}
+
+int main(int argc, char **argv) {
+	struct text t = { .grows = true };
+	char from[80];
+	bool good;
+	int status = options_read(argc, argv);
+
+	if (status >= 0) return status;
 	start_descriptors();
 	clock_read();
 	started = now;
+	journal_find();
 	good = config_read(&cfg, &t, from);
-	if (command != NULL)                    /* the running program may be well though the file is broken by now */
-		return admin_client(command);
-	if (!good || !tls_prepare(&cfg, &t)) {
-		fputs(t.p, stderr);
-		return 1;
+	if (source.command != NULL && (good || (!source.unread && strstr(t.p, "in quotes") == NULL)))
+		return admin_client(source.command);    /* the running program may be well though the file is broken by now */
+	if (!good || !config_usable(&t)) {
+		for (char *save, *line = strtok_r(t.p, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
+			fprintf(stderr, "%s%s\n", log_journal ? "<3>" : "", line);
+		return source.test || source.command != NULL ? 1 : EX_CONFIG;
 	}
-	if (test) return config_test();
+	if (source.test) return config_test();
 	log_level = (enum level)cfg.level;
 	log_syslog = cfg.syslog;
 	log_info("dnsproxy %s, configuration from %s", VERSION, from);
@@ -6873,7 +7506,14 @@ int main(int argc, char **argv) {
 	clients_init();
 	signals_init();
 	upstreams_apply(&cfg);
-	if (!listeners_open() || !privileges_drop()) return 1;
+	list_start(&hosts);
+	list_start(&block);
+	while (hosts.reading || block.reading) {        /* all of it before the ports answer */
+		list_step(&hosts);
+		list_step(&block);
+	}
+	if ((cfg.blocks.n > 0 && block.table.slots == NULL) || !listeners_open() || !privileges_drop())
+		return 1;
 	sandbox();
 	serve();
 	return 0;

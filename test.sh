@@ -17,7 +17,7 @@ unset TLS_DNS_IP TLS_DNS_PORT PROXY_PORT NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PI
 
 SRC=$(cd "$(dirname "$0")" && pwd) || exit 1
 LEGS=""                         # the default list; each chapter adds its own
-CHAPTERS="serving messages choosing spoofing cache admin config logs limits reload network tls tls_life unit real day packages documents"
+CHAPTERS="serving messages choosing spoofing cache admin config logs limits reload network house tls tls_life unit real day packages documents"
 RUNS="fresh heavy fuzz cross soak bench works"
 CC=${CC:-cc}
 CFLAGS=${CFLAGS:--O2 -g}
@@ -59,10 +59,11 @@ long runs, each a word and its arguments:
        valgrind                some legs under valgrind
        analyse                 compilers' and other static analysers
        static                  the static musl build
+       image                   the container file, built by buildah
        fresh SUITE [ARG...]    both commands of README.md on a fresh Debian (trixie, sid, ...)
        works [NAME...]         real servers, clients and validators, in a small signed world
 environment: BIN (a built dnsproxy), CC, CFLAGS, BEARSSL (its tree), JOBS (legs at a time), KEEP=1 (leave the files),
-       SLOW=N (longer deadlines), CI=true (no skips)
+       SLOW=N (longer deadlines), CI=true (a skip is a failure, but for what says "not here")
 legs: $LEGS
 END
 }

@@ -261,7 +261,7 @@ leg_seeing() {
     like "^upstream $u1 udp priority 1 NXDOMAIN answers 0 ms [0-9.]+\$" "$out"
     like "^upstream $u2 tcp priority 2 NOERROR answers 1 ms [0-9.]+ won\$" "$out"
     like "^upstream $dead udp priority 3 no answer.*[a-z]" "$out"
-    same 3 "$(printf '%s\n' "$out" | wc -l | tr -d ' ')" lines
+    same 4 "$(printf '%s\n' "$out" | wc -l | tr -d ' ')" 'lines, with one record'
     same 1 "$(printf '%s\n' "$out" | grep -c ' won$')" winners
     saw 1 ' id=' u1
     promise "query without a type asks for A"

@@ -76,9 +76,11 @@ queries 1024
 tcp-clients 256
 user nobody
 log info
+rebind-protect off
 192.0.2.7@53 1" "$out"
-    same "$("$BIN" --help | sed -n '/^directives/,$s/^  \([a-z][a-z-]*\) .*/\1/p' | grep -v '^ca-file$')" \
+    same "$("$BIN" --help | sed -n '/^directives/,$s/^  \([a-z][a-z-]*\) .*/\1/p' | grep -Ev '^(ca-file|hosts|block)$')" \
         "$(printf '%s\n' "$out" | sed -n 's/^\([a-z][a-z-]*\) .*/\1/p')" "directives in --help and in -t"
+    same 'hosts /none lan. hosts /none block /dev/null ' "$("$BIN" -t 'block /dev/null' '192.0.2.7 1' 'hosts /none LAN' 'hosts /none' | grep -E '^(hosts|block)' | tr '\n' ' ')"
     like '^ca-file /dev/null$' "$("$BIN" -t '192.0.2.7 1' 'ca-file /dev/null' 2>&1)" "ca-file, which has no default of its own"
     promise "-t prints the longest configuration whole: 32 upstreams with all that they may have"
     awk 'BEGIN { for (i = 0; i < 32; i++) {
@@ -126,7 +128,7 @@ log info
     like ' domain=lan[.]$' "$("$BIN" -t '9.9.9.9 1' '1.2.3.4 1 domain=.Lan' 2>&1)"
     promise "errors of arguments are reported too, and the program does not start"
     out=$("$BIN" '1.2.3.4 0' 'timeout soon' 2>&1)
-    same 1 $? "exit status"
+    same 78 $? "exit status"
     like 'soon' "$out"
     like '0' "$out"
     same 2 "$(printf '%s\n' "$out" | grep -c ':[0-9]*: ')" "errors with a place"
@@ -220,9 +222,9 @@ log info
     same 1 $? "exit status"
     like "$x" "$out"
     if [ "$(id -u)" = 0 ] && proc_here; then
-        promise "started as root with a user that does not exist: exit 1, and the message says which"
+        promise "started as root with a user that does not exist: exit 78, and the message says which"
         out=$("$BIN" "$u1 1" "listen 127.0.0.1@$(freeport)" 'admin off' 'user nosuchuser-xyz' 2>&1)
-        same 1 $? "exit status"
+        same 78 $? "exit status"
         like 'nosuchuser-xyz' "$out"
         promise "started as root it becomes user: nobody, no supplementary groups, no way back"
         proxy p "$u1 1"

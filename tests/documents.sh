@@ -61,6 +61,7 @@ doc_limits() {
     doc_limit upstreams '192.0.2.# 1'
     doc_limit 'listen addresses' 'listen 192.0.2.#'
     doc_limit 'allow networks' 'allow 192.0.2.#'
+    doc_limit 'hosts files' 'hosts /none/#'
     real_x='AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
     same '' "$("$BIN" -t "127.0.0.1 1 tls pin=$real_x pin=$real_x pin=$real_x pin=$real_x" 2>&1 >/dev/null)" '4 pins'
     like 'at most 4 pins' "$("$BIN" -t "127.0.0.1 1 tls pin=$real_x pin=$real_x pin=$real_x pin=$real_x pin=$real_x" 2>&1 >/dev/null)" '5 pins'
@@ -103,9 +104,12 @@ leg_docs() {
     promise 'limits: as many upstreams, addresses, networks, pins and domains as the manual says are taken, one more is not'
     doc_limits
     promise 'dns.config.example shows every directive with its default'
-    awk -F '\t' '{ print $1 "\t" ($1 == "ca-file" ? "/etc/ssl/certs/ca-certificates.crt" : $3) }' "$T/doc.program" >"$T/doc.want"
+    awk -F '\t' '$3 != "none" { print $1 "\t" ($1 == "ca-file" ? "/etc/ssl/certs/ca-certificates.crt" : $3) }' "$T/doc.program" >"$T/doc.want"
     doc_example >"$T/doc.example"
     same '' "$(diff "$T/doc.want" "$T/doc.example" 2>&1)" 'diff of program and example'
+    for real_x in $(awk -F '\t' '$3 == "none" { print $1 }' "$T/doc.program"); do
+        grep -q "^#$real_x /" "$SRC/dns.config.example" || fail "no example of $real_x"
+    done
     promise 'the example without its comment signs means what it means with them'
     sed '/^# ---- Directives/,$s/^#\([a-z]\)/\1/' "$SRC/dns.config.example" >"$T/doc.config"
     real_x=$("$BIN" -t -c "$SRC/dns.config.example" 2>&1)

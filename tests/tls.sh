@@ -275,7 +275,7 @@ refuses() {
     shift
     # shellcheck disable=SC2086
     timeout $((5 * SLOW)) $WRAP "$BIN" "$@" 'listen 127.0.0.1@'"$(freeport)" 'admin off' </dev/null >"$T/refused.log" 2>&1
-    same 1 $? "exit status"
+    same 78 $? "exit status"
     like "$refuses_e" "$(cat "$T/refused.log")"
 }
 

@@ -303,8 +303,20 @@ static const char *answer_of(char *in)
 	return answer_read_of(mark ? (unsigned)type_parse(in) : 0);
 }
 
+/* Does the answer lead to an address of this side of the network? */
+static const char *inside_of(char *in)
+{
+	struct key k;
+
+	if (strcmp(answer_of(in), "malformed") == 0)
+		return "malformed";
+	lab_key(&k, 0);
+	return answer_leads_inside(&ans, &k) ? "inside" : "outside";
+}
+
 #define COOKIE "=000a00080102030405060708"
 #define IP "[ =c0000201 ]"
+#define ONE(type) "!8180:1,1,0,0 x.test/" type " @/" type "/60 "
 #define SOA(ttl, minimum) "test/SOA/" ttl " [ ns.test @ *16 =" minimum " ]"
 static const struct row text_rows[] = {
 	{ "a number is the whole word and within its bounds", number_of, "0<-0 9:0\n9<-0 9:9\n7<-0 9:007\n65535<-1 65535:65535\n"
@@ -334,6 +346,17 @@ static const struct row text_rows[] = {
 	{ "a suffix matches at whole labels only", below_of, "below<-www.example.com example.com|example.com example.com|example.com .\n"
 	    "not<-notexample.com example.com|com example.com|example.org example.com|a\\007example.com example.com" },
 
+	{ "an address of this side is found as A, AAAA, mapped, behind an alias, and as a hint of HTTPS and SVCB", inside_of,
+	    "inside<-" ONE("A") "[ =0a000001 ]|" ONE("A") "[ =7f000001 ]|" ONE("A") "[ =ac1fffff ]|" ONE("A") "[ =c0a80101 ]|"
+	    ONE("A") "[ =a9fe0101 ]|" ONE("A") "[ *4 ]|" ONE("AAAA") "[ *16 ]|" ONE("AAAA") "[ *15 =01 ]|" ONE("AAAA") "[ =fc00 *14 ]|"
+	    ONE("AAAA") "[ =fdff *14 ]|" ONE("AAAA") "[ =febf *14 ]|" ONE("AAAA") "[ *10 =ffff0a000001 ]|"
+	    "!8180:1,2,0,0 x.test/A @/CNAME/60 [ y.test ] y.test/A/60 [ =0a000001 ]|" ONE("HTTPS") "[ =000100 =00040004 =0a000001 ]|"
+	    ONE("HTTPS") "[ =000100 =00010003026832 =00040008 =08080808 =c0a80101 ]|" ONE("SVCB") "[ =0001 dns.test =00060010 =fd00 *14 ]|"
+	    ONE("SVCB") "[ =000100 =00040004 =08080808 =00060010 *10 =ffff7f000001 ]\n"
+	    "outside<-" ONE("A") "[ =0b000001 ]|" ONE("A") "[ =ac200001 ]|" ONE("A") "[ =64400001 ]|" ONE("AAAA") "[ =2001 *14 ]|"
+	    ONE("AAAA") "[ *10 =ffff08080808 ]|" ONE("HTTPS") "[ =000100 =00040004 =08080808 ]|" ONE("HTTPS") "[ =000100 =00050004 =0a000001 ]|"
+	    ONE("HTTPS") "[ =000100 =0004ffff =0a000001 ]|" ONE("HTTPS") "[ =000100 =00060004 =0a000001 ]|" ONE("TXT") "[ =0a000001 ]|"
+	    "!8180:1,0,0,1 x.test/A @/A/60 [ =0a000001 ]" },
 	{ "a plain question is read: ID, type, name in both spellings", question_of,
 	    "www.example.com. AAAA mixed<-!100:1,0,0,0 www.Example.com/AAAA" },
 	{ "CD is part of the key, AD is wanted", question_of, "x.test. A cd ad<-!130:1,0,0,0 x.test/A" },
@@ -897,7 +920,8 @@ static const struct row config_rows[] = {
 	    "cache-max-ttl 86400<-#cache-max-ttl\ncache-negative 60\ncache-negative 0<-#cache-negative\nserve-stale 60\n"
 	    "serve-stale 0<-#serve-stale\ntimeout 100\ntimeout 5000<-#timeout\npatience 1\npatience 1000<-#patience\nqueries 16\n"
 	    "queries 1024<-#queries\ntcp-clients 7\ntcp-clients 256<-#tcp-clients\nuser root\nuser nobody<-#user\nca-file /x/y.pem\n"
-	    "log error|log debug syslog\nlog info<-#log" },
+	    "log error|log debug syslog\nlog info<-#log\nhosts /x lan.<-hosts /x LAN\nhosts /x|block /dev/null\nrebind-protect on\n"
+	    "rebind-protect off<-#rebind-protect" },
 	{ "every wrong line is an error, with its place and what was expected", wrong_of, "refused<-198.18.2.1|198.18.2.1 0|198.18.2.1 65536|"
 	    "198.18.2.1 x|" UP " udp|198.18.2.1@0 1|198.18.2.1@65536 1|198.18.2.1@ 1|198.18.2.256 1|10.1 1|::1::2 1|" UP " tcp tls|" UP " tls=|"
 	    UP " tls=a..b|" UP " tls=a/b|" UP " pin=" PIN "|" UP " noverify|" UP " tls noverify pin=" PIN "|" UP " tls pin=AAAA|"
@@ -908,7 +932,7 @@ static const struct row config_rows[] = {
 	    "cache-size 100|cache-size 4097m|cache-size k|cache-min-ttl x|cache-min-ttl 604801|cache-max-ttl 0|cache-min-ttl 100000|"
 	    "cache-negative 86401|serve-stale x|timeout 0|timeout 60001|timeout 5s|patience 0|patience 60001|queries 0|queries 65537|"
 	    "tcp-clients 0|tcp-clients 65537|hosts|hosts /x lan more|hosts /x .|hosts /x *.lan|block|block /none/of/it|"
-	    "block /dev/null x|user|user a b|ca-file|log|log loud|log info file|log info syslog x|Listen 127.0.0.1" },
+	    "block /dev/null x|rebind-protect|rebind-protect yes|rebind-protect on off|user|user a b|ca-file|log|log loud|log info file|log info syslog x|Listen 127.0.0.1" },
 	{ "the normal form of a normal form is itself", normal_of,
 	    "fixed<-" UP "|" UP " tls=dns.test pin=" PIN " final domain=a.test domain=b-c.test;log debug syslog;allow ::/0;listen *@99;"
 	    "ca-file /a;admin off|fe80::1%eth0@99 7 tcp;2001:db8::1 1 tls noverify;listen 127.0.0.1@5300;listen ::1@5300;cache-size 0;"

@@ -1,0 +1,500 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# house.sh - names of the house, block lists, private addresses from outside, and the first hour of a new user.
+# Alone: ./test.sh hosts block rebind records mistakes house unitfile; ./test.sh image builds the container file.
+
+LEGS="$LEGS hosts block rebind records mistakes house unitfile"
+
+# told KEY LINE: a number of the line of status that begins so;  told_is KEY LINE VALUE
+told() { val "$1" "$(adm status | grep "^$2 ")"; }
+told_is() { [ "$(told "$1" "$2")" = "$3" ]; }
+# rss_anon NAME: the memory of its own of a process, in KiB
+rss_anon() { awk '/^RssAnon/ { print $2 }' "/proc/$(pid "$1")/status"; }
+# here NAME ERE [TYPE]: after a query and at most five seconds the reply matches
+here() { like_now "$2" "$1" "${3:-A}" || await 5 like_now "$2" "$1" "${3:-A}" || fail "$1 ${3:-A}: wanted /$2/, got [$(ask "$1" "${3:-A}")]"; }
+like_now() { ask "$2" "$3" | grep -Eq -e "$1"; }
+
+leg_hosts() {
+    up u1 '. aa nodata'
+    cat >"$T/hosts" <<'END'
+# of the house
+127.0.0.1	localhost
+192.168.1.5	Printer  nas.home   # two names
+fd00::5		printer
+no address here
+192.168.1.6
+fe80::7%eth0	scoped.home
+END
+    echo '192.168.1.9 bad..name good.home' >>"$T/hosts"
+    cat >"$T/leases" <<'END'
+1999999999 aa:bb:cc:dd:ee:01 192.168.1.77 laptop 01:aa:bb:cc:dd:ee:01
+0 aa:bb:cc:dd:ee:02 192.168.1.78 forever *
+1000 aa:bb:cc:dd:ee:03 192.168.1.79 gone *
+1999999999 aa:bb:cc:dd:ee:04 192.168.1.80 * *
+duid 00:01:00:01:2b:aa
+1999999999 12345 fd00::77 laptop 00:01
+END
+    proxy p "$u1 1" "hosts $T/hosts lan" "hosts $T/leases home.arpa" "hosts $T/later" 'cache-negative 60'
+    replies <<'END'
+a name of the file is answered here: A, AAAA, with the TTL of 60, whatever its case ; ^NOERROR qr aa .*\| [^ ]* 60 A 192\.168\.1\.5( \||$) ; printer
+ ; 60 AAAA fd00::5 ; PRINTER AAAA
+ ; A 192\.168\.1\.5 ; nas.home
+with SUFFIX a name without a dot is also known with it, and one with a dot is not ; A 192\.168\.1\.5 ; printer.lan
+ ; A 192\.168\.1\.77 ; laptop.home.arpa
+ ; AAAA fd00::77 ; laptop.home.arpa AAAA
+ ; !192 ; nas.home.lan
+PTR gives the first name of the line, with SUFFIX where it has no dot ; PTR printer\.lan ; 5.1.168.192.in-addr.arpa PTR
+ ; PTR laptop\.home\.arpa ; 7.7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa PTR
+other types of such a name are NODATA, and no upstream is asked ; ^NOERROR qr aa .*answers=0|^NOERROR qr aa [^|]*$ ; printer TXT
+ ; ^NOERROR [^|]*$ ; nas.home AAAA
+ ; ^NOERROR [^|]*$ ; 5.1.168.192.in-addr.arpa A
+a lease that is over counts no more, one of 0 is for ever, and one without a name has none ; A 192\.168\.1\.78 ; forever
+ ; !192 ; gone
+END
+    saw 0 ' (printer|laptop|nas\.home|forever)\. [A-Z]' u1
+    promise "a broken line is counted and logged once with FILE:LINE, the others count"
+    same 1 "$(logs p 'hosts:5: .*expected .*3 such lines')" 'lines in the log'
+    says 'A 192\.168\.1\.9' good.home
+    says 'AAAA fe80::7' scoped.home AAAA
+    promise "a domain= does not come before hosts, and hosts come before special names"
+    stop p
+    echo '192.168.1.8 localhost.' >"$T/own"
+    proxy p "$u1 1 domain=lan" "hosts $T/hosts lan" "hosts $T/own"
+    says 'A 192\.168\.1\.5' printer.lan
+    says 'A 127\.0\.0\.1' localhost
+    says 'A 192\.168\.1\.8' localhost
+    promise "a file that comes, changes and goes is noticed within five seconds of a query"
+    stop p
+    proxy p "$u1 1" "hosts $T/later lan"
+    same 0 "$(told names hosts)" 'names before there is a file'
+    echo '10.1.1.1 new' >"$T/later"
+    here new.lan 'A 10\.1\.1\.1'
+    echo '10.1.1.2 new' >"$T/later"
+    here new.lan 'A 10\.1\.1\.2'
+    rm "$T/later"
+    here new.lan '^NOERROR [^|]*$'
+    promise "a file that is being written is never half read"
+    { for i in 1 2 3 4 5 6 7 8; do echo "10.1.1.$i n$i"; : | ask "n$i.lan" >/dev/null; sleep 0.3; done; echo '10.1.1.9 n9'; } >"$T/later"
+    await 8 told_is names hosts 18 || fail "$(adm status | grep hosts)"
+    same 18 "$(sed -n 's/^hosts: \([0-9]*\) names$/\1/p' "$T/p.log" | sort -un | grep -v '^[02]$')" 'sizes that it has read'
+    promise "a file that cannot be read is told, and the names stay"
+    if [ "$(id -u)" = 0 ]; then
+        mv "$T/later" "$T/kept" && mkdir "$T/later"
+        here n1.lan 'A 10\.1\.1\.1'
+        await 5 logged p 'hosts .*later: cannot be read: .*directory' || fail 'nothing in the log'
+        says 'A 10\.1\.1\.9' n9.lan
+        rmdir "$T/later" && mv "$T/kept" "$T/later"
+    fi
+    promise "5,000 names cost at most 100 bytes each"
+    if plain && proc_here; then
+        stop p
+        awk 'BEGIN { for (i = 0; i < 5000; i++) printf "10.7.%d.%d host-%d\n", i / 256, i % 256, i }' >"$T/many"
+        : >"$T/none"
+        for f in none many; do
+            proxy p "$u1 1" "hosts $T/$f"
+            eval "$f=$(rss_anon p)"
+            says '^NOERROR' host-4999
+            stop p
+        done
+        within 0 488 $((many - none)) 'KiB for 5,000 names'
+    else
+        skip "not here: its memory is not its own"
+    fi
+}
+
+leg_block() {
+    up u1 '. a=192.0.2.99'
+    i=$(printf 'x%.0s.' 1 2 3 4 5 6 7 8 9 10)
+    {
+        printf '# a list\r\n! a remark\r\n[head]\r\n\r\nads.test\r\n||TRACK.test^\r\n@@||good.track.test^\r\nworse.good.track.test # remark\r\n'
+        printf '0.0.0.0 localhost two.test three.test\n127.0.0.1 four.test\n:: five.test\n::1 six.test\nxn--bcher-kva.test\n'
+        printf '%sdeep.test\n192.168.1.1 not.test\nbad##name\n*.star.test\n||opt.test^$third-party\nlabel\n@@||five.test^\n' "$i"
+    } >"$T/list"
+    awk 'BEGIN { for (i = 0; i < 1000000; i++) printf "%s%d.%c%d.example\n", i % 3 ? "ads" : "t", i, 97 + i % 26, i % 977 }' >"$T/million"
+    proxy p "$u1 1" "block $T/list" 'cache-size 64k'
+    replies <<'END'
+a blocked name gets 0.0.0.0 and ::, and the Extended DNS Error 15 ; ^NOERROR qr aa .*\| [^ ]* 60 A 0\.0\.0\.0 ; ads.test
+ ; 60 AAAA ::( |$) ; ads.test AAAA
+ ; ede=15 ; ads.test +edns
+other types of it are NODATA with that error ; ^NOERROR qr aa .*ede=15[^|]*$ ; ads.test MX +edns
+so do all names below it, however deep, and names beside it do not ; A 0\.0\.0\.0 ; a.b.c.ads.test
+ ; A 0\.0\.0\.0 ; x.x.x.x.x.x.x.x.x.x.deep.test
+ ; A 0\.0\.0\.0 ; y.x.x.x.x.x.x.x.x.x.x.deep.test
+ ; A 192\.0\.2\.99 ; x.x.x.x.x.x.x.x.x.deep.test
+ ; A 192\.0\.2\.99 ; badads.test
+upper case, CRLF, remarks and the forms of hosts(5) and of rules are understood ; A 0\.0\.0\.0 ; Track.Test
+ ; A 0\.0\.0\.0 ; three.test
+ ; A 0\.0\.0\.0 ; four.test
+ ; A 0\.0\.0\.0 ; six.test
+ ; A 0\.0\.0\.0 ; xn--bcher-kva.test
+ ; A 0\.0\.0\.0 ; label
+an exception lets a name and what is below it through, and the closest name decides ; A 192\.0\.2\.99 ; good.track.test
+ ; A 192\.0\.2\.99 ; very.good.track.test
+ ; A 0\.0\.0\.0 ; worse.good.track.test
+ ; A 192\.0\.2\.99 ; five.test
+names of one label in hosts(5) form, other addresses and other forms block nothing ; A 127\.0\.0\.1 ; localhost
+ ; A 192\.0\.2\.99 ; not.test
+ ; A 192\.0\.2\.99 ; a.star.test
+ ; A 192\.0\.2\.99 ; opt.test
+END
+    same 1 "$(logs p 'list:15: .*expected a name; 4 such lines')" 'lines in the log'
+    promise "status, top and metrics count"
+    same 12 "$(told names block)" names
+    same 14 "$(told hits block)" hits
+    like '^name ads\.test\. queries 4$' "$(adm top)"
+    like "^dnsproxy_block_hits_total $(told hits block)\$" "$(peer line 127.0.0.1 "$admin" 'GET /metrics HTTP/1.0
+Host: localhost
+')"
+    stop p
+    cp "$T/list" "$T/lists"
+    port=$(freeport) admin=$(freeport)
+    printf '%s\n' "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" "block $T/lists" 'cache-max-ttl 600' >"$T/p.conf"
+    promise "a reload reads a million names while the old list serves, and no turn of the loop takes more than 20 ms of the processor"
+    if shim TURNS; then
+        env SHIM="$T/shim" LD_PRELOAD="$T/shim.so" "$BIN" -c "$T/p.conf" </dev/null >"$T/p.log" 2>&1 &
+    else
+        "$BIN" -c "$T/p.conf" </dev/null >"$T/p.log" 2>&1 &
+    fi
+    ready p $!
+    says '^NOERROR' hit.test
+    before=$(rss_anon p)
+    cat "$T/list" "$T/million" >"$T/lists"
+    many n=4000 rate=1000 window=1000 same name=hit.test timeout=5000 >"$T/many.out" &
+    started asker $!
+    like '^Reloaded' "$(adm reload)"
+    says 'A 0\.0\.0\.0' ads.test
+    await 60 told_is names block 1000012 || fail "$(adm status | grep block)"
+    await 60 test -s "$T/many.out" || fail 'the client does not end'
+    same 4000 "$(val noerror "$(cat "$T/many.out")")" 'answers'
+    [ ! -s "$T/shim" ] || within 1 20000 "$(od -An -tu8 -N8 "$T/shim" | tr -d ' ')" 'microseconds at most'
+    says 'A 0\.0\.0\.0' below.ads1.b1.example
+    says 'A 192\.0\.2\.99' ads1.b2.example
+    promise "a million names cost 10 bytes each at most"
+    if plain && proc_here; then
+        within 5000 9766 $(($(rss_anon p) - before)) 'KiB for a million names'
+    else
+        skip "not here: its memory is not its own"
+    fi
+    promise "a reload of a list that cannot be read is an error, and the old list stays"
+    rm "$T/lists"
+    like '^error: .*p\.conf:4: block: .*can be read' "$(adm reload)"
+    says 'A 0\.0\.0\.0' ads.test
+    promise "a list that cannot be read is an error at the start"
+    "$BIN" -c "$T/p.conf" >"$T/err" 2>&1
+    same 78 $? 'exit status'
+    like 'p\.conf:4: block: .*No such file' "$(cat "$T/err")"
+}
+
+leg_rebind() {
+    promise "rebind-protect: a network of its own for public addresses"
+    netns || { skip 'not here: no network namespaces'; return; }
+    for x in 203.0.113.53 203.0.113.54 10.9.8.7; do ns ip addr add $x/32 dev lo; done
+    up u1 -a 203.0.113.53
+    up u2 -a 203.0.113.54
+    up u3 -a 10.9.8.7
+    proxy p "$u1 1" 'rebind-protect on' 'timeout 1500' "$u2 2 domain=inside.test"
+    promise "an answer of a public upstream with a private, loopback, link-local or unspecified address fails: SERVFAIL, EDE 17"
+    for x in 10.0.0.1 127.0.0.1 172.16.0.1 172.31.255.254 192.168.1.1 169.254.1.1 0.0.0.0; do
+        rules u1 ". a=$x"
+        says '^SERVFAIL .*ede=17' "r$x.$(date +%N).test" +edns
+    done
+    promise "also at the end of a chain of aliases, and over TCP"
+    rules u1 '. cname=2 a=10.0.0.1'
+    says '^SERVFAIL .*ede=17' "chain$(date +%N).test" +edns
+    rules u1 '. tc a=10.0.0.1'
+    says '^SERVFAIL .*ede=17' "tcp$(date +%N).test" +edns
+    promise "public addresses pass"
+    for x in 11.0.0.1 172.32.0.1 192.169.0.1 9.9.9.9 100.64.0.1; do
+        rules u1 ". a=$x"
+        says "^NOERROR .* A $x" "r$x.$(date +%N).test"
+    done
+    says '^NOERROR .*2001:db8::1' "six$(date +%N).test" AAAA
+    promise "the upstream is not down for it, and the log tells the name"
+    same up "$(upstream "$u1" state)"
+    like 'upstream 203\.0\.113\.53.* r10\.0\.0\.1\.[0-9]*\.test\. has a private address' "$(cat "$T/p.log")"
+    promise "an upstream with a domain= that matches is believed"
+    rules u2 '. a=10.0.0.9'
+    says '^NOERROR .* A 10\.0\.0\.9' a.inside.test
+    stop p
+    promise "a better answer of another upstream is taken, and a private upstream is believed"
+    rules u1 '. a=10.0.0.1'
+    rules u2 '. a=192.0.2.2'
+    proxy p "$u1 1" "$u2 2" 'rebind-protect on'
+    says '^NOERROR .* A 192\.0\.2\.2' "other$(date +%N).test"
+    stop p
+    rules u3 '. a=10.0.0.3'
+    proxy p "$u3 1" 'rebind-protect on'
+    says '^NOERROR .* A 10\.0\.0\.3' "private$(date +%N).test"
+}
+
+leg_records() {
+    promise "query shows the records as dig prints them"
+    if ! have unbound dig; then
+        skip 'unbound or dig is missing'
+        return
+    fi
+    x=$(freeport)
+    cat >"$T/unbound.conf" <<END
+server:
+ interface: 127.0.0.1@$x
+ do-daemonize: no
+ username: ""
+ chroot: ""
+ directory: "$T"
+ pidfile: "$T/unbound.pid"
+ use-syslog: no
+ local-zone: "example." static
+ local-data: 'example. 300 IN SOA ns.example. host\\.master.example. 2026010101 7200 3600 1209600 300'
+ local-data: 'www.example. 300 IN A 192.0.2.1'
+ local-data: 'www.example. 300 IN AAAA 2001:db8::1'
+ local-data: 'alias.example. 300 IN CNAME Www.Example.'
+ local-data: 'example. 300 IN MX 10 Mail.example.'
+ local-data: 'example. 300 IN NS ns.example.'
+ local-data: '_x._tcp.example. 300 IN SRV 1 2 443 www.example.'
+ local-data: 'example. 300 IN TXT "v=spf1 -all; x" "qu\\"o\\\\te" "\\195\\188"'
+ local-data: 'example. 300 IN CAA 0 issue "ca.example"'
+ local-data: 'd.example. 300 IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D'
+ local-data: 'u.example. 300 IN TYPE65280 \\# 40 0102030405060708091011121314151617181920212223242526272829303132333435363738AABB'
+ local-data: 'e.example. 300 IN TYPE65280 \\# 0'
+ local-data: 'p.example. 300 IN PTR w\\.x.example.'
+END
+    unbound -c "$T/unbound.conf" >"$T/unbound.log" 2>&1 &
+    started unbound $!
+    await 5 dig +time=1 +tries=1 @127.0.0.1 -p "$x" example SOA >/dev/null || fail "unbound: $(cat "$T/unbound.log")"
+    proxy p "127.0.0.1@$x 1" "127.0.0.1@$x 2 tcp"
+    for x in "www.example A|$x" "www.example AAAA|$x" "alias.example CNAME|$x" "example SOA|$x" "example MX|$x" "example NS|$x" "_x._tcp.example SRV|$x" \
+        "example TXT|$x" "example CAA|$x" "d.example DS|$x" "u.example TYPE65280|$x" "e.example TYPE65280|$x" "p.example PTR|$x"; do
+        # shellcheck disable=SC2086
+        like_dig=$(dig +noall +answer @127.0.0.1 -p "${x#*|}" ${x%|*} | tr -s '\t ' ' ')
+        [ -n "$like_dig" ] || fail "dig ${x%|*} says nothing"
+        same "$like_dig
+$like_dig" "$(adm "query ${x%|*}" | sed -n 's/^  //p' | tr -s '\t ' ' ')" "${x%|*}"
+    done
+    promise "query is never cut, however long the records are"
+    up u1 '. tc rdlen=60000'
+    up u2 '. tc n=2000'
+    stop p
+    proxy p "$u1 1" "$u2 2"
+    out=$(adm 'query long.test TXT')
+    like "^upstream $u2 udp priority 2 NOERROR answers 2000 ms [0-9]*\$" "$out"
+    same 2001 "$(printf '%s\n' "$out" | grep -c '^  long\.test\.	')" records
+    within 60000 300000 "$(printf '%s\n' "$out" | awk '/^  / && length > n { n = length } END { print n }')" 'the longest line'
+}
+
+# mistake ERE WORD...: the program refuses these arguments, with a line that matches
+mistake() {
+    mistake_e=$1
+    shift
+    like "$mistake_e" "$("$BIN" -t "$@" 2>&1 >/dev/null)" "$*"
+}
+
+leg_mistakes() {
+    promise "a mistake of the first hour is met by what to write instead"
+    while IFS='|' read -r line ere; do mistake "$ere" "$line"; done <<'END'
+1.1.1.1:53 1|expected .*192\.0\.2\.1@53
+1.1.1.1#5353 1|expected a port behind '@'
+[::1]@53 1|without brackets
+tls://1.1.1.1|tls=NAME
+https://dns.google/dns-query|no scheme
+1.1.1.1@853#name 1|name behind tls=
+server=1.1.1.1|ADDRESS PRIORITY
+nameserver 1.1.1.1|ADDRESS PRIORITY
+forward-addr: 1.1.1.1|ADDRESS PRIORITY
+dns.quad9.net 1 tls|an IP address, for nobody .* resolve
+1.1.1.1 # no priority|"1\.1\.1\.1" has no priority, expected "1\.1\.1\.1 1"
+1.1.1.1 tls=one.one.one.one|not a priority
+1.1.1.1@99999 1|a port from 1 to 65535
+listen eth0|an address of this host, or \* with "allow"
+listen 5300|\*@5300
+listen *:5300|\*@5300
+END
+    mistake 'one word, expected .*in quotes' 9.9.9.9 1 tls
+    like 'one word, expected .*in quotes' "$("$BIN" -a query www.example.com 2>&1)"
+    mistake 'argument:2: listen: .*no other line has' 'listen *@5300' 'listen 127.0.0.1@5300' '1.1.1.1 1'
+    mistake 'admin .* is a listen address too' 'listen *@5300' 'admin 127.0.0.1@5300' '1.1.1.1 1'
+    mistake 'user nosuchuser-xyz' 'user nosuchuser-xyz' '1.1.1.1 1'
+    mistake '^argument:1: ca-file /none/at/all: No such file.*ca-certificates' 'ca-file /none/at/all' '1.1.1.1 1' '1.0.0.1 1 tls=a.test'
+    promise "the environment: the variable is named, and PROXY_PORT counts without TLS_DNS_IP"
+    if [ ! -e /etc/dns.config ]; then
+        like '^environment:TLS_DNS_IP: "dns\.quad9\.net' "$(TLS_DNS_IP=dns.quad9.net "$BIN" -t 2>&1 >/dev/null)"
+        like '^environment:PROXY_PORT: ' "$(PROXY_PORT=x "$BIN" -t 2>&1 >/dev/null)"
+        like '^listen \*@5300$' "$(PROXY_PORT=5300 "$BIN" -t 2>&1)"
+    else
+        skip 'not here: there is /etc/dns.config'
+    fi
+    promise "a mark of byte order is passed over"
+    printf '\357\273\277192.0.2.1 1\n' >"$T/bom.conf"
+    like '^192\.0\.2\.1@53 1$' "$("$BIN" -t -c "$T/bom.conf" 2>&1)"
+    promise "an unknown option is one line, which says where help is"
+    for x in -x --nonsense -c; do
+        out=$("$BIN" "$x" 2>&1)
+        same 2 $? 'exit status'
+        same 1 "$(printf '%s\n' "$out" | wc -l | tr -d ' ')" lines
+        like "$x.*--help" "$out"
+    done
+    promise "-a with a configuration that cannot be read says so, with a broken one it goes on"
+    like "^$T/none\.conf: cannot be read" "$("$BIN" -c "$T/none.conf" -a status 2>&1)"
+    up u1
+    proxy p "$u1 1"
+    printf '%s\n' nonsense "admin 127.0.0.1@$admin" >"$T/broken.conf"
+    like '^dnsproxy ' "$("$BIN" -c "$T/broken.conf" -a status 2>&1)"
+    promise "the start says where it serves, whom it asks, and which address is not there yet"
+    port=$(freeport)
+    proxy q "listen 127.0.0.1@$port" 'listen 192.0.2.77@53530' '192.0.2.1@853 7' '127.0.0.1 2 tcp domain=x.test'
+    for x in "serving on 127\.0\.0\.1@$port" 'serving on 192\.0\.2\.77@53530: this host does not have that address yet' 'asking 192\.0\.2\.1@853 udp, priority 7' \
+        'asking 127\.0\.0\.1@53 tcp, priority 2' 'warning: .*192\.0\.2\.1@853 .*"tls" missing'; do
+        same 1 "$(logs q "^$x")" "/$x/"
+    done
+    promise "a port that is taken, and one that may not be bound: exit 1, and what to do"
+    out=$("$BIN" "listen 127.0.0.1@$port" 'admin off' "$u1 1" 2>&1)
+    same 1 $? 'exit status'
+    like 'listen 127\.0\.0\.1.*systemd-resolved.*dnsmasq' "$out"
+    if [ "$(id -u)" = 0 ] && have setpriv; then
+        like 'Permission denied.*CAP_NET_BIND_SERVICE' "$(setpriv --reuid=65534 --clear-groups --bounding-set=-all --inh-caps=-all "$BIN" 'listen 127.0.0.1@99' 'admin off' "$u1 1" 2>&1)"
+    fi
+    promise "a wrong configuration ends with 78, and -t with 1"
+    for x in 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all'; do
+        "$BIN" "$u1 1" "$x" >/dev/null 2>&1
+        same 78 $? "$x"
+        "$BIN" -t "$u1 1" "$x" >/dev/null 2>&1
+        same 1 $? "-t $x"
+    done
+    "$BIN" -c "$T/none.conf" >/dev/null 2>&1
+    same 78 $? 'no file'
+    promise "where the journal reads standard error, lines begin with their level"
+    : >"$T/journal"
+    JOURNAL_STREAM=$(stat -Lc %d:%i "$T/journal") "$BIN" '192.0.2.1 x' 2>"$T/journal"
+    like '^<3>argument:1: ' "$(cat "$T/journal")"
+    JOURNAL_STREAM=1:1 "$BIN" '192.0.2.1 x' 2>"$T/journal"
+    like '^argument:1: ' "$(cat "$T/journal")"
+}
+
+leg_house() {
+    promise "a house: dnsmasq with port=0 gives addresses, and names are known seconds after the lease (the README's recipe)"
+    if ! have ip dnsmasq busybox || ! netns; then
+        skip 'not here: no namespaces, or dnsmasq or busybox is missing'
+        return
+    fi
+    unshare -n sleep 1000 &
+    started client $!
+    await 5 netns_other $! "$netns_me"
+    client="nsenter -t $! -n"
+    ns ip link add lan type veth peer name e0 netns $!
+    ns ip addr add 192.168.1.1/24 dev lan
+    ns ip link set lan up
+    $client ip link set lo up
+    $client ip link set e0 up
+    readme dnsmasq | sed "s|/var/lib/misc|$T|" >"$T/dnsmasq.conf"
+    like '^port=0$' "$(cat "$T/dnsmasq.conf")"
+    $NS dnsmasq -k -C "$T/dnsmasq.conf" --pid-file= --user=root --log-facility=- --no-ping </dev/null >"$T/dhcp.log" 2>&1 &
+    started dhcp $!
+    up u1 '. nxdomain'
+    echo 'ads.test' >"$T/list"
+    echo '192.168.1.1 router' >"$T/etc-hosts"
+    readme 'config house' | sed "s|/var/lib/misc|$T|; s|/etc/hosts|$T/etc-hosts|; s|/etc/dnsproxy.block|$T/list|; s|^9\.9.*|$u1 1|; /^149/d" >"$T/house.conf"
+    printf '%s\n' 'listen 127.0.0.1@53' 'listen 192.168.1.1@53' 'admin 127.0.0.1@5353' >>"$T/house.conf"
+    port=53 admin=5353
+    $NS $WRAP "$BIN" -c "$T/house.conf" </dev/null >"$T/p.log" 2>&1 &
+    ready p $!
+    says 'A 192\.168\.1\.1' router.lan
+    says '^NXDOMAIN' printer.lan
+    printf '#!/bin/sh\n[ "$1" != bound ] || { ip addr add "$ip/24" dev e0; echo "$ip $dns $domain" >"%s/lease"; }\n' "$T" >"$T/udhcpc.sh"
+    chmod 755 "$T/udhcpc.sh"
+    $client busybox udhcpc -i e0 -n -q -t 10 -T 1 -x hostname:printer -s "$T/udhcpc.sh" </dev/null >"$T/udhcpc.log" 2>&1
+    [ -s "$T/lease" ] || fail "no lease: $(tail -n 3 "$T/udhcpc.log") $(tail -n 3 "$T/dhcp.log")"
+    read -r ip dns domain <"$T/lease"
+    same '192.168.1.1 lan' "$dns $domain" 'what the client was told'
+    here printer.lan "A $ip"
+    says "A $ip" printer
+    says 'PTR printer\.lan' "$(echo "$ip" | awk -F. '{ print $4 "." $3 "." $2 "." $1 }').in-addr.arpa" PTR
+    like "A 0\.0\.0\.0" "$($client "$ROOT/peer" ask 192.168.1.1 53 www.ads.test)"
+}
+
+leg_unitfile() {
+    promise "the unit under a booted systemd: a broken file, a busy port, a reload of a broken file, and the reason in its status"
+    if [ "$(id -u)" != 0 ] || ! have systemd-nspawn || [ ! -x /lib/systemd/systemd ] || ! plain; then
+        skip 'not here: systemd-nspawn or root is missing'
+        return
+    fi
+    mkdir "$T/over" && mount -t tmpfs tmpfs "$T/over" 2>/dev/null && mkdir "$T/over/up" "$T/over/work" "$T/over/root" &&
+        mount -t overlay overlay -o "lowerdir=/,upperdir=$T/over/up,workdir=$T/over/work" "$T/over/root" 2>/dev/null || {
+        umount "$T/over" 2>/dev/null
+        skip 'not here: no overlay can be mounted'
+        return
+    }
+    r=$T/over/root
+    cp "$BIN" "$r/usr/sbin/dnsproxy-tested"
+    make -s -C "$SRC" unit | sed 's|/usr/local/sbin/dnsproxy|/usr/sbin/dnsproxy-tested|' >"$r/etc/systemd/system/dnsproxy.service"
+    printf '%s\n' '[Unit]' 'Requires=basic.target' 'After=basic.target' '[Service]' 'Type=oneshot' 'ExecStart=/steps' 'SuccessAction=poweroff-force' \
+        'FailureAction=poweroff-force' >"$r/etc/systemd/system/steps.service"
+    cat >"$r/steps" <<'END'
+#!/bin/sh
+exec >/steps.out 2>&1
+state() { for i in $(seq 200); do [ "$(systemctl is-active dnsproxy)" != "$1" ] || break; sleep 0.1; done; systemctl is-active dnsproxy; }
+echo '127.0.0.1@9 x' >/etc/dns.config
+systemctl start dnsproxy
+echo "broken: $(state failed) restarts $(systemctl show -P NRestarts dnsproxy) status $(systemctl show -P ExecMainStatus dnsproxy)"
+systemctl status --no-pager dnsproxy | sed -n 's/.*\(dns.config:1: .*\)/reason: \1/p'
+printf '%s\n' '127.0.0.1@9 1' 'listen 127.0.0.1@5399' >/etc/dns.config
+systemctl reset-failed dnsproxy
+/usr/sbin/dnsproxy-tested 'listen 127.0.0.1@5399' 'admin off' '127.0.0.1@9 1' & nc=$!
+for i in $(seq 50); do ! ss -lnt | grep -q '127.0.0.1:5399 ' || break; sleep 0.1; done
+systemctl start --no-block dnsproxy
+for i in $(seq 100); do [ "$(systemctl show -P NRestarts dnsproxy)" = 0 ] || break; sleep 0.1; done
+kill $nc
+echo "busy: $(state active) status $(systemctl show -P NRestarts dnsproxy | sed 's/^[1-9][0-9]*$/restarted/')"
+systemctl reload dnsproxy
+echo "reload: $?"
+echo 'timeout soon' >>/etc/dns.config
+systemctl reload dnsproxy
+echo "bad reload: $? $(systemctl is-active dnsproxy)"
+systemctl status --no-pager dnsproxy | sed -n 's/.*\(dns.config:3: .*\)/reason: \1/p'
+journalctl --no-pager -u dnsproxy -p err | sed -n 's/.*\(dns.config:3: .*\)/error: \1/p' | head -n 1
+systemctl stop dnsproxy
+echo "stopped: $(systemctl show -P ExecMainStatus dnsproxy)"
+END
+    chmod 755 "$r/steps"
+    timeout $((120 * SLOW)) systemd-nspawn -q -D "$r" -M "dnsproxy-test-$$" --private-network --register=no --keep-unit --link-journal=no -b systemd.unit=steps.service \
+        </dev/null >"$T/nspawn.log" 2>&1
+    out=$(cat "$r/steps.out" 2>/dev/null)
+    umount "$r" "$T/over"
+    if [ -z "$out" ]; then
+        skip "not here: systemd does not boot ($(tail -n 1 "$T/nspawn.log" | tr -cd ' -~'))"
+        return
+    fi
+    like '^broken: failed restarts 0 status 78$' "$out"
+    like '^reason: dns\.config:1: "x" is not a priority' "$out"
+    like '^busy: active status restarted$' "$out"
+    like '^reload: 0$' "$out"
+    like '^bad reload: [1-9][0-9]* active$' "$out"
+    like '^reason: dns\.config:3: ' "$out"
+    like '^stopped: 0$' "$out"
+}
+
+# image: the container file as it stands. The base is pulled, or made by debootstrap (MIRROR=URL)
+cmd_image() {
+    legnow=image
+    promise "the container file is built by buildah, and what it makes answers in an empty root"
+    x="buildah --root $T/store --runroot $T/storerun --storage-driver vfs"
+    if [ "$(id -u)" != 0 ] || ! have buildah; then
+        skip 'not here: buildah or root is missing'
+    elif ! $x pull -q docker.io/library/debian:12 >"$T/buildah.log" 2>&1 && ! image_base >"$T/buildah.log" 2>&1; then
+        skip "not here: no base image can be had ($(tail -n 1 "$T/buildah.log" | cut -c1-120))"
+    else
+        readme containerfile >"$T/Containerfile"
+        $x bud -q --pull=never --format docker --isolation chroot -f "$T/Containerfile" -t dnsproxy-test "$SRC" >"$T/buildah.log" 2>&1 || fail "$(tail -n 3 "$T/buildah.log")"
+        c=$($x from --pull=never dnsproxy-test) && m=$($x mount "$c")
+        port=$(freeport) admin=$(freeport)
+        chroot --userspec=65534:65534 "$m" /dnsproxy "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1' '127.0.0.1 2 tls=dns.test' </dev/null >"$T/p.log" 2>&1 &
+        ready p $!
+        says '^SERVFAIL' a.test
+        stop p
+        $x umount "$c" >/dev/null
+    fi
+    judge
+    sum
+}
+# shellcheck disable=SC2086
+image_base() {
+    have debootstrap && debootstrap --variant=minbase bookworm "$T/base" ${MIRROR:-} && c=$($x from scratch) &&
+        $x add -q "$c" "$T/base" / && $x commit -q "$c" docker.io/library/debian:12
+}
