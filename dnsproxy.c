@@ -94,6 +94,7 @@ enum {
 	ANSWER_UDP_MAX = 4096,          /* the longest datagram taken from an upstream */
 	MSG_MAX = 65535,
 	BATCH = 64,                     /* datagrams a system call */
+	SEGMENT = 103,                  /* UDP_SEGMENT of Linux 4.18, which not every C library has */
 	PORT_LIFE = 32,                 /* queries that may leave from one upstream port */
 	RESENDS = 6,                    /* times that a question is sent again, the last when two thirds of its life are over */
 	DOWN_AFTER = 3,                 /* queries in a row left unanswered */
@@ -2117,6 +2118,12 @@ static void wake_by(usec t) {
 	if (wake == 0 || t < wake) wake = MAX(t, 1);
 }
 
+/* Is it time for that? If not, the loop turns when it is. */
+static bool is_due(usec t) {
+	if (t > now) wake_by(t);
+	return t <= now;
+}
+
 static void watch_move(int from, int to) {
 	polls[to] = polls[from];
 	watches[to] = watches[from];
@@ -3375,10 +3382,7 @@ static void clients_init(void) {
 static void tcp_sweep(struct node *list) {
 	while (!list_empty(list)) {
 		struct tcp_client *c = OWNER(list->next, struct tcp_client, lru);
-		if (now - c->active < TCP_IDLE) {
-			wake_by(c->active + TCP_IDLE);
-			break;
-		}
+		if (!is_due(c->active + TCP_IDLE)) break;
 		if (c->waiting > 0 && c->out == NULL)
 			tcp_client_touch(c);    /* it is we who are silent; a query's life has an end */
 		else
@@ -4345,11 +4349,7 @@ static void upstream_sweep(struct upstream *u) {
 		while (!list_empty(&u->late[i])) {
 			struct ask *a = OWNER(u->late[i].next, struct ask, late);
 			usec wait = upstream_rto(u) << MIN(a->backoff, u->backoff) << MAX(i, 1u) >> 1;
-			usec due = a->since + (i == LATE_MALFORMED ? RTO_FIRST : wait);
-			if (due > now) {
-				wake_by(due);
-				break;
-			}
+			if (!is_due(a->since + (i == LATE_MALFORMED ? RTO_FIRST : wait))) break;
 			list_remove(&a->late);
 			if (i != LATE_MALFORMED) {
 				u->backoff = MAX(u->backoff, i + 1);
@@ -4367,11 +4367,7 @@ static void query_sweep(void) {
 	for (unsigned s = 0; s < STAGES; s++) {
 		while (!list_empty(&stages[s])) {
 			struct query *q = OWNER(stages[s].next, struct query, staged);
-			usec due = q->born + ends[s];
-			if (due > now) {
-				wake_by(due);
-				break;
-			}
+			if (!is_due(q->born + ends[s])) break;
 			if (s == STAGE_END) {
 				query_expire(q);
 				continue;
@@ -4386,10 +4382,7 @@ static void query_sweep(void) {
 	}
 	while (!list_empty(&patient)) {
 		struct query *q = OWNER(patient.next, struct query, patient);
-		if (q->patient_since + MS(cfg.patience) > now) {
-			wake_by(q->patient_since + MS(cfg.patience));
-			break;
-		}
+		if (!is_due(q->patient_since + MS(cfg.patience))) break;
 		query_impatient(q, "no answer within patience");
 	}
 	if (rechoose) {
@@ -4457,9 +4450,8 @@ static struct port *port_for(struct upstream *u, bool again) {
 		return !again && p != NULL && p->open > 0 && p->open < PORT_LIFE ? p : NULL;
 	}
 	if (connect(fd, &to.u.sa, addr_len(&to)) != 0) {
-		int e = errno;
 		close(fd);
-		errno = e;
+		errno = ENETUNREACH;
 		return NULL;
 	}
 	p = pool_take(&ports);
@@ -4532,23 +4524,46 @@ static void port_fail(struct port *p, int e) {
 			ask_fail(s->ask, error_words(e));
 }
 
-static void port_flush(struct port *p) {
-	static uint8_t buf[BATCH][UPSTREAM_QUERY_MAX];
-	static struct mmsghdr v[BATCH];
-	static struct iovec iov[BATCH];
-	unsigned n = 0, done = 0;
-	int r = 0;
+static bool segments = true;                    /* the kernel takes apart what leaves as one; not on every way out */
 
-	if (iov[0].iov_base == NULL) batch_init(v, iov, buf[0], sizeof buf[0], BATCH);
+/* What is due at a port, as messages. Neighbours of one length, such as A and AAAA of a name, share one. */
+static unsigned port_gather(struct port *p, struct mmsghdr *v) {
+	static uint8_t buf[PORT_LIFE][UPSTREAM_QUERY_MAX];
+	static struct iovec iov[PORT_LIFE];
+	static union { size_t align; uint8_t b[CMSG_SPACE(sizeof(uint16_t))]; } control[PORT_LIFE];
+	unsigned n = 0, m = 0;
+
 	for (struct sending *s = p->sendings, *end = port_end(p); s < end; s++) {
+		struct cmsghdr *c = (struct cmsghdr *)(void *)&control[m];
+		uint16_t len;
 		if (!s->due || s->ask == NULL) continue;
 		s->due = false;
-		iov[n].iov_len = query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, PAD_NONE);
+		len = (uint16_t)query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, PAD_NONE);
+		iov[n] = (struct iovec){ buf[n], len };
+		if (segments && n > 0 && iov[n - 1].iov_len == len) {
+			v[m - 1].msg_hdr.msg_iovlen++;
+			v[m - 1].msg_hdr.msg_controllen = sizeof control[0];
+		} else {
+			*c = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof len), .cmsg_level = IPPROTO_UDP, .cmsg_type = SEGMENT };
+			memcpy(CMSG_DATA(c), &len, sizeof len);
+			v[m++].msg_hdr = (struct msghdr){ .msg_iov = &iov[n], .msg_iovlen = 1, .msg_control = c };
+		}
 		n++;
 	}
+	return m;
+}
+
+/* What the buffers do not take counts as lost, and is sent again; so, once, does what the way out does not take in segments. */
+static void port_flush(struct port *p) {
+	static struct mmsghdr v[PORT_LIFE];
+	unsigned n = port_gather(p, v), done = 0;
+	int r = 0;
+
 	while (done < n && (r = batch_send(p->fd, v + done, n - done)) >= 0) done += (unsigned)r;
-	if (r < 0 && errno != ENOBUFS && !later(errno))
-		port_fail(p, errno);            /* what the buffers do not take counts as lost, and is sent again */
+	if (r < 0 && segments && (errno == EIO || errno == EINVAL || errno == EMSGSIZE))
+		segments = false;
+	else if (r < 0 && errno != ENOBUFS && !later(errno))
+		port_fail(p, errno);
 }
 
 static void ports_flush(void) {
@@ -4684,10 +4699,10 @@ static struct ask *stream_id_find(const struct upstream *u, unsigned id) {
 
 /* Takes an ask out of the line or off its stream. */
 static void ask_leave(struct ask *a) {
-	struct ask **place = stream_id_place(&upstreams[a->up], a->id);
+	struct ask **place;
 
 	if (!list_on(&a->on)) return;
-	while (*place != a) place = &(*place)->next_id;
+	for (place = stream_id_place(&upstreams[a->up], a->id); *place != a; ) place = &(*place)->next_id;
 	*place = a->next_id;
 	if (a->stream != NULL) a->stream->open--;
 	a->stream = NULL;
@@ -5086,15 +5101,11 @@ static void stream_wait(struct stream *s) {
 	usec due = MAX(s->heard, second ? second->written : first->written) + limit;
 	usec late = MAX(s->heard, first->written) + SLOW_LIMIT;
 
-	if (s->state == S_OPEN && due > now)
-		wake_by(due);
-	else if (s->state == S_OPEN && ((s->deaf = stream_deaf(s)) || second != NULL)) {
+	if (s->state == S_OPEN && is_due(due) && ((s->deaf = stream_deaf(s)) || second != NULL)) {
 		s->state = S_SILENT;
 		streams_due = true;
 	}
-	if (late > now)
-		wake_by(late);
-	else if (!first->alone && (s->open == 1 || s->state == S_DRAINING)) {
+	if (is_due(late) && !first->alone && (s->open == 1 || s->state == S_DRAINING)) {
 		s->state = MAX(s->state, S_SILENT);
 		first->alone = true;            /* asked elsewhere too; s is listened to */
 		stream_spill(s, 0);
@@ -5106,19 +5117,14 @@ static void stream_idle(struct stream *s) {
 	struct upstream *u = s->u;
 	usec idle = s->idle_limit ? s->idle_limit : u->spec.proto == P_UDP ? SEC(5) : SEC(3600 * 24), due;
 
-	if (s->written >= u->quota && s->answered + CROWD_AFTER <= now)
+	if (s->written >= u->quota && is_due(s->answered + CROWD_AFTER))
 		u->quota = MIN(u->quota * 2, UNLIMITED);        /* it takes more after all */
-	else if (s->written >= u->quota)
-		wake_by(s->answered + CROWD_AFTER);
 	due = s->used + (u->nstreams > 1 && s->state == S_OPEN ? MIN(idle, SPARE_LIMIT) : idle);
 	if (s->state != S_OPEN && !(s->state == S_SILENT && u->alone))
 		due = now;                      /* else what is asked alone too may still be answered here */
-	if (due > now)
-		wake_by(due);
-	else {
-		u->idle_ends = 2;               /* as the server wishes, until somebody asks again */
-		stream_end(s);
-	}
+	if (!is_due(due)) return;
+	u->idle_ends = 2;                       /* as the server wishes, until somebody asks again */
+	stream_end(s);
 }
 
 /* What time does to a connection. */
@@ -6778,12 +6784,8 @@ static void admin_accept(void *owner, short revents) {
 static void admin_sweep(void) {
 	for (struct node *x = admins_open.next, *next; x != &admins_open; x = next) {
 		struct admin *a = OWNER(x, struct admin, on);
-		usec due = a->opened + (a->asked ? ADMIN_LIMIT : ADMIN_LINE_LIMIT);
 		next = x->next;
-		if (due <= now)
-			admin_close(a);
-		else
-			wake_by(due);
+		if (is_due(a->opened + (a->asked ? ADMIN_LIMIT : ADMIN_LINE_LIMIT))) admin_close(a);
 	}
 }
 
@@ -7351,11 +7353,7 @@ static void descriptors_init(void) {
 
 /* Opens the doors again that were shut for want of descriptors. */
 static void accept_sweep(void) {
-	if (accept_rest == 0) return;
-	if (accept_rest > now) {
-		wake_by(accept_rest);
-		return;
-	}
+	if (accept_rest == 0 || !is_due(accept_rest)) return;
 	accept_rest = 0;
 	if (admin_slot >= 0) watch_events(admin_slot, POLLIN);
 	for (unsigned i = 0; i < nlisteners; i++)

@@ -213,8 +213,9 @@ static int lab_sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags)
 		return -1;
 	for (unsigned i = 0; i < n; i++) {
 		const struct msghdr *h = &v[i].msg_hdr;
-		MUST((h->msg_name != NULL) == !f->connected && h->msg_iovlen == 1);
-		fake_sent(f, h->msg_name ? h->msg_name : &f->peer, h->msg_iov[0].iov_base, h->msg_iov[0].iov_len);
+		MUST((h->msg_name != NULL) == !f->connected && (h->msg_iovlen == 1 || h->msg_controllen > 0));
+		for (size_t k = 0; k < h->msg_iovlen; k++)
+			fake_sent(f, h->msg_name ? h->msg_name : &f->peer, h->msg_iov[k].iov_base, h->msg_iov[k].iov_len);
 	}
 	return (int)n;
 }

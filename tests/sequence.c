@@ -648,7 +648,7 @@ static void time_passes(int64_t by)
 static void event(void)
 {
 	static const int64_t steps[] = { 1000, 5000, 20000, 100000, 350000, 700000, 1000000, 1800000, 4000000, 5000000, 20000000 };
-	static const int errs[] = { ECONNREFUSED, EHOSTUNREACH, ENOBUFS, EPERM };
+	static const int errs[] = { ECONNREFUSED, EHOSTUNREACH, ENOBUFS, EPERM, EIO };
 	uint8_t noise[80];
 	struct sockaddr_in wild = client_at(8, WILD_PORT);
 	struct fake *f;
