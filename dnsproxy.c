@@ -48,6 +48,7 @@
 #include <getopt.h>
 #include <grp.h>
 #include <limits.h>
+#include <link.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -245,12 +246,10 @@ static void text_clean(char *s) {
 
 /* A number that is the whole string and within the bounds, else -1. */
 static int64_t number(const char *s, int64_t lo, int64_t hi) {
-	char *end;
-	long long v;
+	size_t n = strspn(s, "0123456789");
+	int64_t v = n > 0 && n <= 15 && s[n] == '\0' ? strtoll(s, NULL, 10) : -1;
 
-	if (*s < '0' || *s > '9' || strlen(s) > 15) return -1;
-	v = strtoll(s, &end, 10);
-	return *end == '\0' && v >= lo && v <= hi ? v : -1;
+	return v >= lo && v <= hi ? v : -1;
 }
 
 #define LINE_MOST 4095
@@ -2674,17 +2673,12 @@ static void batch_init(struct mmsghdr *v, struct iovec *iov, uint8_t *bytes, siz
 /* The address a datagram was sent to, out of its control data. */
 static void peer_read_local(struct peer *p, struct msghdr *h) {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c != NULL; c = CMSG_NXTHDR(h, c)) {
+		const uint8_t *data = CMSG_DATA(c);
 		if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
-			struct in6_pktinfo i;
-			memcpy(&i, CMSG_DATA(c), sizeof i);
-			memcpy(p->local, &i.ipi6_addr, 16);
-			p->local_if = (unsigned)i.ipi6_ifindex;
-		}
-		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
-			struct in_pktinfo i;
-			memcpy(&i, CMSG_DATA(c), sizeof i);
-			memcpy(p->local, &i.ipi_addr, 4);
-		}
+			memcpy(p->local, data + offsetof(struct in6_pktinfo, ipi6_addr), 16);
+			memcpy(&p->local_if, data + offsetof(struct in6_pktinfo, ipi6_ifindex), sizeof p->local_if);
+		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO)
+			memcpy(p->local, data + offsetof(struct in_pktinfo, ipi_addr), 4);
 	}
 }
 
@@ -2692,27 +2686,18 @@ static void peer_read_local(struct peer *p, struct msghdr *h) {
 static void peer_write_local(const struct peer *p, struct msghdr *h, void *control) {
 	struct in6_pktinfo six = { .ipi6_ifindex = 0 };
 	struct in_pktinfo four = { .ipi_ifindex = 0 };
-	struct cmsghdr *c = control;
+	bool is6 = p->from.sa.sa_family == AF_INET6;
+	size_t n = is6 ? sizeof six : sizeof four;
+	struct cmsghdr *c = h->msg_control = control;
 
-	memset(control, 0, CONTROL_SIZE);
-	h->msg_control = control;
-	if (p->from.sa.sa_family == AF_INET6) {
-		memcpy(&six.ipi6_addr, p->local, 16);
-		if (IN6_IS_ADDR_LINKLOCAL(&six.ipi6_addr))
-			six.ipi6_ifindex = (__typeof__(six.ipi6_ifindex))p->local_if;
-		c->cmsg_level = IPPROTO_IPV6;
-		c->cmsg_type = IPV6_PKTINFO;
-		c->cmsg_len = CMSG_LEN(sizeof six);
-		memcpy(CMSG_DATA(c), &six, sizeof six);
-		h->msg_controllen = CMSG_SPACE(sizeof six);
-		return;
-	}
+	memcpy(&six.ipi6_addr, p->local, 16);
 	memcpy(&four.ipi_spec_dst, p->local, 4);
-	c->cmsg_level = IPPROTO_IP;
-	c->cmsg_type = IP_PKTINFO;
-	c->cmsg_len = CMSG_LEN(sizeof four);
-	memcpy(CMSG_DATA(c), &four, sizeof four);
-	h->msg_controllen = CMSG_SPACE(sizeof four);
+	if (IN6_IS_ADDR_LINKLOCAL(&six.ipi6_addr)) six.ipi6_ifindex = (__typeof__(six.ipi6_ifindex))p->local_if;
+	c->cmsg_level = is6 ? IPPROTO_IPV6 : IPPROTO_IP;
+	c->cmsg_type = is6 ? IPV6_PKTINFO : IP_PKTINFO;
+	c->cmsg_len = CMSG_LEN(n);
+	memcpy(CMSG_DATA(c), is6 ? (const void *)&six : &four, n);
+	h->msg_controllen = CMSG_SPACE(n);
 }
 
 /* Replies over UDP on their way out; they leave together, at the latest when the turn ends. */
@@ -3632,13 +3617,9 @@ static struct waiter *waiter_new(struct query *q, const struct peer *p, const st
 	client = addr_client(&a);
 	place = holder_place(client);
 	if (*place == NULL) {
-		h = pool_take(&holders);
-		h->client = client;
-		h->count = 0;
-		h->next = NULL;
-		h->of_count.next = NULL;
-		list_init(&h->waiters);
-		*place = h;
+		*place = pool_take(&holders);
+		**place = (struct holder){ .client = client };
+		list_init(&(*place)->waiters);
 	}
 	h = *place;
 	holder_recount(h, 1);
@@ -7423,7 +7404,21 @@ static void start_descriptors(void) {
 	if (fd > 2) close(fd);
 }
 
+#ifdef __GLIBC__
+/* Code and constants of ours and of the libraries that only the start needed leave our memory: the files bring back what is wanted. */
+static int code_drop(struct dl_phdr_info *in, size_t size, void *page) {
+	for (const ElfW(Phdr) *h = in->dlpi_phdr; h < in->dlpi_phdr + in->dlpi_phnum && size > 0; h++) {
+		uintptr_t at = in->dlpi_addr + h->p_vaddr, from = at - at % *(uintptr_t *)page;
+		if (h->p_type == PT_LOAD && !(h->p_flags & PF_W)) madvise((void *)from, at + h->p_memsz - from, MADV_DONTNEED);
+	}
+	return 0;
+}
+#endif
+
 static void serve(void) {
+#ifdef __GLIBC__
+	dl_iterate_phdr(code_drop, &(uintptr_t){ (uintptr_t)sysconf(_SC_PAGESIZE) });
+#endif
 	notify("READY=1");
 	while (!stopping) {
 		turn_end();
