@@ -4814,7 +4814,7 @@ static void stream_ended(struct stream *s, bool orderly) {
 	}
 	if (orderly && s->open > 1 && s->answered >= first->written) u->quota = s->got;
 	first->alone = true;
-	first->written = s->open > 1 || first->ends > 0 ? now + AGAIN_AFTER : now;
+	first->written = s->open > 1 || first->ends > 0 ? now + (AGAIN_AFTER << MIN(first->ends, 4u)) : now;
 	first->ends++;
 	stream_spill(s, 0);
 	rechoose = true;
@@ -5046,20 +5046,22 @@ static bool upstream_serve(struct upstream *u) {
 		s->state = S_DRAINING;
 	}
 	u->alone = alone;
-	for (struct node *x = u->line.next, *next; x != &u->line && !full; x = next) {
-		struct ask *a = LINED(x);
-		struct stream *s = a->written <= now && !(a->alone && alone) ? upstream_stream(u, a->alone) : NULL;
-		usec due = a->written + (crowd && !a->alone ? CROWD_AFTER : 0);
-		next = x->next;
-		if (s != NULL)
-			stream_ask(s, a);
-		else if (due > now)
-			wake_by(due);
-		want |= s == NULL && due <= now && !(a->alone && alone);
-		full = s == NULL && !a->alone;
-		u->alone |= a->alone;
-		alone |= a->alone && s != NULL;
-	}
+	for (unsigned pass = 0; pass < 2; pass++)       /* those that are to be alone come last */
+		for (struct node *x = u->line.next, *next; x != &u->line && !full; x = next) {
+			struct ask *a = LINED(x);
+			next = x->next;
+			if (a->alone != pass || (pass == 1 && alone)) continue;
+			struct stream *s = a->written <= now ? upstream_stream(u, a->alone) : NULL;
+			usec due = a->written + (crowd && pass == 0 ? CROWD_AFTER : 0);
+			u->alone |= pass;
+			if (s != NULL)
+				stream_ask(s, a);
+			else if (due > now)
+				wake_by(due);
+			want |= s == NULL && due <= now;
+			full = s == NULL && pass == 0;
+			alone |= pass == 1 && s != NULL;
+		}
 	return want && !opening && u->nstreams < CONNECTIONS;
 }
 
