@@ -1204,14 +1204,18 @@ struct list_files { unsigned n; struct list_file of[MAX_LISTS + 1]; };
 /* All settings. A new one is read whole before it replaces the old (reload). */
 struct config {
 	struct listen_at listens[MAX_LISTEN];
-	struct cidr allows[MAX_ALLOW];
-	struct spec specs[MAX_UPSTREAMS];
-	unsigned nlistens, nallows, nspecs;
+	unsigned nlistens;
 	struct addr admin;
-	bool admin_off, syslog, allow_seen;
-	int64_t rate, cache_size, cache_min_ttl, cache_max_ttl, cache_negative, serve_stale, timeout, patience, queries,
-	    tcp_clients, level, rebind_protect;
-	char user[64], ca_file[256], ca_place[80];
+	bool admin_off;
+	int64_t cache_size, queries, tcp_clients;
+	char user[64];
+	struct cidr allows[MAX_ALLOW];          /* from here on: what a reload changes */
+	struct spec specs[MAX_UPSTREAMS];
+	unsigned nallows, nspecs;
+	bool syslog, allow_seen;
+	int64_t rate, cache_min_ttl, cache_max_ttl, cache_negative, serve_stale, timeout, patience, level,
+	    rebind_protect;
+	char ca_file[256], ca_place[80];
 	struct list_files hosts, blocks;
 	unsigned default_port;
 };
@@ -3137,7 +3141,16 @@ static void tcp_client_events(struct tcp_client *c) {
 /* Is so much owed to it, and on its way, that it must wait before it may ask again? An answer counts as 4 kB until it is there. */
 static bool tcp_client_choked(const struct tcp_client *c) { return c->waiting + 4 * c->nout > 64; }
 
-/* Sends what it can. A client that is done is closed. */
+/* Its turn comes when this one of the loop ends: see tcp_flush_dirty(). */
+static void tcp_client_mark(struct tcp_client *c) {
+	if (!c->dirty) {
+		c->dirty = true;
+		c->next_dirty = tcp_dirty;
+		tcp_dirty = c;
+	}
+}
+
+/* Sends what it can. A client that is done is closed, and one that may ask again will. */
 static void tcp_client_flush(struct tcp_client *c) {
 	bool had = c->out != NULL;
 
@@ -3153,7 +3166,10 @@ static void tcp_client_flush(struct tcp_client *c) {
 		if (b->at == b->len) out_block_free(c);
 	}
 	if (had && c->out == NULL) tcp_client_touch(c);
-	c->stopped &= tcp_client_choked(c);
+	if (c->stopped && !tcp_client_choked(c)) {
+		c->stopped = false;
+		tcp_client_mark(c);
+	}
 	if (c->eof && c->waiting == 0 && c->out == NULL)
 		tcp_client_close(c);
 	else
@@ -3186,15 +3202,6 @@ static bool out_block_new(struct tcp_client *c) {
 	return true;
 }
 
-/* Its turn comes when this one of the loop ends: see tcp_flush_dirty(). */
-static void tcp_client_mark(struct tcp_client *c) {
-	if (!c->dirty) {
-		c->dirty = true;
-		c->next_dirty = tcp_dirty;
-		tcp_dirty = c;
-	}
-}
-
 static uint8_t tcp_reply[2 + MSG_MAX];          /* the one that is being written, behind its length */
 
 static void tcp_client_commit(struct tcp_client *c, size_t n) {
@@ -3221,18 +3228,6 @@ static void reply_commit(const struct peer *p, size_t n) {
 		tcp_client_commit(&tcp_clients[p->slot], n);
 }
 
-/* A message that is too long to be read whole: only its header is known. */
-static void client_refuse_unread(const struct peer *p, const struct question *q) {
-	struct addr a;
-	bool allowed;
-
-	peer_addr(&a, p);
-	allowed = client_allowed(&a);
-	stats.malformed += allowed;
-	stats.refused += !allowed;
-	client_error(p, q, allowed ? FORMERR : REFUSED, EDE_NONE);
-}
-
 /* Takes the whole messages out of "in". */
 static void tcp_client_take(struct tcp_client *c) {
 	size_t at = 0, len;
@@ -3249,15 +3244,10 @@ static void tcp_client_take(struct tcp_client *c) {
 		if (c->fd < 0) return;
 		c->stopped = tcp_client_choked(c);
 		if (c->stopped) break;
-		if (len > QUERY_MAX) {          /* header only: it cannot be read whole */
-			struct question q = { .id = get16at(c->in + at + 2), .flags = get16at(c->in + at + 4) };
-			c->skip = len - (c->in_len - at - 2);
-			at = c->in_len;
-			if (!(q.flags & F_QR)) client_refuse_unread(&c->peer, &q);
-		} else {
-			at += 2 + len;
-			client_ask(&c->peer, c->in + at - len, len);
-		}
+		at += 2;
+		if (len > QUERY_MAX) c->skip = len - (c->in_len - at);
+		client_ask(&c->peer, c->in + at, len > QUERY_MAX ? 12 : len);   /* what is too long is refused by its header */
+		at = len > QUERY_MAX ? c->in_len : at + len;
 		if (c->fd >= 0) tcp_client_touch(c);
 	}
 	if (c->fd < 0) return;
@@ -4199,7 +4189,7 @@ static void ask_answer(struct ask *a, struct answer *ans) {
 		v = V_SUCCESS;                  /* it has proved a forgery: who does not validate shall not undo that */
 	if (u->spec.final && (v == V_NXDOMAIN || v == V_NODATA)) v = V_SUCCESS;
 	a->verdict = (uint8_t)v;
-	if (v > V_OTHER) u->seq = ++answers_seen;
+	if (v > V_OTHER && (ans->rcode == NOERROR || ans->rcode == NXDOMAIN)) u->seq = ++answers_seen;
 	ans->ad &= u->ad_believed;
 	ans->verdict = v;
 	log_debug("upstream %s id %u %s %s: %s %u answers in %lld ms", addr_text(&u->spec.addr), a->id, name_text(q->key.b),
@@ -6969,26 +6959,18 @@ static void upstreams_apply(const struct config *c) {
 
 /* What only a restart changes stays as it runs; the directives that differ are named. */
 static void config_keep(struct config *fresh, struct text *named) {
-	static const char *const fixed[] = { "listen", "admin", "cache-size", "queries", "tcp-clients", "user" };
-	char was[2048] = "", is[2048] = "";
+	static struct config wished;
 
-	for (size_t i = 0; i < COUNT(directives); i++)
-		for (size_t k = 0; k < COUNT(fixed); k++) {
-			struct text a = { .p = was, .size = sizeof was }, b = { .p = is, .size = sizeof is };
-			if (strcmp(directives[i].name, fixed[k]) != 0) continue;
-			directives[i].print(&a, &cfg, &directives[i]);
-			directives[i].print(&b, fresh, &directives[i]);
-			if (strcmp(was, is) != 0)
-				text_add(named, "%s%s", named->len ? " " : ", but with a restart only: ", fixed[k]);
-		}
-	memcpy(fresh->listens, cfg.listens, sizeof cfg.listens);
-	fresh->nlistens = cfg.nlistens;
-	fresh->admin = cfg.admin;
-	fresh->admin_off = cfg.admin_off;
-	fresh->cache_size = cfg.cache_size;
-	fresh->queries = cfg.queries;
-	fresh->tcp_clients = cfg.tcp_clients;
-	memcpy(fresh->user, cfg.user, sizeof cfg.user);
+	wished = *fresh;
+	memcpy(fresh, &cfg, offsetof(struct config, allows));
+	for (size_t i = 0; i < COUNT(directives); i++) {
+		char runs[2048] = "", will[2048] = "";
+		struct text a = { .p = runs, .size = sizeof runs }, b = { .p = will, .size = sizeof will };
+		directives[i].print(&a, fresh, &directives[i]);
+		directives[i].print(&b, &wished, &directives[i]);
+		if (strcmp(runs, will) != 0)
+			text_add(named, "%s%s", named->len ? " " : ", but with a restart only: ", directives[i].name);
+	}
 }
 
 /* A query goes on under new upstreams: those that came are asked, and where the answer in hand went with its upstream, those that
