@@ -36,7 +36,7 @@ struct fake {
 	uint8_t out[70000];                     /* what was sent and not yet looked at; datagrams behind their lengths */
 	size_t out_len;
 	size_t seen;                            /* of out, what the target has taken note of */
-	bool greeted, ended;                    /* TLS: the handshake is done; close_notify or an alert was sent by the target */
+	bool greeted, ended, odd;               /* TLS: the handshake is done; the target has sent its end; it has said wild things */
 	bool watched;                           /* in the set of epoll, with these events */
 	struct epoll_event set;
 };
@@ -74,7 +74,7 @@ static int fake_open(enum kind kind)
 	memset(&fakes[at], 0, offsetof(struct fake, in));
 	fakes[at].kind = kind;
 	fakes[at].in_len[0] = fakes[at].out_len = fakes[at].seen = 0;
-	fakes[at].greeted = fakes[at].ended = false;
+	fakes[at].greeted = fakes[at].ended = fakes[at].odd = false;
 	fakes[at].serial = ++serial;
 	return at + FIRST_FD;
 }
@@ -297,7 +297,7 @@ static int lab_getentropy(void *p, size_t n)
 enum { R_ALERT = 21, R_HANDSHAKE = 22, R_DATA = 23, RECORD = 5, ENGINES = 200, APP_ROOM = 4096 };
 struct engine {
 	const br_ssl_engine_context *of;
-	bool open, closing;                     /* closing: closed once what is in out has gone */
+	bool open, closing, alpn;               /* closing: closed once what is in out has gone; alpn: the server speaks h2 */
 	int err;
 	uint8_t in[RECORD + 16384], out[RECORD + APP_ROOM];
 	size_t in_len, app_at, app_len, out_len, out_at, put;   /* put: bytes in out that are no record yet */
@@ -357,6 +357,7 @@ static unsigned lab_state(const br_ssl_engine_context *of)
 	return (e->app_len > 0 ? BR_SSL_RECVAPP : BR_SSL_RECVREC) | (e->open ? BR_SSL_SENDAPP : 0u);
 }
 
+static const char *lab_protocol(const br_ssl_engine_context *of) { return engine_of(of)->alpn ? "h2" : NULL; }
 static int lab_last_error(const br_ssl_engine_context *of) { return engine_of(of)->err; }
 
 static unsigned char *lab_sendrec_buf(const br_ssl_engine_context *of, size_t *n)
@@ -422,9 +423,10 @@ static unsigned char *lab_recvrec_buf(const br_ssl_engine_context *of, size_t *n
 }
 static void engine_record(struct engine *e, unsigned type, const uint8_t *p, size_t n)
 {
-	if (type == R_HANDSHAKE && !e->open)
+	if (type == R_HANDSHAKE && !e->open) {
 		e->open = true;
-	else if (type == R_DATA && e->open) {
+		e->alpn = n > 0 && p[0] == 'h';
+	} else if (type == R_DATA && e->open) {
 		e->app_at = RECORD;
 		e->app_len = n;
 	} else {
@@ -478,9 +480,9 @@ static void lab_ssl_close(br_ssl_engine_context *of)
 #define clock_gettime lab_clock_gettime
 #define getentropy lab_getentropy
 #define br_ssl_client_reset lab_client_reset
-#undef br_ssl_engine_last_error
 #define br_ssl_engine_current_state lab_state
 #define br_ssl_engine_last_error lab_last_error
+#define br_ssl_engine_get_selected_protocol lab_protocol
 #define br_ssl_engine_sendrec_buf lab_sendrec_buf
 #define br_ssl_engine_sendrec_ack lab_sendrec_ack
 #define br_ssl_engine_sendapp_buf lab_sendapp_buf

@@ -1,6 +1,6 @@
 /* sequence.c - what must hold whatever happens: the fuzz target for the whole machinery, with faked time and packets
  *
- * Its input is a sequence of events: what clients and upstreams send, over datagrams, TCP and TLS, time that passes,
+ * Its input is a sequence of events: what clients and upstreams send, over datagrams, TCP, TLS and HTTP/2, time that passes,
  * connections that open, end and break, descriptors that run out, reloads. After each event the program runs until it would
  * wait. Then every table must be in order, and
  *  - every client's question is answered once, well-formed and within its life, or waits
@@ -34,8 +34,8 @@ static int64_t was_down[MAX_UPSTREAMS][KINDS];
 static struct conn { bool open, admin, wild; unsigned serial; struct fake *f; size_t nrest; uint8_t rest[302]; } conns[CONNS];
 static unsigned due_tcp, due_admin;             /* connections that wait to be accepted */
 
-/* What the program has asked an upstream on a descriptor: messages behind their lengths. */
-static struct told { size_t len; uint8_t b[TOLD]; } told[FDS];
+/* What the program has asked an upstream on a descriptor: number of the HTTP stream, length, message. raw: not yet whole. */
+static struct told { size_t len, raw_len; uint8_t b[TOLD], raw[8192]; } told[FDS];
 
 static const char *const names[NAMES] = { "a.test", "b.test", "x.b.test", "one", "c.test", "d.test", "e.test", "f.lan" };
 static const unsigned types[TYPES] = { T_A, T_AAAA, T_TXT, 65280, T_ANY };
@@ -49,13 +49,16 @@ static const char *const sets[] = {
 	BASE "192.0.2.11 1\n192.0.2.11@54 1\n192.0.2.11@55 1 final\n192.0.2.12 2\n192.0.2.13 2 tcp\n192.0.2.14 3\nlog debug\n",
 	BASE "192.0.2.14 1 tls noverify\n",
 	BASE "192.0.2.14 1 tls noverify\n192.0.2.13 2 tcp\n192.0.2.17 2 tls noverify final\n",
+	BASE "192.0.2.18 1 https=dns.test noverify\n",
+	BASE "192.0.2.18 1 https=dns.test noverify\n192.0.2.14 1 tls noverify\n192.0.2.11 2\n",
 	BASE "192.0.2.16 1\n",
 };
 
 static bool is_listener(const struct fake *f) { return nlisteners > 0 && f == FAKE(listeners[0].udp); }
 static bool is_conn(const struct conn *c) { return c->open && c->f->kind != K_FREE && c->f->serial == c->serial; }
 static unsigned upstream_bit(const struct sockaddr_in *a) { return ntohl(a->sin_addr.s_addr) % 32; }
-static bool is_tls(const struct fake *f) { return f->kind == K_TCP && ntohs(f->peer.sin_port) == 853; }
+static bool is_http(const struct fake *f) { return f->kind == K_TCP && ntohs(f->peer.sin_port) == 443; }
+static bool is_tls(const struct fake *f) { return is_http(f) || (f->kind == K_TCP && ntohs(f->peer.sin_port) == 853); }
 
 /* Could this upstream be asked at once over a connection that stands? */
 static bool is_ready(const struct upstream *u)
@@ -63,7 +66,7 @@ static bool is_ready(const struct upstream *u)
 	for (int i = 0; i < FDS; i++) {
 		const struct fake *f = &fakes[i];
 		if (f->kind == K_TCP && memcmp(&f->peer, &u->spec.addr.u.in, sizeof f->peer) == 0 && !f->connecting && !f->eof && !f->err &&
-		    !f->stuck && !f->ended && (f->greeted || !is_tls(f)))
+		    !f->stuck && !f->ended && !f->odd && (f->greeted || !is_tls(f)))
 			return true;
 	}
 	return false;
@@ -102,27 +105,50 @@ static void reply_seen(struct asked *q, const uint8_t *p, size_t len)
 	MUST(a.opt == question.edns || len > MSG_MAX - 11);
 }
 
-static void told_add(struct fake *f, const uint8_t *p, size_t n)
+static void told_add(struct fake *f, uint32_t stream, const uint8_t *p, size_t n)
 {
 	struct told *t = &told[f - fakes];
 
-	if (t->len + n > TOLD)
+	MUST(n >= 17 && n <= UPSTREAM_QUERY_MAX);
+	if (t->len + 6 + n > TOLD)
 		t->len = 0;                     /* what is forgotten is never answered */
-	memcpy(t->b + t->len, p, n);
-	t->len += n;
+	put32at(t->b + t->len, stream);
+	put16at(t->b + t->len + 4, (unsigned)n);
+	memcpy(t->b + t->len + 6, p, n);
+	t->len += 6 + n;
+}
+
+/* Bytes that the program has sent on a connection: questions behind their lengths, or in frames of HTTP/2. */
+static void told_bytes(struct fake *f, const uint8_t *p, size_t n)
+{
+	struct told *t = &told[f - fakes];
+	size_t at = 0, len, head = is_http(f) ? 9 : 2;
+
+	MUST(n <= sizeof t->raw - t->raw_len);
+	memcpy(t->raw + t->raw_len, p, n);
+	t->raw_len += n;
+	for (; t->raw_len - at >= head; at += len) {
+		const uint8_t *r = t->raw + at;
+		bool preface = head == 9 && memcmp(r, "PRI * HTT", 9) == 0;
+		len = preface ? 24 : head == 9 ? 9 + (get32at(r) >> 8) : 2u + get16at(r);
+		if (t->raw_len - at < len)
+			break;
+		if (head == 2 || (!preface && r[3] == H2_DATA))
+			told_add(f, head == 9 ? get32at(r + 5) : 0, r + head, len - head);
+	}
+	t->raw_len -= at;
+	memmove(t->raw, t->raw + at, t->raw_len);
 }
 
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t len)
 {
-	uint8_t head[2] = { (uint8_t)(len >> 8), (uint8_t)len };
 	unsigned i = 0;
 
 	if (!is_listener(f)) {
 		MUST(f->connected && len <= UPSTREAM_QUERY_MAX);
 		if (f->seen++ == 0)
 			told[f - fakes].len = 0;
-		told_add(f, head, 2);
-		told_add(f, p, len);
+		told_add(f, 0, p, len);
 		return;
 	}
 	if (ntohs(to->sin_port) == WILD_PORT)
@@ -140,14 +166,14 @@ static void stream_look(struct fake *f)
 	size_t at = 0, n;
 
 	if (f->seen == 0)
-		told[f - fakes].len = 0;
-	if (!is_tls(f)) {
-		at = f->out_len;
-		told_add(f, f->out, at);
-	} else
+		told[f - fakes].len = told[f - fakes].raw_len = 0;
+	if (!is_tls(f))
+		for (; at < f->out_len; at += n)
+			told_bytes(f, f->out + at, n = MIN(f->out_len - at, (size_t)4096));
+	else
 		while (f->out_len - at >= RECORD && f->out_len - at - RECORD >= (n = get16at(f->out + at + 3))) {
 			if (f->out[at] == R_DATA)
-				told_add(f, f->out + at + RECORD, n);
+				told_bytes(f, f->out + at + RECORD, n);
 			at += RECORD + n;
 		}
 	f->seen += at;
@@ -520,6 +546,57 @@ static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_
 	fake_put(f, p, n);
 }
 
+/* A frame of HTTP/2; padded now and then. */
+static void h2_says(struct fake *f, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n)
+{
+	static uint8_t frame[9 + 1 + H2_FRAME_MAX + 255];
+	unsigned pad = type <= H2_HEADERS && below(8) == 0 ? below(255) : 0;
+	uint8_t *at = frame + 9;
+
+	if (pad > 0)
+		*at++ = (uint8_t)pad;
+	if (n > 0)
+		memcpy(at, p, n);
+	memset(at + n, 0, pad);
+	n += pad + (pad > 0);
+	h2_frame(frame, type, flags | (pad ? H2_PADDED : 0u), stream, NULL, n);
+	upstream_says(f, R_DATA, frame, 9 + n);
+}
+
+/* The message m as the answer to an HTTP request: with a good header nearly always, in one piece or several; or it is refused. */
+static void h2_answer(struct fake *f, uint32_t stream)
+{
+	static const uint8_t head[] = "\x88\x0f\x10\x17" "application/dns-message" "\x0f\x06\x02" "10", other[] = "\x8e\x0f\x10\x04text";
+	unsigned how = below(16);
+	size_t n = how == 1 ? sizeof other - 1 : how == 2 ? below(sizeof head) : sizeof head - 1, cut = how == 3 ? below(40) : 0, at = 0;
+
+	if (how == 0) {
+		h2_says(f, H2_RST_STREAM, 0, stream, (const uint8_t *)"\0\0\0\7", 4);
+		return;
+	}
+	cut = MIN(cut, n);
+	h2_says(f, H2_HEADERS, cut ? 0 : H2_END_HEADERS, stream, how == 1 ? other : head, n - cut);
+	if (cut > 0)
+		h2_says(f, H2_CONTINUATION, H2_END_HEADERS, stream, head + n - cut, cut);
+	do {
+		n = MIN(mlen - at, (size_t)(how == 4 ? 1 + below(200) : H2_FRAME_MAX));
+		h2_says(f, H2_DATA, at + n == mlen ? H2_END_STREAM : 0, stream, m + at, n);
+		at += n;
+	} while (at < mlen);
+}
+
+/* Frames that are not about one answer: settings, pings, windows, the end, and those that nobody should send. */
+static void h2_event(struct fake *f)
+{
+	uint8_t p[40];
+	unsigned type = below(12), flags = byte(), stream = below(3) ? 0 : 1 + 2 * below(8), n = type == H2_PING ? 8 : below(sizeof p);
+
+	for (unsigned i = 0; i < n; i++)
+		p[i] = (uint8_t)byte();
+	h2_says(f, type, flags, stream, p, n);
+	f->odd = true;
+}
+
 /* An upstream answers one of the queries that it has seen. */
 static void upstream_answer(enum kind kind)
 {
@@ -531,16 +608,15 @@ static void upstream_answer(enum kind kind)
 
 	if (f == NULL || (kind == K_UDP ? f->queued == QUEUE || f->seen == 0 : f->connecting))
 		return;
-	for (; at + 2 <= t->len && at + 2 + get16at(t->b + at) <= t->len; k++)
-		at += 2 + get16at(t->b + at);
+	for (; at < t->len; k++)
+		at += 6 + get16at(t->b + at + 4);
 	if (k == 0)
 		return;
 	k = below((unsigned)k);
 	for (at = 0; k > 0; k--)
-		at += 2 + get16at(t->b + at);
-	k = get16at(t->b + at);
-	MUST(k >= 17 && k <= UPSTREAM_QUERY_MAX);
-	memcpy(query, t->b + at + 2, k);
+		at += 6 + get16at(t->b + at + 4);
+	k = get16at(t->b + at + 4);
+	memcpy(query, t->b + at + 6, k);
 	MUST(question_read(&q, query, k) == NOERROR);
 	for (unsigned i = 0; i < NAMES * TYPES; i++)
 		if (key_type(&q.key) == types[i / NAMES] && strncmp(name_text(q.key.b), names[i % NAMES], strlen(names[i % NAMES])) == 0)
@@ -548,6 +624,8 @@ static void upstream_answer(enum kind kind)
 	answer_build(query, k, kind == K_TCP);
 	if (kind == K_UDP)
 		datagram(f, &f->peer, m, MIN(mlen, (size_t)QUEUED));
+	else if (is_http(f))
+		h2_answer(f, get32at(t->b + at));
 	else {
 		memmove(m + 2, m, mlen);
 		put16at(m, (unsigned)mlen);
@@ -591,9 +669,13 @@ static void upstream_event(struct fake *f)
 		break;
 	default:
 		if (is_tls(f) && !f->greeted && f->seen > 0) {
-			upstream_says(f, R_HANDSHAKE, (const uint8_t *)"hello", 5);
+			upstream_says(f, R_HANDSHAKE, (const uint8_t *)(what == 7 && is_http(f) ? "x" : "h"), 1);
 			f->greeted = true;
-		}
+			f->odd = what == 7;             /* no HTTP/2 */
+			if (is_http(f))
+				h2_says(f, H2_SETTINGS, 0, 0, NULL, 0);
+		} else if (is_http(f))
+			h2_event(f);
 	}
 }
 
