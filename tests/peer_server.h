@@ -872,15 +872,15 @@ static void tls_bytes(struct conn *c, const uint8_t *p, size_t n)
 /* What has come, in the way of this connection. One that is stalled still reads, unless it is deaf, and sees the end. */
 static void conn_read(struct conn *c, short revents)
 {
-	static uint8_t block[65536];
+	static uint8_t piece[65536];
 	bool deaf = c->stalled && strstr(up.all.at, "deaf") != NULL, end = revents & (POLLERR | POLLHUP | POLLRDHUP);
-	ssize_t n = deaf ? -1 : recv(c->fd, block, sizeof block, 0);
+	ssize_t n = deaf ? -1 : recv(c->fd, piece, sizeof piece, 0);
 	if (c->stalled ? end || n == 0 : n == 0 || (n < 0 && !later(errno)))
 		conn_die(c, "client", c->stalled ? "fault" : n == 0 ? "fin" : "rst");
 	if (c->stalled || n <= 0) return;
-	if (c->tls != NULL) tls_bytes(c, block, (size_t)n);
+	if (c->tls != NULL) tls_bytes(c, piece, (size_t)n);
 	else {
-		put(&c->in, block, (size_t)n);
+		put(&c->in, piece, (size_t)n);
 		c->handle(c);
 	}
 }

@@ -205,12 +205,12 @@ static bool readable(int fd, long end)
 /* A framed message into b, before end; false when the end of the connection or of the time comes first. */
 static bool read_framed(int fd, struct buf *b, long end)
 {
-	uint8_t block[4096];
+	uint8_t piece[4096];
 	b->n = 0;
 	while (framed(b) < 0 && readable(fd, end)) {
-		ssize_t n = read(fd, block, MIN(b->n < 2 ? 2 - b->n : 2 + (size_t)get16at(b->p) - b->n, sizeof block));
+		ssize_t n = read(fd, piece, MIN(b->n < 2 ? 2 - b->n : 2 + (size_t)get16at(b->p) - b->n, sizeof piece));
 		if (n <= 0) break;
-		put(b, block, (size_t)n);
+		put(b, piece, (size_t)n);
 	}
 	if (framed(b) < 0) return false;
 	take(b, 2);
