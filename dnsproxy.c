@@ -1750,14 +1750,9 @@ static void config_check(struct reader *r) {
 		}
 		for (k = 0; k < c->nlistens; k++) {
 			const struct listen_at *l = &c->listens[k];
-			if (addr_port(&l->addr) != addr_port(&s->addr) || s->proto >= P_TLS)
-				continue;
-			p = addr_bytes(&l->addr, &n);
-			if (l->any || memcmp(p, zero, n) == 0 ? addr_is_own(&s->addr) : addr_same_host(&l->addr, &s->addr)) {
-				config_error(r, s->place, "%s is our own listen address, expected another server",
-				    addr_text(&s->addr));
-				break;
-			}
+			if (s->proto < P_TLS && listen_clash(l, &(struct listen_at){ .addr = s->addr }) &&
+			    (addr_same_host(&l->addr, &s->addr) || addr_is_own(&s->addr)))
+				config_error(r, s->place, "%s is our own listen address, expected another server", addr_text(&s->addr));
 		}
 	}
 	if (c->cache_negative < 0) c->cache_negative = c->serve_stale > 0 ? 60 : 0;
@@ -6176,8 +6171,7 @@ static void tls_goodbye(struct stream *s) {
 
 /* ---- 16 Admin -------------------------------------------------------- */
 
-/* An admin connection: one line in, one reply out. A reply is made piece by piece as the reader takes it: "next" adds one
- * record to the text and says whether there is more. */
+/* An admin connection: one line in, one reply out. */
 struct admin {
 	struct node on;                         /* oldest first */
 	int fd, slot;
@@ -6185,11 +6179,10 @@ struct admin {
 	usec opened;
 	bool asked, http, host_ok;
 	size_t in_len, out_at;
-	unsigned step;
+	bool entries;                           /* those of the cache come behind the reply, as there is room for them */
 	size_t cursor;
-	bool (*next)(struct admin *, struct text *);
 	struct text reply, records[MAX_UPSTREAMS];      /* records: what each upstream gave to "query" */
-	char in[514], out[8192];
+	char in[514], out[65536], record_bufs[MAX_UPSTREAMS][2048];     /* pages that are never needed are never provided */
 };
 #define ADMIN_LINE_LIMIT SEC(5)
 #define ADMIN_LIMIT SEC(40)
@@ -6222,17 +6215,14 @@ static uint64_t counter_value(size_t i) {
 	return v;
 }
 
-static bool status_next(struct admin *a, struct text *t) {
-	unsigned i = a->step;
-
-	if (i == 0) {
-		cache_sweep(false, NULL, -1);
-		text_add(t, "dnsproxy %s uptime %lld", VERSION, (long long)((now - started) / SEC(1)));
-		for (size_t k = 0; k < STATUS_COUNTERS; k++)
-			text_add(t, " %s %llu", counter_rows[k].word, (unsigned long long)counter_value(k));
-		text_add(t, " inflight %u tcp %u\n", waiters.used, tcp_pool.used);
-	} else if (i <= norder) {
-		const struct upstream *u = &upstreams[order[i - 1]];
+static void status_head(struct text *t) {
+	cache_sweep(false, NULL, -1);
+	text_add(t, "dnsproxy %s uptime %lld", VERSION, (long long)((now - started) / SEC(1)));
+	for (size_t k = 0; k < STATUS_COUNTERS; k++)
+		text_add(t, " %s %llu", counter_rows[k].word, (unsigned long long)counter_value(k));
+	text_add(t, " inflight %u tcp %u\n", waiters.used, tcp_pool.used);
+	for (unsigned i = 0; i < norder; i++) {
+		const struct upstream *u = &upstreams[order[i]];
 		text_add(t, "upstream %s %s priority %u state %s rtt_ms ", addr_text(&u->spec.addr), proto_names[u->spec.proto],
 		    u->spec.priority, u->lives[K_ALL].down ? "down" : "up");
 		if (u->rtt == 0)
@@ -6244,24 +6234,25 @@ static bool status_next(struct admin *a, struct text *t) {
 		if (u->spec.proto != P_UDP)
 			text_add(t, " connects %llu resumed %llu", (unsigned long long)u->connects, (unsigned long long)u->resumed);
 		text_add(t, "\n");
-	} else if (i == norder + 1) {
-		text_add(t, "cache entries %u bytes %zu size %zu inserted %llu evicted %llu\n", cache.entries, cache.used,
-		    cache.memory, (unsigned long long)cache.inserted, (unsigned long long)cache.evicted);
-		if (cfg.hosts.n > 0) text_add(t, "hosts names %zu\n", hosts.table.names);
-		if (cfg.blocks.n > 0)
-			text_add(t, "block names %zu hits %llu\n", block.table.names, (unsigned long long)block_hits);
-	} else {
-		while (a->cursor < cache.nslots && cache.slots[a->cursor].at == 0) a->cursor++;
-		if (a->cursor == cache.nslots) return false;
-		const struct entry *e = slot_entry(&cache.slots[a->cursor++]);
-		const uint8_t *q = entry_msg(e) + 12;
-		size_t n = name_len(q);
-		int64_t left = ((int64_t)e->life - (int64_t)entry_age(e)) * 16 / 15625 + 1;
-		text_add(t, "entry %s %s ", name_text(q), type_text(get16at(q + n)));
-		text_add(t, "%s expires %s remaining %lld upstream %s\n", class_text(get16at(q + n + 2)),
-		    time_text((int64_t)time(NULL) + left), (long long)MAX(left, 0), addr_text(&origins[e->origin]));
 	}
-	a->step++;
+	text_add(t, "cache entries %u bytes %zu size %zu inserted %llu evicted %llu\n", cache.entries, cache.used,
+	    cache.memory, (unsigned long long)cache.inserted, (unsigned long long)cache.evicted);
+	if (cfg.hosts.n > 0) text_add(t, "hosts names %zu\n", hosts.table.names);
+	if (cfg.blocks.n > 0)
+		text_add(t, "block names %zu hits %llu\n", block.table.names, (unsigned long long)block_hits);
+}
+
+/* The line of the entry at or behind a place of the index. False when there is none. */
+static bool status_entry(struct text *t, size_t *at) {
+	while (*at < cache.nslots && cache.slots[*at].at == 0) ++*at;
+	if (*at == cache.nslots) return false;
+	const struct entry *e = slot_entry(&cache.slots[(*at)++]);
+	const uint8_t *q = entry_msg(e) + 12;
+	size_t n = name_len(q);
+	int64_t left = ((int64_t)e->life - (int64_t)entry_age(e)) * 16 / 15625 + 1;
+	text_add(t, "entry %s %s ", name_text(q), type_text(get16at(q + n)));
+	text_add(t, "%s expires %s remaining %lld upstream %s\n", class_text(get16at(q + n + 2)),
+	    time_text((int64_t)time(NULL) + left), (long long)MAX(left, 0), addr_text(&origins[e->origin]));
 	return true;
 }
 
@@ -6282,14 +6273,14 @@ static void metric_histogram(struct text *t, const char *name, const char *label
 	text_add(t, "dnsproxy_%s_count%s%s%s %llu\n", name, label[0] ? "{" : "", label, label[0] ? "}" : "", (unsigned long long)h->count);
 }
 
-static const struct { const char *name, *type, *help; size_t field; } upstream_rows[] = {
-	{ "upstream_sent_total", "counter", "Queries sent to an upstream.", offsetof(struct upstream, sent) },
-	{ "upstream_answered_total", "counter", "Valid answers of an upstream.", offsetof(struct upstream, answered) },
-	{ "upstream_won_total", "counter", "Answers of an upstream that went to clients.", offsetof(struct upstream, won) },
-	{ "upstream_failed_total", "counter", "Queries that an upstream left unanswered.", offsetof(struct upstream, failed) },
-	{ "upstream_strays_total", "counter", "Replies that matched no query.", offsetof(struct upstream, strays) },
-	{ "upstream_connects_total", "counter", "Connections made.", offsetof(struct upstream, connects) },
-	{ "upstream_resumed_total", "counter", "TLS sessions resumed.", offsetof(struct upstream, resumed) },
+static const struct { const char *name, *help; size_t field; } upstream_rows[] = {
+	{ "upstream_sent_total", "Queries sent to an upstream.", offsetof(struct upstream, sent) },
+	{ "upstream_answered_total", "Valid answers of an upstream.", offsetof(struct upstream, answered) },
+	{ "upstream_won_total", "Answers of an upstream that went to clients.", offsetof(struct upstream, won) },
+	{ "upstream_failed_total", "Queries that an upstream left unanswered.", offsetof(struct upstream, failed) },
+	{ "upstream_strays_total", "Replies that matched no query.", offsetof(struct upstream, strays) },
+	{ "upstream_connects_total", "Connections made.", offsetof(struct upstream, connects) },
+	{ "upstream_resumed_total", "TLS sessions resumed.", offsetof(struct upstream, resumed) },
 };
 
 static const char *upstream_label(unsigned i) {
@@ -6301,75 +6292,59 @@ static const char *upstream_label(unsigned i) {
 	return buf;
 }
 
-static bool metrics_next(struct admin *a, struct text *t) {
-	unsigned i = a->step++, rows = COUNT(upstream_rows);
+static void metric_plain(struct text *t, const char *name, const char *type, const char *help, uint64_t value) {
+	metric_head(t, name, type, help);
+	text_add(t, "dnsproxy_%s %llu\n", name, (unsigned long long)value);
+}
+
+static void metrics_reply(struct text *t) {
 	char name[64];
 	uint64_t v;
 
-	if (i < COUNT(counter_rows)) {
+	for (size_t i = 0; i < COUNT(counter_rows); i++) {
 		snprintf(name, sizeof name, "%s_total", counter_rows[i].word);
-		metric_head(t, name, "counter", counter_rows[i].help);
-		text_add(t, "dnsproxy_%s %llu\n", name, (unsigned long long)counter_value(i));
-		return true;
+		metric_plain(t, name, "counter", counter_rows[i].help, counter_value(i));
 	}
-	i -= (unsigned)COUNT(counter_rows);
-	if (i == 0) {
-		const struct { const char *name, *type, *help; uint64_t value; } gauges[] = {
-			{ "uptime_seconds", "gauge", "Seconds since the start.", (uint64_t)((now - started) / SEC(1)) },
-			{ "inflight", "gauge", "Queries of clients that wait for an answer.", waiters.used },
-			{ "tcp_clients", "gauge", "TCP connections of clients.", tcp_pool.used },
-			{ "cache_entries", "gauge", "Answers in the cache.", cache.entries },
-			{ "cache_bytes", "gauge", "Bytes of the answers in the cache.", cache.used },
-			{ "cache_size_bytes", "gauge", "Memory of the cache.", cache.memory },
-			{ "cache_inserted_total", "counter", "Answers put into the cache.", cache.inserted },
-			{ "cache_evicted_total", "counter", "Answers that made room.", cache.evicted },
-			{ "hosts_names", "gauge", "Names in the hosts files.", hosts.table.names },
-			{ "block_names", "gauge", "Names in the block lists.", block.table.names },
-			{ "block_hits_total", "counter", "Queries for names that are blocked.", block_hits },
-		};
-		for (size_t k = 0; k < COUNT(gauges); k++) {
-			metric_head(t, gauges[k].name, gauges[k].type, gauges[k].help);
-			text_add(t, "dnsproxy_%s %llu\n", gauges[k].name, (unsigned long long)gauges[k].value);
-		}
-		return true;
-	}
-	if (i == 1) {
-		metric_head(t, "query_seconds", "histogram", "Time from a query to its answer.");
-		metric_histogram(t, "query_seconds", "", &client_latency);
-		return true;
-	}
-	i -= 2;
-	if (i < norder) {
-		if (i == 0) metric_head(t, "upstream_up", "gauge", "Whether an upstream answers.");
+	metric_plain(t, "uptime_seconds", "gauge", "Seconds since the start.", (uint64_t)((now - started) / SEC(1)));
+	metric_plain(t, "inflight", "gauge", "Queries of clients that wait for an answer.", waiters.used);
+	metric_plain(t, "tcp_clients", "gauge", "TCP connections of clients.", tcp_pool.used);
+	metric_plain(t, "cache_entries", "gauge", "Answers in the cache.", cache.entries);
+	metric_plain(t, "cache_bytes", "gauge", "Bytes of the answers in the cache.", cache.used);
+	metric_plain(t, "cache_size_bytes", "gauge", "Memory of the cache.", cache.memory);
+	metric_plain(t, "cache_inserted_total", "counter", "Answers put into the cache.", cache.inserted);
+	metric_plain(t, "cache_evicted_total", "counter", "Answers that made room.", cache.evicted);
+	metric_plain(t, "hosts_names", "gauge", "Names in the hosts files.", hosts.table.names);
+	metric_plain(t, "block_names", "gauge", "Names in the block lists.", block.table.names);
+	metric_plain(t, "block_hits_total", "counter", "Queries for names that are blocked.", block_hits);
+	metric_head(t, "query_seconds", "histogram", "Time from a query to its answer.");
+	metric_histogram(t, "query_seconds", "", &client_latency);
+	metric_head(t, "upstream_up", "gauge", "Whether an upstream answers.");
+	for (unsigned i = 0; i < norder; i++)
 		text_add(t, "dnsproxy_upstream_up{%s} %d\n", upstream_label(i), !upstreams[order[i]].lives[K_ALL].down);
-		return true;
+	for (size_t row = 0; row < COUNT(upstream_rows); row++) {
+		metric_head(t, upstream_rows[row].name, "counter", upstream_rows[row].help);
+		for (unsigned i = 0; i < norder; i++) {
+			memcpy(&v, (const char *)&upstreams[order[i]] + upstream_rows[row].field, sizeof v);
+			text_add(t, "dnsproxy_%s{%s} %llu\n", upstream_rows[row].name, upstream_label(i), (unsigned long long)v);
+		}
 	}
-	i -= norder;
-	if (i < rows * norder) {
-		const struct upstream *u = &upstreams[order[i % norder]];
-		unsigned row = i / norder;
-		if (i % norder == 0)
-			metric_head(t, upstream_rows[row].name, upstream_rows[row].type, upstream_rows[row].help);
-		memcpy(&v, (const char *)u + upstream_rows[row].field, sizeof v);
-		text_add(t, "dnsproxy_%s{%s} %llu\n", upstream_rows[row].name, upstream_label(i % norder), (unsigned long long)v);
-		return true;
-	}
-	i -= rows * norder;
-	if (i >= norder) return false;
-	if (i == 0)
-		metric_head(t, "upstream_seconds", "histogram", "Time from a query to the answer of an upstream.");
-	metric_histogram(t, "upstream_seconds", upstream_label(i), &upstreams[order[i]].latency);
-	return true;
+	metric_head(t, "upstream_seconds", "histogram", "Time from a query to the answer of an upstream.");
+	for (unsigned i = 0; i < norder; i++)
+		metric_histogram(t, "upstream_seconds", upstream_label(i), &upstreams[order[i]].latency);
 }
 
 static void admin_error(struct admin *a, const char *what) { text_add(&a->reply, "error: %s\n", what); }
 
 struct command { const char *name, *args, *help; void (*run)(struct admin *, char **); };
 
-static bool help_next(struct admin *a, struct text *t);
-static void run_help(struct admin *a, char **w) { (void)w; a->next = help_next; }
-static void run_status(struct admin *a, char **w) { (void)w; a->next = status_next; }
+static void run_help(struct admin *a, char **w);
 static void run_top(struct admin *a, char **w);
+
+static void run_status(struct admin *a, char **w) {
+	(void)w;
+	status_head(&a->reply);
+	a->entries = true;
+}
 
 static void run_clear(struct admin *a, char **w) {
 	uint8_t name[NAME_MAX_WIRE];
@@ -6422,7 +6397,6 @@ static void run_query(struct admin *a, char **w) {
 	q->probe = true;
 	q->admin = pool_slot(&admins, a);
 	q->admin_generation = a->generation;
-	a->next = NULL;                         /* the reply comes with probe_done() */
 	query_send(q, mask);
 	query_choose(q);
 }
@@ -6437,12 +6411,10 @@ static const struct command commands[] = {
 	{ "top", "", "the most asked names and the clients that ask most", run_top },
 };
 
-static bool help_next(struct admin *a, struct text *t) {
-	const struct command *c = &commands[a->step];
-
-	if (a->step++ == COUNT(commands)) return false;
-	text_add(t, "%s%s%s - %s\n", c->name, c->args[0] ? " " : "", c->args, c->help);
-	return true;
+static void run_help(struct admin *a, char **w) {
+	(void)w;
+	for (const struct command *c = commands; c < commands + COUNT(commands); c++)
+		text_add(&a->reply, "%s%s%s - %s\n", c->name, c->args[0] ? " " : "", c->args, c->help);
 }
 
 /* The ten biggest rows of a table, largest first; what is equal (the types of a name) counts together. */
@@ -6499,9 +6471,8 @@ static void admin_write(struct admin *a) {
 		ssize_t r;
 		if (a->out_at == a->reply.len) {
 			a->out_at = a->reply.len = 0;
-			while (a->next != NULL && a->reply.size - a->reply.len > 4096)
-				if (!a->next(a, &a->reply))
-					a->next = NULL;
+			while (a->entries && a->reply.size - a->reply.len > 4096)
+				a->entries = status_entry(&a->reply, &a->cursor);
 		}
 		if (a->reply.len == 0) break;
 		r = send(a->fd, a->reply.p + a->out_at, a->reply.len - a->out_at, MSG_NOSIGNAL);
@@ -6600,10 +6571,7 @@ static void probe_hear(const struct ask *k, const struct answer *ans) {
 	struct admin *a = probe_admin(k->q);
 	struct msg m = { .p = ans->msg, .len = ans->len, .at = 12 + k->q->key.name_len + 4 };
 
-	for (unsigned i = 0; a != NULL && i < ans->ancount; i++) {
-		a->records[k->up].grows = true;
-		text_record(&a->records[k->up], &m);
-	}
+	for (unsigned i = 0; a != NULL && i < ans->ancount; i++) text_record(&a->records[k->up], &m);
 }
 
 /* All have answered. One line an upstream says how, and which of them the rules chose; below are its records. */
@@ -6635,7 +6603,7 @@ static bool admin_http_line(struct admin *a, char *line) {
 	if (*line == '\0') {
 		if (a->host_ok) {
 			text_add(&a->reply, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n");
-			a->next = metrics_next;
+			metrics_reply(&a->reply);
 		} else
 			admin_http_refuse(a, "403 Forbidden");
 		return true;
@@ -6719,7 +6687,7 @@ static void admin_ready(void *owner, short revents) {
 	}
 	if (a->asked) {
 		watch_events(a->slot, 0);
-		if (a->reply.len > 0 || a->next != NULL) admin_write(a);
+		if (a->reply.len > 0) admin_write(a);
 	} else if (a->in_len >= sizeof a->in - 1)
 		admin_close(a);                 /* a line of over 512 bytes */
 }
@@ -6746,11 +6714,11 @@ static void admin_accept(void *owner, short revents) {
 	list_append(&admins_open, &a->on);
 	a->fd = fd;
 	a->opened = now;
-	a->asked = a->http = a->host_ok = false;
+	a->asked = a->http = a->host_ok = a->entries = false;
 	a->in_len = a->out_at = a->cursor = 0;
-	a->step = 0;
-	a->next = NULL;
 	a->reply = (struct text){ .p = a->out, .size = sizeof a->out, .grows = true };
+	for (int i = 0; i < MAX_UPSTREAMS; i++)
+		a->records[i] = (struct text){ .p = a->record_bufs[i], .size = sizeof a->record_bufs[i], .grows = true };
 	watch_add(&a->slot, fd, POLLIN, admin_ready, a, true);
 }
 
@@ -7018,13 +6986,15 @@ static bool config_reload(struct text *out) {
 static bool stopping;
 
 static void status_log(void) {
-	static struct admin a;
-	static char buf[8192];
+	struct text t = { .grows = true };
+	size_t at = 0;
 
-	a.step = 0;
-	a.cursor = 0;
-	for (struct text t = { .p = buf, .size = sizeof buf }; status_next(&a, &t); t.len = 0)
-		log_lines(L_INFO, buf);
+	status_head(&t);
+	do {
+		log_lines(L_INFO, t.p);
+		t.len = 0;
+	} while (status_entry(&t, &at));
+	text_free(&t);
 }
 
 static void signal_ready(void *owner, short revents) {
