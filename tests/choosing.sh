@@ -245,8 +245,7 @@ leg_breaking() {
     proxy p "$u1 1 tcp" "$u2 2" 'patience 2000' 'timeout 3000'
     for how in reset close; do gets 2 ms:0-1000 1$how=.c.test; done
     promise "7: tcp upstreams are asked over TCP only, on a connection that is kept"
-    sleep 1.1               # after a failure it is tried once a second
-    gets 1 2delay=300.again.test
+    await 5 answers_with 192.0.2.1 || fail "it is not tried again"      # once a second
     forget u1
     many n=50 window=10 name=kept%d.test >/dev/null
     saw 50 ' tcp .* id=' u1

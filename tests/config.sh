@@ -4,8 +4,6 @@
 
 LEGS="$LEGS config"
 
-# ---- Configuration
-
 # checked TEXT: what -t says of a file with this text, and then its exit status
 checked() {
     printf '%b' "$1" >"$T/check.conf"

@@ -4,8 +4,6 @@
 
 LEGS="$LEGS day"
 
-# ---- A day of browsing in a minute
-
 # The browser: pages come at random times; each asks for a handful of names at once, A and AAAA (and HTTPS for the first).
 real_browser() {
     "$CC" -O2 -o "$T/browser" "$SRC/tests/browser.c"

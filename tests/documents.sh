@@ -4,8 +4,6 @@
 
 LEGS="$LEGS docs"
 
-# ---- Documents that agree with the program
-
 # Each doc_ prints one line for a directive: name, argument, default, with tabs between.
 # The program's own table, by --help
 doc_program() {
@@ -69,16 +67,12 @@ doc_limits() {
 
 leg_docs() {
     promise 'mandoc finds nothing in the man page'
-    if have mandoc; then
+    if needs mandoc; then
         same '' "$(mandoc -Tlint "$SRC/dnsproxy.8" 2>&1 | grep -vE 'mandoc\.db|referenced manual not found')"
-    else
-        skip 'mandoc is missing'
     fi
     promise 'shellcheck finds nothing in the scripts'
-    if have shellcheck; then
+    if needs shellcheck; then
         same '' "$(shellcheck -S warning "$SRC/test.sh" "$SRC"/tests/*.sh "$SRC/.ci/run" 2>&1 | head -n 20)"
-    else
-        skip 'shellcheck is missing'
     fi
     promise 'the table of contents of dnsproxy.c is that of its sections'
     sed -n '1,/\*\//s/^ \*  *\([0-9][0-9]*\) \([^ ].*[^ ]\)   *[^ ].*$/\1 \2/p' "$SRC/dnsproxy.c" >"$T/contents"

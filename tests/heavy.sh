@@ -2,8 +2,6 @@
 # heavy.sh - the long runs: sanitizers, valgrind, analysers, the static build.
 # Alone: ./test.sh asan, valgrind, analyse or static
 
-# ---- The long runs: sanitizers, analysers, other machines, soak ---------
-
 # watch_asan, watch_valgrind: where they write, one file a process, seen by the program when it is nobody too
 watch_asan() {
     mkdir -p "$T/reports"
@@ -24,11 +22,6 @@ watched() {
         [ ! -s "$reports_f" ] || fail "$(sed -n '1,40p' "$reports_f")"
     done
 }
-
-# fds_of NAME, kb_of NAME: descriptors and resident kB of a process
-fds_of() { ls "/proc/$(pid "$1")/fd" | wc -l; }
-kb_of() { awk '/^VmRSS/ { print $2 }' "/proc/$(pid "$1")/status"; }
-fds_are() { [ "$(fds_of "$1")" -le "$2" ]; }
 
 # mixed N: about N queries of every kind to the proxy p, of which u1 and u2 are upstreams; each must be answered once
 mixed() {
@@ -61,12 +54,12 @@ leg_mixed() {
     promise "$mixed_all queries of mixed kinds are answered, each once and rightly"
     many n=3000 window=3000 name=n%d.full.mixed.test >/dev/null        # the tables have been full once
     mixed $((mixed_all / 10)) warm
-    await 20 fds_are p 12
-    mixed_kb=$(kb_of p) mixed_fd=$(fds_of p)
+    await 20 fds_within p 12
+    mixed_kb=$(rss_kb p) mixed_fd=$(fd_count p)
     mixed $((mixed_all * 9 / 10)) hot
     promise "descriptors and memory are then as after the first tenth"
-    await 20 fds_are p "$mixed_fd" || fail "$(fds_of p) descriptors, wanted $mixed_fd"
-    within -100000 $((mixed_kb / 50 + 256)) $(($(kb_of p) - mixed_kb)) "kB more than $mixed_kb"
+    await 20 fds_within p "$mixed_fd" || fail "$(fd_count p) descriptors, wanted $mixed_fd"
+    within -100000 $((mixed_kb / 50 + 256)) $(($(rss_kb p) - mixed_kb)) "kB more than $mixed_kb"
     stop p
 }
 

@@ -424,6 +424,7 @@ u1='' u2='' u3='' u4=''
 # Figures of a process: ms of CPU, kB resident, descriptors; 0 where /proc has none
 cpu_ms() { awk '{ sub(/.*\) /, ""); print ($12 + $13) * 10 }' "/proc/$(pid "$1")/stat" 2>/dev/null || echo 0; }
 rss_kb() { awk '/^VmRSS/ { n = $2 } END { print n + 0 }' "/proc/$(pid "$1")/status" 2>/dev/null || echo 0; }
+fds_within() { [ "$(fd_count "$1")" -le "$2" ]; }
 fd_count() { find "/proc/$(pid "$1")/fd" -type l 2>/dev/null | wc -l | tr -d ' '; }
 proc_here() { [ -r "/proc/$$/stat" ]; }
 # plain: the program runs as it is, not under an emulator and without sanitizers: memory and time are its own
@@ -456,7 +457,7 @@ limited() {
 
 # count KEY: a number of the first line of status;  upstream ADDR KEY: of an upstream's line;  cached KEY: of the cache line
 count() { val "$1" "$(adm status | grep '^dnsproxy ')"; }
-upstream() { val "$2" "$(adm status | grep "^upstream $1 ")"; }
+upstream() { val "$2" "$(adm status | grep -F "upstream $1 ")"; }
 cached() { val "$1" "$(adm status | grep '^cache ')"; }
 # pairs NAME ERE: with how many pairs of port and ID such a question came to the upstream: one sent again is the same
 pairs() { grep -E -e "$2" "$T/$1.q" | sed 's/.*from=\([^ ]*\) id=\([0-9]*\) .*/\1 \2/' | sort -u | wc -l | tr -d ' '; }
@@ -626,16 +627,5 @@ clock_lines() { grep -v '^upstream' "$T/$1.log" | grep -Ec '[Cc]lock.*(wrong|197
 # said PROXY ADDRESS ERE: how many lines of its log are about the upstream and match
 said() { grep -F -e "$2" "$T/$1.log" | grep -Ec -e "$3"; }
 
-# field ADDRESS KEY: what status says about the upstream;  rss, fds NAME: memory in KiB and descriptors of a process
-field() { val "$2" "$(adm status | grep -F "upstream $1 ")"; }
-is() { [ "$(field "$1" "$2")" = "$3" ]; }
-rss() { awk '$1 == "VmRSS:" && $2 > 100 { n = $2 } END { print n ? n : "unknown" }' "/proc/$(pid "$1")/status"; }
 # grew MOST KIB NAME: its memory is at most MOST KiB above KIB
-grew() {
-    grew_now=$(rss "$3")
-    case $2$grew_now in
-    *unknown*) fail "the memory of $3 cannot be read" ;;
-    *) [ $((grew_now - $2)) -le "$1" ] || fail "memory grew from $2 to $grew_now KiB, wanted at most $1 more" ;;
-    esac
-}
-fds() { ls "/proc/$(pid "$1")/fd" | wc -l; }
+grew() { within -99999 "$1" "$(($(rss_kb "$3") - $2))" "KiB more than $2"; }

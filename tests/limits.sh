@@ -4,8 +4,6 @@
 
 LEGS="$LEGS hostile fixed confined crowds limits"
 
-# ---- Hostile clients and upstreams
-
 leg_hostile() {
     ups u1 u2
     port=$(freeport) admin=$(freeport)
@@ -124,7 +122,6 @@ leg_hostile() {
 }
 inflight_is() { [ "$(count inflight)" = "$1" ]; }
 metric_over() { [ "$(metric "$1")" -gt "$2" ]; }
-fds_within() { [ "$(fd_count "$1")" -le "$2" ]; }
 
 # Nothing that an outsider sends makes the program allocate, and no clock but the monotonic one counts. Both are seen by a library that
 # comes before the C library.

@@ -4,8 +4,6 @@
 
 LEGS="$LEGS logs"
 
-# ---- Logs
-
 leg_logs() {
     ups u1 u2
     proxy p "$u1 1" "$u2 2" 'timeout 1500' 'patience 300'

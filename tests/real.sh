@@ -4,8 +4,6 @@
 
 LEGS="$LEGS real_upstreams real_clients real_failover netcats tls_real"
 
-# ---- Real servers, real clients, a network, packages, documents --------
-
 # real_wait NAME ADDRESS PORT QNAME [KDIG OPTION...]: waits until the server NAME answers there
 real_wait() {
     real_n=$1 real_a=$2 real_p=$3 real_q=$4
@@ -128,26 +126,22 @@ leg_real_upstreams() {
     real_compare "$real_pn"
     stop front
     promise 'the same through unbound'
-    if have unbound; then
+    if needs unbound; then
         real_pu=$(freeport)
         real_unbound unbound "$real_pu" 'local-zone: test. nodefault' 'domain-insecure: test.' stub-zone: 'name: test.' "stub-addr: 127.0.0.1@$real_pn"
         real_wait unbound 127.0.0.1 "$real_pu" www.test
         proxy front "listen 127.0.0.1@$real_pl" "listen ::1@$real_pl" "127.0.0.1@$real_pu 1 tcp"
         real_compare "$real_pu"
         stop front
-    else
-        skip 'unbound is missing'
     fi
     promise 'the same through dnsmasq'
-    if have dnsmasq; then
+    if needs dnsmasq; then
         real_pm=$(freeport)
         real_dnsmasq dnsmasq "$real_pm" "--server=/test/127.0.0.1#$real_pn"
         real_wait dnsmasq 127.0.0.1 "$real_pm" www.test
         proxy front "listen 127.0.0.1@$real_pl" "listen ::1@$real_pl" "127.0.0.1@$real_pm 1"
         real_compare "$real_pm"
         stop front
-    else
-        skip 'dnsmasq is missing'
     fi
     judge
     kill_pid nsd TERM
@@ -205,12 +199,12 @@ END
         fi
     done
     promise 'nslookup of busybox finds the address'
-    if have busybox; then like '^busybox 192\.0\.2\.10' "$real_x"; else skip 'busybox is missing'; fi
+    if needs busybox; then like '^busybox 192\.0\.2\.10' "$real_x"; fi
     promise 'getaddrinfo of the C library gets both addresses, and an error for a name that does not exist'
     like '^libc 192\.0\.2\.10 2001:db8::10 $' "$real_x"
     like '^nobody .*[Nn]ot known' "$real_x"
     promise 'getaddrinfo of musl gets both addresses'
-    if have musl-gcc; then like '^musl 192\.0\.2\.10 2001:db8::10 $' "$real_x"; else skip 'musl-gcc is missing'; fi
+    if needs musl-gcc; then like '^musl 192\.0\.2\.10 2001:db8::10 $' "$real_x"; fi
 }
 
 # real_short NAME [KDIG OPTION...]: the address that the proxy gives
@@ -301,10 +295,10 @@ compare() {
     case $1 in
     nsd | dnsdist)  # nsd answers one query of a record, until more comes: a pause of a second, then they go one a record.
                     # dnsdist loses one now and then on a busy machine.
-        within 1 2 "$(field "$real" connects)" "connections"
+        within 1 2 "$(upstream "$real" connects)" "connections"
         within 0 $((2000 * SLOW)) "$(val slowest_ms "$answered_r")" "slowest, ms"
         ;;
-    *) same 1 "$(field "$real" connects)" "connections" ;;
+    *) same 1 "$(upstream "$real" connects)" "connections" ;;
     esac
     stop "px_$1"
 }
@@ -333,7 +327,7 @@ unk TYPE65400 \# 4 deadbeef
 END
     for kind in realec realrsa; do
         promise "kdig gets from nsd through the program what it gets from it directly ($kind)"
-        if have kdig nsd; then
+        if needs kdig nsd; then
             p=$(freeport)
             cat >"$T/nsd.conf" <<END
 server:
@@ -364,12 +358,10 @@ END
             await 5 real_up || fail "nsd does not start"
             compare nsd dns.test
             kill_pid nsd TERM
-        else
-            skip "not here: nsd or kdig"
         fi
     done
     promise "kdig gets from unbound through the program what it gets from it directly"
-    if have kdig unbound; then
+    if needs kdig unbound; then
         p=$(freeport)
         cat >"$T/unbound.conf" <<END
 server:
@@ -398,11 +390,9 @@ END
         await 5 real_up || fail "unbound does not start"
         compare unbound dns.test
         kill_pid unbound TERM
-    else
-        skip "not here: unbound or kdig"
     fi
     promise "kdig gets from dnsdist through the program what it gets from it directly"
-    if have kdig nsd dnsdist; then
+    if needs kdig nsd dnsdist; then
         p=$(freeport) b=$(freeport)
         sed "s/$(sed -n 's/^  port: //p' "$T/nsd.conf")/$b/; /tls-/d" "$T/nsd.conf" | sed "s/ip-address:.*/ip-address: 127.0.0.1@$b/; s/^  port:.*/  port: $b/" >"$T/nsd2.conf"
         nsd -d -c "$T/nsd2.conf" </dev/null >"$T/nsd.log" 2>&1 &
@@ -420,11 +410,9 @@ END
         compare dnsdist dns.test
         kill_pid dnsdist TERM
         kill_pid nsd TERM
-    else
-        skip "not here: dnsdist, nsd or kdig"
     fi
     promise "a server with TLS 1.3 only is a clean failure, named once"
-    if have openssl; then
+    if needs openssl; then
         p=$(freeport)
         openssl s_server -accept "127.0.0.1:$p" -tls1_3 -quiet -cert "$T/pki/realec.crt" -key "$T/pki/realec.key" </dev/zero >"$T/s_server.log" 2>&1 &
         started s_server $!
@@ -434,8 +422,6 @@ END
         within 0 $((1500 * SLOW)) "$worst" "slowest, ms"
         same 1 "$(said px "127.0.0.1@$p" 'tls: .*(TLS 1\.2|version)')" "lines in the log"
         stop px
-    else
-        skip "not here: openssl"
     fi
 }
 real_up() { kdig "@${real%@*}" -p "${real#*@}" +tls-ca="$T/pki/ca.pem" +tls-hostname=dns.test +retry=0 +time=1 www.real.test A 2>/dev/null | grep -q 192.0.2.80; }

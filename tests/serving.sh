@@ -4,8 +4,6 @@
 
 LEGS="$LEGS serving tcp"
 
-# ---- Serving
-
 leg_serving() {
     up u1
     port=$(freeport)

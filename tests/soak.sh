@@ -2,8 +2,6 @@
 # soak.sh - mixed load with failing upstreams, for long.
 # Alone: ./test.sh soak [SECONDS]
 
-# ---- Soak
-
 # soak_load NAME WANT WORD...: a load in the background, whose words end in the file NAME; WANT is the RCODE that all must have
 soak_load() {
     soak_n=$1 soak_w=$2
@@ -79,10 +77,10 @@ cmd_soak() {
         forget one
         soak_r=$((soak_r + 1))
         if [ "$soak_r" = 9 ]; then
-            soak_kb=$(kb_of p) soak_fd=$(fds_of p)
+            soak_kb=$(rss_kb p) soak_fd=$(fd_count p)
         fi
     done
-    echo "# soak: $soak_sent queries in $soak_r rounds, the slowest $soak_slow ms; memory after 9 rounds $soak_kb kB, at the end $(kb_of p) kB"
+    echo "# soak: $soak_sent queries in $soak_r rounds, the slowest $soak_slow ms; memory after 9 rounds $soak_kb kB, at the end $(rss_kb p) kB"
     promise "soak: at the end nothing is in flight, and no connection is left"
     kill -CONT "$(pid u1)"
     rules u1
@@ -93,8 +91,8 @@ cmd_soak() {
     promise "soak: queries went over UDP, TCP and TLS, and the TLS connection ended and was made again"
     like ' tls .* won [1-9][0-9]* .* connects ([3-9]|[1-9][0-9]+) ' "$(adm status)"
     promise "soak: memory and descriptors are those of the first rounds"
-    await 25 fds_are p "$((soak_fd < 24 ? soak_fd : 24))" || fail "$(fds_of p) descriptors, after the first rounds $soak_fd"
-    [ -n "$WRAP" ] || within -100000 $((soak_kb / 50 + 128)) $(($(kb_of p) - soak_kb)) "kB more than $soak_kb"
+    await 25 fds_within p "$((soak_fd < 24 ? soak_fd : 24))" || fail "$(fd_count p) descriptors, after the first rounds $soak_fd"
+    [ -n "$WRAP" ] || within -100000 $((soak_kb / 50 + 128)) $(($(rss_kb p) - soak_kb)) "kB more than $soak_kb"
     promise "soak: it stops as told"
     stop p
     judge

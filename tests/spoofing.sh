@@ -4,8 +4,6 @@
 
 LEGS="$LEGS spoofing retrying"
 
-# ---- What a blind attacker must guess, and replies that are not ours
-
 # strays ADDR: how many replies of this upstream matched no query
 strays() { metrics | sed -n "s/^dnsproxy_upstream_strays_total{upstream=\"$1\".*} //p"; }
 

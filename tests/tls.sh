@@ -323,7 +323,7 @@ leg_tls_start() {
         cat "$T/pki/ca.pem" >>"$T/pki/large.pem"
         proxy px "$ca" "$one 1 tls=dns.test"
         answered 10 3
-        small=$(rss px)
+        small=$(rss_kb px)
         proxy px "ca-file $T/pki/large.pem" "$one 1 tls=dns.test"
         answered 10 3
         grew 100 "$small" px

@@ -12,7 +12,7 @@ leg_tls_faults() {
     promise "after three unanswered queries nobody waits for an upstream that stalls"
     answered 11 10
     answered 11 5 in:300
-    for name in f_accept f_hello f_mid f_up f_mute; do is "$(at "$name")" state down || fail "$name is not down"; done
+    for name in f_accept f_hello f_mid f_up f_mute; do upstream_is "$(at "$name")" state down || fail "$name is not down"; done
     promise "a handshake is given up after 4 s, and the log says so"
     for name in f_accept f_hello f_mid; do
         await 5 sees "$name" '^end .*by client' || fail "$name: still open"
@@ -41,10 +41,10 @@ leg_tls_faults() {
     promise "3,000 answers with damaged bytes, lengths too, leave the program serving, as small as before"
     pair noise=2 'patience 100' 'timeout 1000' 'cache-size 0'
     got=$(load 500 window=50)
-    m=$(rss px 2>/dev/null)
+    m=$(rss_kb px)
     got=$(load 2500 window=50)
     like ' lost 0 ' "$got"
-    [ ! -r /proc/self/status ] || grew 1024 "$m" px
+    grew 1024 "$m" px
     turn one
     await 6 healed || fail "the server is not used when it sends whole answers again"
     answered 10 100
@@ -53,7 +53,7 @@ leg_tls_faults() {
     answered 11 3
     turn one
     await 4 healed || fail "still not asked"
-    is "$one" state up || fail "status does not say up"
+    upstream_is "$one" state up || fail "status does not say up"
     promise "failures back off when nobody asks: at most 4 tries in 5 s"
     turn one at=hello:alert80 kick=1
     forget one
@@ -157,7 +157,7 @@ leg_tls_idle() {
     saw 4 '^end .*by server' one
     none_waited one
     unlike 'warning|error|failed' "$(grep -F "$one" "$T/px.log")" "an idle close is no failure"
-    same 0 "$(field "$one" failed)" "failures"
+    same 0 "$(upstream "$one" failed)" "failures"
     promise "a server that closes idle connections after 2 s costs no query a handshake while queries come every 3 s"
     single idle=2000
     answered 10 1
@@ -228,8 +228,8 @@ leg_tls_resume() {
         answered 10 1
     done
     saw 4-5 '^up .* resumed 1' one
-    same "$(asked one '^up .* resumed 1')" "$(field "$one" resumed)" "resumed in status"
-    same "$(asked one '^up')" "$(field "$one" connects)" "connects in status"
+    same "$(asked one '^up .* resumed 1')" "$(upstream "$one" resumed)" "resumed in status"
+    same "$(asked one '^up')" "$(upstream "$one" connects)" "connects in status"
     promise "a server that has forgotten its sessions gets a full handshake"
     forget one
     turn one kick=6 epoch=1
@@ -410,14 +410,10 @@ leg_tls_status() {
 
 leg_tls_flat() {
     promise "1,000 reconnects leave memory and descriptors as they were"
-    if [ ! -r /proc/self/status ]; then
-        skip "not here: /proc"
-        return
-    fi
     single 'cache-size 0'
     turn one after=1 cache=off
     answered 10 50
-    m=$(rss px) f=$(fds px)
+    m=$(rss_kb px) f=$(fd_count px)
     answered 10 500
     turn one after=1
     answered 10 500
@@ -425,7 +421,7 @@ leg_tls_flat() {
     answered 10 5
     saw 1000-2000 '^up' one
     grew 128 "$m" px
-    within $((f - 2)) $((f + 2)) "$(fds px)" "descriptors"
+    within $((f - 2)) $((f + 2)) "$(fd_count px)" "descriptors"
 }
 
 leg_tls_busy() {
