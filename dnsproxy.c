@@ -3021,9 +3021,10 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len) {
 		return;
 	}
 	stats.misses++;
-	if (!query_ask(p, &q, hash, &stale_now))
+	if (!query_ask(p, &q, hash, &stale_now)) {
+		stats.failed++;
 		client_error(p, &q, SERVFAIL, EDE_NETWORK);
-	else if (stale_now && (slot = cache_find(&q.key, hash)) != NULL) {
+	} else if (stale_now && (slot = cache_find(&q.key, hash)) != NULL) {
 		s = entry_source(slot_entry(slot), true);
 		stats.stale++;
 		client_reply(p, &s, &r);
@@ -3713,8 +3714,8 @@ static void query_free(struct query *q) {
 }
 
 /* Makes sure that a waiter and a query are free: what nobody waits for goes first, then the oldest query of the client that
- * holds the most. */
-static void query_make_room(bool need_waiter) {
+ * holds the most; "keep" stays in any case. */
+static void query_make_room(bool need_waiter, const struct query *keep) {
 	while (pool_empty(&queries) || (need_waiter && pool_empty(&waiters))) {
 		struct waiter *w;
 		struct query *q;
@@ -3727,7 +3728,7 @@ static void query_make_room(bool need_waiter) {
 		w = OWNER(OWNER(holders_by[holders_most].next, struct holder, of_count)->waiters.next, struct waiter, of_holder);
 		q = w->q;
 		waiter_fail(w, SERVFAIL, EDE_UNREACHABLE);
-		if (list_empty(&q->waiters) && !q->starting) query_free(q);
+		if (list_empty(&q->waiters) && q != keep) query_free(q);
 	}
 }
 
@@ -3791,14 +3792,14 @@ static uint32_t route_domain(const struct key *k) {
 static uint32_t route(const struct key *k) {
 	uint32_t match = route_domain(k), any = 0, private = 0;
 
-	for (unsigned i = 0; i < norder && match == 0; i++) {
+	if (match != 0) return match;
+	for (unsigned i = 0; i < norder; i++) {
 		const struct upstream *u = &upstreams[order[i]];
 		if (u->spec.domains_len == 0) {
 			any |= UINT32_C(1) << order[i];
 			private |= u->private_net ? UINT32_C(1) << order[i] : 0;
 		}
 	}
-	if (match != 0) return match;
 	return private != 0 && private != any && name_is_private(k) ? private : any;
 }
 
@@ -3919,29 +3920,18 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 	bool stale = cfg.serve_stale > 0 && cache_find(&ask->key, hash) != NULL;
 	bool fresh = q == NULL || q->replied;
 
-	if (mask == 0) {
-		stats.failed++;
-		return false;
-	}
+	if (mask == 0) return false;
 	if (stale && all_down(mask, key_kind(&ask->key))) {     /* nobody to wait for */
 		*stale_now = true;
 		query_refresh(&ask->key, hash);
 		return true;
 	}
+	if (q != NULL) list_remove(&q->lingering);      /* it may have been one of our own */
 	if (q != NULL && q->replied) query_begin(q);
-	if (q == NULL || pool_empty(&waiters)) {
-		if (q != NULL)
-			q->starting = true;     /* not to be freed for room */
-		query_make_room(true);
-		if (q != NULL) q->starting = false;
-	}
-	if (pool_empty(&queries) && q == NULL) {
-		stats.failed++;
-		return false;
-	}
+	if (q == NULL || pool_empty(&waiters)) query_make_room(true, q);
+	if (q == NULL && pool_empty(&queries)) return false;
 	if (q == NULL) q = query_new(&ask->key, hash);
 	q->stale_ok = stale;
-	list_remove(&q->lingering);             /* it may have been one of our own */
 	if (fresh) query_send(q, mask);
 	waiter_new(q, p, ask);
 	if (fresh) query_choose(q);
@@ -6388,7 +6378,7 @@ static void run_query(struct admin *a, char **w) {
 	}
 	key_set(&k, n, (unsigned)type, 1, 0);
 	mask = route(&k);
-	query_make_room(false);
+	query_make_room(false, NULL);
 	if (mask == 0 || pool_empty(&queries)) {
 		admin_error(a, "no upstream for this name");
 		return;
