@@ -5,11 +5,6 @@ export packages='adns-tools=1.6.0-2 nsd=4.6.1-1 bind9-dnsutils=1:9.18.49-1~deb12
 . "$(dirname "$0")/lab.sh"
 
 zone example.com 127.0.0.2 <<END
-\$ORIGIN example.com.
-\$TTL 3600
-@ SOA ns h 1 3600 600 86400 300
-@ NS ns
-ns A 127.0.0.2
 first CNAME second
 second CNAME third
 third A 192.0.2.1

@@ -6,11 +6,6 @@ export packages='dnsmasq-base=2.90-4~deb12u2 nsd=4.6.1-1 bind9-dnsutils=1:9.18.4
 . "$(dirname "$0")/lab.sh"
 
 zone example.com 127.0.0.2 <<END
-\$ORIGIN example.com.
-\$TTL 3600
-@ SOA ns h 1 3600 600 86400 300
-@ NS ns
-ns A 127.0.0.2
 first CNAME second
 second CNAME third
 third A 192.0.2.1

@@ -5,11 +5,6 @@ export packages='erlang-base=1:25.2.3+dfsg-1+deb12u4 nsd=4.6.1-1 bind9-dnsutils=
 . "$(dirname "$0")/lab.sh"
 
 zone example.com 127.0.0.2 <<END
-\$ORIGIN example.com.
-\$TTL 3600
-@ SOA ns h 1 3600 600 86400 300
-@ NS ns
-ns A 127.0.0.2
 phone NAPTR 100 10 "U" "E2U+sip" "!^.*\$!sip:info@example.com!" .
 END
 seen dig 'phone.example.com. IN NAPTR 100 10 "U" "E2U+sip" "!^.*$!sip:info@example.com!" .' "$(records 127.0.0.2 phone.example.com NAPTR)"

@@ -39,10 +39,12 @@ export PATH LD_LIBRARY_PATH
 trap 'lab_s=$?; trap "" TERM; kill 0; wait; exit $lab_s' EXIT
 echo "$(basename "$0" .sh): $packages"
 
-# zone ORIGIN ADDRESS: nsd serves the zone on standard input there, at port 53
+# zone ORIGIN ADDRESS: nsd serves the zone on standard input there, at port 53; one without SOA gets what a zone must have
 zone()
 {
-    cat >"$LAB/$1.zone"
+    cat >"$LAB/records"
+    grep -q SOA "$LAB/records" || printf '%s\n' "\$ORIGIN $1." '$TTL 3600' '@ SOA ns h 1 3600 600 86400 300' '@ NS ns' "ns A $2" >"$LAB/$1.zone"
+    cat "$LAB/records" >>"$LAB/$1.zone"
     printf '%s\n' server: "  ip-address: $2" '  username: ""' '  pidfile: ""' '  database: ""' "  zonesdir: \"$LAB\"" "  xfrdfile: \"$LAB/xfrd\"" \
         "  xfrdir: \"$LAB\"" "  zonelistfile: \"$LAB/list\"" remote-control: '  control-enable: no' zone: "  name: \"$1\"" "  zonefile: \"$1.zone\"" >"$LAB/nsd.conf"
     nsd -d -c "$LAB/nsd.conf" >"$LAB/nsd.log" 2>&1 &
