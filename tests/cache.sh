@@ -156,6 +156,11 @@ leg_negative() {
         left 10-15 $w.soa=15
         left 55-60 $w.soa=900
     done
+    promise "in a kept 'no' no TTL is above what the entry has left"
+    for w in nxdomain= nodata=; do says ' au: [^ ]* (5[0-9]|60) SOA ' $w.soa=900,900.n.test; done
+    promise "several addresses take turns to be first, from hit to hit"
+    ask n=3.turn.test >/dev/null
+    same '2 3 1 2 ' "$(for i in 1 2 3 4; do ask n=3.turn.test | sed 's/.*ms=[0-9]* | [^ ]* [0-9]* A 192\.0\.2\.\([0-9]\).*/\1/'; done | tr '\n' ' ')"
     promise "without an SOA they are not kept"
     for w in nxdomain= nodata=; do
         asks $w.nosoa.test $w.nosoa.test
@@ -262,6 +267,18 @@ leg_stale() {
     sleep 1.3
     kill_pid u1
     gets 1 ms:0-2500 ttl=1.old.test
+    promise "serve-stale: SERVFAIL and REFUSED are no answers, NXDOMAIN is; and with it a 'no' is kept, and stale as any answer"
+    up u3 -n 1
+    proxy q "$u3 1" 'serve-stale 60'
+    asks ttl=1.fails.test nodata=.soa=1,1.fails.test
+    sleep 1.2               # until they have expired
+    for r in servfail refused; do
+        rules u3 ". $r"
+        gets 1 ms:0-900 ttl:1-30 ttl=1.fails.test
+        says '^NOERROR .*an=0 ns=1 ' nodata=.soa=1,1.fails.test
+    done
+    rules u3 '. nxdomain'
+    says '^NXDOMAIN' ttl=1.fails.test
 }
 
 leg_prefetch() {
@@ -288,5 +305,16 @@ leg_prefetch() {
     saw 2 ' .*\.pre\.test' u1
     promise "one that was not hit twice is not refreshed"
     saw 1 unused u1
+    promise "what lives for three seconds is refreshed in its last one; a worse answer of the moment replaces nothing"
+    up u2
+    proxy q "$u1 1" "$u2 2"
+    asks ttl=3.short.test ttl=3.short.test ttl=3.short.test
+    for i in 1 2 3; do ask 1nodata=.ttl=3.split.test >/dev/null; done
+    sleep 2.2               # until less than a second is left
+    asks ttl=3.short.test 1nodata=.ttl=3.split.test
+    await 2 asked_is u1 2 ' ttl=3\.short' || fail "not refreshed"
+    await 2 asked_is u2 2 split || fail "not refreshed"
+    sleep 0.5               # until both have answered, the better one last
+    like '^entry 1nodata=\.ttl=3\.split\.test\. A IN .* remaining [23] ' "$(adm status)"
 }
 prefetched() { x=$(addresses "$(ask ttl=11.pre.test)"); [ -n "$x" ] && [ "$x" != "$1" ]; }

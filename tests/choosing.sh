@@ -146,6 +146,19 @@ leg_failing() {
     gets 1 isback.test
     promise "6: the log says once that it is back"
     same 1 "$(grep -v 'down' "$T/p.log" | grep -c "$u1.*\(up\|back\|again\)")" "lines: $(grep "$u1" "$T/p.log")"
+    promise "6: one that answers A and drops AAAA is down for AAAA alone, until it answers one"
+    proxy q "$u1 1" "$u2 2" 'patience 300' 'timeout 700' 'cache-size 0'
+    for i in 1 2 3; do
+        ask 1silent=.six$i.test AAAA >/dev/null
+        gets 1 four$i.test
+    done
+    await 3 logged q "$u1 udp is down for AAAA: " || fail "not in the log"
+    says '^NOERROR .*AAAA' 1silent=.six4.test AAAA
+    within 0 250 "$(ms_of "$out")" ms
+    gets 1 four4.test
+    same up "$(upstream "$u1" state)" state
+    for i in 1 2; do sleep 1.1; ask six5$i.test AAAA >/dev/null; done       # asked once a second
+    await 3 logged q "$u1 udp is up again for AAAA" || fail "not in the log"
     promise "6: one that is silent is down after 3 queries for the same name too"
     proxy q "$u1 1" "$u2 2" 'patience 400' 'timeout 1500' 'cache-size 0'
     rules u1 '. silent'
