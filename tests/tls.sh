@@ -202,6 +202,11 @@ leg_tls_accepted() {
     crt wild by=root cn=dns.test san='dns:*.dns.test'
     crt withroot by=int cn=dns.test san=dns:dns.test
     cat "$T/pki/root.crt" >>"$T/pki/withroot.pem"
+    crt crossed by=stranger keyof=root cn='Test root' ca from=-1728000 to=-259200
+    for name in twice between crossed_end; do cp "$T/pki/withroot.key" "$T/pki/$name.key"; done
+    cat "$T/pki/withroot.crt" "$T/pki/withroot.crt" "$T/pki/int.crt" >"$T/pki/twice.pem"
+    cat "$T/pki/withroot.crt" "$T/pki/root.crt" "$T/pki/stranger.crt" "$T/pki/int.crt" >"$T/pki/between.pem"
+    cat "$T/pki/withroot.crt" "$T/pki/int.crt" "$T/pki/crossed.crt" >"$T/pki/crossed_end.pem"
     crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
     crt p384 by=int384 key=p384 cn=dns.test san=dns:dns.test
     crt ec384 by=int384 cn=dns.test san=dns:dns.test
@@ -216,6 +221,7 @@ leg_tls_accepted() {
     crt both by=root cn=dns.test san=dns:dns.test eku=both
     crt far by=root cn=dns.test san=dns:dns.test from=-1000000000 to=2000000000
     crt names by=root cn=dns.test san="$(i=0; while [ $i -lt 60 ]; do printf 'dns:n%d.test,' $i; i=$((i + 1)); done)dns:dns.test"
+    crt large by=root cn=dns.test san="$(i=0; while [ $i -lt 330 ]; do printf 'dns:name%d.of.dns.test,' $i; i=$((i + 1)); done)dns:dns.test"
     crt ip by=int san=ip:192.0.2.1,ip:127.0.0.1
     crt ip6 by=int san=ip:::1
     crt oldalone cn=whatever from=-1728000 to=-259200
@@ -229,6 +235,10 @@ a_p384;p384;;tls=dns.test;a P-384 chain
 a_ec384;ec384;;tls=dns.test;a P-256 certificate below P-384
 a_long;long;;tls=dns.test;a chain of four with RSA 4096, P-384, P-256 and RSA 2048
 a_root;withroot;;tls=dns.test;a chain that ends with the root
+a_twice;twice;;tls=dns.test;a chain that begins with the certificate twice
+a_between;between;;tls=dns.test;a chain with the root and a stranger in the middle
+a_crossed;crossed_end;;tls=dns.test;a chain behind which an expired cross-signed root follows
+a_large;large;;tls=dns.test;a certificate of 8 kB
 a_upper;upper;;tls=dns.test;a name in other letter case
 a_asked;good;;tls=DNS.test;a wanted name in other letter case
 a_wild;wild;;tls=a.dns.test;a wildcard for one label

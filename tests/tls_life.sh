@@ -315,8 +315,18 @@ leg_tls_reload() {
     saw 0 '^query' two
     await 2 sees one '^end .*by client why notify' || fail "the old connection: $(tail -n 1 "$T/one.q")"
     answered 11 5
-    promise "a reload takes the ca-file anew: a server of a CA that is gone from it is refused, one of a new CA accepted"
+    promise "a reload with a changed ca-file ends the connections that the old one vouched for"
+    cat "$T/pki/ca.pem" >"$T/px.pem"
+    printf '%s\n' "ca-file $T/px.pem" "$two 1 tls=dns.test" >"$T/px.conf"
+    like Reloaded "$(adm reload)"
+    answered 11 2
+    forget two
     cat "$T/pki/stranger.crt" >"$T/px.pem"
+    like Reloaded "$(adm reload)"
+    await 2 sees two '^end .*by client why notify' || fail "still connected"
+    like 'right 0' "$(load 1)"
+    saw 0 '^query' two
+    promise "a reload takes the ca-file anew: a server of a CA that is gone from it is refused, one of a new CA accepted"
     crt strange by=stranger cn=dns.test san=dns:dns.test
     dot new strange : net=12
     printf '%s\n' "ca-file $T/px.pem" "$(at one) 1 tls=DNS.test" "$(at new) 2 tls=dns.test" >"$T/px.conf"
