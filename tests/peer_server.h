@@ -506,8 +506,8 @@ static usec wrong_first(const struct act *a, const struct buf *b, const struct a
 		int fd = strcmp(kind, "port") == 0 ? up.other : strcmp(kind, "addr") == 0 ? up.elsewhere : up.udp;
 		w.n = f.n = 0;
 		put_buf(&w, b);
-		for (size_t i = q->end; i + 4 <= w.n; i++)      /* it tells another address */
-			if (get32at(w.p + i) >> 8 == 0xc00002) put32at(w.p + i, 0x06060606);
+		for (size_t i = q->end + 12, k = get16at(w.p + 6); q->type == T_A && k > 0 && i + 4 <= w.n; i += 16, k--)
+			put32at(w.p + i, 0x06060606);           /* it tells another address */
 		if (fd == up.udp) spoil(&w, kind, q);
 		put_framed(&f, &w);
 		if (c == NULL) send_later(due, fd, from, w.p, w.n);
