@@ -11,6 +11,17 @@ checked() {
     echo "exit $?"
 }
 
+# config_errors: each line TEXT ; LINE of standard input is a promise: LINE in a file is an error, whose message has TEXT.
+# A new error is a new line there; one whose words do not matter is a word in the list before it.
+config_errors() {
+    sed 's/ *; */;/g' >"$T/.rows"
+    while IFS=';' read -r row_e row_l; do
+        promise "[$row_l] is an error: $row_e"
+        checked "9.9.9.9 1\n$row_l\n" >"$T/checked"
+        grep -F "check.conf:2: " "$T/checked" | grep -Fq -e "$row_e" || fail "it says: $(cat "$T/checked")"
+    done <"$T/.rows"
+}
+
 leg_config() {
     up u1
     dead=127.0.0.1@$(freeport)
@@ -110,6 +121,15 @@ rebind-protect off
         like '^[^ ]*check\.conf:2: ' "$out" "[$l]"
         like '^exit 1$' "$out" "[$l]"
     done
+    config_errors <<'END'
+"soon" is not valid, expected milliseconds        ; timeout soon
+"x" is not valid, expected a number, 0 to 1000000 ; rate x
+"loud" is not valid, expected error, info or debug ; log loud
+"tls" is wrong here, expected only one of tcp,    ; 1.2.3.4 1 tcp tls
+pin= and noverify without tls, expected tls       ; 1.2.3.4 1 noverify
+"0" is not a priority, expected a number, 1 to 65535 ; 1.2.3.4 0
+"maybe" is not valid, expected on or off          ; rebind-protect maybe
+END
     promise "a number or name with something wrong far behind is no other number or name: it is right or an error"
     x=$("$BIN" -t '9.9.9.9 1' "allow 10.0.0.0/$(printf '%060d' 8)" 2>&1)
     like '^allow 10\.0\.0\.0/8$|: .*expected' "$x" "/8 behind 59 zeros"

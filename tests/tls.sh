@@ -95,6 +95,7 @@ leg_tls_transport() {
 
 # strangers FILE: each line NAME;CERT;SERVER WORDS : RULES;UPSTREAM WORDS;ERE;WHAT of FILE is a server, all of them of better
 # priority than the good one; 25 queries over 2.5 s are answered by that one, and of each stranger the promises are judged.
+# The rules are those of tests/peer_server.h: a new fault or alert (at=hello:alert40) is a new line below.
 strangers() {
     strangers_f=$1
     dot last good : net=11
@@ -188,6 +189,7 @@ p_zeros;good;: at=hello:zeros;tls=dns.test;not TLS|speak TLS( at all)?$;that sen
 p_garbage;good;: at=hello:garbage;tls=dns.test;not TLS|speak TLS( at all)?$;that sends garbage
 p_tls11;good;tls=11;tls=dns.test;TLS 1\.2|version|cipher;with TLS 1.1 only
 p_tls13;good;: at=hello:alert70;tls=dns.test;TLS 1\.2|version;with TLS 1.3 only
+p_alert40;good;: at=hello:alert40;tls=dns.test;handshake_failure|alert 40|cipher;that sends the alert 40
 p_suite;good;suites=c009,c00a,c023;tls=dns.test;cipher;with old cipher suites only
 p_closes;good;: at=hello:fin;tls=dns.test;closed;that closes in the handshake
 p_resets;good;: at=mid:rst upto=200;tls=dns.test;reset;that resets in the handshake
