@@ -2269,7 +2269,7 @@ static void source_add(struct source_msg *s, const struct key *k, unsigned type,
 
 /* What was read of files. Slots hold keyed hashes in rising order, each at hash * nslots >> 32 or, with no empty slot between,
  * behind that: a look-up ends at the first that is larger, so five of six may be taken. The lowest bit is no part of a hash. */
-struct table { uint64_t *slots; uint8_t *records; size_t nslots, size, taken, used, names; };
+struct table { uint64_t *slots, depths; uint8_t *records; size_t nslots, size, taken, used, names; };
 
 static size_t table_place(const struct table *t, uint64_t hash) {
 	size_t i = (hash >> 32) * t->nslots >> 32;
@@ -2509,6 +2509,16 @@ static bool host_answer(struct source_msg *s, const struct key *k) {
 static uint64_t block_hash(const uint8_t *name, size_t n) { return (hash_long(name, n) | 3) ^ 1; }
 static uint64_t block_hits;
 
+/* A bit for a number of labels: suffixes of a question with so many as no name of the list has are not looked up. */
+static uint64_t depth_bit(unsigned labels) { return UINT64_C(1) << MIN(labels, 63); }
+
+static unsigned name_labels(const uint8_t *name) {
+	unsigned n = 0;
+
+	for (; *name != 0; name += 1 + *name) n++;
+	return n;
+}
+
 static void block_add(struct list *l, const uint8_t *name, size_t n, bool except) {
 	struct table *t = &l->next;
 	uint64_t hash, *slot;
@@ -2522,6 +2532,7 @@ static void block_add(struct list *l, const uint8_t *name, size_t n, bool except
 	else if (t->taken < l->nslots)          /* else it has grown meanwhile */
 		table_put(t, hash | except);
 	t->names = t->taken;
+	t->depths |= depth_bit(name_labels(name));
 }
 
 /* "NAME", "ADDRESS NAME ..." with an address that leads nowhere, "||NAME^", "@@||NAME^"; "!" and "[" begin remarks. */
@@ -2553,7 +2564,8 @@ static bool block_answer(struct source_msg *s, const struct key *k) {
 	const struct table *t = &block.table;
 	const uint8_t *name = k->b;
 
-	for (; t->names > 0 && *name != 0; name += 1 + *name) {
+	for (unsigned labels = t->names > 0 ? name_labels(name) : 0; labels > 0; labels--, name += 1 + *name) {
+		if (!(t->depths & depth_bit(labels))) continue;
 		uint64_t hash = block_hash(name, k->name_len - (size_t)(name - k->b)), slot = t->slots[table_place(t, hash)];
 		if (slot >> 1 != hash >> 1) continue;
 		if (slot & 1) return false;

@@ -302,7 +302,7 @@ static inline const char *admin_of(const char *line)
 	if (!admin_line(&a, copy, strlen(copy)))
 		return "(more)";
 	while (more && at <= sizeof reply - sizeof a.out) {
-		more = a.next != NULL && a.next(&a, &a.reply);
+		more = a.entries && (a.entries = status_entry(&a.reply, &a.cursor));
 		memcpy(reply + at, a.reply.p, a.reply.len);
 		at += a.reply.len;
 		a.reply.len = 0;
