@@ -51,7 +51,7 @@ usage: ./test.sh [LEG...]      the default legs, or these
        ./test.sh list          names of the legs
        ./test.sh help          this text
 long runs, each a word and its arguments:
-       bench [quick]           speed beside other forwarders
+       bench [quick|counts]    speed beside other forwarders; instructions alone, BEFORE=TREE against the build of that
        fuzz [SECONDS]          each fuzz target for so long
        soak [SECONDS]          mixed load with failing upstreams
        cross                   other machines, under emulation
