@@ -7,8 +7,8 @@ fuzz_build() {
     [ -x "$T/$1" ] || CC=clang lab_build "$T/$1" "$1" -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 }
 
-# fuzz_seeds DIR: what the unit tests use, certificates (how, length, certificate), random sequences and one that makes sense:
-# a query, its answer, the same again, a TCP client that asks, time, an error, a reload
+# fuzz_seeds DIR: what the unit tests use, certificates (how, length, certificate), sequences that make sense: a query, its answer, the
+# same again, a TCP client that asks, time, an error, a reload
 fuzz_seeds() {
     for fuzz_t in client answer config admin cert sequence; do mkdir -p "$1/$fuzz_t"; done
     lab_build "$T/unit" unit -O1 2>/dev/null && SEEDS=$1 "$T/unit" >/dev/null 2>&1
@@ -20,9 +20,8 @@ fuzz_seeds() {
         done
     done
     printf '\0\0\0\1\3\0\0\0\0\0\1\0\1\15\1\16\0\1\2\3\10\6\12\0\0\21\1\0\2\11\3\10\200\13\0\2' >"$1/sequence/one"
-    printf '\21\5\13\0\5\13\0\5\0\0\0\1\6\0\0\0\0\0\0\0\0\0\1\1\6\0\1\0\0\0\0' >"$1/sequence/tls"
-    for fuzz_i in 1 2 3 4 5 6 7 8 9 10 11 12; do
-        head -c $((100 * fuzz_i)) /dev/urandom >"$1/sequence/long$fuzz_i"
+    for fuzz_i in 0 1 2 3 4 5 6 7 8; do             # in each configuration: connections open, questions, answers, time
+        { printf "\21\$fuzz_i\13\0\5\13\0\5\13\1\5\13\1\5\0\1\0\1\6\0\0\0\0\3\0\0\0\0\0\2\2\7\6\1\0\10\10\5"; head -c $((200 * fuzz_i)) /dev/urandom; } >"$1/sequence/set$fuzz_i"
     done
 }
 

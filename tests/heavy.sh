@@ -85,40 +85,46 @@ cmd_valgrind() {
     run_legs "$@"
 }
 
-# analyser WHAT COMMAND...: no output, and success
-analyser() {
-    analyser_w=$1
-    shift
-    promise "$analyser_w has nothing to say about dnsproxy.c"
-    if ! have "$1"; then
-        skip "no $1"
-        return
-    fi
-    analyser_o=$("$@" 2>&1) || fail "exit status $?"
-    [ -z "$analyser_o" ] || fail "$analyser_o"
-}
-
-# analyse: compilers with every warning, and static analysers. What cppcheck may not say: that two variables start with the same
-# value, and that it has not tried every #ifdef.
-cmd_analyse() {
-    legnow=analyse
+# analyse_table: what is run, a line each: tool|file|command. The files that include the program take longest, and come first;
+# unit.c includes fuzz.c. What cppcheck may not say: that two variables start with the same value, and that it has not tried every #ifdef.
+analyse_table() {
     analyse_i=''
     [ -z "$BEARSSL" ] || analyse_i="-isystem $BEARSSL/inc"
-    for analyse_c in gcc clang; do
-        for analyse_o in -O0 -O2 -Os; do
-            # shellcheck disable=SC2086
-            analyser "$analyse_c $analyse_o with every warning" $analyse_c -std=c11 $analyse_o -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $analyse_i -c -o /dev/null "$SRC/dnsproxy.c"
+    analyse_w="-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $analyse_i -c -o /dev/null"
+    for analyse_f in tests/unit.c tests/peer.c tests/sequence.c dnsproxy.c $(cd "$SRC" && ls tests/*.c | grep -v '/unit\|/peer\|/sequence\|/fuzz'); do
+        echo "cppcheck|$analyse_f|cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --suppress=missingIncludeSystem" \
+            "--suppress=toomanyconfigs --suppress=duplicateAssignExpression --error-exitcode=1 $analyse_i"
+        echo "gcc -fanalyzer|$analyse_f|gcc -std=c11 -O2 -fanalyzer $analyse_i -c -o /dev/null"
+        echo "clang --analyze|$analyse_f|clang --analyze --analyzer-output text -std=c11 $analyse_i -o /dev/null"
+        for analyse_c in gcc clang; do
+            echo "$analyse_c with every warning|$analyse_f|$analyse_c $analyse_w -O2"
         done
-        # shellcheck disable=SC2086
-        analyser "$analyse_c without the extensions of Linux" $analyse_c -std=c11 -O2 -DPLAIN_POSIX -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $analyse_i -c -o /dev/null "$SRC/dnsproxy.c"
     done
-    # shellcheck disable=SC2086
-    analyser 'gcc -fanalyzer' gcc -std=c11 -O2 -fanalyzer $analyse_i -c -o /dev/null "$SRC/dnsproxy.c"
-    # shellcheck disable=SC2086
-    analyser 'clang --analyze' clang --analyze --analyzer-output text -std=c11 $analyse_i -o /dev/null "$SRC/dnsproxy.c"
-    # shellcheck disable=SC2086
-    analyser cppcheck cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --suppress=missingIncludeSystem \
-        --suppress=toomanyconfigs --suppress=duplicateAssignExpression --error-exitcode=1 $analyse_i "$SRC/dnsproxy.c"
+    for analyse_c in gcc clang; do
+        for analyse_o in -O0 -Os -DPLAIN_POSIX; do
+            echo "$analyse_c $analyse_o with every warning|dnsproxy.c|$analyse_c $analyse_w $analyse_o"
+        done
+    done
+}
+
+# analyse: compilers with every warning, and static analysers, as many side by side as there are processors: no output, and success
+cmd_analyse() {
+    legnow=analyse
+    analyse_table >"$T/analyse"
+    # shellcheck disable=SC2016
+    seq "$(wc -l <"$T/analyse")" | (cd "$SRC" && xargs -P "$(nproc)" -I N sh -c '
+        IFS="|" read -r tool file command <<END
+$(sed -n "Np" "$1")
+END
+        command -v "${tool%% *}" >/dev/null || exit 0
+        $command "$file" >"$1.N" 2>&1 || echo "exit status $?" >>"$1.N"' sh "$T/analyse")
+    analyse_n=0
+    while IFS='|' read -r analyse_t analyse_f _; do
+        analyse_n=$((analyse_n + 1))
+        promise "$analyse_t has nothing to say about $analyse_f"
+        have "${analyse_t%% *}" || skip "no ${analyse_t%% *}"
+        [ ! -s "$T/analyse.$analyse_n" ] || fail "$(head -n 40 "$T/analyse.$analyse_n")"
+    done <"$T/analyse"
     judge
     sum
 }
