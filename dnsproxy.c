@@ -2794,7 +2794,7 @@ static void reply_rotate(uint8_t *out, size_t n, const struct entry *e, size_t a
 static size_t reply_fit(uint8_t *out, const struct source_msg *s, const struct reply_to *r, size_t room, unsigned *flags) {
 	size_t at = 12 + r->name_len + 4, end[3], n = at;
 	bool success = answers_type(s->msg, at, get16at(s->msg + at - 4));
-	unsigned kept[3] = { 0 };
+	unsigned kept[3] = { 0 }, sections;
 
 	for (unsigned section = 0; section < 3; section++) {
 		for (unsigned count = get16at(s->msg + 6 + 2 * section); count > 0; count--) {
@@ -2805,18 +2805,14 @@ static size_t reply_fit(uint8_t *out, const struct source_msg *s, const struct r
 		}
 		end[section] = at;
 	}
-	if (end[1] > room && success && !r->dnssec_ok && end[0] <= room) {
-		kept[1] = 0;
-		n = end[0];
-	} else if (end[1] > room)
+	sections = end[1] <= room ? 2 : success && !r->dnssec_ok && end[0] <= room ? 1 : 3;
+	if (sections < 3)
+		n = end[sections - 1];
+	else
 		*flags |= F_TC;
-	else {
-		kept[2] = 0;
-		n = end[1];
-	}
 	memcpy(out, s->msg, n);
 	for (unsigned section = 0; section < 3; section++)
-		put16at(out + 6 + 2 * section, kept[section]);
+		put16at(out + 6 + 2 * section, section < sections ? kept[section] : 0);
 	return n;
 }
 
@@ -2914,18 +2910,11 @@ static bool query_refresh(const struct key *k, uint32_t hash);
 /* The message of an entry as it goes out now: aged, or, past its life, as stale (RFC 8767 4). */
 static struct source_msg entry_source(const struct entry *e, bool stale) {
 	static const uint8_t stale_option[6] = { 0, EDNS_EDE, 0, 2, 0, EDE_STALE };
-	struct source_msg s = { .msg = entry_msg(e), .len = e->len, .entry = e, .cap = NO_TTL };
+	struct source_msg s = { .msg = entry_msg(e), .len = e->len, .entry = e, .cap = stale ? STALE_TTL : NO_TTL,
+		.age = stale ? 0 : ticks_seconds((uint32_t)entry_age(e)), .rcode = get16at(entry_msg(e) + 2) & 15,
+		.flags = e->bits & E_AD ? F_AD : 0, .ede = stale_option, .ede_len = sizeof stale_option };
 
-	s.ede = entry_ede(e, &s.ede_len);
-	s.age = ticks_seconds((uint32_t)entry_age(e));
-	if (stale) {
-		s.ede = stale_option;
-		s.ede_len = sizeof stale_option;
-		s.age = 0;
-		s.cap = STALE_TTL;
-	}
-	s.rcode = get16at(s.msg + 2) & 15;
-	s.flags = e->bits & E_AD ? F_AD : 0;
+	if (!stale) s.ede = entry_ede(e, &s.ede_len);
 	return s;
 }
 
@@ -3268,21 +3257,17 @@ static void tcp_client_ready(void *owner, short revents) {
 	ssize_t r;
 
 	tcp_client_mark(c);
-	if ((c->eof || c->stopped) && (revents & (POLLHUP | POLLERR))) {
-		tcp_client_close(c);
+	if (c->eof || c->stopped) {
+		if (revents & (POLLHUP | POLLERR)) tcp_client_close(c);
 		return;
 	}
-	if (c->eof || c->stopped) return;
 	if (c->skip > 0)
 		r = recv(c->fd, inbox, MIN(c->skip, sizeof inbox), 0);
 	else
 		r = recv(c->fd, c->in + c->in_len, sizeof c->in - c->in_len, 0);
-	if (r < 0 && later(errno)) return;
 	if (r < 0) {
-		tcp_client_close(c);
-		return;
-	}
-	if (r == 0)
+		if (!later(errno)) tcp_client_close(c);
+	} else if (r == 0)
 		c->eof = true;
 	else if (c->skip > 0)
 		c->skip -= (size_t)r;
