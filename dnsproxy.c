@@ -6847,7 +6847,7 @@ static void upstream_start(struct upstream *u, const struct spec *s) {
 	if (s->proto >= P_TLS)
 		u->warm_at = now;               /* warm for the first query */
 	log_info("asking %s %s, priority %u", addr_text(&s->addr), proto_names[s->proto], s->priority);
-	if (s->proto != P_TLS && addr_port(&s->addr) == 853)
+	if (s->proto < P_TLS && addr_port(&s->addr) == 853)
 		log_info("warning: upstream %s is asked in plain DNS at the port of DNS over TLS: is \"tls\" missing?", addr_text(&s->addr));
 	if (s->noverify)
 		log_info("warning: upstream %s is encrypted but not authenticated (noverify)", addr_text(&s->addr));
