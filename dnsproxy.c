@@ -7325,7 +7325,7 @@ static void usage(FILE *out) {
 	    "  -t, --test           check the configuration, print it in normal form\n"
 	    "  -V, --version        print the version\n"
 	    "  -h, --help           print this\n"
-	    "Every line argument is a configuration line, read after the file.\n\n"
+	    "Each line is one of the configuration, in quotes, read after the file of -c; without -c no other file is read then.\n\n"
 	    "upstream: ADDRESS[@PORT] PRIORITY [tcp | tls[=NAME] | https=NAME[/PATH]] [pin=BASE64 ...] [noverify] [final] [domain=SUFFIX ...]\n"
 	    "directives:\n", out);
 	for (size_t i = 0; i < COUNT(directives); i++)
