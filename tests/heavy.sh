@@ -156,6 +156,7 @@ cmd_static() {
         sum
         return
     fi
+    judge
     run_legs static_jail
 }
 
