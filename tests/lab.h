@@ -55,7 +55,12 @@ static inline void put_word(char *s)
 	unsigned f[5], byte;
 	char *type = strchr(s, '/'), *ttl = type ? strchr(type + 1, '/') : NULL;
 
-	if (*s == '!' && sscanf(s, "!%x:%u,%u,%u,%u", &f[0], &f[1], &f[2], &f[3], &f[4]) == 5) {
+	if (strcmp(s, "Q") == 0 || strcmp(s, "R") == 0) {
+		mlen = 0;
+		put32(*s == 'Q' ? 0x12340100 : 0x12348000);
+		put32(*s == 'Q' ? 0x10000 : 0x10001);
+		put32(0);
+	} else if (*s == '!' && sscanf(s, "!%x:%u,%u,%u,%u", &f[0], &f[1], &f[2], &f[3], &f[4]) == 5) {
 		mlen = 0;
 		put16(0x1234);
 		for (int i = 0; i < 5; i++)
@@ -92,7 +97,7 @@ static inline void put_word(char *s)
 }
 
 /* Appends what the words say, or starts anew with a header:
- *   !8180:1,2,0,1      header with these flags and counts, ID 1234 (hex)
+ *   !8180:1,2,0,1      header with these flags and counts, ID 1234 (hex); Q is !100:1,0,0,0 and R is !8000:1,1,0,0
  *   www.test/A         a question
  *   @/A/60 [ ... ]     a record: name, type, TTL; its RDATA behind its length
  *   opt/1232/8000 [ ]  an OPT: size, TTL (hex), options

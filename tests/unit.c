@@ -358,11 +358,11 @@ static const struct row text_rows[] = {
 	    ONE("HTTPS") "[ =000100 =0004ffff =0a000001 ]|" ONE("HTTPS") "[ =000100 =00060004 =0a000001 ]|" ONE("TXT") "[ =0a000001 ]|"
 	    "!8180:1,0,0,1 x.test/A @/A/60 [ =0a000001 ]" },
 	{ "a plain question is read: ID, type, name in both spellings", question_of,
-	    "www.example.com. AAAA mixed<-!100:1,0,0,0 www.Example.com/AAAA" },
+	    "www.example.com. AAAA mixed<-Q www.Example.com/AAAA" },
 	{ "CD is part of the key, AD is wanted", question_of, "x.test. A cd ad<-!130:1,0,0,0 x.test/A" },
 	{ "a response is met with silence", question_of, "silence<-!8100:1,0,0,0 x.test/A" },
 	{ "RD=0 is REFUSED", question_of, "REFUSED<-!0:1,0,0,0 x.test/A" },
-	{ "AXFR and IXFR are NOTIMP", question_of, "NOTIMP<-!100:1,0,0,0 x.test/AXFR|!100:1,0,0,0 x.test/IXFR" },
+	{ "AXFR and IXFR are NOTIMP", question_of, "NOTIMP<-Q x.test/AXFR|Q x.test/IXFR" },
 	{ "every opcode but QUERY is NOTIMP", question_of, "NOTIMP<-!900:1,0,0,0 x.test/A|!1100:1,0,0,0 x.test/A|!1900:1,0,0,0 x.test/A|"
 	    "!2100:1,0,0,0 x.test/A|!2900:1,0,0,0 x.test/A|!3100:1,0,0,0 x.test/A|!3900:1,0,0,0 x.test/A|!4100:1,0,0,0 x.test/A|"
 	    "!4900:1,0,0,0 x.test/A|!5100:1,0,0,0 x.test/A|!5900:1,0,0,0 x.test/A|!6100:1,0,0,0 x.test/A|!6900:1,0,0,0 x.test/A|"
@@ -377,44 +377,42 @@ static const struct row text_rows[] = {
 	{ "a cut EDNS option is FORMERR", question_of, "FORMERR<-!100:1,0,0,1 x.test/A opt/1232/0 [ =000a00 ]" },
 	{ "other additional records are stepped over", question_of,
 	    "x.test. A edns=4096<-!100:1,0,0,2 x.test/A @/TYPE250/0 [ *9 ] opt/4096/0 [ ]" },
-	{ "a compression pointer in the question is FORMERR", question_of, "FORMERR<-!100:1,0,0,0 =0161c00c00010001" },
+	{ "a compression pointer in the question is FORMERR", question_of, "FORMERR<-Q =0161c00c00010001" },
 	{ "a label of another kind in the question is FORMERR", question_of,
-	    "FORMERR<-!100:1,0,0,0 =40 *99|!100:1,0,0,0 =50 *99|!100:1,0,0,0 =7f *199|!100:1,0,0,0 =80 *199|!100:1,0,0,0 =b0 *199|"
-	    "!100:1,0,0,0 =bf *199|!100:1,0,0,0 =c0 *199|!100:1,0,0,0 =f0 *300|!100:1,0,0,0 =ff *300" },
-	{ "the root is a name", question_of, ". NS<-!100:1,0,0,0 ./NS" },
+	    "FORMERR<-Q =40 *99|Q =50 *99|Q =7f *199|Q =80 *199|Q =b0 *199|"
+	    "Q =bf *199|Q =c0 *199|Q =f0 *300|Q =ff *300" },
+	{ "the root is a name", question_of, ". NS<-Q ./NS" },
 	{ "a name of 255 bytes is read, one of 256 is FORMERR", question_of,
-	    "\\000~<-!100:1,0,0,0 =3f *63 =3f *63 =3f *63 =3d *61 ./A\nFORMERR<-!100:1,0,0,0 =3f *63 =3f *63 =3f *63 =3e *62 ./A" },
-	{ "a question for OPT is FORMERR", question_of, "FORMERR<-!100:1,0,0,0 x.test/TYPE41" },
+	    "\\000~<-Q =3f *63 =3f *63 =3f *63 =3d *61 ./A\nFORMERR<-Q =3f *63 =3f *63 =3f *63 =3e *62 ./A" },
+	{ "a question for OPT is FORMERR", question_of, "FORMERR<-Q x.test/TYPE41" },
 	{ "a byte after the last record is FORMERR", question_of,
 	    "FORMERR<-!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ] =00" },
 	{ "a question with OPT is read: size and DO, and an option is no matter", question_of,
 	    "example.com. A edns=1232 do ad<-!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ]" },
 
 	{ "an alias without the asked type is no success", answer_of,
-	    "nodata 1 of 1 ttl 300<-!8000:1,1,0,0 www.test/A @/CNAME/300 [ web.test ]" },
-	{ "an answer to another type is none", answer_of, "no match<-CNAME?!8000:1,1,0,0 www.test/A @/CNAME/300 [ web.test ]" },
+	    "nodata 1 of 1 ttl 300<-R www.test/A @/CNAME/300 [ web.test ]" },
+	{ "an answer to another type is none", answer_of, "no match<-CNAME?R www.test/A @/CNAME/300 [ web.test ]" },
 	{ "any record is a success for ANY", answer_of,
-	    "success 1 of 1 ttl 300<-!8000:1,1,0,0 www.test/ANY @/CNAME/300 [ web.test ]" },
+	    "success 1 of 1 ttl 300<-R www.test/ANY @/CNAME/300 [ web.test ]" },
 	{ "NXDOMAIN: its life is the SOA's minimum", answer_of,
 	    "nxdomain 0 of 1 ttl 900 soa 300<-!8003:1,0,1,0 no.test/A " SOA("900", "0000012c") },
 	{ "NODATA: its life is the SOA's TTL if lower", answer_of,
 	    "nodata 0 of 1 ttl 200 soa 200<-!8000:1,0,1,0 no.test/A " SOA("200", "0000012c") },
 	{ "SERVFAIL with a record is no success", answer_of, "other 1 of 1 ttl 60<-!8002:1,1,0,0 no.test/A @/A/60 " IP },
-	{ "a TTL with the top bit set is 0", answer_of, "success 1 of 1 ttl 0<-!8000:1,1,0,0 www.test/A @/A/2147483649 " IP },
-	{ "RDATA of a wrong length for its type is malformed", answer_of, "malformed<-!8000:1,1,0,0 a.test/A @/A/60 [ *3 ]|"
-	    "!8000:1,1,0,0 a.test/A @/A/60 [ *5 ]|!8000:1,1,0,0 a.test/A @/A/60 [ ]|!8000:1,1,0,0 a.test/AAAA @/AAAA/60 [ *4 ]|"
-	    "!8000:1,1,0,0 a.test/AAAA @/AAAA/60 [ *15 ]|!8000:1,1,0,0 a.test/NS @/NS/60 [ ]|!8000:1,1,0,0 a.test/MX @/MX/60 [ *2 ]|"
-	    "!8000:1,1,0,0 a.test/MX @/MX/60 [ *1 ]|!8000:1,1,0,0 a.test/SRV @/SRV/60 [ *6 ]|!8000:1,1,0,0 a.test/SOA @/SOA/60 [ *20 ]|"
-	    "!8000:1,1,0,0 a.test/CNAME @/CNAME/60 [ ]|!8000:1,1,0,0 a.test/SOA @/SOA/60 [ *21 ]|!8000:1,1,0,0 a.test/SOA @/SOA/60 [ *23 ]" },
+	{ "a TTL with the top bit set is 0", answer_of, "success 1 of 1 ttl 0<-R www.test/A @/A/2147483649 " IP },
+	{ "RDATA of a wrong length for its type is malformed", answer_of, "malformed<-R a.test/A @/A/60 [ *3 ]|"
+	    "R a.test/A @/A/60 [ *5 ]|R a.test/A @/A/60 [ ]|R a.test/AAAA @/AAAA/60 [ *4 ]|R a.test/AAAA @/AAAA/60 [ *15 ]|"
+	    "R a.test/NS @/NS/60 [ ]|R a.test/MX @/MX/60 [ *2 ]|R a.test/MX @/MX/60 [ *1 ]|R a.test/SRV @/SRV/60 [ *6 ]|"
+	    "R a.test/SOA @/SOA/60 [ *20 ]|R a.test/CNAME @/CNAME/60 [ ]|R a.test/SOA @/SOA/60 [ *21 ]|R a.test/SOA @/SOA/60 [ *23 ]" },
 	{ "a name that runs beyond its RDATA is malformed", answer_of,
 	    "malformed<-!8000:1,2,0,0 www.test/MX @/MX/60 =00050000 mail.test @/MX/60 " IP },
-	{ "a name that points at itself is malformed, not followed", answer_of, "malformed<-!8000:1,1,0,0 www.test/NS @/NS/60 [ @38 ]" },
-	{ "a name that points forward is malformed", answer_of, "malformed<-!8000:1,1,0,0 www.test/NS @/NS/60 [ @40 @38 ]" },
-	{ "a name that points into the header is malformed", answer_of, "malformed<-!8000:1,1,0,0 www.test/NS @/NS/60 [ @11 ]" },
-	{ "label types that do not exist are malformed", answer_of, "malformed<-!8000:1,1,0,0 www.test/NS @/NS/60 [ =4000 ]|"
-	    "!8000:1,1,0,0 www.test/NS @/NS/60 [ =5000 ]|!8000:1,1,0,0 www.test/NS @/NS/60 [ =6000 ]|!8000:1,1,0,0 www.test/NS @/NS/60 [ =7000 ]|"
-	    "!8000:1,1,0,0 www.test/NS @/NS/60 [ =8000 ]|!8000:1,1,0,0 www.test/NS @/NS/60 [ =9000 ]|!8000:1,1,0,0 www.test/NS @/NS/60 [ =a000 ]|"
-	    "!8000:1,1,0,0 www.test/NS @/NS/60 [ =b000 ]" },
+	{ "a name that points at itself is malformed, not followed", answer_of, "malformed<-R www.test/NS @/NS/60 [ @38 ]" },
+	{ "a name that points forward is malformed", answer_of, "malformed<-R www.test/NS @/NS/60 [ @40 @38 ]" },
+	{ "a name that points into the header is malformed", answer_of, "malformed<-R www.test/NS @/NS/60 [ @11 ]" },
+	{ "label types that do not exist are malformed", answer_of, "malformed<-R x.test/NS @/NS/60 [ =4000 ]|"
+	    "R x.test/NS @/NS/60 [ =5000 ]|R x.test/NS @/NS/60 [ =6000 ]|R x.test/NS @/NS/60 [ =7000 ]|R x.test/NS @/NS/60 [ =8000 ]|"
+	    "R x.test/NS @/NS/60 [ =9000 ]|R x.test/NS @/NS/60 [ =a000 ]|R x.test/NS @/NS/60 [ =b000 ]" },
 	{ "an OPT among the answers is malformed", answer_of, "malformed<-!8000:1,2,0,0 www.test/A @/A/60 " IP " opt/1232/0 [ ]" },
 	{ "two OPT records are malformed", answer_of, "malformed<-!8000:1,0,0,2 www.test/A opt/1232/0 [ ] opt/1232/0 [ ]" },
 	{ "an answer with an alias is a success, its TTL the lowest", answer_of, "success 2 of 2 ttl 60 opt<-"
@@ -543,7 +541,7 @@ static void test_writing(void)
 		each(question_read(&q, out, len) == NOERROR && !q.edns && !(key_flags(&q.key) & KEY_DO), "case %u without EDNS", i);
 	}
 	all("a question to an upstream is what its key says, with OPT, size 1232 and DO, padded for TLS");
-	say("!100:1,0,0,0 Some.Name.test/A");
+	say("Q Some.Name.test/A");
 	question_read(&q, m, mlen);
 	len = error_write(out, &q, REFUSED, EDE_PROHIBITED);
 	is(len == mlen && (get16at(out + 2) & 15) == REFUSED && memcmp(out + 12, m + 12, mlen - 12) == 0 && get16at(out + 10) == 0,
@@ -619,7 +617,7 @@ static uint32_t reply_ttl(const char *spelled)
 
 	p.from.in.sin_family = AF_INET;
 	p.from.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	say("!100:1,0,0,0 %s/A", spelled);
+	say("Q %s/A", spelled);
 	outbox.n = 0;
 	client_ask(&p, m, mlen);
 	len = outbox.n > 0 ? outbox.iov[0].iov_len : 0;
@@ -1010,7 +1008,7 @@ static void test_admin(void)
 	all("log sets the level");
 	cache_again(1 << 20);
 	for (unsigned i = 0; i < 256; i++) {
-		say("!8000:1,1,0,0 =0271%02x00 =00010001 @/A/100 " IP, i);
+		say("R =0271%02x00 =00010001 @/A/100 " IP, i);
 		each(cache_message(100), "byte %u", i);
 	}
 	check_printable(admin_of("status"));
