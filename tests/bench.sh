@@ -76,20 +76,12 @@ END
     bench_p=$(freeport)
     tls=$(freeport) hasty=$(freeport)
     cat >"$BENCH/dot.conf" <<END
-server:
- interface: 127.0.0.1@$bench_p
+$(bench_unbound_base)
  interface: 127.0.0.1@$tls
  tls-port: $tls
  tcp-idle-timeout: 30000
  tls-service-key: "$BENCH/key.pem"
  tls-service-pem: "$BENCH/cert.pem"
- num-threads: 1
- username: ""
- chroot: ""
- directory: "$BENCH"
- pidfile: ""
- use-syslog: no
- module-config: "iterator"
  incoming-num-tcp: 200
  local-zone: "sixty-byte.example." redirect
  local-data: "sixty-byte.example. 86400 A 192.0.2.1"
@@ -100,6 +92,12 @@ END
     bench_run dot unbound -d -c "$BENCH/dot.conf"
     bench_run hasty unbound -d -c "$BENCH/hasty.conf"
     "$BENCH/gauge" serves "$bench_p" 10 || { bench_lack DoT "unbound does not start: $(tail -n 3 "$T/dot.log")"; tls=''; }
+}
+
+# bench_unbound_base: how every configuration of unbound begins
+bench_unbound_base() {
+    printf '%s\n' server: " interface: 127.0.0.1@$bench_p" ' num-threads: 1' ' username: ""' ' chroot: ""' " directory: \"$BENCH\"" ' pidfile: ""' \
+        ' use-syslog: no' ' verbosity: 0' ' module-config: "iterator"'
 }
 
 # bench_lack WORD WHY: remembers why something could not be measured
@@ -176,16 +174,7 @@ bench_unbound() {
     command) echo unbound -d -c "$bench_c" ;;
     *)
         cat <<END
-server:
- interface: 127.0.0.1@$bench_p
- num-threads: 1
- username: ""
- chroot: ""
- directory: "$BENCH"
- pidfile: ""
- use-syslog: no
- verbosity: 0
- module-config: "iterator"
+$(bench_unbound_base)
  do-not-query-localhost: no
  so-reuseport: no
  outgoing-range: 4096
