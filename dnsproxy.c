@@ -4690,7 +4690,6 @@ static bool ask_hampered(const struct ask *a) {
 /* Asks over a connection, as soon as one takes it. */
 static void ask_over_stream(struct ask *a) {
 	struct upstream *u = &upstreams[a->up];
-	struct ask **place;
 
 	ask_leave(a);
 	if (u->fails >= HOPELESS && now < u->open_after && u->nstreams == 0) {
@@ -4701,12 +4700,9 @@ static void ask_over_stream(struct ask *a) {
 	do
 		a->id = random16();
 	while (stream_id_find(u, a->id) != NULL);
-	place = stream_id_place(u, a->id);
-	a->next_id = *place;
-	*place = a;
+	a->next_id = *stream_id_place(u, a->id);
+	*stream_id_place(u, a->id) = a;
 	a->written = now;
-	a->ends = 0;
-	a->alone = false;
 	list_append(&u->line, &a->on);
 	u->idle_ends = 0;
 	streams_due = true;
@@ -5758,7 +5754,8 @@ static void auth_load_anchors(struct auth *a) {
 	a->minimal.trust_anchors_num = a->nanchors;
 }
 
-/* Tells the validator the time to judge this certificate at. While the clock is behind the floor, the build, it cannot be right, and the certificate is judged at the later of floor and its own start. */
+/* Tells the validator the time to judge this certificate at. While the clock is behind the floor, the build, it cannot be
+ * right, and the certificate is judged at the later of floor and its own start. */
 static void auth_set_time(struct auth *a) {
 	struct der v, t;
 	unsigned tag;
@@ -5918,8 +5915,8 @@ static const char *time_text(int64_t t) {
 
 /* Why a connection failed, in words that a router's owner can act on. They stay until the upstream's next failure. */
 static const char *tls_reason(const struct stream *s, int err) {
-	static struct auth none;                /* 28 KB that would be zeros in the file if const */
-	const struct auth *a = s->tls->auth ? s->tls->auth : &none;
+	const struct auth *a = s->tls->auth;
+	unsigned bad = a != NULL ? a->bad : 0;
 	const struct spec *spec = &s->u->spec;
 	struct addr host = spec->addr;
 	struct text t = { .p = s->u->reason, .size = sizeof s->u->reason };
@@ -5927,12 +5924,12 @@ static const char *tls_reason(const struct stream *s, int err) {
 	addr_set_port(&host, 0);
 	if (!s->tls->spoke)
 		text_add(&t, "the server does not speak TLS");
-	else if (a->bad == ERR_NAME || err == BR_ERR_X509_BAD_SERVER_NAME)
+	else if (bad == ERR_NAME || err == BR_ERR_X509_BAD_SERVER_NAME)
 		text_add(&t, "certificate for a wrong name: wanted %s, seen %s", spec->name[0] ? spec->name : addr_text(&host),
 		    a->seen[0] ? a->seen : "none");
-	else if (a->bad == ERR_PIN)
+	else if (bad == ERR_PIN)
 		text_add(&t, "wrong pin: the server's is %s", pin_text(a->pin));
-	else if (a->bad == ERR_KEY_USE)
+	else if (bad == ERR_KEY_USE)
 		text_add(&t, "the certificate is not for servers (extended key usage)");
 	else if (err == BR_ERR_X509_EXPIRED && a->wrong_to < MAX(a->now, a->floor))
 		text_add(&t, "certificate expired on %s (the clock says %s)", time_text(a->wrong_to), time_text(a->now));
