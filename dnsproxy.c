@@ -7411,7 +7411,7 @@ static bool config_usable(struct text *errors) {
 }
 
 int main(int argc, char **argv) {
-	struct text t = { .grows = true };
+	static struct text t = { .grows = true };
 	char from[80];
 	bool good;
 	int status = options_read(argc, argv);
