@@ -2272,7 +2272,7 @@ static void source_add(struct source_msg *s, const struct key *k, unsigned type,
 struct table { uint64_t *slots, depths; uint8_t *records; size_t nslots, size, taken, used, names; };
 
 static size_t table_place(const struct table *t, uint64_t hash) {
-	size_t i = (hash >> 32) * t->nslots >> 32;
+	size_t i = (size_t)((hash >> 32) * t->nslots >> 32);
 
 	while (t->slots[i] != 0 && t->slots[i] >> 1 < hash >> 1) i++;
 	return i;
