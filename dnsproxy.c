@@ -2395,7 +2395,7 @@ static const uint8_t *host_owner(const uint8_t *h) { return h + HOST_ADDR + h[HO
 
 /* RFC 1035 3.5, RFC 3596 2.5. */
 static size_t reverse_name(uint8_t *name, const uint8_t *a, size_t n) {
-	char buf[80];
+	char buf[80] = "";
 	struct text t = { .p = buf, .size = sizeof buf };
 
 	while (n == 16 && t.len < 64)
