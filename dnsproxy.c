@@ -597,7 +597,7 @@ static const char *name_text_in(const uint8_t *msg, const uint8_t *name) {
 	return buf;
 }
 
-static const char *name_text(const uint8_t *name) { return name_text_in(NULL, name); }
+static const char *name_text(const uint8_t *name) { return name_text_in(name, name); }
 
 /* Text into a lower-case wire name; the final dot may be missing. Gives its length, or 0 when it is no name. */
 static size_t name_parse(uint8_t *name, const char *s) {
