@@ -4687,16 +4687,11 @@ static bool ask_hampered(const struct ask *a) {
 	return list_on(&a->on) && a->sendings == NULL && (a->ends > 1 || fails > 1 || (fails == 1 && a->stream == NULL));
 }
 
-/* Asks over a connection, as soon as one takes it. */
+/* Asks over a connection, as soon as one takes it; while they fail, with the next try. */
 static void ask_over_stream(struct ask *a) {
 	struct upstream *u = &upstreams[a->up];
 
 	ask_leave(a);
-	if (u->fails >= HOPELESS && now < u->open_after && u->nstreams == 0) {
-		if (a->sendings == NULL)        /* else the datagrams decide */
-			ask_fail(a, u->trouble);
-		return;
-	}
 	do
 		a->id = random16();
 	while (stream_id_find(u, a->id) != NULL);
