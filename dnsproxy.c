@@ -2681,16 +2681,17 @@ static void batch_init(struct mmsghdr *v, struct iovec *iov, uint8_t *bytes, siz
 
 #define CONTROL_SIZE (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)))
 
-/* The address a datagram was sent to, out of its control data. */
+/* The address a datagram was sent to, out of its control data: one message, the one that listener_open() asks for. */
 static void peer_read_local(struct peer *p, struct msghdr *h) {
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c != NULL; c = CMSG_NXTHDR(h, c)) {
-		const uint8_t *data = CMSG_DATA(c);
-		if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
-			memcpy(p->local, data + offsetof(struct in6_pktinfo, ipi6_addr), 16);
-			memcpy(&p->local_if, data + offsetof(struct in6_pktinfo, ipi6_ifindex), sizeof p->local_if);
-		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO)
-			memcpy(p->local, data + offsetof(struct in_pktinfo, ipi_addr), 4);
-	}
+	const struct cmsghdr *c = CMSG_FIRSTHDR(h);
+	const uint8_t *data = c != NULL ? CMSG_DATA(c) : NULL;
+
+	if (c == NULL) return;
+	if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+		memcpy(p->local, data + offsetof(struct in6_pktinfo, ipi6_addr), 16);
+		memcpy(&p->local_if, data + offsetof(struct in6_pktinfo, ipi6_ifindex), sizeof p->local_if);
+	} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO)
+		memcpy(p->local, data + offsetof(struct in_pktinfo, ipi_addr), 4);
 }
 
 /* The control data that makes a reply leave from there. */
@@ -2706,9 +2707,9 @@ static void peer_write_local(const struct peer *p, struct msghdr *h, void *contr
 	if (IN6_IS_ADDR_LINKLOCAL(&six.ipi6_addr)) six.ipi6_ifindex = (__typeof__(six.ipi6_ifindex))p->local_if;
 	c->cmsg_level = is6 ? IPPROTO_IPV6 : IPPROTO_IP;
 	c->cmsg_type = is6 ? IPV6_PKTINFO : IP_PKTINFO;
-	c->cmsg_len = CMSG_LEN(n);
+	c->cmsg_len = (socklen_t)CMSG_LEN(n);
 	memcpy(CMSG_DATA(c), is6 ? (const void *)&six : &four, n);
-	h->msg_controllen = CMSG_SPACE(n);
+	h->msg_controllen = (socklen_t)CMSG_SPACE(n);
 }
 
 /* Replies over UDP on their way out; they leave together, at the latest when the turn ends. */
