@@ -3404,6 +3404,7 @@ struct upstream {
 	usec open_after, warm_at, pace;         /* no connection before; one though nobody asks, 0 for none; usual wait for an answer */
 	usec heard;                             /* its last answer */
 	char trouble[320], reason[320];         /* the last failure of a connection that was logged; the last one */
+	const char *broken;                     /* what was wrong in a connection that had stood, as last logged */
 	br_ssl_session_parameters session;      /* of the last good handshake, under this very line */
 	bool has_session;
 	bool all_suites;                        /* it has said that it has none of those for machines with AES instructions */
@@ -4274,7 +4275,7 @@ static void query_impatient(struct query *q, const char *why) {
 static void query_expire(struct query *q) {
 	for (struct ask *a = q->asks; a != NULL; a = a->next) {
 		if (a->state != ASK_WAIT) continue;
-		a->why = "timeout";
+		a->why = a->why != NULL ? a->why : "timeout";
 		upstreams[a->up].failed++;
 		if (a->ends == 0 || upstreams[a->up].heard < a->sent)
 			ask_charge(a, "no answer");     /* else others were answered: its connections ended for this one */
@@ -4777,6 +4778,10 @@ static void stream_ended(struct stream *s, bool orderly) {
 		u->open_after = MAX(u->open_after, s->opened + AGAIN_AFTER);
 	}
 	if (orderly && s->open > 1 && s->answered >= first->written) u->quota = s->got;
+	if (s->broken != NULL) {
+		if (u->broken != s->broken) log_info("upstream %s %s: %s", addr_text(&u->spec.addr), proto_names[u->spec.proto], s->broken);
+		u->broken = first->why = s->broken;
+	}
 	first->alone = true;
 	first->written = s->open > 1 || first->ends > 0 ? now + (AGAIN_AFTER << MIN(first->ends, 4u)) : now;
 	first->ends++;
@@ -5362,7 +5367,7 @@ static void h2_goaway(struct stream *s, uint32_t last) {
 	const struct ask *a;
 	unsigned above = 0;
 
-	for (uint32_t i = s->h2->next - 2; i > last && i < s->h2->next; i -= 2) {
+	for (uint32_t i = s->h2->next - 2; i > last && s->h2->next - i < 2 * H2_REQUESTS; i -= 2) {
 		const struct h2_request *r = h2_request(s->h2, i);
 		above += r != NULL && (a = stream_id_find(s->u, r->id)) != NULL && a->stream == s;
 	}
@@ -5377,7 +5382,8 @@ static const char *h2_block(struct stream *s, struct h2_request *r, unsigned fla
 	struct msg m = { h->block, h->block_len + n, 0, NULL };
 	const char *err;
 
-	if (n > H2_BLOCK_MAX - h->block_len) return "HTTP/2: a header block of more than 8 kB";
+	if (n > H2_BLOCK_MAX - h->block_len || (n == 0 && !(flags & H2_END_HEADERS)))
+		return "HTTP/2: a header block of more than 8 kB, or in empty pieces";
 	memcpy(h->block + h->block_len, p, n);
 	h->block_len += n;
 	if (!(flags & H2_END_HEADERS)) return NULL;
@@ -5413,8 +5419,7 @@ static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint
 	case H2_HEADERS:
 		h->block_of = stream;
 		h->block_last = flags & H2_END_STREAM;
-		h->block_len = 0;
-		return h2_block(s, r, flags, p, n);
+		h->block_len = 0;       /* fall through */
 	case H2_CONTINUATION:
 		return h2_block(s, r, flags, p, n);
 	case H2_RST_STREAM:

@@ -3,7 +3,7 @@
  * Not a program; peer.c includes it:  peer up ADDRESS PORT [WORD...]   peer relay ADDRESS PORT TO-ADDRESS TO-PORT [WORD...]
  * PORT 0 is a free one. Both say "ready ADDRESS@PORT" and run until they are killed. WORDs:
  *   log=FILE  rules=FILE  number=N  noudp  notcp  cert=FILE (over TLS, with FILE.pem and FILE.key)  key=FILE  tls=10|11|12
- *   suites=HEX,HEX  alpn=NAME
+ *   suites=HEX,HEX  alpn=NAME (h2: DNS over HTTPS, by the words of peer_h2.h)
  *
  * What it does is said by words. They come from the lines of the rules, `SUFFIX WORD...`, read again whenever the file
  * changes, and from every label of the QNAME that contains `=`: `ttl=5`, `nodata=`. A word that starts with a number is for
@@ -42,7 +42,8 @@
 	I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, closeafter) I(act, dribble) I(act, cut) I(act, gap) I(act, flood) I(act, idle) \
 	I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) I(act, skip) I(act, muted) I(act, record) \
 	I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) I(act, epoch) I(act, loss) I(act, jitter) I(act, seed) \
-	T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) T(act, order) T(act, at) T(act, cache)
+	T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) T(act, order) T(act, at) T(act, cache) \
+	T(act, h2)
 struct act { ACT_WORDS(INT_MEMBER, TEXT_MEMBER) int rcode, nttl; uint32_t ttl[8]; };
 static const struct field act_fields[] = { ACT_WORDS(INT_FIELD, TEXT_FIELD) };
 
@@ -70,6 +71,7 @@ struct conn {
 	struct addr from;
 	void (*handle)(struct conn *);
 	struct secure *tls;             /* NULL: plain TCP */
+	struct web *web;                /* NULL: no HTTP/2 */
 	bool gone, stalled;
 	enum closing closing;
 	usec born, last, dripped;
@@ -518,11 +520,14 @@ static usec wrong_first(const struct act *a, const struct buf *b, const struct a
 	return due;
 }
 
+#include "peer_h2.h"
+
 static void answer_stream(const struct act *a, const struct buf *b, struct conn *c, usec due)
 {
 	static struct buf f;
 	f.n = 0;
-	put_framed(&f, b);
+	if (c->web != NULL) web_answer(&f, a, b, c);
+	else put_framed(&f, b);
 	c->dribble = a->dribble;
 	job_add((struct job){ .due = due, .kind = J_ANSWER, .conn = c }, f.p, a->cut ? f.n / 2 : f.n);
 	if (a->closeafter || a->cut) job_add((struct job){ .due = due, .kind = J_CLOSE, .conn = c }, NULL, 0);
@@ -917,6 +922,10 @@ static void conn_accept(void)
 	struct conn *c = conn_new(fd, &from, dns_handle);
 	note("open", c, "%s from=%s", up.cert[0] ? "tls" : "tcp", addr_text(&from));
 	if (up.cert[0]) c->tls = tls_new();
+	if (strcmp(up.alpn, "h2") == 0) {
+		c->web = memset(grow(NULL, sizeof *c->web), 0, sizeof *c->web);
+		c->handle = web_handle;
+	}
 	if (up.relay) relay_start(c);
 	else if (up.all.close || up.all.reset) conn_close(c, up.all.reset ? "rst" : "fin");
 	else if (fault("accept")) strike(c);
@@ -931,6 +940,7 @@ static void conn_free(struct conn *c)
 	list_remove(&c->node);
 	if (c->tls != NULL) free(c->tls->first.p);
 	free(c->tls);
+	free(c->web);
 	free(c->in.p);
 	free(c->out.p);
 	free(c->raw.p);

@@ -1,0 +1,170 @@
+# shellcheck shell=sh disable=SC2034,SC2154
+# https.sh - DNS over HTTPS: requests, responses of every shape, servers that break HTTP/2, trust, and where port 853 is closed.
+# Alone: ./test.sh https https_flow https_trust. What the scripted server can do is told by tests/peer_h2.h.
+
+LEGS="$LEGS https https_flow https_trust"
+
+# web NAME [RULE...]: a scripted server of DNS over HTTPS;  webs [RULE...] [LINE...]: it is one, and px has only it
+web() { web_n=$1; shift; dot "$web_n" good alpn=h2 : "$@"; }
+webs() {
+    tls_lines "$@"
+    eval "web one $tls_rules"
+    eval "proxy px \"\$ca\" \"\$one 1 https=dns.test\" $tls_lines"
+}
+# asked_for FAULT: what `query` says of a name that makes the server one commit it
+asked_for() { adm "query h2=$1.n$(date +%s)$$.test A" | grep -F "$one "; }
+
+leg_https() {
+    tls_ready
+    promise "queries over HTTPS are answered, 500 on one connection, its ALPN h2"
+    webs 'timeout 1000'
+    answered 10 500 window=100
+    saw 1 '^open' one
+    like '^hello 1 .* sni dns\.test alpn h2 ' "$(cat "$T/one.q")"
+    promise "a request is a POST to the name and the path, and tells nothing else"
+    same 500 "$(asked one '^request .* :method=POST :scheme=https :authority=dns\.test :path=/dns-query accept=application/dns-message content-type=application/dns-message content-length=128$')" "such requests"
+    saw 500 '^request' one
+    promise "its question has the ID 0, padding to 128 bytes and no other option"
+    same 500 "$(grep -Ec '^query .* id=0 .* size=128 .* opts=12:[0-9a-f+]*$' "$T/one.q")" "such questions"
+    replies asked_for <<'END'
+an answer in many DATA frames with padding is put together   ; NOERROR answers 1  ; split
+trailers do no harm                                          ; NOERROR answers 1  ; trailers
+a response 103 before the real one does no harm              ; NOERROR answers 1  ; early
+headers in three frames are read                             ; NOERROR answers 1  ; wide
+headers in Huffman's code are read                           ; NOERROR answers 1  ; huffman
+a response without a type is taken for what was asked        ; NOERROR answers 1  ; typeless
+unknown frames, settings and flags do no harm                ; NOERROR answers 1  ; unknown
+END
+    promise "a TTL is lowered by the age of the response: 300 less 100, and less 30"
+    like ' 200 IN A ' "$(adm 'query h2=age100.ttl.test A' | tr '\t' ' ')"
+    like ' 270 IN A ' "$(adm 'query h2=huffman,age30.ttl.test A' | tr '\t' ' ')"
+    promise "a PING comes back"
+    like 'NOERROR answers 1 ' "$(asked_for ping)"
+    await 2 sees one '^pong .* pingpong' || fail "no pong"
+    promise "through all that the connection stays"
+    saw 1 '^open' one
+    replies asked_for <<'END'
+a status other than 200 is a failure with its number: 404    ; no answer HTTP status 404$ ; status404
+302, which is not followed                                   ; no answer HTTP status 302$ ; status302
+503, in Huffman's code                                       ; no answer HTTP status 503$ ; huffman,status503
+a body of another type is a failure                          ; no answer the answer is no application/dns-message$ ; type
+half a body is a failure                                     ; no answer the answer is to another question$ ; short
+data without headers is a failure                            ; no answer HTTP status 0$ ; noheaders
+a reset request is a failure with the number of its error    ; no answer the server has reset the request \(HTTP/2 error 2\)$ ; rst
+END
+    promise "a client gets SERVFAIL for a 404"
+    says '^SERVFAIL ' h2=status404.client.test
+    replies asked_for <<'END'
+a frame above 16,384 bytes ends the connection, and the reason is told ; no answer HTTP/2: a frame of more than 16,384 bytes$ ; bigframe
+and a header block of more than 8 kB                       ; no answer HTTP/2: a header block of more than 8 kB ; bigblock
+and one that never ends                                    ; no answer HTTP/2: a header block of more than 8 kB ; flood
+and one that never ends, in empty pieces                   ; no answer HTTP/2: a header block .* in empty pieces$ ; empty
+and a frame within a header block                          ; no answer HTTP/2: a header block is interrupted$ ; interleave
+and a continuation of nothing                              ; no answer HTTP/2: a header block is interrupted$ ; lone
+and a damaged header block                                 ; no answer HTTP/2: a damaged header block$ ; badhpack
+and a push                                                 ; no answer HTTP/2: a push that we have forbidden$ ; push
+and data of the connection                                 ; no answer HTTP/2: a damaged frame$ ; zero
+and a response to what was never asked                     ; no answer HTTP/2: a damaged frame$ ; even
+and more padding than frame                                ; no answer HTTP/2: a damaged frame$ ; overpad
+and a reset of three bytes                                 ; no answer the server has reset the request \(HTTP/2 error 0\)$ ; shortreset
+END
+    promise "each is logged once, not with every connection"
+    within 6 8 "$(logs px 'https: HTTP/2: ')" "lines"
+    promise "after all that it serves as before"
+    lives px "damage"
+    promise "with another server behind it no name is lost to a header block that never ends, nor takes another with it"
+    dot last good : net=11
+    proxy px "$ca" "$one 1 https=dns.test" "$last 2 tls=dns.test"
+    loading 12 name=h2=flood.n%x.test rate=3
+    like ' right 60 failed 0 lost 0 ' "$(load 60 rate=15)"
+    loaded 8
+    like ' right 12 failed 0 lost 0 .* from 11:12$' "$got"
+}
+
+leg_https_flow() {
+    tls_ready
+    promise "GOAWAY after every 10 requests: of 500 names with 100 in flight none is lost, and a few are asked twice"
+    webs h2=goaway10
+    answered 10 500 window=100
+    within 50 90 "$(asked one '^open')" "connections"
+    promise "a refused request comes again, and is not a failure"
+    webs h2=refused3
+    answered 10 100 window=20
+    promise "no more requests at a time than the server allows: 200 names with 50 in flight, 7 allowed"
+    webs h2=max7 delay=5
+    answered 10 1
+    answered 10 200 window=50
+    same 0 "$(asked one '^over' | tr -d ' ')" "requests above that"
+    promise "a server that takes 65,535 bytes and gives no room for more gets its questions over another connection"
+    webs h2=nowindow
+    answered 10 600 window=20
+    saw 2 '^open' one
+    same 0 "$(asked one '^over')" "questions above its window"
+    promise "answers of 60,000 bytes, 100 of them: the window of the connection is widened in time"
+    webs
+    for i in 1 2 3 4 5 6 7 8 9 10; do
+        like 'answered 10 noerror 10 ' "$(many n=10 window=1 name="big=60000.n$i-%x.test" type=TYPE65400 tcp=1)"
+    done
+    saw 0 '^overrun' one
+    promise "100 answers in many frames at a time"
+    webs h2=split
+    answered 10 300 window=100
+    promise "a byte at a time"
+    webs dribble=1 record=20
+    answered 10 5
+    promise "a server that closes after 10 answers: of 500 names with 100 in flight none fails"
+    webs after=10
+    answered 10 500 window=100
+    promise "requests that a server leaves open do not keep others from being answered"
+    webs h2=max20
+    loading 5 name=h2=silent.n%x.test rate=100 timeout=6000
+    answered 10 100 in:1500 window=5
+    loaded 8
+}
+
+leg_https_trust() {
+    tls_ready
+    good=$(cat "$T/pki/good.pin") other=$(cat "$T/pki/other.pin")
+    while IFS=';' read -r cert words upstream ere what; do
+        promise "$what"
+        # shellcheck disable=SC2086
+        dot one "$cert" $words
+        proxy px "$ca" "$one 1 $upstream" 'timeout 1000'
+        case $ere in
+        ok) answered 10 5 ;;
+        *)
+            like "no answer .*($ere)" "$(adm 'query www.test A')"
+            saw 0 '^(query|request)' one
+            ;;
+        esac
+    done <<END
+other;alpn=h2;https=dns.test;dns\.test.*other\.test|other\.test.*dns\.test;a certificate for another name is refused
+alone;alpn=h2;https=dns.test;unknown CA|self-signed;a certificate of an unknown CA is refused
+alone;alpn=h2;https=dns.test noverify;ok;with noverify it is taken
+good;alpn=h2;https=dns.test pin=$good;ok;a right pin is taken
+good;alpn=h2;https=dns.test pin=$other;pin.*$(ere "$good");a wrong pin is refused, though the name is right
+good;;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);a server that chooses no protocol by ALPN gets no request
+good;alpn=dot;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);nor does one that knows another protocol only
+good;alpn=h2 : at=hello:alert120;https=dns.test;no HTTP/2 \(no ALPN h2\);and one that says so by an alert is told of in words
+good;alpn=h2;https=DNS.test./q/%7Buser%7D?x;ok;a path of one's own is taken
+END
+    like '^request .* :authority=dns\.test :path=/q/%7Buser%7D\?x ' "$(cat "$T/one.q")"
+    promise "where TLS gets no answer HTTPS at the same address answers, at once when that is known"
+    web one
+    dead=$(freeport)
+    proxy px "$ca" "127.0.0.1@$dead 1 tls=dns.test" "$one 3 https=dns.test"
+    answered 10 20 in:1500
+    answered 10 20 in:500
+    promise "the normal form leaves out the port and the path that are usual, and is its own"
+    out=$("$BIN" -t '192.0.2.1 3 https=DNS.test.' '192.0.2.3@443 4 https=dns.test/dns-query' '192.0.2.1 1 tls=dns.test' '192.0.2.2@8443 5 https=dns.test/q' 2>&1)
+    same "192.0.2.1@443 3 https=dns.test 192.0.2.3@443 4 https=dns.test 192.0.2.1@853 1 tls=dns.test 192.0.2.2@8443 5 https=dns.test/q" \
+        "$(printf '%s\n' "$out" | grep '^192' | tr '\n' ' ' | sed 's/ $//')"
+    config_errors <<'END'
+a host name behind tls= or https=                    ; 192.0.2.1 3 https=
+only one of tcp, tls, tls=NAME and https=NAME        ; 192.0.2.1 3 https=dns.test tls
+tls alone for a certificate of the address           ; 192.0.2.1 3 https=192.0.2.1
+a path of at most 127 letters behind https=NAME      ; 192.0.2.1 3 https=dns.test/"q"
+a host name behind tls= or https=                    ; 192.0.2.1 3 https=https://dns.test/q
+tcp, tls, tls=NAME                                   ; 192.0.2.1 3 https
+END
+}

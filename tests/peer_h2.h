@@ -1,0 +1,204 @@
+/* peer_h2.h - HTTP/2 of the scripted upstream: with alpn=h2 its questions come as DNS over HTTPS (RFC 8484), and the rules answer them
+ *
+ * Not a program; peer_server.h includes it. The word of a rule is h2=WORD,WORD..., where N is a number:
+ *  answers    statusN  type (text/html)  typeless  huffman (all strings of the headers)  ageN  trailers  early (a 103 before)
+ *             split (DATA of 100 bytes each, padded, an empty one at the end)  wide (the headers in three frames)  short (half the body)
+ *  instead    rst  refusedN (the first N requests of a connection)  silent (nothing)  noheaders (DATA only)
+ *  with it    ping  push  unknown (a frame, a setting and flags that nobody knows)  goawayN (behind the Nth request; later ones are not looked at)
+ *             nowindow (no room but the first 65,535 bytes)  maxN (requests at a time, for a connection: in rules for "." only)
+ *  damage     bigframe  bigblock  flood (a header block that never ends)  empty (the same, in empty pieces)  interleave  badhpack
+ *             zero (DATA on HTTP stream 0)  even (headers on 2)  overpad (more padding than frame)  shortreset lone (a CONTINUATION)
+ * Each request is a line of the log, `request CONNECTION ms TIME stream N length N header=value...`, then a query. `over` tells that more
+ * requests wait, or bytes came, than were allowed, `overrun` that an answer did not fit the window of the connection, `pong` that a PING came back. */
+
+struct web { bool greeted; uint32_t stream; int requests; long room, taken; };
+
+static const char web_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+static void query_take(const uint8_t *p, size_t n, const struct addr *from, struct conn *c);
+
+/* The number behind a word of h2=, 0 when there is none; -1 without the word. */
+static int web_word(const struct act *a, const char *w)
+{
+	size_t n = strlen(w);
+	for (const char *p = a->h2; *p != '\0'; p += strcspn(p, ","), p += *p == ',')
+		if (strncmp(p, w, n) == 0 && strspn(p + n, "0123456789") == strcspn(p + n, ",")) return atoi(p + n);
+	return -1;
+}
+
+static void web_put(struct buf *b, unsigned type, unsigned flags, uint32_t stream, const void *p, size_t n)
+{
+	put_as(b, "414@", (unsigned)n << 8 | type, flags, stream, p, n);
+}
+
+/* A header whose name is in the static table, by its number; as it is or in Huffman's code. */
+static void web_header(struct buf *b, unsigned name, const char *value, const char *code)
+{
+	struct buf v = { 0 };
+	if (code != NULL) put_hex(&v, code);
+	else put_text(&v, value);
+	put8(b, MIN(name, 15));
+	if (name >= 15) put8(b, name - 15);
+	put8(b, (code != NULL ? 128u : 0) | (unsigned)v.n);
+	put_buf(b, &v);
+	free(v.p);
+}
+
+static void web_headers(struct buf *b, const struct act *a, size_t length)
+{
+	int status = web_word(a, "status"), age = web_word(a, "age");
+	bool code = web_word(a, "huffman") == 0;
+	char text[16];
+	put8(b, 0x20);                          /* a dynamic table of nothing */
+	snprintf(text, sizeof text, "%d", MAX(status, 200));
+	if (status <= 0 && !code) put8(b, 0x88);
+	else if (code) web_header(b, 8, text, status == 503 ? "6c0cff" : "1001");
+	else web_header(b, 8, text, NULL);
+	if (code) put_as(b, "1@", 0x40, "\x89\x21\xea\x49\x6a\x4a\xc9\xf5\x59\x7f\x90\x1d\x75\xd0\x62\x0d\x26\x3d\x4c\x49\x52\x16\xa4\xa8\x40\xe6\x2f", (size_t)27);
+	else if (web_word(a, "typeless") < 0) web_header(b, 31, web_word(a, "type") == 0 ? "text/html" : "application/dns-message", NULL);
+	snprintf(text, sizeof text, "%zu", length);
+	web_header(b, 28, text, NULL);
+	snprintf(text, sizeof text, "%d", age);
+	if (age >= 0) web_header(b, 21, text, code ? "641f" : NULL);
+	put_as(b, "1@", 0, "\6server\4peer", (size_t)12);
+}
+
+/* What is no answer: damage, and what may come at any time. True when nothing follows. */
+static bool web_odd(struct buf *f, const struct act *a, uint32_t stream)
+{
+	static const uint8_t junk[20000] = { 0 };
+	static const struct { const char *word; unsigned type, flags; int stream; size_t n; } odd[] = { { "bigframe", H2_DATA, 0, -1, 16385 },
+		{ "interleave", H2_HEADERS, 0, -1, 3 }, { "zero", H2_DATA, 0, 0, 5 }, { "even", H2_HEADERS, H2_END_HEADERS, 2, 0 },
+		{ "shortreset", H2_RST_STREAM, 0, -1, 3 }, { "lone", H2_CONTINUATION, H2_END_HEADERS, -1, 0 }, { "push", H2_PUSH_PROMISE, H2_END_HEADERS, -1, 9 } };
+	bool large = web_word(a, "bigblock") == 0;
+	if (web_word(a, "unknown") == 0) {
+		web_put(f, 0xbe, 0xff, stream, junk, 77);
+		web_put(f, H2_SETTINGS, 0, 0, "\x0a\x0a\xff\xff\xff\xff", 6);
+		web_put(f, H2_PRIORITY, 0, stream, junk, 5);
+	}
+	if (web_word(a, "ping") == 0) web_put(f, H2_PING, 0, 0, "pingpong", 8);
+	if (web_word(a, "badhpack") == 0) web_put(f, H2_HEADERS, H2_END_HEADERS, stream, "\x0f\x10\x7f\xff\xff\xff\xff", 7);
+	if (web_word(a, "overpad") == 0) web_put(f, H2_DATA, H2_PADDED, stream, "\xff.", 2);
+	for (size_t i = 0; i < COUNT(odd); i++)
+		if (web_word(a, odd[i].word) == 0) web_put(f, odd[i].type, odd[i].flags, odd[i].stream < 0 ? stream : (uint32_t)odd[i].stream, junk, odd[i].n);
+	if (large || web_word(a, "flood") == 0 || web_word(a, "empty") == 0) {
+		web_put(f, H2_HEADERS, 0, stream, "\x88", 1);
+		for (int i = 0; i < 100; i++) web_put(f, H2_CONTINUATION, large && i == 2 ? H2_END_HEADERS : 0, stream, junk, large ? 4000 : web_word(a, "flood") == 0 ? 100 : 0);
+	}
+	return web_word(a, "rst") == 0 || web_word(a, "silent") == 0;
+}
+
+static void web_body(struct buf *f, const struct act *a, uint32_t stream, const uint8_t *p, size_t n)
+{
+	unsigned last = web_word(a, "trailers") < 0 ? H2_END_STREAM : 0;
+	bool split = web_word(a, "split") == 0;
+	struct buf piece = { 0 };
+	for (size_t k; n > 0; p += k, n -= k) {
+		k = MIN(n, split ? 100 : 16384u);
+		piece.n = 0;
+		if (split) put8(&piece, 5);
+		put(&piece, p, k);
+		if (split) put(&piece, "\0\0\0\0\0", 5);
+		web_put(f, H2_DATA, (split ? H2_PADDED : k == n ? last : 0), stream, piece.p, piece.n);
+	}
+	if (split) web_put(f, H2_DATA, last, stream, "", 0);
+	if (!last) web_put(f, H2_HEADERS, H2_END_STREAM | H2_END_HEADERS, stream, "\0\3end\3yes", 9);
+	free(piece.p);
+}
+
+/* The answer b to the request that was read last, as the rules want it. */
+static void web_answer(struct buf *f, const struct act *a, const struct buf *b, struct conn *c)
+{
+	struct web *w = c->web;
+	struct buf h = { 0 };
+	bool whole = web_word(a, "wide") < 0, odd = web_odd(f, a, w->stream);
+	web_headers(&h, a, b->n);
+	if (web_word(a, "rst") == 0 || w->requests <= web_word(a, "refused"))
+		web_put(f, H2_RST_STREAM, 0, w->stream, w->requests <= web_word(a, "refused") ? "\0\0\0\7" : "\0\0\0\2", 4);
+	else if (!odd) {
+		if (web_word(a, "early") == 0) web_put(f, H2_HEADERS, H2_END_HEADERS, w->stream, "\x08\x03" "103", 5);
+		if (web_word(a, "noheaders") < 0) web_put(f, H2_HEADERS, whole ? H2_END_HEADERS : 0, w->stream, h.p, whole ? h.n : 7);
+		if (!whole) web_put(f, H2_CONTINUATION, 0, w->stream, h.p + 7, 1);
+		if (!whole) web_put(f, H2_CONTINUATION, H2_END_HEADERS, w->stream, h.p + 8, h.n - 8);
+		web_body(f, a, w->stream, b->p, web_word(a, "short") == 0 ? b->n / 2 : b->n);
+		if ((w->room -= (long)b->n) < 0) note("overrun", c, "%ld", w->room);
+	}
+	free(h.p);
+}
+
+/* The headers of a request, in words; the server gives us no table, so all are spelled out. */
+static void web_request_note(const struct conn *c, uint32_t stream, const uint8_t *p, size_t n)
+{
+	static const struct { unsigned at; const char *name, *value; } statics[] = { { 1, ":authority", "" }, { 2, ":method", "GET" },
+		{ 3, ":method", "POST" }, { 4, ":path", "/" }, { 6, ":scheme", "http" }, { 7, ":scheme", "https" }, { 17, "accept-language", "" },
+		{ 19, "accept", "" }, { 28, "content-length", "" }, { 31, "content-type", "" }, { 32, "cookie", "" }, { 58, "user-agent", "" } };
+	char line[1500] = "";
+	struct text t = { .p = line, .size = sizeof line };
+	struct buf all = { 0 };
+	put(&all, p, n);
+	put(&all, (uint8_t[300]){ 0 }, 300);    /* a damaged block reads nothing but that */
+	for (size_t at = 0, k; at < n; ) {
+		unsigned first = all.p[at++], index = first & 128 ? first & 127 : first & 15, i = 0;
+		if (!(first & 128) && index == 15) index += all.p[at++];
+		while (i < COUNT(statics) && statics[i].at != index) i++;
+		for (int part = index == 0 ? 0 : 1; part < 2; part++) {
+			const char *known = part == 0 || i == COUNT(statics) ? "?" : statics[i].name;
+			if (index != 0) text_add(&t, " %s=", known);
+			if (first & 128) {
+				text_add(&t, "%s", i < COUNT(statics) ? statics[i].value : "?");
+				continue;
+			}
+			k = all.p[at++];
+			if (k == 127) { k += all.p[at++] & 127u; k += (size_t)all.p[at++] << 7; }
+			if (at + k > n) k = 0, at = n;
+			text_add(&t, "%s%.*s%s", index == 0 && part == 0 ? " " : "", (int)k, (const char *)all.p + at, index == 0 && part == 0 ? "=" : "");
+			at += k;
+		}
+	}
+	note("request", c, "stream %u length %zu%s", stream, n, line);
+	free(all.p);
+}
+
+/* A frame from the client. */
+static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n)
+{
+	struct web *w = c->web;
+	struct act a = act_for("connect.");
+	int most = web_word(&a, "max"), goaway = web_word(&a, "goaway");
+	if (type == H2_SETTINGS && !(flags & H2_ACK)) web_put(&c->out, H2_SETTINGS, H2_ACK, 0, "", 0);
+	if (type == H2_PING) note(flags & H2_ACK ? "pong" : "ping", c, "%.*s", (int)n, (const char *)p);
+	if (type == H2_WINDOW_UPDATE && stream == 0 && n == 4) w->room += get32at(p);
+	if (goaway > 0 && w->requests >= goaway && stream > w->stream) return;
+	if (type == H2_HEADERS) {
+		web_request_note(c, w->stream = stream, p, n);
+		w->requests++;
+		if (most >= 0 && c->waiting >= most) note("over", c, "waiting %d", c->waiting + 1);
+	}
+	if (type == H2_DATA && (w->taken += (long)n) > 65535) note("over", c, "bytes %ld", w->taken);
+	if (type == H2_DATA && web_word(&a, "nowindow") < 0) {
+		put_as(&c->out, "4144", 4u << 8 | H2_WINDOW_UPDATE, 0, 0, (unsigned)n);
+		w->taken -= (long)n;
+	}
+	if (type != H2_DATA || stream != w->stream) return;
+	query_take(p, n, &c->from, c);
+	if (goaway <= 0 || w->requests != goaway) return;
+	put_as(&c->out, "41444", 8u << 8 | H2_GOAWAY, 0, 0, w->stream, 0);
+}
+
+/* What came over a connection of HTTP/2. */
+static void web_handle(struct conn *c)
+{
+	struct web *w = c->web;
+	int most = web_word(&up.all, "max");
+	if (!w->greeted && c->in.n >= 24) {
+		if (memcmp(c->in.p, web_preface, 24) != 0) note("bad", c, "preface");
+		take(&c->in, 24);
+		w->greeted = true;
+		w->room = 65535;
+		put_as(&c->out, "41424", (most < 0 ? 0u : 6u) << 8 | H2_SETTINGS, 0, 0, 3, (unsigned)most);
+		if (most < 0) c->out.n -= 6;
+	}
+	for (size_t n; w->greeted && !c->gone && c->closing == STAYS && c->in.n >= 9 && !(up.all.inorder && c->waiting > 0) &&
+	    c->in.n >= 9 + (n = get32at(c->in.p) >> 8); take(&c->in, 9 + n))
+		web_frame(c, c->in.p[3], c->in.p[4], get32at(c->in.p + 5), c->in.p + 9, n);
+}
