@@ -531,11 +531,13 @@ static struct fake *upstream_pick(enum kind kind)
 static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_t n)
 {
 	uint8_t head[RECORD];
+	bool whole = true;
 
 	if (!fake_takes(f, n + 8 * (size_t)RECORD) || f->ended || (is_tls(f) && !f->greeted && type == R_DATA))
 		return;
 	while (is_tls(f) && n > 0) {
-		size_t k = type == R_DATA && n > 2 && below(4) == 0 ? 1 + below((unsigned)n - 1) : n;
+		size_t k = type == R_DATA && whole && n > 2 && below(4) == 0 ? 1 + below((unsigned)n - 1) : n;
+		whole = false;
 		k = MIN(k, (size_t)16384);
 		record_head(head, type, k);
 		fake_put(f, head, RECORD);
