@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2034,SC2154
-# fuzz.sh - libFuzzer looks for what breaks the promises of tests/fuzz.c (five kinds of input) and tests/sequence.c (everything).
+# fuzz.sh - libFuzzer looks for what breaks the promises of tests/fuzz.c (six kinds of input) and tests/sequence.c (everything).
 # Alone: ./test.sh fuzz [SECONDS [TARGET...]]. CORPUS=DIR keeps what is found.
 
 # fuzz_build PROGRAM: compiles $T/PROGRAM
@@ -10,7 +10,7 @@ fuzz_build() {
 # fuzz_seeds DIR: what the unit tests use, certificates (how, length, certificate), sequences that make sense: a query, its answer, the
 # same again, a TCP client that asks, time, an error, a reload
 fuzz_seeds() {
-    for fuzz_t in client answer config admin cert sequence; do mkdir -p "$1/$fuzz_t"; done
+    for fuzz_t in client answer config admin cert http2 sequence; do mkdir -p "$1/$fuzz_t"; done
     lab_build "$T/unit" unit -O1 2>/dev/null && SEEDS=$1 "$T/unit" >/dev/null 2>&1
     for fuzz_f in "$T/pki"/*.crt; do
         sed -n '1,/END/{/-----/!p;}' "$fuzz_f" | base64 -d >"$T/fuzz.der"
@@ -38,7 +38,7 @@ fuzz_found() {
 cmd_fuzz() {
     fuzz_s=${1:-20}
     [ $# -eq 0 ] || shift
-    [ $# -gt 0 ] || set -- client answer config admin cert sequence
+    [ $# -gt 0 ] || set -- client answer config admin cert http2 sequence
     legnow=fuzz
     if ! have clang; then
         promise "fuzz targets are built"
