@@ -27,7 +27,7 @@ leg_https() {
     promise "its question has the ID 0, padding to 128 bytes and no other option"
     same 500 "$(grep -Ec '^query .* id=0 .* size=128 .* opts=12:[0-9a-f+]*$' "$T/one.q")" "such questions"
     replies asked_for <<'END'
-an answer in many DATA frames with padding is put together   ; NOERROR answers 1  ; split
+an answer in many DATA frames with padding is put together   ; NOERROR answers 20 ; split.n=20
 trailers do no harm                                          ; NOERROR answers 1  ; trailers
 a response 103 before the real one does no harm              ; NOERROR answers 1  ; early
 headers in three frames are read                             ; NOERROR answers 1  ; wide
