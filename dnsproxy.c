@@ -5123,7 +5123,7 @@ static void streams_turn(void) {
 enum { H2_DATA, H2_HEADERS, H2_PRIORITY, H2_RST_STREAM, H2_SETTINGS, H2_PUSH_PROMISE, H2_PING, H2_GOAWAY, H2_WINDOW_UPDATE,
 	H2_CONTINUATION };
 enum { H2_END_STREAM = 1, H2_ACK = 1, H2_END_HEADERS = 4, H2_PADDED = 8, H2_WEIGHTED = 32, H2_REFUSED_STREAM = 7 };
-enum { H2_FRAME_MAX = 16384, H2_BLOCK_MAX = 8192, H2_WINDOW = 65535 + (15 << 16), H2_REQUESTS = 512, H2_BODIES = 64 };
+enum { H2_FRAME_MAX = 16384, H2_BLOCK_MAX = 8192, H2_WINDOW = 65535 + (15 << 16), H2_REQUESTS = 512, H2_BODIES = 128 };
 
 struct h2_request {
 	uint32_t stream, age, len;              /* stream: 0 when it has ended; len: of the body so far */
@@ -5354,7 +5354,7 @@ static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *
 
 	if (!whole && r->body == NULL) r->body = pool_take(&bodies);
 	if (!whole && (r->body == NULL || n > MSG_MAX - r->len)) {
-		h2_end(s, r, p, 0, 11);         /* ENHANCE_YOUR_CALM */
+		h2_end(s, r, p, 0, r->body == NULL ? H2_REFUSED_STREAM : 11);   /* fewer at a time, or ENHANCE_YOUR_CALM */
 		return;
 	}
 	if (!whole) memcpy(r->body + r->len, p, n);

@@ -109,6 +109,9 @@ leg_https_flow() {
     promise "100 answers in many frames at a time"
     webs h2=split
     answered 10 300 window=100
+    promise "100 answers at a time whose end comes later"
+    webs h2=late
+    answered 10 300 window=100
     promise "a byte at a time"
     webs dribble=1 record=20
     answered 10 5

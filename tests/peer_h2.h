@@ -2,7 +2,8 @@
  *
  * Not a program; peer_server.h includes it. The word of a rule is h2=WORD,WORD..., where N is a number:
  *  answers    statusN  type (text/html)  typeless  huffman (all strings of the headers)  ageN  trailers  early (a 103 before)
- *             split (DATA of 100 bytes each, padded, an empty one at the end)  wide (the headers in three frames)  short (half the body)
+ *             split (DATA of 100 bytes each, padded, an empty one at the end)  wide (the headers in three frames)
+ *             late (the end 50 ms behind the body)  short (half the body)
  *  instead    rst  refusedN (the first N requests of a connection)  silent (nothing)  noheaders (DATA only)
  *  with it    ping  push  unknown (a frame, a setting and flags that nobody knows)  goawayN (behind the Nth request; later ones are not looked at)
  *             nowindow (no room but the first 65,535 bytes)  maxN (requests at a time, for a connection: in rules for "." only)
@@ -83,14 +84,15 @@ static bool web_odd(struct buf *f, const struct act *a, uint32_t stream)
 		if (web_word(a, odd[i].word) == 0) web_put(f, odd[i].type, odd[i].flags, odd[i].stream < 0 ? stream : (uint32_t)odd[i].stream, junk, odd[i].n);
 	if (large || web_word(a, "flood") == 0 || web_word(a, "empty") == 0) {
 		web_put(f, H2_HEADERS, 0, stream, "\x88", 1);
-		for (int i = 0; i < 100; i++) web_put(f, H2_CONTINUATION, large && i == 2 ? H2_END_HEADERS : 0, stream, junk, large ? 4000 : web_word(a, "flood") == 0 ? 100 : 0);
+		size_t n = large ? 4000 : web_word(a, "flood") == 0 ? 100 : 0;
+		for (int i = 0; i < 100; i++) web_put(f, H2_CONTINUATION, large && i == 2 ? H2_END_HEADERS : 0, stream, junk, n);
 	}
 	return web_word(a, "rst") == 0 || web_word(a, "silent") == 0;
 }
 
 static void web_body(struct buf *f, const struct act *a, uint32_t stream, const uint8_t *p, size_t n)
 {
-	unsigned last = web_word(a, "trailers") < 0 ? H2_END_STREAM : 0;
+	unsigned last = web_word(a, "trailers") < 0 && web_word(a, "late") < 0 ? H2_END_STREAM : 0;
 	bool split = web_word(a, "split") == 0;
 	struct buf piece = { 0 };
 	for (size_t k; n > 0; p += k, n -= k) {
@@ -102,7 +104,7 @@ static void web_body(struct buf *f, const struct act *a, uint32_t stream, const 
 		web_put(f, H2_DATA, (split ? H2_PADDED : k == n ? last : 0), stream, piece.p, piece.n);
 	}
 	if (split) web_put(f, H2_DATA, last, stream, "", 0);
-	if (!last) web_put(f, H2_HEADERS, H2_END_STREAM | H2_END_HEADERS, stream, "\0\3end\3yes", 9);
+	if (web_word(a, "trailers") == 0) web_put(f, H2_HEADERS, H2_END_STREAM | H2_END_HEADERS, stream, "\0\3end\3yes", 9);
 	free(piece.p);
 }
 
@@ -110,7 +112,7 @@ static void web_body(struct buf *f, const struct act *a, uint32_t stream, const 
 static void web_answer(struct buf *f, const struct act *a, const struct buf *b, struct conn *c)
 {
 	struct web *w = c->web;
-	struct buf h = { 0 };
+	struct buf h = { 0 }, end = { 0 };
 	bool whole = web_word(a, "wide") < 0, odd = web_odd(f, a, w->stream);
 	web_headers(&h, a, b->n);
 	if (web_word(a, "rst") == 0 || w->requests <= web_word(a, "refused"))
@@ -121,9 +123,12 @@ static void web_answer(struct buf *f, const struct act *a, const struct buf *b, 
 		if (!whole) web_put(f, H2_CONTINUATION, 0, w->stream, h.p + 7, 1);
 		if (!whole) web_put(f, H2_CONTINUATION, H2_END_HEADERS, w->stream, h.p + 8, h.n - 8);
 		web_body(f, a, w->stream, b->p, web_word(a, "short") == 0 ? b->n / 2 : b->n);
+		web_put(&end, H2_DATA, H2_END_STREAM, w->stream, "", 0);
+		if (web_word(a, "late") == 0) job_add((struct job){ .due = now + MS(a->delay + 50), .kind = J_BYTES, .conn = c }, end.p, end.n);
 		if ((w->room -= (long)b->n) < 0) note("overrun", c, "%ld", w->room);
 	}
 	free(h.p);
+	free(end.p);
 }
 
 /* The headers of a request, in words; the server gives us no table, so all are spelled out. */
