@@ -48,7 +48,6 @@
 #include <getopt.h>
 #include <grp.h>
 #include <limits.h>
-#include <link.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -7346,21 +7345,7 @@ static void start_descriptors(void) {
 	if (fd > 2) close(fd);
 }
 
-#ifdef __GLIBC__
-/* Code and constants of ours and of the libraries that only the start needed leave our memory: the files bring back what is wanted. */
-static int code_drop(struct dl_phdr_info *in, size_t size, void *page) {
-	for (const ElfW(Phdr) *h = in->dlpi_phdr; h < in->dlpi_phdr + in->dlpi_phnum && size > 0; h++) {
-		uintptr_t at = in->dlpi_addr + h->p_vaddr, from = at - at % *(uintptr_t *)page;
-		if (h->p_type == PT_LOAD && !(h->p_flags & PF_W)) madvise((void *)from, at + h->p_memsz - from, MADV_DONTNEED);
-	}
-	return 0;
-}
-#endif
-
 static void serve(void) {
-#ifdef __GLIBC__
-	dl_iterate_phdr(code_drop, &(uintptr_t){ (uintptr_t)sysconf(_SC_PAGESIZE) });
-#endif
 	notify("READY=1");
 	while (!stopping) {
 		turn_end();

@@ -91,7 +91,7 @@ analyse_table() {
     analyse_i=''
     [ -z "$BEARSSL" ] || analyse_i="-isystem $BEARSSL/inc"
     analyse_w="-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $analyse_i -c -o /dev/null"
-    for analyse_f in tests/unit.c tests/peer.c tests/sequence.c dnsproxy.c $(cd "$SRC" && ls tests/*.c | grep -v '/unit\|/peer\|/sequence\|/fuzz'); do
+    for analyse_f in tests/unit.c tests/peer.c tests/sequence.c dnsproxy.c tests/gauge.c tests/wire.c tests/shim.c tests/browser.c tests/gai.c; do
         echo "cppcheck|$analyse_f|cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --suppress=missingIncludeSystem" \
             "--suppress=toomanyconfigs --suppress=duplicateAssignExpression --error-exitcode=1 $analyse_i"
         echo "gcc -fanalyzer|$analyse_f|gcc -std=c11 -O2 -fanalyzer $analyse_i -c -o /dev/null"

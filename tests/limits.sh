@@ -54,6 +54,7 @@ leg_hostile() {
     promise "datagrams of less than 12 bytes: silence"
     same 0 "$(val got "$(flood n=1000 kind=short seed=3)")" replies
     promise "1,000 packets with QR=1: silence, and nothing goes to an upstream"
+    await 10 inflight_is 0 || fail "queries are still open: $(adm status | head -n 1)"     # they may be sent again
     forget u1
     same 0 "$(val got "$(flood n=1000 kind=qr seed=4)")" replies
     saw 0 flood u1
