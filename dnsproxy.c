@@ -118,7 +118,6 @@ static usec started;
 
 static void clock_read(void) {
 	struct timespec t;
-
 	clock_gettime(CLOCK_BOOTTIME, &t);      /* goes on while the machine sleeps, as TTLs do */
 	now = SEC(t.tv_sec) + t.tv_nsec / 1000;
 }
@@ -132,7 +131,6 @@ static uint32_t ticks_seconds(uint32_t t) { return (t + 1) / 15625 * 16 + (t + 1
 static void random_bytes(void *to, size_t n) {
 	static uint8_t pool[256];
 	static size_t left;
-
 	if (n > left) {
 		if (getentropy(pool, sizeof pool) != 0) abort();
 		left = sizeof pool;
@@ -144,7 +142,6 @@ static void random_bytes(void *to, size_t n) {
 
 static uint16_t random16(void) {
 	uint16_t v;
-
 	random_bytes(&v, sizeof v);
 	return v;
 }
@@ -159,7 +156,6 @@ static uint8_t lower(uint8_t c) { return c >= 'A' && c <= 'Z' ? c | 0x20 : c; }
 /* Zeroed memory for good, straight from the system: a page that is never needed is never provided. */
 static void *table_new(size_t n, size_t size) {
 	void *p = mmap(NULL, MAX(n * size, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
-
 	if (p == MAP_FAILED || (n > 0 && n * size / n != size)) {
 		fputs("dnsproxy: not enough memory for the configured tables\n", stderr);
 		exit(1);
@@ -185,7 +181,6 @@ static bool pool_has(const struct pool *p, const void *x) {
 /* A piece of any content; NULL when all are taken. */
 static void *pool_take(struct pool *p) {
 	void *x = p->free;
-
 	if (pool_empty(p)) return NULL;
 	p->used++;
 	if (x == NULL) return pool_at(p, p->ever++);
@@ -208,7 +203,6 @@ struct text { char *p; size_t size, len; bool grows, own; };
 static bool text_grow(struct text *t, size_t n) {
 	size_t size = MAX(t->size * 2, t->len + n + 1);
 	char *p = t->grows ? realloc(t->own ? t->p : NULL, size) : NULL;
-
 	if (p == NULL) return false;
 	if (!t->own && t->len > 0) memcpy(p, t->p, t->len);
 	p[t->len] = '\0';
@@ -225,7 +219,6 @@ static void text_add(struct text *t, const char *fmt, ...) __attribute__((format
 static void text_add(struct text *t, const char *fmt, ...) {
 	va_list ap;
 	int n;
-
 	do {
 		if (t->len + 1 >= t->size && !text_grow(t, 255)) return;
 		va_start(ap, fmt);
@@ -247,7 +240,6 @@ static void text_clean(char *s) {
 static int64_t number(const char *s, int64_t lo, int64_t hi) {
 	size_t n = strspn(s, "0123456789");
 	int64_t v = n > 0 && n <= 15 && s[n] == '\0' ? strtoll(s, NULL, 10) : -1;
-
 	return v >= lo && v <= hi ? v : -1;
 }
 
@@ -309,7 +301,6 @@ static void log_to_syslog(enum level level, const char *line) {
 	static int fd = -1;
 	char msg[1100];
 	int n = snprintf(msg, sizeof msg, "<%d>dnsproxy[%ld]: %s", priority[level], (long)getpid(), line);
-
 	if (fd < 0) fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0 && n > 0 && sendto(fd, msg, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&to, sizeof to) < 0)
 		msg[0] = '\0';                  /* lost */
@@ -394,7 +385,6 @@ static const uint8_t *addr_bytes(const struct addr *a, size_t *n) {
 static bool addr_same_host(const struct addr *a, const struct addr *b) {
 	size_t n, m;
 	const uint8_t *p = addr_bytes(a, &n), *q = addr_bytes(b, &m);
-
 	return n == m && memcmp(p, q, n) == 0 && strcmp(a->scope, b->scope) == 0;
 }
 
@@ -437,7 +427,6 @@ static const char *addr_text(const struct addr *a) {
 	char host[INET6_ADDRSTRLEN], *buf = bufs[turn++ % 4];
 	struct text t = { .p = buf, .size = ADDR_TEXT };
 	size_t n;
-
 	inet_ntop(a->u.sa.sa_family, addr_bytes(a, &n), host, sizeof host);
 	text_add(&t, "%s%s%s", host, a->scope[0] ? "%" : "", a->scope);
 	if (addr_port(a) != 0) text_add(&t, "@%u", addr_port(a));
@@ -448,7 +437,6 @@ static const char *addr_text(const struct addr *a) {
 static bool addr_in(const struct addr *a, const struct addr *net, unsigned bits) {
 	size_t n, m;
 	const uint8_t *p = addr_bytes(a, &n), *q = addr_bytes(net, &m);
-
 	return n == m && memcmp(p, q, bits / 8) == 0 &&
 	    (bits % 8 == 0 || ((p[bits / 8] ^ q[bits / 8]) >> (8 - bits % 8)) == 0);
 }
@@ -464,7 +452,6 @@ static bool cidr_parse(struct cidr *c, const char *s) {
 	char host[INET6_ADDRSTRLEN];
 	size_t n = slash ? (size_t)(slash - s) : strlen(s);
 	int64_t most, bits;
-
 	snprintf(host, sizeof host, "%.*s", (int)MIN(n, sizeof host), s);
 	if (n >= sizeof host || strchr(host, '%') || !addr_parse(&c->net, host)) return false;
 	most = addr_is6(&c->net) ? 128 : 32;
@@ -476,7 +463,6 @@ static bool cidr_parse(struct cidr *c, const char *s) {
 /* In one of the first n of them? */
 static bool addr_in_local(const struct addr *a, size_t n) {
 	static struct cidr nets[COUNT(local_nets)];
-
 	for (size_t i = 0; i < COUNT(nets) && nets[i].bits == 0; i++)
 		cidr_parse(&nets[i], local_nets[i]);
 	for (size_t i = 0; i < n; i++)
@@ -493,7 +479,6 @@ static uint64_t addr_client(const struct addr *a) {
 	uint64_t v = 0;
 	size_t n;
 	const uint8_t *p = addr_bytes(a, &n);
-
 	memcpy(&v, p, n == 4 ? 4 : 8);
 	return n == 4 ? v ^ UINT64_C(0x0a0b0c0d00000000) : v;
 }
@@ -538,7 +523,6 @@ static const struct rrtype *type_find(unsigned type) {
 static const char *type_text(unsigned type) {
 	static char buf[16];
 	const struct rrtype *t = type_find(type);
-
 	snprintf(buf, sizeof buf, "TYPE%u", type);
 	return t ? t->name : buf;
 }
@@ -552,7 +536,6 @@ static int type_parse(const char *s) {
 
 static const char *class_text(unsigned class) {
 	static char buf[16];
-
 	snprintf(buf, sizeof buf, "CLASS%u", class);
 	return class == 1 ? "IN" : class == 3 ? "CH" : class == 4 ? "HS" : class == 255 ? "ANY" : buf;
 }
@@ -561,7 +544,6 @@ static const char *rcode_text(unsigned rcode) {
 	static const char *const names[] = { "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN",
 		"YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE" };
 	static char buf[16];
-
 	snprintf(buf, sizeof buf, "RCODE%u", rcode);
 	if (rcode == BADVERS) return "BADVERS";
 	return rcode < COUNT(names) ? names[rcode] : buf;
@@ -639,7 +621,6 @@ static size_t name_parse(uint8_t *name, const char *s) {
 /* The same for a host name. */
 static size_t host_parse(uint8_t *name, const char *s) {
 	const char *p = s;
-
 	while (((*p | 32) >= 'a' && (*p | 32) <= 'z') || (*p >= '-' && *p <= '9' && *p != '/') || *p == '_')
 		p++;
 	return *p == '\0' ? name_parse(name, s) : 0;
@@ -648,7 +629,6 @@ static size_t host_parse(uint8_t *name, const char *s) {
 /* The length of a wire name that is known to be good and holds no pointer. */
 static size_t name_len(const uint8_t *name) {
 	size_t n = 0;
-
 	while (name[n] != 0) n += 1 + (size_t)name[n];
 	return n + 1;
 }
@@ -689,7 +669,6 @@ static unsigned msg_get16(struct msg *m) {
 
 static uint32_t msg_get32(struct msg *m) {
 	uint32_t high = msg_get16(m);
-
 	return high << 16 | msg_get16(m);
 }
 
@@ -754,7 +733,6 @@ struct rr { size_t at, ttl_at, rdata_at, rdlen; unsigned type, class; uint32_t t
 static void msg_rr_head(struct msg *m, struct rr *r) {
 	static const uint8_t none[10];
 	const uint8_t *p = msg_has(m, 10) ? m->p + m->at : none;
-
 	r->type = get16at(p);
 	r->class = get16at(p + 2);
 	r->ttl_at = m->at + 4;
@@ -779,7 +757,6 @@ static bool edns_well_formed(const uint8_t *p, size_t n) {
 	const uint8_t *d;
 	unsigned code;
 	size_t at = 0, len;
-
 	while (edns_next(p, n, &at, &code, &d, &len))
 		;
 	return at == n;
@@ -859,7 +836,6 @@ static uint32_t hash_bytes(const uint8_t *p, size_t n) { return (uint32_t)sip_ha
 
 static uint64_t hash_long(const uint8_t *p, size_t n) {
 	uint64_t v = sip_hash(hash_secret, p, n, 1, 3);
-
 	return WORD_BITS == 64 ? v : v << 32 | sip_hash(hash_secret + 2, p, n, 1, 3);
 }
 
@@ -875,7 +851,6 @@ struct question {
 static word lower_word(word x) {
 	const word each = (word)-1 / 255, low = x & each * 0x7f;
 	const word from_a = low + each * (0x80 - 'A'), beyond_z = low + each * (0x7f - 'Z');    /* told by the top bits */
-
 	return x | ((from_a ^ beyond_z) & ~x & each * 0x80) >> 2;
 }
 
@@ -1056,7 +1031,6 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 /* Steps over a record that is known to be good. Gives where its type stands: its TTL is 4 bytes further, its RDATA 10. */
 static size_t record_next(const uint8_t *p, size_t *at) {
 	size_t end = *at;
-
 	while (p[end] != 0 && p[end] < 192) end += 1 + (size_t)p[end];
 	end += p[end] == 0 ? 1 : 2;
 	*at = end + 10 + get16at(p + end + 8);
@@ -1086,7 +1060,6 @@ static void answer_age(struct answer *a, uint8_t *p, uint32_t age) {
 static bool bytes_inside(const uint8_t *p, size_t n) {
 	static const uint8_t none[16], mapped[12] = { [10] = 255, [11] = 255 };
 	struct addr a = { .u.in.sin_family = AF_INET };
-
 	if (n == 16 && memcmp(p, mapped, sizeof mapped) == 0)
 		return bytes_inside(p + sizeof mapped, 4);
 	if (n == 16) a.u.in6.sin6_family = AF_INET6;
@@ -1134,7 +1107,6 @@ static bool answer_matches(const uint8_t *p, size_t len, const struct key *key) 
  * Gives the RCODE, NOERROR when it is none of these. */
 static unsigned answer_bare_error(const uint8_t *p, size_t len) {
 	bool opt = len >= 23 && get16at(p + 10) == 1 && p[12] == 0 && get16at(p + 13) == T_OPT && get16at(p + 21) == len - 23;
-
 	if ((len != 12 && !opt) || (get16at(p + 2) & (F_QR | F_OPCODE)) != F_QR || get16at(p + 4) != 0)
 		return NOERROR;
 	return (get16at(p + 2) & 15) | (opt ? (unsigned)p[17] << 4 : 0);
@@ -1163,7 +1135,6 @@ enum padding { PAD_NONE, PAD_KEEPALIVE, PAD_ONLY };
 static size_t query_write(uint8_t *p, unsigned id, const struct key *k, bool edns, enum padding pad) {
 	static uint8_t options[8 + 127] = { 0, EDNS_KEEPALIVE, 0, 0, 0, EDNS_PADDING };
 	size_t n = 12 + k->name_len + 4, skip = pad == PAD_KEEPALIVE ? 0 : 4, fill = (128 - (n + 11 + 8 - skip) % 128) % 128;
-
 	put16at(p, id);
 	put16at(p + 2, F_RD | F_AD | (key_flags(k) & KEY_CD ? F_CD : 0));        /* AD: tell what you know (RFC 6840 5.7) */
 	put16at(p + 4, 1);
@@ -1228,7 +1199,6 @@ static void config_error(struct reader *r, const char *place, const char *fmt, .
 static void config_error(struct reader *r, const char *place, const char *fmt, ...) {
 	char what[600];
 	va_list ap;
-
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof what, fmt, ap);
 	va_end(ap);
@@ -1252,7 +1222,6 @@ static int64_t *config_number(const struct config *c, const struct directive *d)
 
 static const char *set_number(struct config *c, const struct directive *d, char **args) {
 	int64_t v = args[0] && !args[1] ? number(args[0], d->lo, d->hi) : -1;
-
 	if (d->hi == 0 && args[0] && !args[1])  /* a switch */
 		v = strcmp(args[0], "on") == 0 ? 1 : strcmp(args[0], "off") == 0 ? 0 : -1;
 	if (v < 0) return d->expected;
@@ -1262,7 +1231,6 @@ static const char *set_number(struct config *c, const struct directive *d, char 
 
 static void print_number(struct text *t, const struct config *c, const struct directive *d) {
 	int64_t v = *config_number(c, d);
-
 	if (d->hi == 0)
 		text_add(t, "%s %s\n", d->name, v ? "on" : "off");
 	else
@@ -1275,7 +1243,6 @@ static const char *set_size(struct config *c, const struct directive *d, char **
 	const char *unit = n > 0 ? args[0] + n : "?";
 	int shift = strcasecmp(unit, "k") == 0 ? 10 : strcasecmp(unit, "m") == 0 ? 20 : 0;
 	int64_t v;
-
 	memcpy(digits, n > 0 ? args[0] : "", MIN(n, 16));
 	v = *unit == '\0' || shift > 0 ? number(digits, d->lo, d->hi >> shift) : -1;
 	if (v < 0 || (v > 0 && v << shift < 4096)) return d->expected;
@@ -1289,7 +1256,6 @@ static const char *address_parse(struct addr *a, const char *s, unsigned port) {
 	const char *at = strrchr(s, '@');
 	size_t n = at ? (size_t)(at - s) : strlen(s);
 	int64_t v = at ? number(at + 1, 1, 65535) : (int64_t)port;
-
 	if (v < 0) return "a port from 1 to 65535 behind '@'";
 	if (n >= sizeof host) return "an IP address";
 	memcpy(host, s, n);
@@ -1307,7 +1273,6 @@ static const char *address_hint(const char *s, const char *expected) {
 		{ "#", "a port behind '@' and a name behind tls=, such as \"1.1.1.1@853 1 tls=one.one.one.one\"" },
 		{ "[", "an IPv6 address without brackets, and a port behind '@', such as ::1@53" }, { "@", NULL },
 		{ ":", "an IP address, and a port behind '@', such as 192.0.2.1@53" } };
-
 	for (size_t i = 0; i < COUNT(hints); i++)
 		if (strstr(s, hints[i].part) != NULL)
 			return hints[i].expected ? hints[i].expected : expected;
@@ -1319,7 +1284,6 @@ static bool listen_clash(const struct listen_at *a, const struct listen_at *b) {
 	static const uint8_t any[16];
 	size_t n, m;
 	const uint8_t *p = addr_bytes(&a->addr, &n), *q = addr_bytes(&b->addr, &m);
-
 	return addr_port(&a->addr) == addr_port(&b->addr) && (a->any || b->any || (n == m &&
 	    (addr_same_host(&a->addr, &b->addr) || memcmp(p, any, n) == 0 || memcmp(q, any, n) == 0)));
 }
@@ -1355,7 +1319,6 @@ static void print_listen(struct text *t, const struct config *c, const struct di
 static const char *set_admin(struct config *c, const struct directive *d, char **args) {
 	struct addr a;
 	const char *err;
-
 	if (args[0] == NULL || args[1] != NULL) return d->expected;
 	c->admin_off = strcmp(args[0], "off") == 0;
 	if (c->admin_off) return NULL;
@@ -1397,7 +1360,6 @@ static const char *set_text(struct config *c, const struct directive *d, char **
 
 static void print_text(struct text *t, const struct config *c, const struct directive *d) {
 	const char *s = (const char *)c + d->field;
-
 	if (*s != '\0') text_add(t, "%s %s\n", d->name, s);
 }
 
@@ -1406,7 +1368,6 @@ static const char *set_list(struct config *c, const struct directive *d, char **
 	static char why[128];
 	struct list_files *l = (struct list_files *)(void *)((char *)c + d->field);
 	struct list_file *f = &l->of[l->n];
-
 	if (args[0] == NULL || strlen(args[0]) >= sizeof f->path || (args[1] != NULL && (d->hi == 1 || args[2] != NULL)))
 		return d->expected;
 	f->suffix_len = args[1] ? host_parse(f->suffix, args[1]) : 0;
@@ -1419,7 +1380,6 @@ static const char *set_list(struct config *c, const struct directive *d, char **
 
 static void print_list(struct text *t, const struct config *c, const struct directive *d) {
 	const struct list_files *l = (const struct list_files *)(const void *)((const char *)c + d->field);
-
 	for (unsigned i = 0; i < l->n; i++)
 		text_add(t, "%s %s%s%s\n", d->name, l->of[i].path, l->of[i].suffix_len ? " " : "",
 		    l->of[i].suffix_len ? name_text(l->of[i].suffix) : "");
@@ -1434,7 +1394,6 @@ static int level_parse(const char *s) {
 
 static const char *set_log(struct config *c, const struct directive *d, char **args) {
 	int level = args[0] ? level_parse(args[0]) : -1;
-
 	if (level < 0 || (args[1] && (strcmp(args[1], "syslog") != 0 || args[2])))
 		return d->expected;
 	c->level = level;
@@ -1492,7 +1451,6 @@ static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopq
 static bool pin_parse(uint8_t *pin, const char *s) {
 	uint32_t acc = 0;
 	size_t n = 0;
-
 	if (strlen(s) != 44 || s[43] != '=') return false;
 	for (int i = 0; i < 43; i++) {
 		const char *d = strchr(base64_digits, s[i]);
@@ -1507,7 +1465,6 @@ static const char *pin_text(const uint8_t *pin) {
 	static char bufs[2][45];
 	static unsigned turn;
 	char *out = bufs[turn++ % 2];
-
 	for (int i = 0, at = 0; i < 33; i += 3) {
 		uint32_t v = (uint32_t)pin[i] << 16 | (uint32_t)pin[i + 1] << 8 | (i + 2 < 32 ? pin[i + 2] : 0u);
 		for (int k = 18; k >= 0; k -= 6) out[at++] = base64_digits[v >> k & 63];
@@ -1581,7 +1538,6 @@ static void spec_print(struct text *t, const struct spec *s) {
 static bool spec_same(const struct spec *a, const struct spec *b) {
 	char x[4096] = "", y[4096] = "";
 	struct text tx = { .p = x, .size = sizeof x }, ty = { .p = y, .size = sizeof y };
-
 	spec_print(&tx, a);
 	spec_print(&ty, b);
 	return strcmp(x, y) == 0;
@@ -1630,7 +1586,6 @@ static void config_upstream(struct reader *r, char **w) {
 /* Cuts a line into words up to a comment; NULL ends them. False when there are too many. */
 static bool words_split(char *line, char **w) {
 	unsigned n = 0;
-
 	for (;;) {
 		line += strspn(line, " \t\r\f\v");
 		if (*line == '\0' || *line == '#' || (line[0] == '/' && line[1] == '/')) break;
@@ -1718,7 +1673,6 @@ static bool addr_is_own(const struct addr *a) {
 	socklen_t n = sizeof from.u;
 	int fd = socket(a->u.sa.sa_family, SOCK_DGRAM, 0);
 	bool own;
-
 	own = fd >= 0 && addr_resolve_scope(&to) && connect(fd, &to.u.sa, addr_len(&to)) == 0 &&
 	    getsockname(fd, &from.u.sa, &n) == 0 && addr_same_host(&from, a);
 	if (fd >= 0) close(fd);
@@ -1860,7 +1814,6 @@ static uint64_t answers_seen;                   /* counts every valid answer of 
 
 static void cache_init(size_t memory) {
 	uint8_t *block;
-
 	cache.memory = memory;
 	if (memory == 0) return;
 	block = table_new(1, memory);
@@ -1875,7 +1828,6 @@ static struct entry *slot_entry(const struct slot *s) { return entry_at((size_t)
 
 static const uint8_t *entry_ede(const struct entry *e, size_t *n) {
 	const uint8_t *p = (const uint8_t *)(e + 1) + (e->bits & E_MARKED ? MARK_SIZE : 0);
-
 	*n = e->bits & E_EDE ? get16at(p) : 0;
 	return p + (e->bits & E_EDE ? 2 : 0);
 }
@@ -1883,7 +1835,6 @@ static const uint8_t *entry_ede(const struct entry *e, size_t *n) {
 static uint8_t *entry_msg(const struct entry *e) {
 	size_t n;
 	const uint8_t *p = entry_ede(e, &n);
-
 	return (uint8_t *)(uintptr_t)p + n;
 }
 
@@ -1900,7 +1851,6 @@ static bool entry_expired(const struct entry *e) { return entry_age(e) >= e->lif
 static bool entry_useless(const struct entry *e) {
 	uint32_t mask;
 	uint64_t number;
-
 	if (entry_age(e) >= e->life + TICKS(cfg.serve_stale)) return true;
 	if (!(e->bits & E_MARKED)) return false;
 	memcpy(&mask, e + 1, sizeof mask);
@@ -1914,7 +1864,6 @@ static struct slot *slot_first(uint32_t hash) {
 
 static struct slot *slot_of(size_t at, uint32_t hash) {
 	struct slot *s = slot_first(hash);
-
 	for (unsigned i = 0; i < PROBE; i++)
 		if (s[i].at == at / 4 + 1)
 			return &s[i];
@@ -2131,7 +2080,6 @@ static void watch_move(int from, int to) {
 #ifdef HAVE_EPOLL
 static void cold_set(int slot, int what) {
 	struct epoll_event e = { .events = (uint32_t)polls[slot].events, .data.ptr = watches[slot].slot };
-
 	if (slot >= nhot && cold_fd >= 0) epoll_ctl(cold_fd, what, polls[slot].fd, &e);
 }
 
@@ -2139,7 +2087,6 @@ static void cold_set(int slot, int what) {
 static void cold_ready(void *owner, short revents) {
 	struct epoll_event e[BATCH];
 	int n = epoll_wait(cold_fd, e, BATCH, 0);
-
 	(void)owner;
 	(void)revents;
 	for (int i = 0; i < n; i++) {
@@ -2175,7 +2122,6 @@ static void watch_events(int slot, short events) {
 
 static void watch_remove(int *slot) {
 	int at = *slot;
-
 	if (at < 0) return;
 	cold_set(at, EPOLL_CTL_DEL);
 	*slot = -1;
@@ -2192,7 +2138,6 @@ static void watch_init(int most) {
 #ifdef HAVE_EPOLL
 	static int slot;
 #endif
-
 	max_polls = most;
 	polls = table_new((size_t)most, sizeof *polls);
 	watches = table_new((size_t)most, sizeof *watches);
@@ -2244,7 +2189,6 @@ struct source_msg {
 static struct source_msg source_error(const struct key *k, unsigned rcode, int ede) {
 	static uint8_t msg[OWN_MAX], option[6] = { 0, EDNS_EDE, 0, 2 };
 	size_t n = k->name_len > 0 ? k->name_len + 4 : 0;
-
 	memset(msg, 0, 12);
 	msg[5] = n > 0;
 	memcpy(msg + 12, k->b, n);
@@ -2257,7 +2201,6 @@ static struct source_msg source_error(const struct key *k, unsigned rcode, int e
 static void source_add(struct source_msg *s, const struct key *k, unsigned type, const uint8_t *data, size_t n) {
 	const uint8_t head[12] = { 0xc0, 12, 0, (uint8_t)type, 0, 1, 0, 0, 0, OWN_TTL, 0, (uint8_t)n };
 	uint8_t *msg = (uint8_t *)(uintptr_t)s->msg;
-
 	if ((key_type(k) != type && key_type(k) != T_ANY) || s->len + sizeof head + n > OWN_MAX)
 		return;
 	memcpy(msg + s->len, head, sizeof head);
@@ -2272,7 +2215,6 @@ struct table { uint64_t *slots, depths; uint8_t *records; size_t nslots, size, t
 
 static size_t table_place(const struct table *t, uint64_t hash) {
 	size_t i = (size_t)((hash >> 32) * t->nslots >> 32);
-
 	while (t->slots[i] != 0 && t->slots[i] >> 1 < hash >> 1) i++;
 	return i;
 }
@@ -2308,7 +2250,6 @@ static struct list {
 static bool list_still(struct list *l) {
 	uint64_t before = l->seen;
 	struct stat st;
-
 	l->seen = 0;
 	for (unsigned i = 0; i < l->files->n; i++)
 		if (stat(l->files->of[i].path, &st) == 0)
@@ -2347,7 +2288,6 @@ static void list_start(struct list *l) {
 /* Between the passes. The last run of slots may go on behind the end. */
 static void list_size(struct list *l) {
 	size_t n = l->nslots + l->nslots / 5 + 1, all = n + l->nslots + 1;
-
 	l->next = (struct table){ .nslots = n, .size = all * sizeof *l->next.slots + l->bytes + 2 * NAME_MAX_WIRE };
 	l->next.slots = table_new(1, l->next.size);
 	l->next.records = (uint8_t *)(l->next.slots + all);
@@ -2396,7 +2336,6 @@ static const uint8_t *host_owner(const uint8_t *h) { return h + HOST_ADDR + h[HO
 static size_t reverse_name(uint8_t *name, const uint8_t *a, size_t n) {
 	char buf[80] = "";
 	struct text t = { .p = buf, .size = sizeof buf };
-
 	while (n == 16 && t.len < 64)
 		text_add(&t, "%x.%x.", a[15 - t.len / 4] & 15u, a[15 - t.len / 4] >> 4u);
 	if (n == 4)
@@ -2410,7 +2349,6 @@ static size_t reverse_name(uint8_t *name, const uint8_t *a, size_t n) {
 static void host_index(struct table *t, const uint8_t *h, size_t bytes, const uint8_t *name, size_t n, bool reverse) {
 	uint64_t hash = host_hash(name, n);
 	size_t first = table_place(t, hash);
-
 	for (size_t i = first; t->slots[i] >> 32 == hash >> 32; i++) {
 		const uint8_t *x = host_at(t, i);
 		if (i == first + HOST_MOST || memcmp(x, h, bytes) == 0 ||
@@ -2513,7 +2451,6 @@ static uint64_t depth_bit(unsigned labels) { return UINT64_C(1) << MIN(labels, 6
 
 static unsigned name_labels(const uint8_t *name) {
 	unsigned n = 0;
-
 	for (; *name != 0; name += 1 + *name) n++;
 	return n;
 }
@@ -2620,7 +2557,6 @@ static struct histogram client_latency;
 
 static void histogram_add(struct histogram *h, usec t) {
 	unsigned i = 0;
-
 	while (i < COUNT(bucket_ms) && t > MS(bucket_ms[i])) i++;
 	h->bucket[i]++;
 	h->count++;
@@ -2663,7 +2599,6 @@ static usec listen_retry;                       /* when an address that was not 
 static int batch_do(int fd, struct mmsghdr *v, unsigned n, bool out) {
 	unsigned i;
 	ssize_t r = 0;
-
 	for (i = 0; i < n && (r = out ? sendmsg(fd, &v[i].msg_hdr, MSG_NOSIGNAL) : recvmsg(fd, &v[i].msg_hdr, 0)) >= 0; i++)
 		v[i].msg_len = (unsigned)r;
 	return i > 0 ? (int)i : (int)r;
@@ -2684,7 +2619,6 @@ static void batch_init(struct mmsghdr *v, struct iovec *iov, uint8_t *bytes, siz
 static void peer_read_local(struct peer *p, struct msghdr *h) {
 	const struct cmsghdr *c = CMSG_FIRSTHDR(h);
 	const uint8_t *data = c != NULL ? CMSG_DATA(c) : NULL;
-
 	if (c == NULL) return;
 	if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
 		memcpy(p->local, data + offsetof(struct in6_pktinfo, ipi6_addr), 16);
@@ -2748,7 +2682,6 @@ static uint8_t *outbox_room(const struct peer *p) {
 static void outbox_commit(const struct peer *p, size_t len) {
 	unsigned i = outbox.n++;
 	struct msghdr *h = &outbox.v[i].msg_hdr;
-
 	outbox.to[i] = p->from;
 	outbox.iov[i].iov_len = len;
 	h->msg_name = &outbox.to[i];
@@ -2781,7 +2714,6 @@ static void reply_rotate(uint8_t *out, size_t n, const struct entry *e, size_t a
 	const uint8_t *m = entry_msg(e);
 	unsigned type = get16at(m + at - 4), found = 0;
 	size_t from[256], r;
-
 	for (unsigned i = get16at(m + 6); i > 0 && found < COUNT(from); i--)
 		if (get16at(m + (r = record_next(m, &at))) == type)
 			from[found++] = r + 10;
@@ -2857,7 +2789,6 @@ static struct top top_names, top_clients;
 
 static void top_count(struct top *t, uint64_t who, const void *what, size_t n) {
 	unsigned set = (unsigned)client_place(who, TOP_SLOTS / 4) * 4, low = set;
-
 	for (unsigned i = set; i < set + 4; i++) {
 		if (t->who[i] == who && t->count[i] > 0) {
 			t->count[i]++;
@@ -2913,7 +2844,6 @@ static struct source_msg entry_source(const struct entry *e, bool stale) {
 	struct source_msg s = { .msg = entry_msg(e), .len = e->len, .entry = e, .cap = stale ? STALE_TTL : NO_TTL,
 		.age = stale ? 0 : ticks_seconds((uint32_t)entry_age(e)), .rcode = get16at(entry_msg(e) + 2) & 15,
 		.flags = e->bits & E_AD ? F_AD : 0, .ede = stale_option, .ede_len = sizeof stale_option };
-
 	if (!stale) s.ede = entry_ede(e, &s.ede_len);
 	return s;
 }
@@ -2924,7 +2854,6 @@ static void reply_commit(const struct peer *p, size_t n);
 
 static void client_reply(const struct peer *p, const struct source_msg *s, const struct reply_to *r) {
 	uint8_t *out = reply_room(p);
-
 	if (out != NULL) reply_commit(p, reply_write(out, s, r));
 }
 
@@ -2932,7 +2861,6 @@ static void client_reply(const struct peer *p, const struct source_msg *s, const
 static void client_error(const struct peer *p, const struct question *q, unsigned rcode, int ede) {
 	struct source_msg s = source_error(&q->key, rcode & ~(unsigned)F_TC, ede);
 	struct reply_to r;
-
 	s.flags = rcode & F_TC;
 	reply_to_question(&r, q, p->kind == PEER_TCP);
 	client_reply(p, &s, &r);
@@ -2942,7 +2870,6 @@ static void client_error(const struct peer *p, const struct question *q, unsigne
 static void client_hit(const struct peer *p, struct slot *slot, const struct question *q, uint32_t hash, const struct reply_to *r) {
 	struct entry *e = slot_entry(slot);
 	struct source_msg s = entry_source(e, false);
-
 	e->bits |= E_USED;
 	e->hits = e->hits < 255 ? e->hits + 1 : 128;    /* a power of two: most rotations do not notice */
 	client_reply(p, &s, r);
@@ -2955,7 +2882,6 @@ static void client_hit(const struct peer *p, struct slot *slot, const struct que
 
 static void client_log(const struct peer *p, const struct question *q, const char *what) {
 	struct addr a;
-
 	if (log_level < L_DEBUG) return;
 	peer_addr(&a, p);
 	log_debug("query from %s id %u %s %s: %s", addr_text(&a), q->id, q->key.name_len ? name_text(q->key.b) : "-",
@@ -3099,7 +3025,6 @@ static size_t tcp_most;                         /* tcp-clients, or what descript
 
 static void out_block_free(struct tcp_client *c) {
 	struct out_block *b = c->out;
-
 	c->out = b->next;
 	pool_give(&out_blocks, b);
 	if (--c->nout == 0) list_remove(&c->sending);
@@ -3119,7 +3044,6 @@ static void tcp_client_close(struct tcp_client *c) {
 /* Somebody must go: who waits for us only when there is nobody else. False when there is nobody. */
 static bool tcp_evict(void) {
 	struct node *list = !list_empty(&tcp_idle) ? &tcp_idle : &tcp_owed;
-
 	if (list_empty(list)) return false;
 	tcp_client_close(OWNER(list->next, struct tcp_client, lru));
 	return true;
@@ -3280,7 +3204,6 @@ static void tcp_client_ready(void *owner, short revents) {
 /* When a turn ends: what gathered leaves. What a stopped client had sent before is taken up again. */
 static void tcp_flush_dirty(void) {
 	struct tcp_client *c;
-
 	while ((c = tcp_dirty) != NULL) {
 		tcp_dirty = c->next_dirty;
 		c->dirty = false;
@@ -3368,7 +3291,6 @@ static const char *const kind_words[KINDS] = { "", " for A", " for AAAA", " for 
 
 static enum question_kind key_kind(const struct key *k) {
 	unsigned type = key_type(k);
-
 	return type == T_A ? K_A : type == T_AAAA ? K_AAAA : type == T_HTTPS || type == T_SVCB ? K_HTTPS : K_REST;
 }
 
@@ -3436,7 +3358,6 @@ static usec upstream_rto(const struct upstream *u) {
  * another. */
 static void upstream_learn(struct upstream *u, usec took) {
 	usec off = took - u->rtt;
-
 	if (u->rtt == 0 || took > 2 * upstream_rto(u)) {
 		u->rttvar = took / 2;
 		u->rtt = MAX(took, 1);
@@ -3563,7 +3484,6 @@ static void query_init(void) {
 
 static struct holder **holder_place(uint64_t client) {
 	struct holder **h = &holder_table[client_place(client, query_table_mask + 1)];
-
 	while (*h != NULL && (*h)->client != client) h = &(*h)->next;
 	return h;
 }
@@ -3579,7 +3499,6 @@ static void holder_recount(struct holder *h, int by) {
 
 static void waiter_free(struct waiter *w) {
 	struct holder *h = w->holder, **place;
-
 	list_remove(&w->of_query);
 	list_remove(&w->of_holder);
 	holder_recount(h, -1);
@@ -3643,7 +3562,6 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s) {
 /* Answers a waiter with an RCODE of our own. */
 static void waiter_fail(struct waiter *w, unsigned rcode, int info) {
 	struct source_msg s = source_error(&w->q->key, rcode, info);
-
 	stats.failed += rcode == SERVFAIL;
 	waiter_answer(w, &s);
 }
@@ -3688,7 +3606,6 @@ static void held_keep(struct query *q) {
 /* Takes an ask out of its query, of whose chain *a is a link. */
 static void ask_free(struct ask **a) {
 	struct ask *gone = *a;
-
 	ask_stop(gone);
 	*a = gone->next;
 	pool_give(&asks, gone);
@@ -3732,7 +3649,6 @@ static void query_make_room(bool need_waiter, const struct query *keep) {
 
 static struct query *query_find(const struct key *k, uint32_t hash) {
 	struct query *q = query_table[hash & query_table_mask];
-
 	while (q != NULL && (q->hash != hash || q->key.len != k->len || memcmp(q->key.b, k->b, k->len) != 0))
 		q = q->next;
 	return q;
@@ -3789,7 +3705,6 @@ static uint32_t route_domain(const struct key *k) {
  * a private name goes to the private ones, if there are any. */
 static uint32_t route(const struct key *k) {
 	uint32_t match = route_domain(k), any = 0, private = 0;
-
 	if (match != 0) return match;
 	for (unsigned i = 0; i < norder; i++) {
 		const struct upstream *u = &upstreams[order[i]];
@@ -3820,7 +3735,6 @@ static bool all_down(uint32_t mask, enum question_kind kind) {
 
 static void ask_count(const struct ask *a) {
 	struct upstream *u = &upstreams[a->up];
-
 	u->lives[K_ALL].asked = u->lives[key_kind(&a->q->key)].asked = now;
 	u->sent++;
 }
@@ -3940,7 +3854,6 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 static bool query_refresh(const struct key *k, uint32_t hash) {
 	struct query *q;
 	uint32_t mask = route(k);
-
 	if (mask == 0 || query_find(k, hash) != NULL || pool_empty(&queries)) return false;
 	q = query_new(k, hash);
 	list_append(&lingering, &q->lingering);
@@ -3952,7 +3865,6 @@ static bool query_refresh(const struct key *k, uint32_t hash) {
 /* Better upstreams than one of this priority that gave neither NOERROR nor NXDOMAIN, as a mask (rule 10). */
 static uint32_t query_unheard(const struct query *q, unsigned priority) {
 	uint32_t mask = 0;
-
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
 		if (a->verdict <= V_OTHER && upstreams[a->up].spec.priority < priority)
 			mask |= UINT32_C(1) << a->up;
@@ -3963,7 +3875,6 @@ static uint32_t query_unheard(const struct query *q, unsigned priority) {
 static bool entry_beats(const struct entry *e, const struct query *q, bool marked) {
 	unsigned priority = UINT_MAX;
 	bool success = answers_type(entry_msg(e), 12 + q->key.name_len + 4, key_type(&q->key)), was_marked = e->bits & E_MARKED;
-
 	if (entry_expired(e)) return false;
 	if (success != (q->best_verdict == V_SUCCESS)) return success;
 	if (marked != was_marked) return marked;
@@ -4005,7 +3916,6 @@ static struct source_msg query_source(const struct query *q, bool marked) {
 	const struct answer *a = q->held;
 	struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .cap = marked ? MARKED_TTL : NO_TTL,
 		.rcode = a->rcode, .flags = (get16at(a->msg + 2) & F_AA) | (a->ad ? F_AD : 0) };
-
 	if (a->rcode == FORMERR || a->rcode == NOTIMP || a->rcode > YXDOMAIN) {
 		s = source_error(&q->key, SERVFAIL, EDE_UNREACHABLE);
 		s.ede = a->ede_len ? a->ede : s.ede;
@@ -4080,7 +3990,6 @@ static bool query_waits(struct query *q, bool *open) {
 /* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
 static void query_choose(struct query *q) {
 	bool open;
-
 	if (q->starting || query_waits(q, &open)) {
 		held_keep(q);
 		return;
@@ -4094,7 +4003,6 @@ static void query_choose(struct query *q) {
 
 static void upstream_log_state(struct upstream *u, enum question_kind kind, const char *why) {
 	bool down = u->lives[kind].down;
-
 	u->lives[kind].told = down;
 	log_info("upstream %s %s is %s%s%s%s", addr_text(&u->spec.addr), proto_names[u->spec.proto], down ? "down" : "up again",
 	    kind_words[kind], why ? ": " : "", why ? why : "");
@@ -4104,7 +4012,6 @@ static void upstream_log_state(struct upstream *u, enum question_kind kind, cons
 static void ask_charge(struct ask *a, const char *why) {
 	struct upstream *u = &upstreams[a->up];
 	const enum question_kind kinds[] = { K_ALL, key_kind(&a->q->key) };
-
 	for (int i = 0; i < 2 && !a->charged; i++) {
 		struct liveness *l = &u->lives[kinds[i]];
 		if (++l->unanswered < DOWN_AFTER || l->down) continue;
@@ -4116,7 +4023,6 @@ static void ask_charge(struct ask *a, const char *why) {
 
 static void upstream_answers(struct upstream *u, enum question_kind kind) {
 	const enum question_kind kinds[] = { K_ALL, kind };
-
 	u->heard = now;
 	for (int i = 0; i < 2; i++) {
 		struct liveness *l = &u->lives[kinds[i]];
@@ -4136,7 +4042,6 @@ static void ask_drop_edns(struct ask *a, unsigned why) {
 static void ask_fail(struct ask *a, const char *why) {
 	struct upstream *u = &upstreams[a->up];
 	struct query *q = a->q;
-
 	ask_stop(a);
 	a->state = ASK_DONE;
 	a->why = why;
@@ -4195,7 +4100,6 @@ static void ask_answer(struct ask *a, struct answer *ans) {
 static void ask_rebinds(struct ask *a) {
 	static usec warned;
 	struct upstream *u = &upstreams[a->up];
-
 	if (log_now(&warned))
 		log_info("upstream %s: %s has a private address: refused (rebind-protect)", addr_text(&u->spec.addr), name_text(a->q->key.b));
 	upstream_answers(u, key_kind(&a->q->key));
@@ -4206,7 +4110,6 @@ static void ask_rebinds(struct ask *a) {
 /* Puts an ask behind the others on one of its upstream's lists. */
 static void ask_wait(struct ask *a, unsigned list) {
 	struct upstream *u = &upstreams[a->up];
-
 	list_remove(&a->late);
 	list_append(&u->late[list], &a->late);
 	a->since = now;
@@ -4261,7 +4164,6 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *
 /* Nobody waits any longer for the upstreams better than the answer in hand: they are charged with it. */
 static void query_impatient(struct query *q, const char *why) {
 	unsigned priority = q->best != NULL ? upstreams[q->best->up].spec.priority : UINT_MAX;
-
 	list_remove(&q->patient);
 	for (struct ask *a = q->asks; a != NULL; a = a->next)
 		if (a->state == ASK_WAIT && upstreams[a->up].spec.priority < priority)
@@ -4512,7 +4414,6 @@ static void port_flush(struct port *p) {
 	static struct mmsghdr v[PORT_LIFE];
 	unsigned n = port_gather(p, v), done = 0;
 	int r = 0;
-
 	while (done < n && (r = batch_send(p->fd, v + done, n - done)) >= 0) done += (unsigned)r;
 	if (r < 0 && segments && (errno == EIO || errno == EINVAL || errno == EMSGSIZE))
 		segments = false;
@@ -4522,7 +4423,6 @@ static void port_flush(struct port *p) {
 
 static void ports_flush(void) {
 	struct port *p;
-
 	while ((p = ports_dirty) != NULL) {
 		ports_dirty = p->next_dirty;
 		p->dirty = false;
@@ -4646,7 +4546,6 @@ static struct ask **stream_id_place(const struct upstream *u, unsigned id) {
 
 static struct ask *stream_id_find(const struct upstream *u, unsigned id) {
 	struct ask *a = *stream_id_place(u, id);
-
 	while (a != NULL && (a->id != id || &upstreams[a->up] != u)) a = a->next_id;
 	return a;
 }
@@ -4654,7 +4553,6 @@ static struct ask *stream_id_find(const struct upstream *u, unsigned id) {
 /* Takes an ask out of the line or off its stream. */
 static void ask_leave(struct ask *a) {
 	struct ask **place;
-
 	if (!list_on(&a->on)) return;
 	for (place = stream_id_place(&upstreams[a->up], a->id); *place != a; ) place = &(*place)->next_id;
 	*place = a->next_id;
@@ -4684,14 +4582,12 @@ static void upstream_trouble(struct upstream *u, const char *why) {
 /* Do connections fail this ask? Then nobody with an answer in hand waits for it. */
 static bool ask_hampered(const struct ask *a) {
 	unsigned fails = upstreams[a->up].fails;
-
 	return list_on(&a->on) && a->sendings == NULL && (a->ends > 1 || fails > 1 || (fails == 1 && a->stream == NULL));
 }
 
 /* Asks over a connection, as soon as one takes it; while they fail, with the next try. */
 static void ask_over_stream(struct ask *a) {
 	struct upstream *u = &upstreams[a->up];
-
 	ask_leave(a);
 	do
 		a->id = random16();
@@ -4824,7 +4720,6 @@ static void upstream_disconnect(struct upstream *u) {
 /* The connection stands, and its server is who it should be. */
 static void stream_opened(struct stream *s) {
 	struct upstream *u = s->u;
-
 	s->state = S_OPEN;
 	s->heard = s->used = now;
 	u->connects++;
@@ -4867,7 +4762,6 @@ static void stream_answer(struct stream *s, struct ask *a, uint8_t *msg, size_t 
 static size_t stream_message(struct stream *s, uint8_t *p, size_t n) {
 	size_t len = n >= 2 ? get16at(p) : 0;
 	struct ask *a;
-
 	if (n < 2 || n - 2 < len) return 0;
 	a = len >= 2 ? stream_id_find(s->u, get16at(p + 2)) : NULL;
 	s->got++;
@@ -4899,7 +4793,6 @@ static void stream_input(struct stream *s, const uint8_t *p, size_t n) {
 /* Sends what has gathered, as far as the socket takes it. What it has died of is told by the next read. */
 static void stream_flush(struct stream *s) {
 	ssize_t r = 0;
-
 	while (s->out_at < s->out_len && (r = send(s->fd, s->out + s->out_at, s->out_len - s->out_at, MSG_NOSIGNAL)) > 0)
 		s->out_at += (size_t)r;
 	if (s->out_at == s->out_len) s->out_at = s->out_len = 0;
@@ -4985,7 +4878,6 @@ static bool stream_alone(const struct stream *s) { return s->open > 0 && LINED(s
 /* The connection to ask next: that with the fewest questions open; alone: one without. */
 static struct stream *upstream_stream(const struct upstream *u, bool alone) {
 	struct stream *best = NULL;
-
 	for (struct node *x = u->streams.next; x != &u->streams; x = x->next) {
 		struct stream *s = STREAM(x);
 		if (s->state == S_OPEN && !stream_alone(s) && s->open < (alone ? 1 : u->window) && s->written < u->quota &&
@@ -5038,7 +4930,6 @@ static bool stream_deaf(const struct stream *s) {
 #ifdef HAVE_TCP
 	struct tcp_info i = { 0 };
 	socklen_t n = sizeof i;
-
 	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &n) == 0 && i.tcpi_unacked > 0;
 #else
 	return s->fd < 0;
@@ -5067,7 +4958,6 @@ static void stream_wait(struct stream *s) {
 static void stream_idle(struct stream *s) {
 	struct upstream *u = s->u;
 	usec idle = s->idle_limit ? s->idle_limit : u->spec.proto == P_UDP ? SEC(5) : SEC(3600 * 24), due;
-
 	if (s->written >= u->quota && is_due(s->answered + CROWD_AFTER))
 		u->quota = MIN(u->quota * 2, UNLIMITED);        /* it takes more after all */
 	due = s->used + (u->nstreams > 1 && s->state == S_OPEN ? MIN(idle, SPARE_LIMIT) : idle);
@@ -5158,7 +5048,6 @@ static uint8_t *h2_frame(uint8_t *to, unsigned type, unsigned flags, uint32_t st
 /* Sends a short frame about the connection. */
 static void h2_send(struct stream *s, unsigned type, unsigned flags, const void *p, size_t n) {
 	uint8_t *to = stream_room(s);
-
 	if (to != NULL)
 		stream_put(s, (size_t)(h2_frame(to, type, flags, 0, p, n) - to));
 	else
@@ -5170,7 +5059,6 @@ static void h2_start(struct stream *s) {
 	static const uint8_t hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" "\0\0\22\4\0\0\0\0\0" "\0\1\0\0\0\0" "\0\2\0\0\0\0"
 	    "\0\6\0\0\40\0" "\0\0\4\10\0\0\0\0\0" "\0\17\0\0";
 	struct h2 *h = s->h2 = &h2s[pool_slot(&streams, s)];
-
 	memset(h, 0, offsetof(struct h2, block));
 	h->next = 1;
 	h->most = 100;                          /* until the server says so */
@@ -5182,7 +5070,6 @@ static void h2_start(struct stream *s) {
 /* May another request be sent? */
 static bool h2_takes(const struct stream *s) {
 	const struct h2 *h = s->h2;
-
 	return s->written - s->got < h->most && h->window >= UPSTREAM_QUERY_MAX && h->window_each >= UPSTREAM_QUERY_MAX;
 }
 
@@ -5200,14 +5087,12 @@ static void h2_close(struct stream *s) {
 /* The request on an HTTP stream that is still open, or NULL. */
 static struct h2_request *h2_request(struct h2 *h, uint32_t stream) {
 	struct h2_request *r = &h->requests[stream / 2 % H2_REQUESTS];
-
 	return r->stream == stream ? r : NULL;
 }
 
 /* A header that stays out of tables, its name by the number in the static one. Lengths above 126 take two bytes. */
 static uint8_t *hpack_put(uint8_t *to, unsigned name, const char *value) {
 	size_t n = strlen(value);
-
 	*to++ = (uint8_t)MIN(name, 15);
 	if (name >= 15) *to++ = (uint8_t)(name - 15);
 	*to++ = (uint8_t)MIN(n, 127);
@@ -5247,7 +5132,6 @@ static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to) {
 /* An integer of HPACK (RFC 7541 5.1), whose first byte has been read. */
 static uint32_t hpack_int(struct msg *m, unsigned first, unsigned mask) {
 	uint32_t v = first & mask;
-
 	for (unsigned more = v == mask ? 128 : 0, shift = 0; more >= 128; shift += 7) {
 		more = shift > 14 ? 0 : msg_get8(m);
 		v += (more & 127) << shift;
@@ -5350,7 +5234,6 @@ static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n,
 /* A piece of a body: nearly always the whole of it. */
 static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *p, size_t n) {
 	bool whole = last && r->len == 0;
-
 	if (!whole && r->body == NULL) r->body = pool_take(&bodies);
 	if (!whole && (r->body == NULL || n > MSG_MAX - r->len)) {
 		h2_end(s, r, p, 0, r->body == NULL ? H2_REFUSED_STREAM : 11);   /* fewer at a time, or ENHANCE_YOUR_CALM */
@@ -5365,7 +5248,6 @@ static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *
 static void h2_goaway(struct stream *s, uint32_t last) {
 	const struct ask *a;
 	unsigned above = 0;
-
 	for (uint32_t i = s->h2->next - 2; i > last && s->h2->next - i < 2 * H2_REQUESTS; i -= 2) {
 		const struct h2_request *r = h2_request(s->h2, i);
 		above += r != NULL && (a = stream_id_find(s->u, r->id)) != NULL && a->stream == s;
@@ -5480,14 +5362,12 @@ struct ca_reader { br_x509_decoder_context x; uint8_t dn[512]; size_t dn_len; };
 
 static void ca_take_dn(void *ctx, const void *p, size_t n) {
 	struct ca_reader *r = ctx;
-
 	if (r->dn_len + n <= sizeof r->dn) memcpy(r->dn + r->dn_len, p, n);
 	r->dn_len += n;
 }
 
 static void ca_take_der(void *ctx, const void *p, size_t n) {
 	struct ca_reader *r = ctx;
-
 	br_x509_decoder_push(&r->x, p, n);
 }
 
@@ -5520,7 +5400,6 @@ static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n) {
 static uint32_t ca_hash(const uint8_t *dn, size_t n) {
 	br_sha256_context sha;
 	uint8_t out[32];
-
 	br_sha256_init(&sha);
 	br_sha256_update(&sha, dn, n);
 	br_sha256_out(&sha, out);
@@ -5641,7 +5520,6 @@ enum { CERT_ISSUER = 2, CERT_VALIDITY = 3, CERT_SUBJECT = 4, CERT_KEY = 5, CERT_
 static bool cert_field(const struct auth *a, int want, struct der *val, struct der *all) {
 	struct der d = { a->cert, a->cert + a->len }, x;
 	unsigned tag;
-
 	if (!der_next(&d, &tag, &x, NULL) || tag != 0x30 || !der_next(&x, &tag, &d, NULL) || tag != 0x30)
 		return false;
 	for (int i = 0; der_next(&d, &tag, val, all); i++) {
@@ -5673,7 +5551,6 @@ static bool cert_extension(const struct auth *a, unsigned n, struct der *val) {
 /* RFC 6125: the whole name, or one wildcard label before at least two more. Both are bytes, not C strings. */
 static bool cert_name_matches(const char *want, const uint8_t *p, size_t n) {
 	const char *dot = strchr(want, '.');
-
 	if (n == strlen(want) && strncasecmp(want, (const char *)p, n) == 0) return true;
 	return n > 2 && p[0] == '*' && p[1] == '.' && dot != NULL && strchr(dot + 1, '.') != NULL &&
 	    n - 1 == strlen(dot) && strncasecmp(dot, (const char *)p + 1, n - 1) == 0;
@@ -5708,7 +5585,6 @@ static bool cert_key_use_ok(const struct auth *a) {
 	static const uint8_t server[] = { 0x2b, 6, 1, 5, 5, 7, 3, 1 }, any[] = { 0x55, 0x1d, 37, 0 };
 	struct der list, v;
 	unsigned tag;
-
 	if (!cert_extension(a, 37, &list)) return true;
 	while (der_next(&list, &tag, &v, NULL)) {
 		size_t n = (size_t)(v.end - v.p);
@@ -5728,7 +5604,6 @@ static int64_t days_of(int64_t y, int64_t m, int64_t d) {
 /* A UTCTime or GeneralizedTime as Unix seconds; 0 when it is none. */
 static int64_t der_time(struct der v, unsigned tag) {
 	int f[7] = { 0 }, digits = tag == 0x18 ? 4 : 2;
-
 	for (int i = 0; i < 6; i++, digits = 2)
 		for (; digits > 0; digits--) {
 			if (v.p == v.end || *v.p < '0' || *v.p > '9') return 0;
@@ -5741,7 +5616,6 @@ static int64_t der_time(struct der v, unsigned tag) {
 /* Loads the CAs that may have issued the certificate at hand, for the validator to look at. */
 static void auth_load_anchors(struct auth *a) {
 	static uint8_t pem[16384];
-
 	for (unsigned i = 0; i < ncas && a->nanchors < MAX_ANCHORS; i++) {
 		struct ca_reader *r = &a->readers[a->nanchors];
 		size_t n = MIN(cas[i].len, sizeof pem);
@@ -5778,7 +5652,6 @@ static void auth_set_time(struct auth *a) {
 static void auth_pin(struct auth *a) {
 	struct der v, all;
 	br_sha256_context sha;
-
 	memset(a->pin, 0, sizeof a->pin);
 	if (!cert_field(a, CERT_KEY, &v, &all)) return;
 	br_sha256_init(&sha);
@@ -5792,7 +5665,6 @@ static void auth_pin(struct auth *a) {
 
 static void auth_start_chain(const br_x509_class **c, const char *name) {
 	struct auth *a = AUTH(c);
-
 	a->index = a->bad = a->nanchors = 0;
 	a->pin_ok = a->name_ok = a->key_use_ok = false;
 	a->wrong_from = a->wrong_to = 0;
@@ -5809,7 +5681,6 @@ static void auth_start_cert(const br_x509_class **c, uint32_t n) {
 
 static void auth_append(const br_x509_class **c, const unsigned char *p, size_t n) {
 	struct auth *a = AUTH(c);
-
 	if (a->bad != 0) return;
 	if (n > CERT_MAX - a->len) {
 		a->bad = BR_ERR_X509_LIMIT_EXCEEDED;
@@ -5822,7 +5693,6 @@ static void auth_append(const br_x509_class **c, const unsigned char *p, size_t 
 /* What the subject or issuer of the certificate at hand hashes to; 0 when there is none. */
 static uint32_t cert_name_hash(const struct auth *a, int field) {
 	struct der v, name;
-
 	return cert_field(a, field, &v, &name) ? ca_hash(name.p, (size_t)(name.end - name.p)) : 0;
 }
 
@@ -5856,7 +5726,6 @@ enum { ERR_KEY_USE = 1000, ERR_PIN, ERR_NAME };
 
 static unsigned auth_end_chain(const br_x509_class **c) {
 	struct auth *a = AUTH(c);
-
 	if (a->bad == 0 && a->index == 0) a->bad = BR_ERR_X509_EMPTY_CHAIN;
 	if (a->bad == 0 && auth_needs_chain(a->spec)) {
 		a->bad = a->minimal.vtable->end_chain(&a->minimal.vtable);
@@ -5869,7 +5738,6 @@ static unsigned auth_end_chain(const br_x509_class **c) {
 
 static const br_x509_pkey *auth_get_key(const br_x509_class *const *c, unsigned *usages) {
 	struct auth *a = AUTH(c);
-
 	if (auth_needs_chain(a->spec))
 		return a->minimal.vtable->get_pkey(&a->minimal.vtable, usages);
 	if (usages != NULL) *usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
@@ -5905,7 +5773,6 @@ static const char *time_text(int64_t t) {
 	char *out = bufs[turn++ % 2];
 	int64_t day = t / 86400 + 719468 - (t % 86400 < 0), s = (t % 86400 + 86400) % 86400;    /* days since 0000-03-01 */
 	int64_t era = day / 146097, d = day % 146097, y = (d - d / 1460 + d / 36524 - d / 146096) / 365, m;
-
 	d -= 365 * y + y / 4 - y / 100;
 	m = (5 * d + 2) / 153;                  /* months since March */
 	snprintf(out, sizeof bufs[0], "%04lld-%02d-%02dT%02d:%02d:%02dZ", (long long)(y + era * 400 + (m > 9)),
@@ -5950,7 +5817,6 @@ static const char *tls_reason(const struct stream *s, int err) {
 static int64_t build_time(void) {
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec", date[] = __DATE__;
 	int64_t m = 1;
-
 	while (m < 12 && strncmp(months + 3 * (m - 1), date, 3) != 0) m++;
 	return days_of(strtol(date + 7, NULL, 10), m, strtol(date + 4, NULL, 10)) * 86400;
 }
@@ -5997,7 +5863,6 @@ static void tls_init(struct tls *t, const struct upstream *u) {
 static void tls_collect(struct stream *s) {
 	br_ssl_engine_context *e = &s->tls->client.eng;
 	size_t n;
-
 	while (br_ssl_engine_current_state(e) & BR_SSL_SENDREC && s->out_len < sizeof s->out) {
 		const uint8_t *p = br_ssl_engine_sendrec_buf(e, &n);
 		n = MIN(n, sizeof s->out - s->out_len);
@@ -6067,6 +5932,7 @@ static void tls_established(struct stream *s) {
 	    resumed ? "resumed" : "full", (long long)((now - s->opened) / 1000));
 	tls_release(s);
 	if (u->spec.proto == P_HTTPS && br_ssl_engine_get_selected_protocol(&t->client.eng) == NULL) {
+		u->has_session = false;
 		u->fails = MAX(u->fails, HOPELESS - 1);
 		stream_close(s, "the server does not speak HTTP/2 (no ALPN h2)");
 	} else
@@ -6077,7 +5943,6 @@ static void tls_established(struct stream *s) {
 static uint8_t *tls_room(struct stream *s) {
 	size_t room;
 	uint8_t *p = br_ssl_engine_sendapp_buf(&s->tls->client.eng, &room);
-
 	return p != NULL && room >= STREAM_WRITE_MAX ? p : NULL;
 }
 
@@ -6090,7 +5955,6 @@ static void tls_put(struct stream *s, size_t n) {
 /* How many bytes a handshake takes now. */
 static size_t tls_wants(struct stream *s) {
 	size_t n = 1;
-
 	br_ssl_engine_recvrec_buf(&s->tls->client.eng, &n);
 	return MAX(n, 1);
 }
@@ -6100,7 +5964,6 @@ static void tls_ended(struct stream *s) {
 	int err = br_ssl_engine_last_error(&s->tls->client.eng);
 	struct upstream *u = s->u;
 	bool again = s->state == S_HANDSHAKE && err == BR_ERR_RECV_FATAL_ALERT + 40 && !u->all_suites;
-
 	if (s->state == S_HANDSHAKE && !again)
 		u->fails = MAX(u->fails, HOPELESS - 1);         /* a second try would bring the same */
 	u->all_suites |= again;
@@ -6194,7 +6057,6 @@ enum { STATUS_COUNTERS = 7 };
 
 static uint64_t counter_value(size_t i) {
 	uint64_t v;
-
 	memcpy(&v, (const char *)&stats + counter_rows[i].field, sizeof v);
 	return v;
 }
@@ -6247,7 +6109,6 @@ static void metric_head(struct text *t, const char *name, const char *type, cons
 static void metric_histogram(struct text *t, const char *name, const char *label, const struct histogram *h) {
 	const char *comma = label[0] ? "," : "";
 	uint64_t n = 0;
-
 	for (size_t i = 0; i < COUNT(bucket_ms); i++) {
 		n += h->bucket[i];
 		text_add(t, "dnsproxy_%s_bucket{%s%sle=\"%g\"} %llu\n", name, label, comma, bucket_ms[i] / 1000.0, (unsigned long long)n);
@@ -6270,7 +6131,6 @@ static const struct { const char *name, *help; size_t field; } upstream_rows[] =
 static const char *upstream_label(unsigned i) {
 	static char buf[160];
 	const struct upstream *u = &upstreams[order[i]];
-
 	snprintf(buf, sizeof buf, "upstream=\"%s\",proto=\"%s\",priority=\"%u\",line=\"%u\"", addr_text(&u->spec.addr),
 	    proto_names[u->spec.proto], u->spec.priority, i + 1);
 	return buf;
@@ -6332,7 +6192,6 @@ static void run_status(struct admin *a, char **w) {
 
 static void run_clear(struct admin *a, char **w) {
 	uint8_t name[NAME_MAX_WIRE];
-
 	if (w[0] != NULL && name_parse(name, w[0]) == 0)
 		admin_error(a, "not a domain name");
 	else
@@ -6342,7 +6201,6 @@ static void run_clear(struct admin *a, char **w) {
 static void run_reload(struct admin *a, char **w) {
 	struct text t = { .grows = true };
 	bool good = config_reload(&t);
-
 	(void)w;
 	text_add(&a->reply, "%s%s%s", good ? "Reloaded" : "error: ", t.len ? t.p : "", good ? "\n" : "");
 	text_free(&t);
@@ -6350,7 +6208,6 @@ static void run_reload(struct admin *a, char **w) {
 
 static void run_log(struct admin *a, char **w) {
 	int level = w[0] ? level_parse(w[0]) : -1;
-
 	if (level < 0) {
 		admin_error(a, "expected error, info or debug");
 		return;
@@ -6481,7 +6338,6 @@ static const struct { unsigned type; const char *fields; } shown[] = { { T_A, "a
 /* The next n bytes, or as many as there are, as a string. */
 static void text_string(struct text *t, struct msg *m, size_t n, const char *quote) {
 	size_t end = MIN(m->at + n, m->len);
-
 	text_add(t, "%s", quote);
 	for (; m->at < end; m->at++) {
 		uint8_t c = m->p[m->at];
@@ -6546,7 +6402,6 @@ static void text_record(struct text *t, struct msg *m) {
 
 static struct admin *probe_admin(const struct query *q) {
 	struct admin *a = pool_at(&admins, q->admin);
-
 	return a->fd >= 0 && a->generation == q->admin_generation ? a : NULL;
 }
 
@@ -6554,7 +6409,6 @@ static struct admin *probe_admin(const struct query *q) {
 static void probe_hear(const struct ask *k, const struct answer *ans) {
 	struct admin *a = probe_admin(k->q);
 	struct msg m = { .p = ans->msg, .len = ans->len, .at = 12 + k->q->key.name_len + 4 };
-
 	for (unsigned i = 0; a != NULL && i < ans->ancount; i++) text_record(&a->records[k->up], &m);
 }
 
@@ -6746,7 +6600,6 @@ static int signal_pipe[2];
 static void on_signal(int sig) {
 	char c = (char)sig;
 	int keep = errno;
-
 	if (write(signal_pipe[1], &c, 1) < 0) errno = keep;
 	errno = keep;
 }
@@ -6912,7 +6765,6 @@ static void upstreams_apply(const struct config *c) {
 /* What only a restart changes stays as it runs; the directives that differ are named. */
 static void config_keep(struct config *fresh, struct text *named) {
 	static struct config wished;
-
 	wished = *fresh;
 	memcpy(fresh, &cfg, offsetof(struct config, allows));
 	for (size_t i = 0; i < COUNT(directives); i++) {
@@ -6929,7 +6781,6 @@ static void config_keep(struct config *fresh, struct text *named) {
  * had answered too. */
 static void query_reroute(struct query *q) {
 	uint32_t mask = route(&q->key);
-
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
 		mask &= q->best == NULL && a->answered ? UINT32_MAX : ~(UINT32_C(1) << a->up);
 	query_send(q, mask);
@@ -6972,7 +6823,6 @@ static bool stopping;
 static void status_log(void) {
 	struct text t = { .grows = true };
 	size_t at = 0;
-
 	status_head(&t);
 	do {
 		log_lines(L_INFO, t.p);
@@ -7002,7 +6852,6 @@ static void signals_init(void) {
 	static const int sigs[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
 	static int slot;
 	struct sigaction sa = { .sa_handler = on_signal };
-
 	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC) != 0) abort();
 	sigemptyset(&sa.sa_mask);
 	for (size_t i = 0; i < COUNT(sigs); i++) sigaction(sigs[i], &sa, NULL);
@@ -7307,7 +7156,6 @@ static void journal_find(void) {
 	const char *s = getenv("JOURNAL_STREAM");
 	char own[48];
 	struct stat st;
-
 	if (s == NULL || fstat(2, &st) != 0) return;
 	snprintf(own, sizeof own, "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
 	log_journal = strcmp(s, own) == 0;
@@ -7337,7 +7185,6 @@ static int config_test(void) {
 
 static void start_descriptors(void) {
 	int fd;
-
 	do {                                    /* 0, 1 and 2 must lead nowhere, also where there is no /dev/null */
 		fd = open("/dev/null", O_RDWR);
 		if (fd < 0) fd = socket(AF_UNIX, SOCK_DGRAM, 0);
