@@ -4311,6 +4311,8 @@ static struct port *port_for(struct upstream *u, bool again) {
 		return NULL;
 	}
 	p = pool_take(&ports);
+	if (p == NULL)
+		abort();                        /* "used" told that there is one */
 	p->fd = fd;
 	p->u = u;
 	p->life = p->open = 0;
@@ -5783,7 +5785,6 @@ static const char *time_text(int64_t t) {
 /* Why a connection failed, in words that a router's owner can act on. They stay until the upstream's next failure. */
 static const char *tls_reason(const struct stream *s, int err) {
 	const struct auth *a = s->tls->auth;
-	unsigned bad = a != NULL ? a->bad : 0;
 	const struct spec *spec = &s->u->spec;
 	struct addr host = spec->addr;
 	struct text t = { .p = s->u->reason, .size = sizeof s->u->reason };
@@ -5791,16 +5792,16 @@ static const char *tls_reason(const struct stream *s, int err) {
 	addr_set_port(&host, 0);
 	if (!s->tls->spoke)
 		text_add(&t, "the server does not speak TLS");
-	else if (bad == ERR_NAME || err == BR_ERR_X509_BAD_SERVER_NAME)
+	else if (a != NULL && (a->bad == ERR_NAME || err == BR_ERR_X509_BAD_SERVER_NAME))
 		text_add(&t, "certificate for a wrong name: wanted %s, seen %s", spec->name[0] ? spec->name : addr_text(&host),
 		    a->seen[0] ? a->seen : "none");
-	else if (bad == ERR_PIN)
+	else if (a != NULL && a->bad == ERR_PIN)
 		text_add(&t, "wrong pin: the server's is %s", pin_text(a->pin));
-	else if (bad == ERR_KEY_USE)
+	else if (a != NULL && a->bad == ERR_KEY_USE)
 		text_add(&t, "the certificate is not for servers (extended key usage)");
-	else if (err == BR_ERR_X509_EXPIRED && a->wrong_to < MAX(a->now, a->floor))
+	else if (a != NULL && err == BR_ERR_X509_EXPIRED && a->wrong_to < MAX(a->now, a->floor))
 		text_add(&t, "certificate expired on %s (the clock says %s)", time_text(a->wrong_to), time_text(a->now));
-	else if (err == BR_ERR_X509_EXPIRED)
+	else if (a != NULL && err == BR_ERR_X509_EXPIRED)
 		text_add(&t, "certificate not yet valid before %s (the clock says %s)", time_text(a->wrong_from), time_text(a->now));
 	else {
 		for (size_t i = 0; i < COUNT(tls_errors); i++)
@@ -7244,7 +7245,8 @@ static bool config_usable(struct text *errors) {
 }
 
 int main(int argc, char **argv) {
-	static struct text t = { .grows = true };
+	static char errors[256];
+	static struct text t = { .p = errors, .size = sizeof errors, .grows = true };
 	char from[80];
 	bool good;
 	int status = options_read(argc, argv);

@@ -76,7 +76,6 @@ int main(int argc, char **argv)
     for (next = now(); (t = now()) < end + 6; ) {
         struct pollfd p = { s, POLLIN, 0 };
         uint8_t b[1500];
-        ssize_t got;
         if (t >= next && t < end) {
             int names = 1 + (int)(rnd() * 8);
             for (i = 0; i < names; i++) {
@@ -106,7 +105,7 @@ int main(int argc, char **argv)
         if (t >= end && low == n)
             break;
         poll(&p, 1, t < end ? (int)((next - t) * 1000) + 1 : 50);
-        while ((got = recv(s, b, sizeof b, MSG_DONTWAIT)) >= 12) {
+        while (recv(s, b, sizeof b, MSG_DONTWAIT) >= 12) {
             i = b[0] << 8 | b[1];
             if (i >= n || q[i].took != 0)
                 continue;
