@@ -2360,7 +2360,7 @@ static void host_index(struct table *t, const uint8_t *h, size_t bytes, const ui
 
 static void host_add(struct list *l, uint32_t until, const uint8_t *addr, size_t alen, const uint8_t *name, size_t n, bool reverse) {
 	struct table *t = &l->next;
-	uint8_t *h = t->records + t->used, back[NAME_MAX_WIRE];
+	uint8_t *h = l->pass == 0 ? NULL : t->records + t->used, back[NAME_MAX_WIRE];
 	size_t bytes = HOST_ADDR + alen + n;
 
 	l->nslots += l->pass == 0 ? 1 + reverse : 0;

@@ -424,9 +424,10 @@ tools_build() { [ -x "$ROOT/peer" ] || bearssl_cc "$ROOT/peer" peer.c -O1 -g; }
 # what up sets: the addresses of the upstreams
 u1='' u2='' u3='' u4=''
 
-# Figures of a process: ms of CPU, kB resident, descriptors; 0 where /proc has none
+# Figures of a process: ms of CPU, resident kB that are its own (pages of files come and go as the system likes), descriptors; 0 where
+# /proc has none
 cpu_ms() { awk '{ sub(/.*\) /, ""); print ($12 + $13) * 10 }' "/proc/$(pid "$1")/stat" 2>/dev/null || echo 0; }
-rss_kb() { awk '/^VmRSS/ { n = $2 } END { print n + 0 }' "/proc/$(pid "$1")/status" 2>/dev/null || echo 0; }
+rss_kb() { awk '/^RssAnon/ { n = $2 } END { print n + 0 }' "/proc/$(pid "$1")/status" 2>/dev/null || echo 0; }
 fds_within() { [ "$(fd_count "$1")" -le "$2" ]; }
 fd_count() { find "/proc/$(pid "$1")/fd" -type l 2>/dev/null | wc -l | tr -d ' '; }
 proc_here() { [ -r "/proc/$$/stat" ]; }
