@@ -236,6 +236,7 @@ ready() {
     echo "$port" >"$T/$1.port"
     echo "$admin" >"$T/$1.admin"
     peer serves "$2" "$port" $((5000 * SLOW)) || fail "$1 does not serve at port $port"
+    case $admin in '' | off) ;; *) peer serves "$2" "$admin" $((1000 * SLOW)) || true ;; esac       # it is bound right after
 }
 
 # use NAME: port and admin are those of NAME again
