@@ -315,6 +315,8 @@ quick() {
 # answers_with ADDRESS: a fresh name has this answer
 answers_with() { [ "$(addresses "$(ask "fresh$(date +%N).test")")" = "$1" ]; }
 
+asked_over() { [ "$(asked "$1")" -gt "$2" ]; }
+
 leg_killing() {
     ups u2 u3
     promise "kill -9 of any upstream at any time leaves no query unanswered when another has the answer, over UDP and TCP"
@@ -335,6 +337,7 @@ leg_killing() {
                 use $k
                 becomes 5 "$x" up
             done
+            await 5 asked_over $u 400 || fail "$u is not asked again"  # the refusals of its dead days are over: it has the answer
         done
     done
     wait $m $n
