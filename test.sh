@@ -80,7 +80,7 @@ prepare() {
 # ---- Legs side by side
 
 JOBS=${JOBS:-$(($(nproc 2>/dev/null || echo 2) * 3 + 2))}       # so many at a time: nearly all of a leg is waiting
-FIRST="tcp"                     # what takes longest begins first
+FIRST="tcp tls_idle"            # what takes longest begins first
 own_net=''                      # yes: each leg has a network namespace, and with it a loopback, of its own
 own_root=''                     # yes: and a mount namespace with a root that is a mount point
 running=0 pids=''               # legs that run now; processes of all that were started

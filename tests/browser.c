@@ -15,27 +15,23 @@ enum { MAX = 65536, SITES = 400 };
 static struct { double first, last, took; int tries; } q[MAX];
 static double took[MAX];
 static uint64_t state;
-static double rnd(void)
-{
+static double rnd(void) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     return (double)(state >> 11) / 9007199254740992.0;
 }
-static double now(void)
-{
+static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 static uint8_t sent[MAX][96];
 static int sent_len[MAX];
-static int cmp(const void *a, const void *b)
-{
+static int cmp(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return x < y ? -1 : x > y;
 }
 static int s, n;
-static void ask(const char *name, int type)
-{
+static void ask(const char *name, int type) {
     uint8_t *b = sent[n];
     int l = 12;
     if (n == MAX - 1)
@@ -57,8 +53,7 @@ static void ask(const char *name, int type)
     if (send(s, b, (size_t)l + 4, 0) < 0) { /* asked again below */ }
     n++;
 }
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     struct sockaddr_in a = { .sin_family = AF_INET };
     double end, next, t;
     int i, answered = 0, servfail = 0, empty = 0, retried = 0, low = 0;

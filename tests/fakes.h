@@ -53,24 +53,20 @@ static bool fake_waiting(const struct fake *listener);
 #define FD(f) ((int)((f) - fakes) + FIRST_FD)
 #define IS_FAKE(fd) ((fd) >= FIRST_FD && (fd) < FIRST_FD + FDS)
 
-static int fails(int e)
-{
+static int fails(int e) {
 	errno = e;
 	return -1;
 }
 
-static int fake_open(enum kind kind)
-{
+static int fake_open(enum kind kind) {
 	static unsigned serial;
 	int open = 0, at = -1;
 
 	for (int i = 0; i < FDS; i++) {
 		open += fakes[i].kind != K_FREE;
-		if (fakes[i].kind == K_FREE && at < 0)
-			at = i;
+		if (fakes[i].kind == K_FREE && at < 0) at = i;
 	}
-	if (open >= fakes_max || at < 0)
-		return fails(EMFILE);
+	if (open >= fakes_max || at < 0) return fails(EMFILE);
 	memset(&fakes[at], 0, offsetof(struct fake, in));
 	fakes[at].kind = kind;
 	fakes[at].in_len[0] = fakes[at].out_len = fakes[at].seen = 0;
@@ -80,8 +76,7 @@ static int fake_open(enum kind kind)
 }
 
 static bool fake_takes(const struct fake *f, size_t n) { return !f->eof && f->in_len[0] + n < STREAM_IN; }
-static void fake_put(struct fake *f, const void *p, size_t n)
-{
+static void fake_put(struct fake *f, const void *p, size_t n) {
 	MUST(f->in_len[0] + n <= STREAM_IN);
 	memcpy(f->in.stream + f->in_len[0], p, n);
 	f->in_len[0] += n;
@@ -92,19 +87,15 @@ static int lab_bind(int fd, const struct sockaddr *to, socklen_t n) { return 0; 
 static int lab_setsockopt(int fd, int level, int what, const void *v, socklen_t n) { return 0; }
 static int lab_listen(int fd, int n) { FAKE(fd)->kind = K_LISTEN; return 0; }
 
-static int lab_close(int fd)
-{
-	if (!IS_FAKE(fd))
-		return close(fd);
+static int lab_close(int fd) {
+	if (!IS_FAKE(fd)) return close(fd);
 	MUST(FAKE(fd)->kind != K_FREE && !FAKE(fd)->watched);
 	FAKE(fd)->kind = K_FREE;
 	return 0;
 }
 
-static int lab_connect(int fd, const struct sockaddr *to, socklen_t n)
-{
+static int lab_connect(int fd, const struct sockaddr *to, socklen_t n) {
 	struct fake *f = FAKE(fd);
-
 	MUST(IS_FAKE(fd) && f->kind != K_FREE && n >= sizeof f->peer);
 	memcpy(&f->peer, to, sizeof f->peer);
 	f->connected = f->kind == K_UDP;
@@ -112,8 +103,7 @@ static int lab_connect(int fd, const struct sockaddr *to, socklen_t n)
 	return f->connected ? 0 : fails(EINPROGRESS);
 }
 
-static int lab_getsockopt(int fd, int level, int what, void *v, socklen_t *n)
-{
+static int lab_getsockopt(int fd, int level, int what, void *v, socklen_t *n) {
 	if (*n > sizeof(int)) {                 /* TCP_INFO */
 		memset(v, FAKE(fd)->stuck, *n);
 		return 0;
@@ -124,11 +114,9 @@ static int lab_getsockopt(int fd, int level, int what, void *v, socklen_t *n)
 	return 0;
 }
 
-static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags)
-{
+static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags) {
 	(void)flags;
 	struct fake *f = fake_waiting(FAKE(fd)) ? fake_accept(FAKE(fd)) : (errno = EAGAIN, NULL);
-
 	if (f != NULL && from != NULL) {
 		memcpy(from, &f->peer, sizeof f->peer);
 		*n = sizeof f->peer;
@@ -137,55 +125,40 @@ static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags)
 }
 
 /* Every call on a socket: it must be of this kind; a failure that waits is what the call gets. */
-static bool fake_fails(struct fake *f, enum kind kind, size_t n)
-{
+static bool fake_fails(struct fake *f, enum kind kind, size_t n) {
 	int e = f->err;
-
 	MUST(f >= fakes && f < fakes + FDS && f->kind == kind && !f->connecting && n > 0);
 	f->err = 0;
-	if (e != 0)
-		errno = e;
+	if (e != 0) errno = e;
 	return e != 0;
 }
 
-static ssize_t lab_send(int fd, const void *p, size_t n, int flags)
-{
+static ssize_t lab_send(int fd, const void *p, size_t n, int flags) {
 	struct fake *f = FAKE(fd);
-
-	if (fake_fails(f, K_TCP, n))
-		return -1;
-	if (f->stuck || f->out_len == sizeof f->out)
-		return fails(EAGAIN);
-	if (n > sizeof f->out - f->out_len)
-		n = sizeof f->out - f->out_len;
+	if (fake_fails(f, K_TCP, n)) return -1;
+	if (f->stuck || f->out_len == sizeof f->out) return fails(EAGAIN);
+	if (n > sizeof f->out - f->out_len) n = sizeof f->out - f->out_len;
 	memcpy(f->out + f->out_len, p, n);
 	f->out_len += n;
 	return (ssize_t)n;
 }
 
-static ssize_t lab_recv(int fd, void *p, size_t n, int flags)
-{
+static ssize_t lab_recv(int fd, void *p, size_t n, int flags) {
 	struct fake *f = FAKE(fd);
-
-	if (fake_fails(f, K_TCP, n))
-		return -1;
-	if (f->in_len[0] == 0)
-		return f->eof ? 0 : fails(EAGAIN);
-	if (n > f->in_len[0])
-		n = f->in_len[0];
+	if (fake_fails(f, K_TCP, n)) return -1;
+	if (f->in_len[0] == 0) return f->eof ? 0 : fails(EAGAIN);
+	if (n > f->in_len[0]) n = f->in_len[0];
 	memcpy(p, f->in.stream, n);
 	memmove(f->in.stream, f->in.stream + n, f->in_len[0] - n);
 	f->in_len[0] -= n;
 	return (ssize_t)n;
 }
 
-static int lab_recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct timespec *t)
-{
+static int lab_recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct timespec *t) {
 	struct fake *f = FAKE(fd);
 	unsigned done = 0;
 
-	if (fake_fails(f, K_UDP, n))
-		return -1;
+	if (fake_fails(f, K_UDP, n)) return -1;
 	for (; done < n && done < f->queued; done++) {
 		struct msghdr *h = &v[done].msg_hdr;
 		size_t k = f->in_len[done], room = h->msg_iov[0].iov_len;
@@ -205,12 +178,9 @@ static int lab_recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct
 	return done > 0 ? (int)done : fails(EAGAIN);
 }
 
-static int lab_sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags)
-{
+static int lab_sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags) {
 	struct fake *f = FAKE(fd);
-
-	if (fake_fails(f, K_UDP, n))
-		return -1;
+	if (fake_fails(f, K_UDP, n)) return -1;
 	for (unsigned i = 0; i < n; i++) {
 		const struct msghdr *h = &v[i].msg_hdr;
 		MUST((h->msg_name != NULL) == !f->connected && (h->msg_iovlen == 1 || h->msg_controllen > 0));
@@ -220,8 +190,7 @@ static int lab_sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags)
 	return (int)n;
 }
 
-static short fake_ready(const struct fake *f, short events)
-{
+static short fake_ready(const struct fake *f, short events) {
 	short r = 0;
 
 	MUST(f->kind != K_FREE);
@@ -239,8 +208,7 @@ static short fake_ready(const struct fake *f, short events)
 
 static int lab_epoll_create1(int flags) { return fake_open(K_EPOLL); }
 
-static int lab_epoll_ctl(int set, int what, int fd, struct epoll_event *e)
-{
+static int lab_epoll_ctl(int set, int what, int fd, struct epoll_event *e) {
 	MUST(IS_FAKE(set) && FAKE(set)->kind == K_EPOLL && IS_FAKE(fd) && FAKE(fd)->kind != K_FREE);
 	MUST(FAKE(fd)->watched == (what != EPOLL_CTL_ADD));
 	FAKE(fd)->watched = what != EPOLL_CTL_DEL;
@@ -248,25 +216,20 @@ static int lab_epoll_ctl(int set, int what, int fd, struct epoll_event *e)
 	return 0;
 }
 
-static int lab_epoll_wait(int set, struct epoll_event *e, int n, int timeout)
-{
+static int lab_epoll_wait(int set, struct epoll_event *e, int n, int timeout) {
 	int k = 0;
-
 	MUST(IS_FAKE(set) && FAKE(set)->kind == K_EPOLL && timeout == 0);
 	for (int i = 0; i < FDS && k < n; i++) {
 		short r = fakes[i].watched ? fake_ready(&fakes[i], (short)fakes[i].set.events) : 0;
-		if (r == 0)
-			continue;
+		if (r == 0) continue;
 		e[k] = fakes[i].set;
 		e[k++].events = (uint32_t)r;
 	}
 	return k;
 }
 
-static int lab_poll(struct pollfd *p, nfds_t n, int timeout)
-{
+static int lab_poll(struct pollfd *p, nfds_t n, int timeout) {
 	int ready = 0;
-
 	for (nfds_t i = 0; i < n; i++) {
 		p[i].revents = IS_FAKE(p[i].fd) ? fake_ready(FAKE(p[i].fd), p[i].events) : tracing ? POLLOUT : 0;
 		ready += p[i].revents != 0;
@@ -274,16 +237,14 @@ static int lab_poll(struct pollfd *p, nfds_t n, int timeout)
 	return ready;
 }
 
-static int lab_clock_gettime(clockid_t c, struct timespec *t)
-{
+static int lab_clock_gettime(clockid_t c, struct timespec *t) {
 	fake_now++;                             /* it never stands still */
 	t->tv_sec = fake_now / 1000000;
 	t->tv_nsec = fake_now % 1000000 * 1000;
 	return 0;
 }
 
-static int lab_getentropy(void *p, size_t n)
-{
+static int lab_getentropy(void *p, size_t n) {
 	for (size_t i = 0; i < n; i++) {
 		fake_random = fake_random * 6364136223846793005u + 1442695040888963407u;
 		((uint8_t *)p)[i] = (uint8_t)(fake_random >> 56);
@@ -304,12 +265,9 @@ struct engine {
 };
 static struct engine *engines[ENGINES];
 
-static struct engine *engine_of(const br_ssl_engine_context *e)
-{
+static struct engine *engine_of(const br_ssl_engine_context *e) {
 	unsigned i = 0;
-
-	while (i < ENGINES && engines[i] != NULL && engines[i]->of != e)
-		i++;
+	while (i < ENGINES && engines[i] != NULL && engines[i]->of != e) i++;
 	MUST(i < ENGINES);
 	if (engines[i] == NULL) {
 		engines[i] = calloc(1, sizeof *engines[i]);
@@ -319,26 +277,22 @@ static struct engine *engine_of(const br_ssl_engine_context *e)
 	return engines[i];
 }
 
-static void record_head(uint8_t *p, unsigned type, size_t n)
-{
+static void record_head(uint8_t *p, unsigned type, size_t n) {
 	p[0] = (uint8_t)type;
 	p[1] = p[2] = 3;
 	p[3] = (uint8_t)(n >> 8);
 	p[4] = (uint8_t)n;
 }
 
-static void engine_say(struct engine *e, unsigned type, const char *bytes, size_t n)
-{
+static void engine_say(struct engine *e, unsigned type, const char *bytes, size_t n) {
 	record_head(e->out, type, n);
 	memcpy(e->out + RECORD, bytes, n);
 	e->out_len = RECORD + n;
 	e->out_at = 0;
 }
 
-static int lab_client_reset(br_ssl_client_context *c, const char *name, int resume)
-{
+static int lab_client_reset(br_ssl_client_context *c, const char *name, int resume) {
 	struct engine *e = engine_of(&c->eng);
-
 	memset(e, 0, offsetof(struct engine, in));
 	e->of = &c->eng;
 	e->in_len = e->app_at = e->app_len = e->put = 0;
@@ -346,83 +300,62 @@ static int lab_client_reset(br_ssl_client_context *c, const char *name, int resu
 	return 1;
 }
 
-static unsigned lab_state(const br_ssl_engine_context *of)
-{
+static unsigned lab_state(const br_ssl_engine_context *of) {
 	const struct engine *e = engine_of(of);
-
-	if (e->out_at < e->out_len)
-		return BR_SSL_SENDREC | (e->closing ? 0u : BR_SSL_RECVREC);
-	if (e->closing)
-		return BR_SSL_CLOSED;
+	if (e->out_at < e->out_len) return BR_SSL_SENDREC | (e->closing ? 0u : BR_SSL_RECVREC);
+	if (e->closing) return BR_SSL_CLOSED;
 	return (e->app_len > 0 ? BR_SSL_RECVAPP : BR_SSL_RECVREC) | (e->open ? BR_SSL_SENDAPP : 0u);
 }
 
 static const char *lab_protocol(const br_ssl_engine_context *of) { return engine_of(of)->alpn ? "h2" : NULL; }
 static int lab_last_error(const br_ssl_engine_context *of) { return engine_of(of)->err; }
 
-static unsigned char *lab_sendrec_buf(const br_ssl_engine_context *of, size_t *n)
-{
+static unsigned char *lab_sendrec_buf(const br_ssl_engine_context *of, size_t *n) {
 	struct engine *e = engine_of(of);
-
 	*n = e->out_len - e->out_at;
 	return *n > 0 ? e->out + e->out_at : NULL;
 }
-static void lab_sendrec_ack(br_ssl_engine_context *of, size_t n)
-{
+static void lab_sendrec_ack(br_ssl_engine_context *of, size_t n) {
 	MUST(n > 0 && n <= engine_of(of)->out_len - engine_of(of)->out_at);
 	engine_of(of)->out_at += n;
 }
 
-static unsigned char *lab_sendapp_buf(const br_ssl_engine_context *of, size_t *n)
-{
+static unsigned char *lab_sendapp_buf(const br_ssl_engine_context *of, size_t *n) {
 	struct engine *e = engine_of(of);
-
 	*n = e->open && !e->closing && e->out_at == e->out_len ? APP_ROOM - e->put : 0;
 	return *n > 0 ? e->out + RECORD + e->put : NULL;
 }
-static void lab_flush(br_ssl_engine_context *of, int force)
-{
+static void lab_flush(br_ssl_engine_context *of, int force) {
 	struct engine *e = engine_of(of);
-
-	if (e->put == 0)
-		return;
+	if (e->put == 0) return;
 	record_head(e->out, R_DATA, e->put);
 	e->out_len = RECORD + e->put;
 	e->out_at = e->put = 0;
 }
-static void lab_sendapp_ack(br_ssl_engine_context *of, size_t n)
-{
+static void lab_sendapp_ack(br_ssl_engine_context *of, size_t n) {
 	struct engine *e = engine_of(of);
-
 	MUST(n > 0 && n <= APP_ROOM - e->put && e->out_at == e->out_len);
 	e->put += n;
-	if (e->put == APP_ROOM)
-		lab_flush(of, 0);
+	if (e->put == APP_ROOM) lab_flush(of, 0);
 }
 
-static unsigned char *lab_recvapp_buf(const br_ssl_engine_context *of, size_t *n)
-{
+static unsigned char *lab_recvapp_buf(const br_ssl_engine_context *of, size_t *n) {
 	struct engine *e = engine_of(of);
-
 	*n = e->app_len;
 	return *n > 0 ? e->in + e->app_at : NULL;
 }
-static void lab_recvapp_ack(br_ssl_engine_context *of, size_t n)
-{
+static void lab_recvapp_ack(br_ssl_engine_context *of, size_t n) {
 	MUST(n > 0 && n <= engine_of(of)->app_len);
 	engine_of(of)->app_at += n;
 	engine_of(of)->app_len -= n;
 }
 
-static unsigned char *lab_recvrec_buf(const br_ssl_engine_context *of, size_t *n)
-{
+static unsigned char *lab_recvrec_buf(const br_ssl_engine_context *of, size_t *n) {
 	struct engine *e = engine_of(of);
-
 	*n = e->in_len < RECORD ? RECORD - e->in_len : RECORD + (size_t)(e->in[3] << 8 | e->in[4]) - e->in_len;
 	return e->app_len > 0 || e->closing ? NULL : e->in + e->in_len;
 }
-static void engine_record(struct engine *e, unsigned type, const uint8_t *p, size_t n)
-{
+static void engine_record(struct engine *e, unsigned type, const uint8_t *p, size_t n) {
 	if (type == R_HANDSHAKE && !e->open) {
 		e->open = true;
 		e->alpn = n > 0 && p[0] == 'h';
@@ -432,12 +365,10 @@ static void engine_record(struct engine *e, unsigned type, const uint8_t *p, siz
 	} else {
 		e->closing = true;
 		e->err = type != R_ALERT || n < 2 ? BR_ERR_UNEXPECTED : p[1] == 0 ? BR_ERR_OK : BR_ERR_RECV_FATAL_ALERT + p[1];
-		if (e->out_at == e->out_len)
-			engine_say(e, R_ALERT, "\1\0", 2);
+		if (e->out_at == e->out_len) engine_say(e, R_ALERT, "\1\0", 2);
 	}
 }
-static void lab_recvrec_ack(br_ssl_engine_context *of, size_t n)
-{
+static void lab_recvrec_ack(br_ssl_engine_context *of, size_t n) {
 	struct engine *e = engine_of(of);
 	size_t len;
 
@@ -452,12 +383,9 @@ static void lab_recvrec_ack(br_ssl_engine_context *of, size_t n)
 		engine_record(e, e->in[0], e->in + RECORD, len);
 	}
 }
-static void lab_ssl_close(br_ssl_engine_context *of)
-{
+static void lab_ssl_close(br_ssl_engine_context *of) {
 	struct engine *e = engine_of(of);
-
-	if (e->out_at == e->out_len && !e->closing)
-		engine_say(e, R_ALERT, "\1\0", 2);
+	if (e->out_at == e->out_len && !e->closing) engine_say(e, R_ALERT, "\1\0", 2);
 	e->closing = true;
 }
 

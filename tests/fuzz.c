@@ -8,18 +8,15 @@
 
 /* The reply of our own to a question. */
 enum { ERROR_REPLY_MAX = 12 + NAME_MAX_WIRE + 4 + 11 + 6 };
-static size_t error_write(uint8_t *out, const struct question *q, unsigned rcode, int ede)
-{
+static size_t error_write(uint8_t *out, const struct question *q, unsigned rcode, int ede) {
 	struct source_msg s = source_error(&q->key, rcode, ede);
 	struct reply_to r;
-
 	reply_to_question(&r, q, false);
 	return reply_write(out, &s, &r);
 }
 
 /* A client's message: what is read, the error that refuses it, and the question that would go to upstreams. */
-static void check_client(const uint8_t *data, size_t size)
-{
+static void check_client(const uint8_t *data, size_t size) {
 	static uint8_t out[ERROR_REPLY_MAX], back[UPSTREAM_QUERY_MAX];
 	const uint8_t *p = exactly(data, size);
 	struct question q, again;
@@ -34,8 +31,7 @@ static void check_client(const uint8_t *data, size_t size)
 	MUST(rcode == NOERROR || rcode == FORMERR || rcode == NOTIMP || rcode == REFUSED || rcode == BADVERS);
 	len = error_write(out, &q, (unsigned)rcode, size & 1 ? EDE_PROHIBITED : EDE_NONE);
 	MUST(len <= sizeof out && len <= size + 11 + 6 && get16at(out) == get16at(p) && (out[2] & 0x80));
-	if (rcode != NOERROR)
-		return;
+	if (rcode != NOERROR) return;
 	MUST(q.key.name_len >= 1 && q.key.name_len <= NAME_MAX_WIRE && q.key.len == q.key.name_len + 5);
 	MUST(name_parse(name, name_text(q.key.b)) == q.key.name_len && memcmp(name, q.key.b, q.key.name_len) == 0);
 	MUST(name_len(q.key.b) == q.key.name_len);
@@ -49,8 +45,7 @@ static void check_client(const uint8_t *data, size_t size)
 
 /* Asks for key as a client with this limit does (0: no EDNS; MSG_MAX: TCP), and looks hard at the reply from the cache. Gives
  * its lowest TTL, or NO_TTL when the cache has nothing. */
-static uint32_t cached(const struct key *k, unsigned limit)
-{
+static uint32_t cached(const struct key *k, unsigned limit) {
 	static uint8_t out[MSG_MAX], query[600];
 	struct question q;
 	struct reply_to r;
@@ -60,15 +55,12 @@ static uint32_t cached(const struct key *k, unsigned limit)
 	struct source_msg s;
 	bool cut;
 
-	if (limit > 0)
-		put16at(query + 12 + k->name_len + 4 + 3, limit);
-	if (question_read(&q, query, len) != NOERROR)
-		return NO_TTL;
+	if (limit > 0) put16at(query + 12 + k->name_len + 4 + 3, limit);
+	if (question_read(&q, query, len) != NOERROR) return NO_TTL;
 	q.key.b[q.key.name_len + 4] = k->b[k->name_len + 4];    /* without OPT no DO is sent */
 	reply_to_question(&r, &q, limit == MSG_MAX);
 	slot = cache_find(&q.key, hash_bytes(k->b, k->len));
-	if (slot == NULL || entry_expired(slot_entry(slot)))
-		return NO_TTL;
+	if (slot == NULL || entry_expired(slot_entry(slot))) return NO_TTL;
 	s = entry_source(slot_entry(slot), false);
 	len = reply_write(out, &s, &r);
 	MUST(len <= (limit ? limit : 512) && len >= 12 + k->name_len + 4);
@@ -79,26 +71,22 @@ static uint32_t cached(const struct key *k, unsigned limit)
 }
 
 /* Is the answer without its OPT still one, whatever its TTLs are? A name that runs through a TTL changes with it: no promise there. */
-static bool answer_stands(const struct answer *a, const struct key *k)
-{
+static bool answer_stands(const struct answer *a, const struct key *k) {
 	uint8_t *twin = exactly(a->msg, a->len);
 	struct answer again;
 	bool good = answer_read(&again, twin, a->len, k) == NULL;
-
 	MUST(good && !again.opt && again.records == a->records && again.ttl == a->ttl && again.len == a->len);
 	for (int fill = 0; fill <= 0x40 && good; fill += 0x40) {
 		size_t at = 12 + k->name_len + 4;
 		memcpy(twin, a->msg, a->len);
-		while (at < a->len)
-			memset(twin + record_next(a->msg, &at) + 4, fill, 4);
+		while (at < a->len) memset(twin + record_next(a->msg, &at) + 4, fill, 4);
 		good = answer_read(&again, twin, a->len, k) == NULL;
 	}
 	return good;
 }
 
 /* The stripped answer as it goes out fresh, to clients of every kind. */
-static void answer_goes_out(const struct answer *a, const struct key *k)
-{
+static void answer_goes_out(const struct answer *a, const struct key *k) {
 	static uint8_t out[MSG_MAX];
 	struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .rcode = a->rcode };
 	struct reply_to r = { .id = 7, .edns = true, .name = k->b, .name_len = k->name_len };
@@ -117,8 +105,7 @@ static void answer_goes_out(const struct answer *a, const struct key *k)
 }
 
 /* And out of the cache, now and at the end of its life. */
-static void answer_is_kept(const struct answer *a, const struct key *k)
-{
+static void answer_is_kept(const struct answer *a, const struct key *k) {
 	static const unsigned limits[] = { 0, 512, 1232, MSG_MAX };
 	struct keep keep = { .key = k, .ttl = MIN(a->ttl, 86400u), .hash = hash_bytes(k->b, k->len) };
 	const char *broken;
@@ -127,8 +114,7 @@ static void answer_is_kept(const struct answer *a, const struct key *k)
 	keep.old = cache_find(keep.key, keep.hash);
 	cache_put(&keep, a);
 	broken = cache_broken();
-	if (broken != NULL)
-		fprintf(stderr, "%s\n", broken);
+	if (broken != NULL) fprintf(stderr, "%s\n", broken);
 	MUST(broken == NULL);
 	for (size_t i = 0; i < COUNT(limits); i++) {
 		ttl = cached(k, limits[i]);
@@ -139,57 +125,46 @@ static void answer_is_kept(const struct answer *a, const struct key *k)
 	MUST(ttl == NO_TTL || ttl <= 1);
 	now += SEC(1);
 	MUST(cached(k, MSG_MAX) == NO_TTL);
-	if (now > SEC(1000000000))
-		now = started;
+	if (now > SEC(1000000000)) now = started;
 }
 
 /* An upstream's answer to the question that it tells itself. */
-static void check_answer(const uint8_t *data, size_t size)
-{
+static void check_answer(const uint8_t *data, size_t size) {
 	static struct answer a;
 	static uint8_t *p;
 	struct key k;
 	size_t n = 0;
 
-	if (size < 17)
-		return;
+	if (size < 17) return;
 	free(p);
 	p = calloc(1, size);
 	MUST(p != NULL);
 	memcpy(p, data, size);
 	while (12 + n < size && n < NAME_MAX_WIRE && p[12 + n] > 0 && p[12 + n] < 64)
 		n += 1u + p[12 + n];
-	if (n >= NAME_MAX_WIRE || n + 17 > size || p[12 + n] != 0)
-		return;
+	if (n >= NAME_MAX_WIRE || n + 17 > size || p[12 + n] != 0) return;
 	for (size_t i = 0; i <= n; i++)                 /* in lower case: a pointer into a label of it may change with its letters */
 		k.b[i] = p[12 + i] = lower(p[12 + i]);
 	key_set(&k, n + 1, get16at(p + 13 + n), get16at(p + 15 + n), p[1] & (KEY_DO | KEY_CD));
-	if (!answer_matches(p, size, &k) || answer_read(&a, p, size, &k) != NULL)
-		return;
+	if (!answer_matches(p, size, &k) || answer_read(&a, p, size, &k) != NULL) return;
 	MUST(a.len <= size);
-	if (a.truncated)
-		return;
-	if (!answer_stands(&a, &k))
-		return;
+	if (a.truncated) return;
+	if (!answer_stands(&a, &k)) return;
 	answer_goes_out(&a, &k);
 	if (a.ttl != 0 && a.records != 0 && key_type(&k) != 0 && key_type(&k) != T_OPT && key_type(&k) != T_AXFR && key_type(&k) != T_IXFR)
 		answer_is_kept(&a, &k);
 }
 
-static void check_printable(const char *p)
-{
+static void check_printable(const char *p) {
 	MUST(*p != '\0');
-	for (; *p != '\0'; p++)
-		MUST(*p == '\n' || *p == '\r' || (*p >= ' ' && *p <= '~'));
+	for (; *p != '\0'; p++) MUST(*p == '\n' || *p == '\r' || (*p >= ' ' && *p <= '~'));
 }
 
 /* The normal form of a good configuration is its own normal form; a bad one is refused with words. */
-static void check_config(const uint8_t *data, size_t size)
-{
+static void check_config(const uint8_t *data, size_t size) {
 	static char text[8192], once[sizeof normal];
 
-	if (size >= sizeof text || memchr(data, 0, size) != NULL)
-		return;
+	if (size >= sizeof text || memchr(data, 0, size) != NULL) return;
 	memcpy(text, data, size);
 	text[size] = '\0';
 	if (config_of(text) == NULL) {
@@ -203,13 +178,11 @@ static void check_config(const uint8_t *data, size_t size)
 }
 
 /* Admin lines, as the program reads them: the first is the command, those behind it are headers. */
-static void check_admin(const uint8_t *data, size_t size)
-{
+static void check_admin(const uint8_t *data, size_t size) {
 	static struct admin a;
 	char line[513];
 
-	if (size > 512 || memchr(data, '\n', size) == data)
-		return;
+	if (size > 512 || memchr(data, '\n', size) == data) return;
 	memcpy(line, data, size);
 	line[size] = '\0';
 	if (strstr(line, "query") || strstr(line, "reload"))
@@ -219,12 +192,10 @@ static void check_admin(const uint8_t *data, size_t size)
 	memset(&a, 0, sizeof a);
 	a.reply = (struct text){ .p = a.out, .size = sizeof a.out };
 	for (const uint8_t *p = data, *end = data + size, *nl; p < end; p = nl + 1) {
-		if ((nl = memchr(p, '\n', (size_t)(end - p))) == NULL)
-			break;
+		if ((nl = memchr(p, '\n', (size_t)(end - p))) == NULL) break;
 		memcpy(line, p, (size_t)(nl - p));
 		line[nl - p] = '\0';
-		if (admin_http_line(&a, line))
-			break;
+		if (admin_http_line(&a, line)) break;
 	}
 	if (cache.entries < 20) {
 		say("!8180:1,1,0,0 n%u.test/A @/A/100 [ *4 ]", cache.entries);
@@ -234,8 +205,7 @@ static void check_admin(const uint8_t *data, size_t size)
 
 /* A server's certificate chain: two bytes of length and a certificate, again and again. The first byte says how the upstream
  * is to be authenticated. */
-static void check_cert(const uint8_t *data, size_t size)
-{
+static void check_cert(const uint8_t *data, size_t size) {
 	static struct tls tls;
 	static struct auth auth;
 	struct spec *spec = &upstreams[0].spec;
@@ -245,8 +215,7 @@ static void check_cert(const uint8_t *data, size_t size)
 	const uint8_t *end = data + size;
 	size_t k, piece;
 
-	if (size < 4)
-		return;
+	if (size < 4) return;
 	memset(spec, 0, sizeof *spec);
 	addr_parse(&spec->addr, how & 8 ? "::1" : "127.0.0.1");
 	strcpy(spec->name, how & 1 ? "dns.test" : "");
@@ -275,8 +244,7 @@ static void check_cert(const uint8_t *data, size_t size)
 
 /* What a server of DNS over HTTPS sends: the first byte says how many questions are open. Frames follow, each a type, flags, a
  * stream and a length of a byte (above 200: of so many times 300) with its content, in pieces; behind a type above 250 come bytes as they are. */
-static void check_http2(const uint8_t *data, size_t size)
-{
+static void check_http2(const uint8_t *data, size_t size) {
 	static uint8_t frame[H2_FRAME_MAX + 200];
 	static struct key keys[16];
 	struct upstream *u = &upstreams[0];
@@ -284,8 +252,7 @@ static void check_http2(const uint8_t *data, size_t size)
 	unsigned n = size > 0 ? *data % COUNT(keys) + 1 : 0, open = 0;
 	struct query *q;
 
-	if (norder == 0)
-		upstreams_apply(&cfg);
+	if (norder == 0) upstreams_apply(&cfg);
 	u->spec.proto = P_HTTPS;
 	strcpy(u->spec.name, "dns.test");
 	strcpy(u->spec.path, "/dns-query");
@@ -335,11 +302,9 @@ static const struct { const char *name; void (*check)(const uint8_t *data, size_
 	{ "http2", check_http2 } };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	static size_t at = COUNT(targets);
 	const char *name = getenv("TARGET"), *ca = getenv("CA");
-
 	if (at == COUNT(targets)) {
 		lab_start("192.0.2.77 1\nlisten 127.0.0.1@5300\ncache-size 16k");
 		MUST(ca == NULL || ca_load(ca) == NULL);

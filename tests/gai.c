@@ -3,8 +3,7 @@
 #include <netdb.h>
 #include <stdio.h>
 #include <string.h>
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     struct addrinfo *a, *i, hints;
     int e = argc;
 

@@ -20,8 +20,7 @@
 
 enum { BATCH = 64, QUERY = 44, PACKET = 600, NAMES = 1000000 };
 
-static void die(const char *what)
-{
+static void die(const char *what) {
     perror(what);
     exit(1);
 }
@@ -36,8 +35,7 @@ static int64_t now(void)                        /* microseconds */
 static unsigned number(const char *s) { return (unsigned)strtoul(s, NULL, 10); }
 
 /* A socket of TYPE on loopback: bound to PORT when it serves, else connected to it; -1 when nobody is there. */
-static int sock(int type, const char *port, bool serve)
-{
+static int sock(int type, const char *port, bool serve) {
     struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)number(port)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0), on = 1, big = 4 << 20;
@@ -53,20 +51,17 @@ static int sock(int type, const char *port, bool serve)
     return fd;
 }
 
-static bool readable(int fd, int ms)
-{
+static bool readable(int fd, int ms) {
     struct pollfd p = { fd, POLLIN, 0 };
     return poll(&p, 1, ms) > 0;
 }
 
-static int by_value(const void *a, const void *b)
-{
+static int by_value(const void *a, const void *b) {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
 }
 
-static int64_t median(int64_t *v, size_t n)
-{
+static int64_t median(int64_t *v, size_t n) {
     qsort(v, n, sizeof *v, by_value);
     return n ? v[n / 2] : -1;
 }
@@ -74,8 +69,7 @@ static int64_t median(int64_t *v, size_t n)
 /* ---- messages, alone and in batches ---- */
 
 /* The query for name number N; always QUERY bytes. */
-static void query(uint8_t *p, unsigned id, unsigned n)
-{
+static void query(uint8_t *p, unsigned id, unsigned n) {
     memcpy(p, "II\1\0\0\1\0\0\0\0\0\0\7nDDDDDD\12sixty-byte\7example\0\0\1\0\1", QUERY);
     p[0] = (uint8_t)(id >> 8), p[1] = (uint8_t)id;
     for (int i = 6; i > 0; i--, n /= 10)
@@ -83,8 +77,7 @@ static void query(uint8_t *p, unsigned id, unsigned n)
 }
 
 /* Turns the query of LEN bytes into its answer, in place; the new length. */
-static size_t answer(uint8_t *p, size_t len, unsigned ttl)
-{
+static size_t answer(uint8_t *p, size_t len, unsigned ttl) {
     const uint8_t rr[16] = { 0xc0, 12, 0, 1, 0, 1, (uint8_t)(ttl >> 24), (uint8_t)(ttl >> 16), (uint8_t)(ttl >> 8),
                              (uint8_t)ttl, 0, 4, 192, 0, 2, 1 };
     const uint8_t opt[11] = { 0, 0, 41, 4, 208 };
@@ -113,8 +106,7 @@ struct batch {
 
 static struct batch in, out;
 
-static int batch_recv(int fd, int flags, bool from)
-{
+static int batch_recv(int fd, int flags, bool from) {
     for (int i = 0; i < BATCH; i++) {
         in.v[i] = (struct iovec){ in.b[i], PACKET };
         in.m[i].msg_hdr = (struct msghdr){ .msg_iov = &in.v[i], .msg_iovlen = 1, .msg_name = from ? &in.a[i] : NULL,
@@ -124,15 +116,13 @@ static int batch_recv(int fd, int flags, bool from)
 }
 
 /* Slot I of the outgoing batch will be these bytes to that address (NULL: the connected one). */
-static void batch_put(int i, void *bytes, size_t len, struct sockaddr_in *to)
-{
+static void batch_put(int i, void *bytes, size_t len, struct sockaddr_in *to) {
     out.v[i] = (struct iovec){ bytes, len };
     out.m[i].msg_hdr = (struct msghdr){ .msg_iov = &out.v[i], .msg_iovlen = 1, .msg_name = to, .msg_namelen = to ? sizeof *to : 0 };
 }
 
 /* What the network refuses is lost. */
-static void batch_send(int fd, int n)
-{
+static void batch_send(int fd, int n) {
     for (int at = 0, k; at < n; at += k > 0 ? k : 1)
         k = sendmmsg(fd, out.m + at, (unsigned)(n - at), 0);
 }
@@ -140,8 +130,7 @@ static void batch_send(int fd, int n)
 /* ---- the reference and an upstream ---- */
 
 /* echo PORT [poll]: every datagram goes back with QR set; with poll() before it receives, as servers do */
-static int cmd_echo(char **arg)
-{
+static int cmd_echo(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], true);
     if (fd < 0)
         die("echo");
@@ -159,8 +148,7 @@ static int cmd_echo(char **arg)
 }
 
 /* relay PORT UPSTREAM: the least that a forwarder can do, one query at a time */
-static int cmd_relay(char **arg)
-{
+static int cmd_relay(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], true);
     struct sockaddr_in from;
     uint8_t p[PACKET];
@@ -176,8 +164,7 @@ static int cmd_relay(char **arg)
 }
 
 /* upstream PORT MS: answers every query MS milliseconds after it came */
-static int cmd_upstream(char **arg)
-{
+static int cmd_upstream(char **arg) {
     enum { RING = 16384 };
     static struct { int64_t due; struct sockaddr_in from; size_t len; uint8_t b[PACKET]; } ring[RING], *r;
     int fd = sock(SOCK_DGRAM, arg[0], true);
@@ -223,8 +210,7 @@ static struct parcel { int64_t due; int fd; struct sockaddr_in to; size_t len; u
 static unsigned parcels;
 
 /* What has come is counted, and on its way, if it is not lost. */
-static void road_take(int d)
-{
+static void road_take(int d) {
     static int64_t found[NAMES - SLOW_NAME];
     struct parcel *x = &parcel[parcels];
     socklen_t size = sizeof x->to;
@@ -252,8 +238,7 @@ static void road_take(int d)
 /* road LOSS MS JITTER THEN PORT...: name servers at the end of a road on which LOSS percent are lost and each takes MS +- JITTER ms, both
  * ways. SIGUSR1: from now on MS is THEN, and counting begins anew. SIGTERM: prints for each port the datagrams that have come, and
  * how many names they asked for. A name from SLOW_NAME on takes 3.5 s to find, and who asked 1.9 s before that gets no answer. */
-static int cmd_road(char **arg)
-{
+static int cmd_road(char **arg) {
     struct pollfd fds[DOORS];
     int doors = 0;
     road_loss = strtod(arg[0], NULL) / 100, road_ms = strtod(arg[1], NULL), road_jitter = strtod(arg[2], NULL);
@@ -292,8 +277,7 @@ static int cmd_road(char **arg)
 
 /* pace PORT RATE SECONDS FIRST: asks for RATE new names a second, from number FIRST on, each once, and waits up to 6 s for an answer.
  * Prints median, 99th and 99.9th percentile and worst of the answers in milliseconds, how many came and how many did not. */
-static int cmd_pace(char **arg)
-{
+static int cmd_pace(char **arg) {
     static int64_t sent[65536], took[65536];
     int fd = sock(SOCK_DGRAM, arg[0], false);
     unsigned rate = number(arg[1]), count = rate * number(arg[2]), first = number(arg[3]), n = 0, got = 0;
@@ -331,15 +315,13 @@ static struct { int64_t sent; bool open; } slot[65536];     /* by ID */
 static unsigned head, tail;                                 /* the IDs in flight lie between */
 static unsigned in_flight, answered, lost;
 
-static void slot_open(unsigned id)
-{
+static void slot_open(unsigned id) {
     slot[id % 65536].sent = now();
     slot[id % 65536].open = true;
     in_flight++;
 }
 
-static void slot_answer(const uint8_t *p)
-{
+static void slot_answer(const uint8_t *p) {
     unsigned id = (unsigned)p[0] << 8 | p[1];
     if (slot[id].open && (p[3] & 15) == 0) {
         slot[id].open = false;
@@ -348,8 +330,7 @@ static void slot_answer(const uint8_t *p)
 }
 
 /* Gives up what was not answered in time. */
-static void slot_sweep(int64_t patience)
-{
+static void slot_sweep(int64_t patience) {
     for (; tail != head; tail++) {
         if (slot[tail % 65536].open) {
             if (slot[tail % 65536].sent + patience > now())
@@ -362,8 +343,7 @@ static void slot_sweep(int64_t patience)
 
 /* load PORT SECONDS COUNT WINDOW FIRST NAMES PACE: keeps up to WINDOW queries in flight for so long, or until COUNT were sent; asks
  * for NAMES names from number FIRST on, in turn, at most PACE a millisecond, also after a pause (0: as fast as answers come). */
-static int cmd_load(char **arg)
-{
+static int cmd_load(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], false);
     int64_t start = now(), end = start + (int64_t)(strtod(arg[1], NULL) * 1e6), t = start, due = start;     /* due: the next query */
     unsigned count = number(arg[2]), window = number(arg[3]), first = number(arg[4]), names = number(arg[5]), pace = number(arg[6]);
@@ -390,8 +370,7 @@ static int cmd_load(char **arg)
 }
 
 /* bursts PORT COUNT SIZE FIRST NAMES: COUNT queries in bursts of SIZE, each when the one before is answered */
-static int cmd_bursts(char **arg)
-{
+static int cmd_bursts(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], false);
     unsigned count = number(arg[1]), size = number(arg[2]), first = number(arg[3]), names = number(arg[4]);
     while (head < count) {
@@ -414,8 +393,7 @@ static int cmd_bursts(char **arg)
 }
 
 /* stream PORT SECONDS WINDOW NAMES: as load, over one TCP connection; all that may be asked leaves in one write */
-static int cmd_stream(char **arg)
-{
+static int cmd_stream(char **arg) {
     static uint8_t buf[65536], ask[1024 * (QUERY + 2)];
     int fd = sock(SOCK_STREAM, arg[0], false);
     int64_t end = now() + (int64_t)(strtod(arg[1], NULL) * 1e6);
@@ -446,8 +424,7 @@ static int cmd_stream(char **arg)
 }
 
 /* hold PORT N: keeps N idle TCP connections open, until killed */
-static int cmd_hold(char **arg)
-{
+static int cmd_hold(char **arg) {
     enum { MOST = 4096 };
     static struct pollfd p[MOST];
     struct rlimit files = { MOST + 16, MOST + 16 };
@@ -469,8 +446,7 @@ static int cmd_hold(char **arg)
 /* ---- measures ---- */
 
 /* The number after FIELD fields of a /proc file, counted behind the last ')'. */
-static unsigned long long field(const char *path, int count)
-{
+static unsigned long long field(const char *path, int count) {
     char buf[2048] = "", *s;
     int fd = open(path, O_RDONLY);
     if (fd < 0 || read(fd, buf, sizeof buf - 1) < 0)
@@ -485,8 +461,7 @@ static unsigned long long field(const char *path, int count)
 
 /* Microseconds of user and system time of a process, its threads and its children: by the scheduler's account where the
  * kernel shows it (it is the one that utime and stime are made from), else in ticks. */
-static unsigned long long cpu(unsigned pid)
-{
+static unsigned long long cpu(unsigned pid) {
     char path[300];
     unsigned long long ns = 0, ticks, tick = 1000000ull / (unsigned long long)sysconf(_SC_CLK_TCK);
     struct dirent *e;
@@ -516,23 +491,20 @@ static unsigned long long cpu(unsigned pid)
 }
 
 /* cpu PID */
-static int cmd_cpu(char **arg)
-{
+static int cmd_cpu(char **arg) {
     printf("%llu\n", cpu(number(arg[0])));
     return 0;
 }
 
 /* Asks for NAME once; true when a good answer comes within MS. */
-static bool served(int fd, unsigned name, int ms)
-{
+static bool served(int fd, unsigned name, int ms) {
     uint8_t p[PACKET];
     query(p, name & 65535, name);
     return fd >= 0 && send(fd, p, QUERY, 0) == QUERY && readable(fd, ms) && recv(fd, p, sizeof p, 0) > 12 && (p[3] & 15) == 0;
 }
 
 /* serves PORT SECONDS: waits until a query for NAME is answered there */
-static int cmd_serves(char **arg)
-{
+static int cmd_serves(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], false);
     int64_t end = now() + number(arg[1]) * 1000000ll;
     while (now() < end) {
@@ -544,8 +516,7 @@ static int cmd_serves(char **arg)
 }
 
 /* first PORT COMMAND...: microseconds from the start of the command to its first answer; then stops it */
-static int cmd_first(char **arg)
-{
+static int cmd_first(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], false);
     int64_t start = now(), t = start;
     pid_t pid = fork();
@@ -568,8 +539,7 @@ static int cmd_first(char **arg)
 
 /* latency DIRECT PORT COUNT FIRST: asks for COUNT new names, one at a time, once the upstream and once the forwarder; prints the
  * medians in microseconds, and that of the differences */
-static int cmd_latency(char **arg)
-{
+static int cmd_latency(char **arg) {
     int fd[2] = { sock(SOCK_DGRAM, arg[0], false), sock(SOCK_DGRAM, arg[1], false) };
     unsigned count = number(arg[2]), first = number(arg[3]);
     int64_t *v[3];
@@ -597,8 +567,7 @@ static int cmd_latency(char **arg)
 static double *sum_to;
 static uint64_t zipf_state;
 
-static void zipf_seed(unsigned seed)
-{
+static void zipf_seed(unsigned seed) {
     double sum = 0;
     zipf_state = seed * 2654435761u + 88172645463325252ull;
     if ((sum_to = calloc(NAMES, sizeof *sum_to)) == NULL)
@@ -607,8 +576,7 @@ static void zipf_seed(unsigned seed)
         sum_to[k] = sum += 1.0 / (k + 1);
 }
 
-static unsigned zipf_next(void)
-{
+static unsigned zipf_next(void) {
     unsigned low = 0, high = NAMES - 1;
     zipf_state ^= zipf_state << 13, zipf_state ^= zipf_state >> 7, zipf_state ^= zipf_state << 17;
     double want = (double)(zipf_state >> 11) / 9007199254740992.0 * sum_to[NAMES - 1];
@@ -624,8 +592,7 @@ static unsigned zipf_next(void)
 
 /* zipf PORT UPSTREAM COUNT SEED: is the load and, at the port UPSTREAM, the upstream that counts misses; prints the hits among
  * the second half of COUNT queries */
-static int cmd_zipf(char **arg)
-{
+static int cmd_zipf(char **arg) {
     enum { WINDOW = 32 };
     int client = sock(SOCK_DGRAM, arg[0], false), up = sock(SOCK_DGRAM, arg[1], true);
     unsigned count = number(arg[2]), misses = 0, before = 0;
@@ -658,8 +625,7 @@ static int cmd_zipf(char **arg)
 }
 
 /* lru ENTRIES COUNT SEED: the hits of an exact LRU among the second half of the same stream */
-static int cmd_lru(char **arg)
-{
+static int cmd_lru(char **arg) {
     static struct { unsigned newer, older; bool in; } e[NAMES + 1];     /* a ring through e[NAMES] */
     unsigned entries = number(arg[0]), count = number(arg[1]), hits = 0, held = 0;
     e[NAMES].newer = e[NAMES].older = NAMES;
@@ -689,16 +655,14 @@ static int cmd_lru(char **arg)
 }
 
 /* names FIRST COUNT STEP MOD: lines for dnsperf, the names with the numbers (FIRST + I * STEP) % MOD */
-static int cmd_names(char **arg)
-{
+static int cmd_names(char **arg) {
     unsigned long first = number(arg[0]), count = number(arg[1]), step = number(arg[2]), mod = number(arg[3]);
     for (unsigned long i = 0; i < count; i++)
         printf("n%06lu.sixty-byte.example A\n", (first + i * step) % mod);
     return 0;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     static const struct { const char *name; int args; int (*run)(char **arg); } cmds[] = {
         { "echo", 1, cmd_echo }, { "relay", 2, cmd_relay }, { "upstream", 2, cmd_upstream }, { "road", 5, cmd_road }, { "pace", 4, cmd_pace }, { "load", 7, cmd_load }, { "bursts", 5, cmd_bursts },
         { "stream", 4, cmd_stream }, { "hold", 2, cmd_hold }, { "cpu", 1, cmd_cpu }, { "serves", 2, cmd_serves },

@@ -424,8 +424,8 @@ leg_unitfile() {
     r=$T/over/root
     cp "$BIN" "$r/usr/sbin/dnsproxy-tested"
     make -s -C "$SRC" unit | sed 's|/usr/local/sbin/dnsproxy|/usr/sbin/dnsproxy-tested|' >"$r/etc/systemd/system/dnsproxy.service"
-    printf '%s\n' '[Unit]' 'Requires=basic.target' 'After=basic.target' '[Service]' 'Type=oneshot' 'ExecStart=/steps' 'SuccessAction=poweroff-force' \
-        'FailureAction=poweroff-force' >"$r/etc/systemd/system/steps.service"
+    printf '%s\n' '[Unit]' 'Requires=basic.target' 'After=basic.target' 'SuccessAction=poweroff-force' 'FailureAction=poweroff-force' \
+        '[Service]' 'Type=oneshot' 'ExecStart=/steps' >"$r/etc/systemd/system/steps.service"
     cat >"$r/steps" <<'END'
 #!/bin/sh
 exec >/steps.out 2>&1

@@ -14,8 +14,7 @@
 #endif
 
 static uint64_t lab_random = 88172645463325252u;
-static inline uint32_t rnd(uint32_t below)
-{
+static inline uint32_t rnd(uint32_t below) {
 	lab_random ^= lab_random << 13;
 	lab_random ^= lab_random >> 7;
 	lab_random ^= lab_random << 17;
@@ -32,16 +31,14 @@ static inline void put16(unsigned v) { put8(v >> 8 & 255); put8(v & 255); }
 static inline void put32(uint32_t v) { put16(v >> 16); put16(v & 65535); }
 
 /* "a.test" into its labels as they are spelled; "." is the root, "@" leads to the question and "@40" to byte 40. */
-static inline void put_name(const char *s)
-{
+static inline void put_name(const char *s) {
 	if (*s == '@') {
 		put16(0xc000u | (s[1] ? (unsigned)atoi(s + 1) : 12));
 		return;
 	}
 	for (size_t k; *s != '\0'; s += k + (s[k] == '.')) {
 		k = strcspn(s, ".");
-		if (k > 0)
-			put8((unsigned)k);
+		if (k > 0) put8((unsigned)k);
 		memcpy(m + mlen, s, k);
 		mlen += k;
 	}
@@ -49,8 +46,7 @@ static inline void put_name(const char *s)
 }
 
 /* One word of a message, see say(). */
-static inline void put_word(char *s)
-{
+static inline void put_word(char *s) {
 	static size_t rdata;
 	unsigned f[5], byte;
 	char *type = strchr(s, '/'), *ttl = type ? strchr(type + 1, '/') : NULL;
@@ -63,8 +59,7 @@ static inline void put_word(char *s)
 	} else if (*s == '!' && sscanf(s, "!%x:%u,%u,%u,%u", &f[0], &f[1], &f[2], &f[3], &f[4]) == 5) {
 		mlen = 0;
 		put16(0x1234);
-		for (int i = 0; i < 5; i++)
-			put16(f[i]);
+		for (int i = 0; i < 5; i++) put16(f[i]);
 	} else if (*s == '[') {
 		rdata = mlen;
 		put16(0);
@@ -82,17 +77,13 @@ static inline void put_word(char *s)
 		put16(f[0]);
 		put32(f[1]);
 	} else {
-		if (type != NULL)
-			*type = '\0';
+		if (type != NULL) *type = '\0';
 		put_name(s);
-		if (type == NULL)
-			return;
-		if (ttl != NULL)
-			*ttl = '\0';
+		if (type == NULL) return;
+		if (ttl != NULL) *ttl = '\0';
 		put16((unsigned)type_parse(type + 1));
 		put16(1);
-		if (ttl != NULL)
-			put32((uint32_t)strtoul(ttl + 1, NULL, 10));
+		if (ttl != NULL) put32((uint32_t)strtoul(ttl + 1, NULL, 10));
 	}
 }
 
@@ -104,11 +95,9 @@ static inline void put_word(char *s)
  *   ns.test            a name by itself
  *   =c0000201 *16      these bytes; 16 zero bytes */
 static inline void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static inline void say(const char *fmt, ...)
-{
+static inline void say(const char *fmt, ...) {
 	char text[2000], *save;
 	va_list ap;
-
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
@@ -116,57 +105,46 @@ static inline void say(const char *fmt, ...)
 		put_word(s);
 }
 
-static inline void name_key(struct key *k, const char *name, unsigned type, unsigned flags)
-{
+static inline void name_key(struct key *k, const char *name, unsigned type, unsigned flags) {
 	key_set(k, name_parse(k->b, name), type, 1, flags);
 }
 
 /* The key of the question in m, or of that for another type. */
-static inline void lab_key(struct key *k, unsigned type)
-{
+static inline void lab_key(struct key *k, unsigned type) {
 	size_t n = 0, end = mlen > 12 ? MIN(mlen - 12, NAME_MAX_WIRE - 1) : 0;
-
-	while (n < end && m[12 + n] != 0 && m[12 + n] < 64)
-		n += 1u + m[12 + n];
+	while (n < end && m[12 + n] != 0 && m[12 + n] < 64) n += 1u + m[12 + n];
 	n = MIN(n, end);
-	for (size_t i = 0; i < n; i++)
-		k->b[i] = lower(m[12 + i]);
+	for (size_t i = 0; i < n; i++) k->b[i] = lower(m[12 + i]);
 	k->b[n++] = 0;
 	key_set(k, n, type ? type : get16at(m + 12 + n), 1, 0);
 }
 
 /* A copy that ends where its memory ends, so that a sanitizer sees what reads beyond; good until the third call after this. */
-static inline uint8_t *exactly(const uint8_t *p, size_t k)
-{
+static inline uint8_t *exactly(const uint8_t *p, size_t k) {
 	static uint8_t *copies[3];
 	static unsigned turn;
 	uint8_t **copy = &copies[++turn % 3];
-
 	free(*copy);
 	*copy = calloc(1, k ? k : 1);
 	MUST(*copy != NULL);
-	if (k > 0)
-		memcpy(*copy, p, k);
+	if (k > 0) memcpy(*copy, p, k);
 	return *copy;
 }
 
 /* ---- The cache */
 
 /* Its invariants, as its comment tells them. Gives NULL or the first that is broken. */
-static inline const char *cache_broken(void)
-{
+static inline const char *cache_broken(void) {
 	size_t live = 0, used = 0, at = cache.tail, inring = 0;
 
-	if (cache.memory == 0)
-		return cache.entries || cache.used ? "entries without memory" : NULL;
+	if (cache.memory == 0) return cache.entries || cache.used ? "entries without memory" : NULL;
 	if ((uint8_t *)cache.slots + cache.memory < cache.ring + cache.size)
 		return "the ring ends beyond the block";
 	for (size_t i = 0; i < cache.nslots; i++) {
 		const struct slot *s = &cache.slots[i];
 		size_t place = (size_t)(s->at - 1) * 4;
 		const struct entry *e = entry_at(place);
-		if (s->at == 0)
-			continue;
+		if (s->at == 0) continue;
 		if (place >= cache.size || cache.size - place < sizeof *e || entry_size(e) > cache.size - place)
 			return "a slot points beyond the ring";
 		if (e->len == 0 || e->hash != s->hash)
@@ -182,8 +160,7 @@ static inline const char *cache_broken(void)
 			at = 0;
 			continue;
 		}
-		if (entry_size(e) > cache.size - at)
-			return "an entry reaches beyond the ring";
+		if (entry_size(e) > cache.size - at) return "an entry reaches beyond the ring";
 		inring += slot_of(at, e->hash) != NULL;
 		at += entry_size(e);
 		left--;
@@ -196,16 +173,13 @@ static inline const char *cache_broken(void)
 }
 
 /* Puts the message m into the cache, as the answer to its own question; false when it is none. */
-static inline bool cache_message(uint32_t ttl)
-{
+static inline bool cache_message(uint32_t ttl) {
 	static struct answer a;
 	static struct key k;
 	struct keep keep = { .key = &k, .ttl = ttl };
-
 	lab_key(&k, 0);
 	keep.hash = hash_bytes(k.b, k.len);
-	if (answer_read(&a, m, mlen, &k) != NULL)
-		return false;
+	if (answer_read(&a, m, mlen, &k) != NULL) return false;
 	keep.old = cache_find(keep.key, keep.hash);
 	cache_put(&keep, &a);
 	return true;
@@ -216,13 +190,11 @@ static inline bool cache_message(uint32_t ttl)
 static char errors[65536], normal[65536];
 
 /* The lines of text become the program's arguments. */
-static inline void lab_source(const char *text)
-{
+static inline void lab_source(const char *text) {
 	static char copies[8][65536], *lines[8][300];
 	static unsigned turn;
 	char *copy = copies[++turn % 8], **line = lines[turn % 8], *save;
 	unsigned k = 0;
-
 	snprintf(copy, sizeof copies[0], "%s", text);
 	for (char *l = strtok_r(copy, "\n", &save); l != NULL && k < COUNT(lines[0]) - 1; l = strtok_r(NULL, "\n", &save))
 		line[k++] = l;
@@ -232,15 +204,12 @@ static inline void lab_source(const char *text)
 }
 
 /* Keeps p as a seed for the fuzz target "kind", if the environment says where. */
-static inline void seed(const char *kind, const void *p, size_t k)
-{
+static inline void seed(const char *kind, const void *p, size_t k) {
 	static unsigned number_;
 	const char *dir = getenv("SEEDS");
 	char path[512];
 	FILE *f;
-
-	if (dir == NULL)
-		return;
+	if (dir == NULL) return;
 	snprintf(path, sizeof path, "%s/%s/%u", dir, kind, ++number_);
 	if ((f = fopen(path, "w")) != NULL) {
 		fwrite(p, 1, k, f);
@@ -249,8 +218,7 @@ static inline void seed(const char *kind, const void *p, size_t k)
 }
 
 /* Reads text as arguments. Its normal form, or NULL with the errors in "errors". */
-static inline const char *config_of(const char *text)
-{
+static inline const char *config_of(const char *text) {
 	static struct config c;
 	struct text e = { .p = errors, .size = sizeof errors };
 	char from[80];
@@ -259,8 +227,7 @@ static inline const char *config_of(const char *text)
 	normal[0] = '\0';
 	lab_source(text);
 	seed("config", text, strlen(text));
-	if (!config_read(&c, &e, from))
-		return NULL;
+	if (!config_read(&c, &e, from)) return NULL;
 	f = fmemopen(normal, sizeof normal, "w");
 	MUST(f != NULL);
 	config_print(f, &c);
@@ -269,8 +236,7 @@ static inline const char *config_of(const char *text)
 }
 
 /* The program as after its start, with this configuration. */
-static inline void lab_start(const char *text)
-{
+static inline void lab_start(const char *text) {
 	struct text e = { .p = errors, .size = sizeof errors };
 	char from[80];
 
@@ -292,8 +258,7 @@ static inline void lab_start(const char *text)
 }
 
 /* What the program replies to one line; "(more)" when it waits for another. */
-static inline const char *admin_of(const char *line)
-{
+static inline const char *admin_of(const char *line) {
 	static struct admin a;
 	static char reply[200000], copy[600];
 	bool more = true;
@@ -304,8 +269,7 @@ static inline const char *admin_of(const char *line)
 	a.reply = (struct text){ .p = a.out, .size = sizeof a.out };
 	snprintf(copy, sizeof copy, "%s", line);
 	seed("admin", line, strlen(line));
-	if (!admin_line(&a, copy, strlen(copy)))
-		return "(more)";
+	if (!admin_line(&a, copy, strlen(copy))) return "(more)";
 	while (more && at <= sizeof reply - sizeof a.out) {
 		more = a.entries && (a.entries = status_entry(&a.reply, &a.cursor));
 		memcpy(reply + at, a.reply.p, a.reply.len);

@@ -30,8 +30,7 @@ static const struct form form_plain = { .id = -1, .edns = -1, .timeout = 6000, .
 static const struct field form_fields[] = { FORM_WORDS(INT_FIELD, TEXT_FIELD) };
 
 /* +WORD[=VALUE] */
-static void form_option(struct form *f, const char *w)
-{
+static void form_option(struct form *f, const char *w) {
 	const char *v = strchr(w, '=');
 	if (strcmp(w, "+edns") == 0) f->edns = UDP_SIZE;
 	else if (strcmp(w, "+do") == 0) f->dnssec = 1;
@@ -41,8 +40,7 @@ static void form_option(struct form *f, const char *w)
 	else if (*w != '+' || !field_set(form_fields, COUNT(form_fields), f, w + 1)) die("what is %s?", w);
 }
 
-static void query_put(const struct form *f, struct buf *b, const char *name, int type, int id)
-{
+static void query_put(const struct form *f, struct buf *b, const char *name, int type, int id) {
 	unsigned class = f->class[0] == 'C' ? 3 : f->class[0] == 'H' ? 4 : (unsigned)atoi(f->class);
 	b->n = 0;
 	if (f->raw) {
@@ -67,8 +65,7 @@ static struct buf sent, got;
 static struct addr got_from;
 
 /* Sends and waits. NULL with the first reply in "got", when that came in *first, and the number of replies; or why there is none. */
-static const char *ask_udp(const struct form *f, int fd, const struct addr *to, usec *first, int *replies)
-{
+static const char *ask_udp(const struct form *f, int fd, const struct addr *to, usec *first, int *replies) {
 	static uint8_t in[MSG_MAX];
 	long end = ms_now() + f->timeout;
 	if ((f->unconn ? sendto(fd, sent.p, sent.n, 0, &to->u.sa, addr_len(to)) : send(fd, sent.p, sent.n, 0)) < 0)
@@ -89,8 +86,7 @@ static const char *ask_udp(const struct form *f, int fd, const struct addr *to, 
 	return *replies > 0 ? NULL : "TIMEOUT";
 }
 
-static const char *ask_tcp(const struct form *f, int fd, usec *first, int *replies)
-{
+static const char *ask_tcp(const struct form *f, int fd, usec *first, int *replies) {
 	static struct buf framed_;
 	long end = ms_now() + f->timeout;
 	put_framed(&framed_, &sent);
@@ -101,8 +97,7 @@ static const char *ask_tcp(const struct form *f, int fd, usec *first, int *repli
 }
 
 /* What print_msg is to say of the reply besides what is in it. */
-static void ask_remarks(struct text *t, const struct form *f, int id, usec took, int replies)
-{
+static void ask_remarks(struct text *t, const struct form *f, int id, usec took, int replies) {
 	struct asked a, z;
 	text_add(t, " ms=%ld", (long)(took / MS(1)));
 	if (f->wait) text_add(t, " replies=%d", replies);
@@ -114,8 +109,7 @@ static void ask_remarks(struct text *t, const struct form *f, int id, usec took,
 		text_add(t, " WRONGQUESTION");
 }
 
-static int cmd_ask(int argc, char **argv)
-{
+static int cmd_ask(int argc, char **argv) {
 	struct form f = form_plain;
 	char more[200];
 	struct text t = { .p = more, .size = sizeof more };
@@ -164,14 +158,12 @@ static struct load load = { .n = 1000, .window = 100, .timeout = 6000, .name = "
 static struct waiting { usec at; long cpu; int number; bool used, answered; } waiting[65536];
 static struct channel { int fd; struct buf in, out; } channels[256];
 
-static long cpu_us(void)
-{
+static long cpu_us(void) {
 	struct timespec t;
 	return load.cpu && clock_gettime(load.cpu_clock, &t) == 0 ? (long)(SEC(t.tv_sec) + t.tv_nsec / 1000) : 0;
 }
 
-static void load_vary(char *name)
-{
+static void load_vary(char *name) {
 	static const char *const options[] = { "8:0001180001020%d", "10:00112233445566%02d", "12:%04d", "3:" };
 	char o[64];
 	snprintf(o, sizeof o, options[load.sent % 4], (int)(load.sent % 10));
@@ -182,8 +174,7 @@ static void load_vary(char *name)
 		if (rnd() & 1) *name = (char)toupper((unsigned char)*name);
 }
 
-static void load_send(void)
-{
+static void load_send(void) {
 	static unsigned next;
 	struct channel *c = &channels[load.sent % load.nchannels];
 	int number = load.from + (load.same ? 0 : (int)load.sent);
@@ -203,8 +194,7 @@ static void load_send(void)
 	load.last = now;
 }
 
-static void see_address(const uint8_t *p, size_t n, const struct record *r, void *ctx)
-{
+static void see_address(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
 	uint32_t *v = ctx;                      /* wanted; seen; others */
 	(void)n;
 	if (r->section != 1 || r->type != T_A || r->len != 4) return;
@@ -213,8 +203,7 @@ static void see_address(const uint8_t *p, size_t n, const struct record *r, void
 }
 
 /* Is this the answer to the question with that number? */
-static bool load_right(const uint8_t *p, size_t n, int number)
-{
+static bool load_right(const uint8_t *p, size_t n, int number) {
 	struct asked q;
 	char name[WORD * 4];
 	numbered(name, sizeof name, load.name, number, load.stamp);
@@ -228,8 +217,7 @@ static bool load_right(const uint8_t *p, size_t n, int number)
 	return true;
 }
 
-static void load_reply(const uint8_t *p, size_t n)
-{
+static void load_reply(const uint8_t *p, size_t n) {
 	if (n < 12) {
 		load.bad++;
 		return;
@@ -254,8 +242,7 @@ static void load_reply(const uint8_t *p, size_t n)
 }
 
 /* Everything that has come on this channel; false when there can come nothing more. */
-static bool channel_read(struct channel *c)
-{
+static bool channel_read(struct channel *c) {
 	static uint8_t in[MSG_MAX];
 	long len;
 	for (int k = 0; k < 256; k++) {
@@ -275,8 +262,7 @@ static bool channel_read(struct channel *c)
 }
 
 /* One turn: what may be sent is sent, what has come is read. False when there is nothing to wait for any more. */
-static bool load_turn(void)
-{
+static bool load_turn(void) {
 	static struct pollfd fds[256];
 	bool more = load.sent < load.n;
 	int alive = 0;
@@ -304,8 +290,7 @@ static bool load_turn(void)
 
 static int by_size(const void *a, const void *b) { return *(const long *)a < *(const long *)b ? -1 : *(const long *)a > *(const long *)b; }
 
-static int load_say(void)
-{
+static int load_say(void) {
 	static const char *const names[] = { "noerror", "formerr", "servfail", "nxdomain", "notimp", "refused" };
 	const char *sep = " from ";
 	qsort(load.took, (size_t)load.done, sizeof *load.took, by_size);
@@ -325,8 +310,7 @@ static int load_say(void)
 	return 0;
 }
 
-static int cmd_many(int argc, char **argv)
-{
+static int cmd_many(int argc, char **argv) {
 	load.form = form_plain;
 	for (int i = 3; i < argc; i++)
 		if (argv[i][0] == '+') form_option(&load.form, argv[i]);
@@ -361,8 +345,7 @@ static int cmd_many(int argc, char **argv)
 
 static struct talk { int fd; bool gone; unsigned id; long began; struct buf out; } talk = { .id = 1 };
 
-static void talk_queries(int count, char *format)
-{
+static void talk_queries(int count, char *format) {
 	struct form f = form_plain;
 	int type = T_A;
 	char *save, *name = strtok_r(format, "/", &save), text[NAME];
@@ -378,8 +361,7 @@ static void talk_queries(int count, char *format)
 }
 
 /* Words that add to what will be sent; false for the others. */
-static bool talk_add(char *w, char *v)
-{
+static bool talk_add(char *w, char *v) {
 	if (value_of(w, "q")) talk_queries(1, v);
 	else if (value_of(w, "qs") && strchr(v, ':')) talk_queries(atoi(v), strchr(v, ':') + 1);
 	else if (value_of(w, "hex")) put_hex(&talk.out, v);
@@ -397,8 +379,7 @@ static bool talk_add(char *w, char *v)
 }
 
 /* Sends what is there, one by one with so many ms between if gap >= 0. */
-static void talk_send(int gap)
-{
+static void talk_send(int gap) {
 	long end = ms_now() + 20000 + (gap > 0 ? (long)talk.out.n * gap : 0);
 	size_t done = 0;
 	fcntl(talk.fd, F_SETFL, O_NONBLOCK);
@@ -419,8 +400,7 @@ static void talk_send(int gap)
 	talk.out.n = 0;
 }
 
-static void talk_replies(const char *v, bool counted)
-{
+static void talk_replies(const char *v, bool counted) {
 	long end = ms_now() + (strchr(v, ',') ? atoi(strchr(v, ',') + 1) : 6000);
 	int n = 0, good = 0;
 	for (char more[40]; n < atoi(v); n++) {
@@ -435,8 +415,7 @@ static void talk_replies(const char *v, bool counted)
 	if (counted) printf("replies %d noerror %d ms=%ld\n", n, good, ms_now() - talk.began);
 }
 
-static void talk_end(const char *v, bool quiet)
-{
+static void talk_end(const char *v, bool quiet) {
 	static uint8_t in[65536];
 	long end = ms_now() + (*v != '\0' ? atoi(v) : 6000), bytes = 0;
 	const char *how = "OPEN";
@@ -450,8 +429,7 @@ static void talk_end(const char *v, bool quiet)
 	if (quiet) printf("%s ms=%ld bytes=%ld%s\n", how, ms_now() - talk.began, bytes, talk.gone ? " gone" : "");
 }
 
-static int cmd_talk(int argc, char **argv)
-{
+static int cmd_talk(int argc, char **argv) {
 	static uint8_t in[65536];
 	struct addr to = addr_of(argv[1], argv[2]);
 	talk.fd = socket(to.u.sa.sa_family, SOCK_STREAM, 0);
@@ -489,8 +467,7 @@ static int cmd_talk(int argc, char **argv)
 
 /* ---- hold ADDR PORT N [hex=HEX] [src=ADDR]: N connections, each sends HEX once and then nothing. Says "holding N", and "open N" whenever
  * that number changes. Runs until killed, 10 minutes at most. */
-static int cmd_hold(int argc, char **argv)
-{
+static int cmd_hold(int argc, char **argv) {
 	int n = atoi(argv[3]), held = 0, told = -1;
 	struct addr to = addr_of(argv[1], argv[2]), src = { 0 };
 	static struct pollfd f[20000];
@@ -530,8 +507,7 @@ static int cmd_hold(int argc, char **argv)
 static struct flood { FLOOD_WORDS(INT_MEMBER, TEXT_MEMBER) long got, longest, odd; } flood = { .n = 10000, .seed = 1, .kind = "random" };
 static const struct field flood_fields[] = { FLOOD_WORDS(INT_FIELD, TEXT_FIELD) };
 
-static void flood_message(struct buf *b)
-{
+static void flood_message(struct buf *b) {
 	struct form f = form_plain;
 	char name[64];
 	bool is_short = strcmp(flood.kind, "short") == 0;
@@ -553,8 +529,7 @@ static void flood_message(struct buf *b)
 	else mutate(b, 0);
 }
 
-static void flood_read(int fd)
-{
+static void flood_read(int fd) {
 	static uint8_t in[MSG_MAX];
 	for (ssize_t n; (n = recv(fd, in, sizeof in, MSG_DONTWAIT)) > 0; ) {
 		flood.got++;
@@ -563,8 +538,7 @@ static void flood_read(int fd)
 	}
 }
 
-static int cmd_flood(int argc, char **argv)
-{
+static int cmd_flood(int argc, char **argv) {
 	struct addr to = addr_of(argv[1], argv[2]);
 	int fd = -1;
 	for (int i = 3; i < argc; i++)
@@ -596,8 +570,7 @@ static int cmd_flood(int argc, char **argv)
 
 /* ---- The small ones */
 
-static int cmd_zero(int argc, char **argv)
-{
+static int cmd_zero(int argc, char **argv) {
 	struct addr to = addr_of(argv[1], argv[2]);
 	static struct buf b;
 	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
@@ -612,8 +585,7 @@ static int cmd_zero(int argc, char **argv)
 }
 
 /* True if the process has ended; a zombie has. */
-static bool is_gone(int pid)
-{
+static bool is_gone(int pid) {
 	char path[64], text[512] = "";
 	snprintf(path, sizeof path, "/proc/%d/stat", pid);
 	if (kill(pid, 0) < 0 && errno == ESRCH) return true;
@@ -625,8 +597,7 @@ static bool is_gone(int pid)
 	return z != NULL && (strncmp(z, ") Z", 3) == 0 || strncmp(z, ") X", 3) == 0);
 }
 
-static int cmd_serves(int argc, char **argv)
-{
+static int cmd_serves(int argc, char **argv) {
 	struct addr to = addr_of(argc > 4 ? argv[4] : "127.0.0.1", argv[2]), six = addr_of("::1", argv[2]);
 	for (long end = ms_now() + atoi(argv[3]); ms_now() < end && !is_gone(atoi(argv[1])); ms_sleep(3)) {
 		int fd = sock(SOCK_STREAM, NULL, &to);
@@ -635,16 +606,14 @@ static int cmd_serves(int argc, char **argv)
 	return 1;
 }
 
-static int cmd_gone(int argc, char **argv)
-{
+static int cmd_gone(int argc, char **argv) {
 	(void)argc;
 	for (long end = ms_now() + atoi(argv[2]); ms_now() < end; ms_sleep(3))
 		if (is_gone(atoi(argv[1]))) return 0;
 	return 1;
 }
 
-static int cmd_line(int argc, char **argv)
-{
+static int cmd_line(int argc, char **argv) {
 	static char in[65536];
 	struct addr to = addr_of(argv[1], argv[2]);
 	int fd = sock(SOCK_STREAM, NULL, &to);
@@ -659,8 +628,7 @@ static int cmd_line(int argc, char **argv)
 	return puts("the admin port does not close") >= 0;
 }
 
-static int cmd_notify(int argc, char **argv)
-{
+static int cmd_notify(int argc, char **argv) {
 	static char in[65536];
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
@@ -677,14 +645,12 @@ static int cmd_notify(int argc, char **argv)
 	return 1;
 }
 
-static int cmd_freeport(int argc, char **argv)
-{
+static int cmd_freeport(int argc, char **argv) {
 	(void)argc, (void)argv;
 	return printf("%u\n", free_port()) < 0;
 }
 
-static int cmd_addr(int argc, char **argv)
-{
+static int cmd_addr(int argc, char **argv) {
 	char name[NAME];
 	(void)argc;
 	snprintf(name, sizeof name, "%s.", argv[2]);
@@ -692,22 +658,19 @@ static int cmd_addr(int argc, char **argv)
 	return printf("%s.%u.%u.%u\n", argv[1], h >> 16, h >> 8 & 255, h & 255) < 0;
 }
 
-static int cmd_clock(int argc, char **argv)
-{
+static int cmd_clock(int argc, char **argv) {
 	int64_t offset = strcmp(argv[2], "real") == 0 ? 0 : atol(argv[2]) - (int64_t)time(NULL);
 	int fd = open(argv[1], O_WRONLY | O_CREAT, 0644);
 	(void)argc;
 	return fd < 0 || write(fd, &offset, sizeof offset) != sizeof offset;
 }
 
-static int cmd_now(int argc, char **argv)
-{
+static int cmd_now(int argc, char **argv) {
 	(void)argc, (void)argv;
 	return printf("%ld\n", (long)time(NULL)) < 0;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
 	static const struct { const char *name; int args; int (*run)(int, char **); } uses[] = { { "up", 3, cmd_up }, { "relay", 5, cmd_up },
 		{ "cert", 2, cmd_cert }, { "ask", 4, cmd_ask }, { "many", 3, cmd_many }, { "talk", 4, cmd_talk }, { "hold", 4, cmd_hold },
 		{ "flood", 3, cmd_flood }, { "zero", 4, cmd_zero }, { "freeport", 1, cmd_freeport }, { "serves", 4, cmd_serves }, { "gone", 3, cmd_gone },

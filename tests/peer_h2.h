@@ -19,22 +19,19 @@ static const char web_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 static void query_take(const uint8_t *p, size_t n, const struct addr *from, struct conn *c);
 
 /* The number behind a word of h2=, 0 when there is none; -1 without the word. */
-static int web_word(const struct act *a, const char *w)
-{
+static int web_word(const struct act *a, const char *w) {
 	size_t n = strlen(w);
 	for (const char *p = a->h2; *p != '\0'; p += strcspn(p, ","), p += *p == ',')
 		if (strncmp(p, w, n) == 0 && strspn(p + n, "0123456789") == strcspn(p + n, ",")) return atoi(p + n);
 	return -1;
 }
 
-static void web_put(struct buf *b, unsigned type, unsigned flags, uint32_t stream, const void *p, size_t n)
-{
+static void web_put(struct buf *b, unsigned type, unsigned flags, uint32_t stream, const void *p, size_t n) {
 	put_as(b, "414@", (unsigned)n << 8 | type, flags, stream, p, n);
 }
 
 /* A header whose name is in the static table, by its number; as it is or in Huffman's code. */
-static void web_header(struct buf *b, unsigned name, const char *value, const char *code)
-{
+static void web_header(struct buf *b, unsigned name, const char *value, const char *code) {
 	struct buf v = { 0 };
 	if (code != NULL) put_hex(&v, code);
 	else put_text(&v, value);
@@ -45,8 +42,7 @@ static void web_header(struct buf *b, unsigned name, const char *value, const ch
 	free(v.p);
 }
 
-static void web_headers(struct buf *b, const struct act *a, size_t length)
-{
+static void web_headers(struct buf *b, const struct act *a, size_t length) {
 	int status = web_word(a, "status"), age = web_word(a, "age");
 	bool code = web_word(a, "huffman") == 0;
 	char text[16];
@@ -65,8 +61,7 @@ static void web_headers(struct buf *b, const struct act *a, size_t length)
 }
 
 /* What is no answer: damage, and what may come at any time. True when nothing follows. */
-static bool web_odd(struct buf *f, const struct act *a, uint32_t stream)
-{
+static bool web_odd(struct buf *f, const struct act *a, uint32_t stream) {
 	static const uint8_t junk[20000] = { 0 };
 	static const struct { const char *word; unsigned type, flags; int stream; size_t n; } odd[] = { { "bigframe", H2_DATA, 0, -1, 16385 },
 		{ "interleave", H2_HEADERS, 0, -1, 3 }, { "zero", H2_DATA, 0, 0, 5 }, { "even", H2_HEADERS, H2_END_HEADERS, 2, 0 },
@@ -90,8 +85,7 @@ static bool web_odd(struct buf *f, const struct act *a, uint32_t stream)
 	return web_word(a, "rst") == 0 || web_word(a, "silent") == 0;
 }
 
-static void web_body(struct buf *f, const struct act *a, uint32_t stream, const uint8_t *p, size_t n)
-{
+static void web_body(struct buf *f, const struct act *a, uint32_t stream, const uint8_t *p, size_t n) {
 	unsigned last = web_word(a, "trailers") < 0 && web_word(a, "late") < 0 ? H2_END_STREAM : 0;
 	bool split = web_word(a, "split") == 0;
 	struct buf piece = { 0 };
@@ -109,8 +103,7 @@ static void web_body(struct buf *f, const struct act *a, uint32_t stream, const 
 }
 
 /* The answer b to the request that was read last, as the rules want it. */
-static void web_answer(struct buf *f, const struct act *a, const struct buf *b, struct conn *c)
-{
+static void web_answer(struct buf *f, const struct act *a, const struct buf *b, struct conn *c) {
 	struct web *w = c->web;
 	struct buf h = { 0 }, end = { 0 };
 	bool whole = web_word(a, "wide") < 0, odd = web_odd(f, a, w->stream);
@@ -132,8 +125,7 @@ static void web_answer(struct buf *f, const struct act *a, const struct buf *b, 
 }
 
 /* The headers of a request, in words; the server gives us no table, so all are spelled out. */
-static void web_request_note(const struct conn *c, uint32_t stream, const uint8_t *p, size_t n)
-{
+static void web_request_note(const struct conn *c, uint32_t stream, const uint8_t *p, size_t n) {
 	static const struct { unsigned at; const char *name, *value; } statics[] = { { 1, ":authority", "" }, { 2, ":method", "GET" },
 		{ 3, ":method", "POST" }, { 4, ":path", "/" }, { 6, ":scheme", "http" }, { 7, ":scheme", "https" }, { 17, "accept-language", "" },
 		{ 19, "accept", "" }, { 28, "content-length", "" }, { 31, "content-type", "" }, { 32, "cookie", "" }, { 58, "user-agent", "" } };
@@ -165,8 +157,7 @@ static void web_request_note(const struct conn *c, uint32_t stream, const uint8_
 }
 
 /* A frame from the client. */
-static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n)
-{
+static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n) {
 	struct web *w = c->web;
 	struct act a = act_for("connect.");
 	int most = web_word(&a, "max"), goaway = web_word(&a, "goaway");
@@ -191,8 +182,7 @@ static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t st
 }
 
 /* What came over a connection of HTTP/2. */
-static void web_handle(struct conn *c)
-{
+static void web_handle(struct conn *c) {
 	struct web *w = c->web;
 	int most = web_word(&up.all, "max");
 	if (!w->greeted && c->in.n >= 24) {

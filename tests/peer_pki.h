@@ -19,16 +19,14 @@ struct keypair {
 };
 
 /* A file beside the one called base: its directory, name and suffix. */
-static const char *beside(const char *base, const char *name, const char *suffix)
-{
+static const char *beside(const char *base, const char *name, const char *suffix) {
 	static char path[1024];
 	const char *slash = strrchr(base, '/');
 	snprintf(path, sizeof path, "%.*s%s%s", slash ? (int)(slash - base + 1) : 0, base, name, suffix);
 	return path;
 }
 
-static void file_write(const char *base, const char *suffix, const struct buf *b)
-{
+static void file_write(const char *base, const char *suffix, const struct buf *b) {
 	char path[1024];
 	snprintf(path, sizeof path, "%s%s", base, suffix);
 	FILE *f = fopen(path, "w");
@@ -39,8 +37,7 @@ static void file_write(const char *base, const char *suffix, const struct buf *b
 
 /* Appends DER by a pattern: "TT(" opens a tag, ")" closes it and fills in its length, other pairs of digits are bytes, "@" is
  * bytes and "#" a number, each of two arguments, pointer and size_t. */
-static void put_der(struct buf *b, const char *f, ...)
-{
+static void put_der(struct buf *b, const char *f, ...) {
 	size_t open[12] = { 0 }, depth = 0;
 	va_list ap;
 	va_start(ap, f);
@@ -68,8 +65,7 @@ static void put_der(struct buf *b, const char *f, ...)
 	va_end(ap);
 }
 
-static void put_date(struct buf *b, int from_now)
-{
+static void put_date(struct buf *b, int from_now) {
 	time_t t = time(NULL) + from_now;
 	struct tm tm;
 	char s[32];
@@ -78,8 +74,7 @@ static void put_date(struct buf *b, int from_now)
 	put_der(b, tm.tm_year < 150 ? "17(@)" : "18(@)", s, strlen(s));
 }
 
-static void put_spki(struct buf *b, const struct keypair *k)
-{
+static void put_spki(struct buf *b, const struct keypair *k) {
 	static const char *const ec[] = { "30(30(06(2a8648ce3d0201)06(2a8648ce3d030107))03(00@))", "30(30(06(2a8648ce3d0201)06(2b81040022))03(00@))" };
 	const br_rsa_public_key *r = &k->rsapub;
 	uint8_t pub[BR_EC_KBUF_PUB_MAX_SIZE];
@@ -95,8 +90,7 @@ static void put_spki(struct buf *b, const struct keypair *k)
 static const char *const algorithms[] = { "30(06(2a8648ce3d040302))", "30(06(2a8648ce3d040303))", "30(06(2a864886f70d01010b)05())" };
 
 /* Appends the certificate whose inner part is m, signed by k. */
-static void put_signed(struct buf *b, const struct buf *m, const struct keypair *k, bool spoilt)
-{
+static void put_signed(struct buf *b, const struct buf *m, const struct keypair *k, bool spoilt) {
 	const br_hash_class *hash = k->kind == P384 ? &br_sha384_vtable : &br_sha256_vtable;
 	br_hash_compat_context c;
 	uint8_t h[64], sig[1024];
@@ -118,8 +112,7 @@ static void put_signed(struct buf *b, const struct buf *m, const struct keypair 
 
 /* ---- PEM and keys */
 
-static void put_pem(struct buf *to, const char *banner, const void *p, size_t n)
-{
+static void put_pem(struct buf *to, const char *banner, const void *p, size_t n) {
 	size_t len = br_pem_encode(NULL, p, n, banner, BR_PEM_LINE64);
 	br_pem_encode(put_room(to, len + 1), p, n, banner, BR_PEM_LINE64);
 	to->n--;                        /* its NUL */
@@ -128,8 +121,7 @@ static void put_pem(struct buf *to, const char *banner, const void *p, size_t n)
 static void pem_take(void *b, const void *p, size_t n) { put(b, p, n); }
 
 /* The objects of a PEM file, each as DER; how many. */
-static size_t pem_read(const char *path, struct buf *out, size_t max)
-{
+static size_t pem_read(const char *path, struct buf *out, size_t max) {
 	struct buf f = file_read(path);
 	br_pem_decoder_context pc;
 	size_t at = 0, n = 0;
@@ -149,8 +141,7 @@ static size_t pem_read(const char *path, struct buf *out, size_t max)
 	return n;
 }
 
-static void key_make(struct keypair *k, const char *kind)
-{
+static void key_make(struct keypair *k, const char *kind) {
 	br_hmac_drbg_context drbg;
 	uint8_t seed[32];
 	bool made;
@@ -164,8 +155,7 @@ static void key_make(struct keypair *k, const char *kind)
 	if (!made) die("cannot make a key");
 }
 
-static void key_save(const struct keypair *k, const char *base)
-{
+static void key_save(const struct keypair *k, const char *base) {
 	uint8_t d[512], out[4096], pub[BR_EC_KBUF_PUB_MAX_SIZE];
 	struct buf b = { 0 };
 	br_ec_public_key pk;
@@ -180,8 +170,7 @@ static void key_save(const struct keypair *k, const char *base)
 	free(b.p);
 }
 
-static void key_load(struct keypair *k, const char *path)
-{
+static void key_load(struct keypair *k, const char *path) {
 	static br_skey_decoder_context decoders[2];     /* keys point into them and into what was read: those stay */
 	static struct buf read[2];
 	static unsigned used;
@@ -209,8 +198,7 @@ static void key_load(struct keypair *k, const char *path)
 struct crt { CRT_WORDS(INT_MEMBER, TEXT_MEMBER) const char *san; };
 static const struct field crt_fields[] = { CRT_WORDS(INT_FIELD, TEXT_FIELD) };
 
-static void put_san(struct buf *b, const char *list, int names)
-{
+static void put_san(struct buf *b, const char *list, int names) {
 	char s[WORD];
 	uint8_t ip[16];
 	for (int i = 0; i < names; i++) {
@@ -229,8 +217,7 @@ static void put_san(struct buf *b, const char *list, int names)
 	}
 }
 
-static void put_extensions(struct buf *b, const struct crt *w)
-{
+static void put_extensions(struct buf *b, const struct crt *w) {
 	struct buf san = { 0 };
 	const uint8_t path_length = (uint8_t)w->ca;
 	put_der(b, w->ca >= 0 ? "30(06(551d13)01(ff)04(30(01(ff)02(@))))" : w->ca == -1 ? "30(06(551d13)01(ff)04(30(01(ff))))" :
@@ -247,8 +234,7 @@ static void put_extensions(struct buf *b, const struct crt *w)
 
 /* The certificate of own, signed by signer. */
 static void put_crt(struct buf *b, const struct crt *w, const struct keypair *own, const struct keypair *signer, const struct buf *issuer,
-    const struct buf *subject)
-{
+    const struct buf *subject) {
 	struct buf m = { 0 }, dates = { 0 }, ext = { 0 };
 	uint8_t serial[9];
 	random_bytes(serial, sizeof serial);
@@ -269,16 +255,14 @@ static void put_crt(struct buf *b, const struct crt *w, const struct keypair *ow
 	free(ext.p);
 }
 
-static void put_file(struct buf *b, const char *path)
-{
+static void put_file(struct buf *b, const char *path) {
 	struct buf f = file_read(path);
 	put_buf(b, &f);
 	free(f.p);
 }
 
 /* The files that others need: OUT.pem, what is sent, and OUT.up, what those send that are signed with it. */
-static void crt_chain(const char *out, struct crt *w, const struct buf *alone)
-{
+static void crt_chain(const char *out, struct crt *w, const struct buf *alone) {
 	struct buf sent = { 0 }, up = { 0 };
 	put_buf(&sent, alone);
 	if (w->by[0] != '\0') {
@@ -294,8 +278,7 @@ static void crt_chain(const char *out, struct crt *w, const struct buf *alone)
 	free(up.p);
 }
 
-static int cmd_cert(int argc, char **argv)
-{
+static int cmd_cert(int argc, char **argv) {
 	static struct keypair own, other;
 	struct crt w = { .from = -86400, .to = 30 * 86400, .ca = -2, .key = "p256", .san = "" };
 	static struct buf subject, issuer, der, file, pin;

@@ -93,8 +93,7 @@ static int conn_count;
 #define EACH_CONN(c) (struct node *n_ = conns.next, *next_; next_ = n_->next, c = (struct conn *)(void *)n_, n_ != &conns; n_ = next_)
 
 static void note(const char *event, const struct conn *c, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void note(const char *event, const struct conn *c, const char *fmt, ...)
-{
+static void note(const char *event, const struct conn *c, const char *fmt, ...) {
 	char line[3000];
 	struct text t = { .p = line, .size = sizeof line - 1 };
 	va_list ap;
@@ -109,15 +108,13 @@ static void note(const char *event, const struct conn *c, const char *fmt, ...)
 
 /* ---- Rules */
 
-static int rcode_of(const char *s, size_t n)
-{
+static int rcode_of(const char *s, size_t n) {
 	for (unsigned i = 0; i <= BADVERS; i++)
 		if (strlen(rcode_text(i)) == n && strncasecmp(rcode_text(i), s, n) == 0) return (int)i;
 	return isdigit((unsigned char)*s) ? atoi(s) : -1;
 }
 
-static void act_word(struct act *a, const char *w)
-{
+static void act_word(struct act *a, const char *w) {
 	char *e;
 	long only = strtol(w, &e, 10);
 	const char *v;
@@ -131,8 +128,7 @@ static void act_word(struct act *a, const char *w)
 	else field_set(act_fields, COUNT(act_fields), a, w);    /* other labels with a '=' are just labels */
 }
 
-static bool has_suffix(const char *name, const char *suffix)
-{
+static bool has_suffix(const char *name, const char *suffix) {
 	size_t n = strlen(name), s = strlen(suffix);
 	if (strcmp(suffix, ".") == 0) return true;
 	if (s > 0 && suffix[s - 1] != '.' && n > 0) n--;
@@ -140,8 +136,7 @@ static bool has_suffix(const char *name, const char *suffix)
 }
 
 /* What to do with a question. */
-static struct act act_for(const char *name)
-{
+static struct act act_for(const char *name) {
 	struct act a = { .n = 1, .gap = 100, .nttl = 1, .ttl = { 300 }, .ede = -1, .keepalive = -1, .times = -1, .upto = 100, .how = "notify" };
 	char copy[65536], *save, *save2, *w;
 	snprintf(copy, sizeof copy, "%s", up.text.p ? (char *)up.text.p : "");
@@ -161,8 +156,7 @@ static void conn_close(struct conn *c, const char *how);
 static void conn_move(struct conn *c);
 
 /* Reads the rules again if they have changed; what they say for all connections happens now. */
-static void rules_read(void)
-{
+static void rules_read(void) {
 	static struct stat old;
 	static unsigned count;
 	static int kick, epoch;
@@ -189,8 +183,7 @@ static void rules_read(void)
 
 /* ---- Answers */
 
-static void put_rdata(struct buf *b, const struct act *a, unsigned type, int i)
-{
+static void put_rdata(struct buf *b, const struct act *a, unsigned type, int i) {
 	size_t n = a->rdlen ? (size_t)a->rdlen : 12;
 	const char *minimum = strchr(a->soa, ',') ? strchr(a->soa, ',') + 1 : a->soa[0] ? a->soa : "60";
 	struct in6_addr v;
@@ -215,8 +208,7 @@ static void put_rdata(struct buf *b, const struct act *a, unsigned type, int i)
 	}
 }
 
-static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_)
-{
+static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_) {
 	struct buf o = { 0 };
 	if (a->ede >= 0) put_as(&o, "2(2@)", EDNS_EDE, (unsigned)a->ede, "test", (size_t)4);
 	if (a->opt[0]) put_option(&o, a->opt);
@@ -231,8 +223,7 @@ static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_
 }
 
 /* The records of the answer section. owner: where the last name of the chain stands. */
-static void put_answers(struct buf *b, const struct act *a, const struct asked *q, unsigned owner, unsigned type, bool opt)
-{
+static void put_answers(struct buf *b, const struct act *a, const struct asked *q, unsigned owner, unsigned type, bool opt) {
 	static unsigned count;
 	struct act x = *a;
 	size_t want = a->big ? (size_t)a->big - (opt ? 11 : 0) : 0;
@@ -249,8 +240,7 @@ static void put_answers(struct buf *b, const struct act *a, const struct asked *
 }
 
 /* A chain of aliases; gives where its last name stands. */
-static unsigned put_links(struct buf *b, const struct act *a)
-{
+static unsigned put_links(struct buf *b, const struct act *a) {
 	unsigned owner = 12;
 	char text[32];
 	for (int i = 0; i < a->cname; i++) {
@@ -263,8 +253,7 @@ static unsigned put_links(struct buf *b, const struct act *a)
 }
 
 /* All records, as the rules say. */
-static void put_sections(struct buf *b, const struct act *a, const struct asked *q, unsigned rcode, bool opt, bool do_)
-{
+static void put_sections(struct buf *b, const struct act *a, const struct asked *q, unsigned rcode, bool opt, bool do_) {
 	unsigned type = a->type[0] ? (unsigned)type_of(a->type) : q->type == T_ANY ? T_A : q->type, owner = put_links(b, a);
 	if (rcode == NOERROR && !a->nodata && !a->cnameonly) put_answers(b, a, q, owner, type, opt);
 	if (a->soa[0]) {
@@ -285,8 +274,7 @@ static void put_sections(struct buf *b, const struct act *a, const struct asked 
 }
 
 /* The honest answer to the query p. */
-static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, size_t n, const struct asked *q, bool udp)
-{
+static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, size_t n, const struct asked *q, bool udp) {
 	struct opt o = opt_of(p, n);
 	bool intolerant = a->noedns[0] && o.seen, opt = o.seen && !a->noopt, do_ = o.flags >> 15;
 	unsigned rcode = (unsigned)(intolerant ? rcode_of(a->noedns, strlen(a->noedns)) : a->rcode);
@@ -309,15 +297,13 @@ static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, siz
 }
 
 /* One more record in the answer section, with another address. */
-static void put_wrong(struct buf *b, const struct asked *q)
-{
+static void put_wrong(struct buf *b, const struct asked *q) {
 	put_as(b, "p224(4)", 12, q->type, 1, 300, 0x06060606);
 	count_up(b, 1);
 }
 
 /* Makes the good message b a bad one. */
-static void spoil(struct buf *b, const char *kind, const struct asked *q)
-{
+static void spoil(struct buf *b, const char *kind, const struct asked *q) {
 	static const struct act none = { .ede = -1, .keepalive = -1 };
 	size_t rr = q->end;
 	const struct { const char *kind; size_t at; unsigned value; } changes[] = { { "id", 0, get16at(b->p) ^ 0x0101 },
@@ -375,16 +361,14 @@ static struct pool job_pool, conn_pool;
 
 static struct job *job_of(struct node *n) { return (struct job *)(void *)n; }
 
-static void job_insert(struct job *j)
-{
+static void job_insert(struct job *j) {
 	struct node *at = &jobs;
 	while (at->prev != &jobs && job_of(at->prev)->due > j->due) at = at->prev;
 	list_append(at, &j->node);
 }
 
 /* Something to do, with the bytes p. */
-static void job_add(struct job as, const void *p, size_t n)
-{
+static void job_add(struct job as, const void *p, size_t n) {
 	struct job *j = pool_take(&job_pool);
 	if (j == NULL) die("too much to do");
 	*j = as;
@@ -392,28 +376,24 @@ static void job_add(struct job as, const void *p, size_t n)
 	job_insert(j);
 }
 
-static void send_later(usec due, int fd, const struct addr *to, const void *p, size_t n)
-{
+static void send_later(usec due, int fd, const struct addr *to, const void *p, size_t n) {
 	job_add((struct job){ .due = due, .kind = J_DATAGRAM, .fd = fd, .to = *to }, p, n);
 }
 
-static void job_free(struct job *j)
-{
+static void job_free(struct job *j) {
 	list_remove(&j->node);
 	free(j->b.p);
 	pool_give(&job_pool, j);
 }
 
-static void datagram_send(const struct job *j)
-{
+static void datagram_send(const struct job *j) {
 	bool connected = j->to.u.sa.sa_family == 0;
 	if (sendto(j->fd, j->b.p, j->b.n, 0, connected ? NULL : &j->to.u.sa, connected ? 0 : addr_len(&j->to)) < 0 && errno == EBADF)
 		die("sendto: %s", strerror(errno));
 }
 
 /* 250 wrong IDs a turn; true when they are out. */
-static bool flood_send(struct job *j)
-{
+static bool flood_send(struct job *j) {
 	unsigned right = get16at(j->b.p);
 	for (int k = 0; k < 250 && j->left > 0; k++, j->left--) {
 		put16at(j->b.p, (right + 1 + (unsigned)j->left % 65535) & 65535);
@@ -426,8 +406,7 @@ static bool flood_send(struct job *j)
 	return j->left == 0;
 }
 
-static void answer_out(struct conn *c, const struct job *j)
-{
+static void answer_out(struct conn *c, const struct job *j) {
 	put_buf(&c->out, &j->b);
 	c->waiting--;
 	c->answers++;
@@ -435,16 +414,14 @@ static void answer_out(struct conn *c, const struct job *j)
 }
 
 /* batch=: answers that wait for each other leave once they are so many. */
-static void answers_release(struct conn *c)
-{
+static void answers_release(struct conn *c) {
 	if (c->nheld == 0 || c->nheld < up.all.batch) return;
 	for (c->nheld = 0; !list_empty(&c->held); job_free(job_of(c->held.next))) answer_out(c, job_of(c->held.next));
 	conn_move(c);
 }
 
 /* Gives true when j is done and may be freed. */
-static bool job_run(struct job *j)
-{
+static bool job_run(struct job *j) {
 	struct conn *c = j->conn;
 	if (j->kind == J_FLOOD) return flood_send(j);
 	if (j->kind == J_DATAGRAM) datagram_send(j);
@@ -465,8 +442,7 @@ static bool job_run(struct job *j)
 	return true;
 }
 
-static void jobs_run(void)
-{
+static void jobs_run(void) {
 	while (!list_empty(&jobs) && job_of(jobs.next)->due <= now) {
 		struct job *j = job_of(jobs.next);
 		if (job_run(j)) job_free(j);
@@ -476,16 +452,14 @@ static void jobs_run(void)
 /* ---- Queries */
 
 /* How many datagrams of a question there have been, this one too. */
-static int drop_count(const struct asked *q)
-{
+static int drop_count(const struct asked *q) {
 	static uint8_t seen[1 << 24];
 	return ++seen[name_number(q->name) ^ (q->type * 2654435761u) >> 8];
 }
 
 static const char *transport(const struct conn *c) { return c == NULL ? "udp" : c->tls ? "tls" : "tcp"; }
 
-static void query_note(const struct conn *c, const uint8_t *p, size_t n, const struct addr *from, const struct asked *q, const struct opt *o)
-{
+static void query_note(const struct conn *c, const uint8_t *p, size_t n, const struct addr *from, const struct asked *q, const struct opt *o) {
 	char opts[2000] = "";
 	struct text t = { .p = opts, .size = sizeof opts };
 	const char *odd = walk(p, n, NULL, NULL);
@@ -499,8 +473,7 @@ static void query_note(const struct conn *c, const uint8_t *p, size_t n, const s
 }
 
 /* first=: what comes before the right answer. Gives when that is due. */
-static usec wrong_first(const struct act *a, const struct buf *b, const struct asked *q, const struct addr *from, struct conn *c, usec due)
-{
+static usec wrong_first(const struct act *a, const struct buf *b, const struct asked *q, const struct addr *from, struct conn *c, usec due) {
 	char kinds[WORD], *save;
 	struct buf w = { 0 }, f = { 0 };
 	snprintf(kinds, sizeof kinds, "%s", a->first);
@@ -522,8 +495,7 @@ static usec wrong_first(const struct act *a, const struct buf *b, const struct a
 
 #include "peer_h2.h"
 
-static void answer_stream(const struct act *a, const struct buf *b, struct conn *c, usec due)
-{
+static void answer_stream(const struct act *a, const struct buf *b, struct conn *c, usec due) {
 	static struct buf f;
 	f.n = 0;
 	if (c->web != NULL) web_answer(&f, a, b, c);
@@ -534,8 +506,7 @@ static void answer_stream(const struct act *a, const struct buf *b, struct conn 
 }
 
 /* True when this query gets no answer. */
-static bool query_lost(const struct act *a, const struct asked *q, const struct addr *from, struct conn *c, bool edns)
-{
+static bool query_lost(const struct act *a, const struct asked *q, const struct addr *from, struct conn *c, bool edns) {
 	static bool served[65536];
 	if (a->silent || (c && a->tcpsilent) || (edns && strcmp(a->noedns, "drop") == 0)) return true;
 	if (c == NULL && a->once && served[addr_port(from)]) return true;
@@ -549,8 +520,7 @@ static bool query_lost(const struct act *a, const struct asked *q, const struct 
 	return a->close || a->reset || c->id <= up.all.muted;
 }
 
-static void query_take(const uint8_t *p, size_t n, const struct addr *from, struct conn *c)
-{
+static void query_take(const uint8_t *p, size_t n, const struct addr *from, struct conn *c) {
 	static struct buf b;
 	struct asked q;
 	rules_read();
@@ -583,8 +553,7 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 }
 
 /* DNS over a stream: each message behind its length. */
-static void dns_handle(struct conn *c)
-{
+static void dns_handle(struct conn *c) {
 	for (long n; !c->gone && c->closing == STAYS && (n = framed(&c->in)) >= 0 && !(up.all.inorder && c->waiting > 0); ) {
 		query_take(c->in.p + 2, (size_t)n, &c->from, c);
 		take(&c->in, 2 + (size_t)n);
@@ -594,8 +563,7 @@ static void dns_handle(struct conn *c)
 
 /* ---- Connections: how they end */
 
-static void conn_die(struct conn *c, const char *who, const char *why)
-{
+static void conn_die(struct conn *c, const char *who, const char *why) {
 	if (c->gone) return;
 	c->gone = true;
 	note("end", c, "by %s why %s queries %d answers %d", who, why, c->queries, c->answers);
@@ -605,8 +573,7 @@ static void conn_die(struct conn *c, const char *who, const char *why)
 	job_add((struct job){ .due = now + MS(up.all.delay), .kind = J_CLOSE, .conn = c->far }, NULL, 0);
 }
 
-static void conn_close(struct conn *c, const char *how)
-{
+static void conn_close(struct conn *c, const char *how) {
 	if (c->gone || c->closing == CLOSING || c->closing == HALF_CLOSED) return;
 	if (c->tls != NULL && c->tls->up && !c->stalled && (strcmp(how, "notify") == 0 || strcmp(how, "half") == 0)) {
 		c->closing = strcmp(how, "half") == 0 ? HALF_CLOSED : CLOSING;
@@ -619,20 +586,17 @@ static void conn_close(struct conn *c, const char *how)
 
 /* ---- Faults at a stage of a connection */
 
-static bool fault(const char *stage)
-{
+static bool fault(const char *stage) {
 	size_t n = strlen(stage);
 	return up.all.times != 0 && strncmp(up.all.at, stage, n) == 0 && up.all.at[n] == ':';
 }
 
-static void send_now(struct conn *c, const void *p, size_t n)
-{
+static void send_now(struct conn *c, const void *p, size_t n) {
 	if (send(c->fd, p, n, MSG_NOSIGNAL) < 0) conn_die(c, "client", "write");
 }
 
 /* Does to this connection what the rule says, and nothing else any more. */
-static void strike(struct conn *c)
-{
+static void strike(struct conn *c) {
 	const char *what = strchr(up.all.at, ':') ? strchr(up.all.at, ':') + 1 : "";
 	uint8_t junk[600] = { 0 };
 	up.all.times -= up.all.times > 0;
@@ -658,21 +622,18 @@ static unsigned issuer_type;
 static uint16_t suites[48];
 static size_t nsuites;
 
-static int zero_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, br_ssl_session_parameters *pp)
-{
+static int zero_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, br_ssl_session_parameters *pp) {
 	(void)ctx;
 	*pp = (br_ssl_session_parameters){ .version = BR_TLS12, .cipher_suite = sc->client_suites[0][0] };
 	return 1;
 }
-static void zero_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, const br_ssl_session_parameters *pp)
-{
+static void zero_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, const br_ssl_session_parameters *pp) {
 	(void)ctx, (void)sc, (void)pp;
 }
 static const br_ssl_session_cache_class zero_class = { sizeof(void *), zero_save, zero_load };
 static const br_ssl_session_cache_class *zero_sessions = &zero_class;
 
-static void tls_setup(void)
-{
+static void tls_setup(void) {
 	static struct buf certs[80];
 	char path[WORD + 8];
 	snprintf(path, sizeof path, "%s.pem", up.cert);
@@ -685,8 +646,7 @@ static void tls_setup(void)
 	br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 }
 
-static struct secure *tls_new(void)
-{
+static struct secure *tls_new(void) {
 	static const char *alpn[1] = { up.alpn };
 	struct secure *t = grow(NULL, sizeof *t);
 	br_ssl_engine_context *e = &t->sc.eng;
@@ -704,8 +664,7 @@ static struct secure *tls_new(void)
 }
 
 /* The handshake messages in the records that came, put together. */
-static struct buf hello_message(const struct buf *first)
-{
+static struct buf hello_message(const struct buf *first) {
 	struct buf m = { 0 };
 	for (size_t at = 0, n; at + 5 <= first->n && first->p[at] == 22 && at + 5 + (n = get16at(first->p + at + 3)) <= first->n; at += 5 + n)
 		put(&m, first->p + at + 5, n);
@@ -713,8 +672,7 @@ static struct buf hello_message(const struct buf *first)
 }
 
 /* The ClientHello in words; false when it is not whole yet. */
-static bool hello_note(const struct conn *c)
-{
+static bool hello_note(const struct conn *c) {
 	struct buf m = hello_message(&c->tls->first);
 	char sni[256] = "-", alpn[256] = "-", ids[512] = "", exts[256] = "";
 	struct text list = { .p = ids, .size = sizeof ids }, ext = { .p = exts, .size = sizeof exts };
@@ -738,8 +696,7 @@ static bool hello_note(const struct conn *c)
 }
 
 /* How much of "out" may leave now: all of it, or what record= and dribble= allow. */
-static size_t out_portion(struct conn *c)
-{
+static size_t out_portion(struct conn *c) {
 	int drip = c->dribble ? c->dribble : up.all.dribble;
 	size_t record = up.all.record > 0 ? (size_t)up.all.record : drip ? 1 : c->out.n;
 	if (c->out.n == 0 || (drip && now - c->dripped < MS(drip))) return 0;
@@ -748,8 +705,7 @@ static size_t out_portion(struct conn *c)
 }
 
 /* A record of the engine's on its way out; false when the rules stop it. */
-static bool tls_record_out(struct conn *c)
-{
+static bool tls_record_out(struct conn *c) {
 	size_t n, upto = (size_t)up.all.upto, sent = c->tls->sent;
 	uint8_t *b = br_ssl_engine_sendrec_buf(&c->tls->sc.eng, &n);
 	bool stop = !c->tls->up && sent + n > upto && fault("mid");
@@ -760,8 +716,7 @@ static bool tls_record_out(struct conn *c)
 	return true;
 }
 
-static void tls_app_in(struct conn *c)
-{
+static void tls_app_in(struct conn *c) {
 	size_t n;
 	uint8_t *b = br_ssl_engine_recvapp_buf(&c->tls->sc.eng, &n);
 	if (!c->tls->data) note("data", c, "bytes %zu", n);
@@ -773,8 +728,7 @@ static void tls_app_in(struct conn *c)
 }
 
 /* Plaintext into the engine; false when there is none, or none may leave now. */
-static bool tls_app_out(struct conn *c)
-{
+static bool tls_app_out(struct conn *c) {
 	br_ssl_engine_context *e = &c->tls->sc.eng;
 	size_t n, room;
 	uint8_t *b = br_ssl_engine_sendapp_buf(e, &room);
@@ -793,8 +747,7 @@ static bool tls_app_out(struct conn *c)
 	return n > 0;
 }
 
-static void conn_flush(struct conn *c)
-{
+static void conn_flush(struct conn *c) {
 	while (c->raw.n > 0 && !c->gone) {
 		ssize_t n = send(c->fd, c->raw.p, up.all.wire > 0 ? MIN((size_t)up.all.wire, c->raw.n) : c->raw.n, MSG_NOSIGNAL);
 		if (n < 0 && later(errno)) return;
@@ -804,8 +757,7 @@ static void conn_flush(struct conn *c)
 }
 
 /* The handshake is over. */
-static void tls_up(struct conn *c)
-{
+static void tls_up(struct conn *c) {
 	br_ssl_session_parameters sp;
 	const char *alpn = br_ssl_engine_get_selected_protocol(&c->tls->sc.eng);
 	br_ssl_engine_get_session_parameters(&c->tls->sc.eng, &sp);
@@ -816,8 +768,7 @@ static void tls_up(struct conn *c)
 }
 
 /* Moves bytes between engine and queues until nothing moves. */
-static void tls_move(struct conn *c)
-{
+static void tls_move(struct conn *c) {
 	br_ssl_engine_context *e = &c->tls->sc.eng;
 	while (!c->gone && !c->stalled) {
 		unsigned s = br_ssl_engine_current_state(e);
@@ -837,8 +788,7 @@ static void tls_move(struct conn *c)
 /* ---- Connections: what comes and goes */
 
 /* Sends what can be sent, and ends the connection when it is to end. */
-static void conn_move(struct conn *c)
-{
+static void conn_move(struct conn *c) {
 	if (c->gone || c->stalled) return;
 	if (c->tls != NULL) tls_move(c);
 	else
@@ -855,8 +805,7 @@ static void conn_move(struct conn *c)
 	}
 }
 
-static void tls_bytes(struct conn *c, const uint8_t *p, size_t n)
-{
+static void tls_bytes(struct conn *c, const uint8_t *p, size_t n) {
 	br_ssl_engine_context *e = &c->tls->sc.eng;
 	if (c->tls->first.n == 0 && (p[0] < 20 || p[0] > 23)) note("plain", c, "byte %u size %zu", p[0], n);
 	if (!c->tls->hello) {
@@ -875,8 +824,7 @@ static void tls_bytes(struct conn *c, const uint8_t *p, size_t n)
 }
 
 /* What has come, in the way of this connection. One that is stalled still reads, unless it is deaf, and sees the end. */
-static void conn_read(struct conn *c, short revents)
-{
+static void conn_read(struct conn *c, short revents) {
 	static uint8_t piece[65536];
 	bool deaf = c->stalled && strstr(up.all.at, "deaf") != NULL, end = revents & (POLLERR | POLLHUP | POLLRDHUP);
 	ssize_t n = deaf ? -1 : recv(c->fd, piece, sizeof piece, 0);
@@ -890,8 +838,7 @@ static void conn_read(struct conn *c, short revents)
 	}
 }
 
-static void conn_clock(struct conn *c)
-{
+static void conn_clock(struct conn *c) {
 	bool ready = c->tls == NULL || c->tls->up, idle = up.all.idle > 0 && now - c->last >= MS(up.all.idle) && c->waiting == 0 && c->raw.n == 0;
 	if (c->gone || c->stalled) return;
 	if (ready && (idle || (up.all.life > 0 && now - c->born >= MS(up.all.life)))) conn_close(c, up.all.how);
@@ -899,8 +846,7 @@ static void conn_clock(struct conn *c)
 	conn_move(c);
 }
 
-static struct conn *conn_new(int fd, const struct addr *from, void (*handle)(struct conn *))
-{
+static struct conn *conn_new(int fd, const struct addr *from, void (*handle)(struct conn *)) {
 	struct conn *c = pool_take(&conn_pool);
 	if (c == NULL) die("too many connections");
 	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = *from, .handle = handle, .born = now, .last = now };
@@ -913,8 +859,7 @@ static struct conn *conn_new(int fd, const struct addr *from, void (*handle)(str
 
 static void relay_start(struct conn *c);
 
-static void conn_accept(void)
-{
+static void conn_accept(void) {
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
 	int fd = accept(up.tcp, &from.u.sa, &len);
@@ -931,8 +876,7 @@ static void conn_accept(void)
 	else if (fault("accept")) strike(c);
 }
 
-static void conn_free(struct conn *c)
-{
+static void conn_free(struct conn *c) {
 	struct node *next;
 	for (struct node *n = jobs.next; next = n->next, n != &jobs; n = next)
 		if (job_of(n)->conn == c) job_free(job_of(n));
@@ -958,8 +902,7 @@ static unsigned nflows, flow_next;
 static volatile sig_atomic_t tell, over;
 static unsigned long passed[2], lost[2];        /* queries, answers */
 
-static struct flow *flow_for(const struct addr *client)
-{
+static struct flow *flow_for(const struct addr *client) {
 	for (unsigned i = 0; i < nflows; i++)
 		if (addr_same_host(client, &flows[i].client) && addr_port(client) == addr_port(&flows[i].client)) return &flows[i];
 	struct flow *f = &flows[flow_next++ % FLOWS];
@@ -971,22 +914,19 @@ static struct flow *flow_for(const struct addr *client)
 	return f;
 }
 
-static void relay_datagram(int way, int fd, const struct addr *to, const uint8_t *p, size_t n)
-{
+static void relay_datagram(int way, int fd, const struct addr *to, const uint8_t *p, size_t n) {
 	bool gone = (up.all.loss && (int)(rnd() % 1000) < up.all.loss) || up.all.silent;
 	usec delay = MS(up.all.delay) + (up.all.jitter ? (usec)(rnd() % (2000u * (unsigned)up.all.jitter + 1)) - MS(up.all.jitter) : 0);
 	(gone ? lost : passed)[way]++;
 	if (!gone) send_later(now + MAX(delay, 0), fd, to, p, n);
 }
 
-static void relay_handle(struct conn *c)
-{
+static void relay_handle(struct conn *c) {
 	if (c->far != NULL && !up.all.silent) job_add((struct job){ .due = now + MS(up.all.delay), .kind = J_BYTES, .conn = c->far }, c->in.p, c->in.n);
 	c->in.n = 0;
 }
 
-static void relay_start(struct conn *c)
-{
+static void relay_start(struct conn *c) {
 	int fd = socket(up.to.u.sa.sa_family, SOCK_STREAM, 0);
 	if (fd < 0) die("socket: %s", strerror(errno));
 	c->far = conn_new(fd, &up.to, relay_handle);
@@ -998,8 +938,7 @@ static void relay_start(struct conn *c)
 static void relay_told(int sig) { *(sig == SIGUSR1 ? &tell : &over) = 1; }
 
 /* Says what passed and what was lost since the last time. */
-static void relay_tell(void)
-{
+static void relay_tell(void) {
 	note("relayed", NULL, "queries %lu answers %lu lost %lu %lu", passed[0], passed[1], lost[0], lost[1]);
 	passed[0] = passed[1] = lost[0] = lost[1] = 0;
 	tell = 0;
@@ -1008,8 +947,7 @@ static void relay_tell(void)
 
 /* ---- The loop */
 
-static void udp_ready(void)
-{
+static void udp_ready(void) {
 	static uint8_t in[MSG_MAX];
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
@@ -1020,15 +958,13 @@ static void udp_ready(void)
 		else query_take(in, (size_t)n, &from, NULL);
 }
 
-static void flow_ready(struct flow *f)
-{
+static void flow_ready(struct flow *f) {
 	static uint8_t in[MSG_MAX];
 	for (ssize_t n; (n = recv(f->fd, in, sizeof in, 0)) >= 0; ) relay_datagram(1, up.udp, &f->client, in, (size_t)n);
 }
 
 /* Waits until the next job, or the next look at connections and at the rules. */
-static void wait_for(struct pollfd *fds, size_t n)
-{
+static void wait_for(struct pollfd *fds, size_t n) {
 	usec wait = !list_empty(&conns) || up.cert[0] || up.relay ? MS(20) : SEC(3600);
 	struct conn *c;
 	for EACH_CONN(c)
@@ -1040,8 +976,7 @@ static void wait_for(struct pollfd *fds, size_t n)
 }
 
 /* All that is polled: the two listeners, the flows of a relay, the connections. */
-static size_t poll_list(struct pollfd **list)
-{
+static size_t poll_list(struct pollfd **list) {
 	static struct pollfd *fds;
 	static size_t room;
 	struct conn *c;
@@ -1060,8 +995,7 @@ static size_t poll_list(struct pollfd **list)
 	return n;
 }
 
-static void turn(void)
-{
+static void turn(void) {
 	struct pollfd *fds, *f;
 	struct conn *c;
 	unsigned known = nflows;
@@ -1084,8 +1018,7 @@ static void turn(void)
 /* ---- Starting */
 
 /* A port that is free for UDP and TCP, IPv4 and IPv6, below those that the kernel gives to clients. */
-static unsigned free_port(void)
-{
+static unsigned free_port(void) {
 	rnd_stir();
 	for (int try = 0; try < 200; try++) {
 		unsigned port = 10000 + rnd() % 20000, good = 0;
@@ -1101,16 +1034,14 @@ static unsigned free_port(void)
 }
 
 /* A socket that is bound to it. */
-static int up_socket(int type, const struct addr *a)
-{
+static int up_socket(int type, const struct addr *a) {
 	int fd = sock(type, a, NULL);
 	if (fd < 0) die("%s: %s", addr_text(a), strerror(errno));
 	nonblocking(fd);
 	return fd;
 }
 
-static int cmd_up(int argc, char **argv)
-{
+static int cmd_up(int argc, char **argv) {
 	struct addr any = addr_at(argv[1], 0), nine;
 	up.relay = strcmp(argv[0], "relay") == 0;
 	up.at = addr_of(argv[1], argv[2]);

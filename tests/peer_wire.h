@@ -13,8 +13,7 @@
 #endif
 
 static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *fmt, ...)
-{
+static void die(const char *fmt, ...) {
 	va_list ap;
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
@@ -31,23 +30,20 @@ static void ms_sleep(long ms) { poll(NULL, 0, (int)ms); }
 
 /* Repeatable chance: the same seed, the same numbers. */
 static uint64_t chance = UINT64_C(88172645463325252);
-static uint32_t rnd(void)
-{
+static uint32_t rnd(void) {
 	chance ^= chance << 13;
 	chance ^= chance >> 7;
 	chance ^= chance << 17;
 	return (uint32_t)(chance >> 16);
 }
-static void rnd_seed(uint64_t seed)
-{
+static void rnd_seed(uint64_t seed) {
 	chance = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
 	rnd();
 	rnd();
 }
 static void rnd_stir(void) { random_bytes(&chance, sizeof chance); }
 
-static void *grow(void *p, size_t n)
-{
+static void *grow(void *p, size_t n) {
 	p = realloc(p, n > 0 ? n : 1);
 	if (p == NULL) die("out of memory");
 	return p;
@@ -58,14 +54,12 @@ static void *grow(void *p, size_t n)
 struct buf { uint8_t *p; size_t n, room; };
 
 /* n bytes more, to be written. */
-static uint8_t *put_room(struct buf *b, size_t n)
-{
+static uint8_t *put_room(struct buf *b, size_t n) {
 	if (b->p == NULL || b->n + n > b->room) b->p = grow(b->p, b->room = 2 * (b->n + n) + 512);
 	b->n += n;
 	return b->p + b->n - n;
 }
-static void put(struct buf *b, const void *p, size_t n)
-{
+static void put(struct buf *b, const void *p, size_t n) {
 	uint8_t *to = put_room(b, n);
 	if (n > 0) memcpy(to, p, n);
 }
@@ -76,28 +70,24 @@ static void put_text(struct buf *b, const char *s) { put(b, s, strlen(s)); }
 static void put_buf(struct buf *b, const struct buf *from) { put(b, from->p, from->n); }
 
 static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : lower((uint8_t)c) >= 'a' && lower((uint8_t)c) <= 'f' ? (c & 15) + 9 : -1; }
-static void put_hex(struct buf *b, const char *h)
-{
+static void put_hex(struct buf *b, const char *h) {
 	for (; hex_digit(h[0]) >= 0 && hex_digit(h[1]) >= 0; h += 2) put8(b, (unsigned)(hex_digit(h[0]) << 4 | hex_digit(h[1])));
 }
 
 /* Takes n bytes off the front. */
-static void take(struct buf *b, size_t n)
-{
+static void take(struct buf *b, size_t n) {
 	b->n -= n;
 	if (b->n > 0) memmove(b->p, b->p + n, b->n);
 }
 
 /* The length of the message framed at the front, or -1 when it is not whole. */
 static long framed(const struct buf *b) { return b->n < 2 || b->n < 2 + (size_t)get16at(b->p) ? -1 : (long)get16at(b->p); }
-static void put_framed(struct buf *b, const struct buf *m)
-{
+static void put_framed(struct buf *b, const struct buf *m) {
 	put16(b, (unsigned)m->n);
 	put_buf(b, m);
 }
 
-static struct buf file_read(const char *path)
-{
+static struct buf file_read(const char *path) {
 	struct buf b = { 0 };
 	FILE *f = fopen(path, "r");
 	if (f == NULL) die("%s: %s", path, strerror(errno));
@@ -111,8 +101,7 @@ static struct buf file_read(const char *path)
 /* ---- Words: KEY=VALUE */
 
 /* The value of a word that starts with key and '=', else NULL. */
-static const char *value_of(const char *w, const char *key)
-{
+static const char *value_of(const char *w, const char *key) {
 	size_t n = strlen(key);
 	return strncmp(w, key, n) == 0 && w[n] == '=' ? w + n + 1 : NULL;
 }
@@ -125,8 +114,7 @@ struct field { const char *name; size_t at; bool text; };
 #define INT_FIELD(s, f) { #f, offsetof(struct s, f), false },
 #define TEXT_FIELD(s, f) { #f, offsetof(struct s, f), true },
 
-static bool field_set(const struct field *f, size_t n, void *to, const char *w)
-{
+static bool field_set(const struct field *f, size_t n, void *to, const char *w) {
 	size_t len = strcspn(w, "=");
 	const char *v = w[len] != '\0' ? w + len + 1 : "";
 	int number = *v != '\0' ? atoi(v) : 1;
@@ -141,8 +129,7 @@ static bool field_set(const struct field *f, size_t n, void *to, const char *w)
 }
 
 /* A format whose first %d is the number, and whose first %x is the number and "fresh". */
-static void numbered(char *out, size_t size, const char *format, int number, const char *fresh)
-{
+static void numbered(char *out, size_t size, const char *format, int number, const char *fresh) {
 	const char *p = strstr(format, "%x");
 	if (p != NULL) snprintf(out, size, "%.*s%dx%s%s", (int)(p - format), format, number, fresh, p + 2);
 	else if ((p = strstr(format, "%d")) != NULL) snprintf(out, size, "%.*s%d%s", (int)(p - format), format, number, p + 2);
@@ -151,8 +138,7 @@ static void numbered(char *out, size_t size, const char *format, int number, con
 
 /* ---- Sockets */
 
-static struct addr addr_at(const char *host, unsigned port)
-{
+static struct addr addr_at(const char *host, unsigned port) {
 	struct addr a;
 	if (!addr_parse(&a, host) || !addr_resolve_scope(&a)) die("%s is not an address", host);
 	addr_set_port(&a, port);
@@ -166,8 +152,7 @@ static void nonblocking(int fd) { fcntl(fd, F_SETFL, O_NONBLOCK); }
 static void reset_on_close(int fd) { setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger)); }
 
 /* A socket bound to from (or not), connecting to to (or not). -1 and errno when that fails. */
-static int sock(int type, const struct addr *from, const struct addr *to)
-{
+static int sock(int type, const struct addr *from, const struct addr *to) {
 	int fd = socket((from ? from : to)->u.sa.sa_family, type, 0), e;
 	if (fd < 0) return -1;
 	if (type == SOCK_STREAM) {
@@ -187,8 +172,7 @@ static int sock(int type, const struct addr *from, const struct addr *to)
 	return -1;
 }
 
-static void more_files(void)
-{
+static void more_files(void) {
 	struct rlimit r;
 	if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
 	r.rlim_cur = MIN(r.rlim_max, 20000);
@@ -196,15 +180,13 @@ static void more_files(void)
 }
 
 /* True when there is something to read before the time end (in ms). */
-static bool readable(int fd, long end)
-{
+static bool readable(int fd, long end) {
 	long left = end - ms_now();
 	return left >= 0 && poll(&(struct pollfd){ fd, POLLIN, 0 }, 1, (int)left) > 0;
 }
 
 /* A framed message into b, before end; false when the end of the connection or of the time comes first. */
-static bool read_framed(int fd, struct buf *b, long end)
-{
+static bool read_framed(int fd, struct buf *b, long end) {
 	uint8_t piece[4096];
 	b->n = 0;
 	while (framed(b) < 0 && readable(fd, end)) {
@@ -220,8 +202,7 @@ static bool read_framed(int fd, struct buf *b, long end)
 /* ---- Messages: writing */
 
 /* A name in presentation form with \. and \DDD; nothing is checked. */
-static void put_name(struct buf *b, const char *s)
-{
+static void put_name(struct buf *b, const char *s) {
 	for (s += strcmp(s, ".") == 0; *s != '\0'; s += *s == '.') {
 		size_t at = b->n;
 		for (put8(b, 0); *s != '\0' && *s != '.'; s++) {
@@ -236,8 +217,7 @@ static void put_name(struct buf *b, const char *s)
 }
 /* Appends by a pattern: "1", "2" and "4" are a number of so many bytes, "n" is a name, "l" one without its end, "p" a pointer to
  * an offset, "@" bytes (a pointer and a size_t), "#" hex digits, "(...)" stands behind its length of two bytes. */
-static void put_as(struct buf *b, const char *f, ...)
-{
+static void put_as(struct buf *b, const char *f, ...) {
 	size_t open[4] = { 0 }, depth = 0;
 	va_list ap;
 	va_start(ap, f);
@@ -273,16 +253,14 @@ static void put_option(struct buf *b, const char *s) { put_as(b, "2(#)", (unsign
 static int type_of(const char *s) { return strcasecmp(s, "TYPE0") == 0 ? 0 : type_parse(s); }
 
 /* A 24-bit number made from a name, letter case aside: the host part of the address that byname servers give it. */
-static uint32_t name_number(const char *name)
-{
+static uint32_t name_number(const char *name) {
 	uint32_t h = 2166136261u;
 	for (; *name != '\0'; name++) h = (h ^ lower((uint8_t)*name)) * 16777619u;
 	return (h >> 8 ^ h) & 0xffffff;
 }
 
 /* Some bytes of it, from the offset "from" on, are changed by chance, or its end is cut off. */
-static void mutate(struct buf *b, size_t from)
-{
+static void mutate(struct buf *b, size_t from) {
 	static const char odd[] = "\0\xff\xc0\x0c\x40\x3f\x29\x01";
 	for (unsigned k = 1 + rnd() % 4; k > 0 && b->n > 12; k--) {
 		size_t at = from + rnd() % (b->n - from);
@@ -301,8 +279,7 @@ static void mutate(struct buf *b, size_t from)
 enum { NAME = 1100 };           /* the text of a name, all of it escaped */
 
 /* The name at *at as text, and *at behind it; false if it is no name. */
-static bool read_name(const uint8_t *p, size_t n, size_t *at, char *out)
-{
+static bool read_name(const uint8_t *p, size_t n, size_t *at, char *out) {
 	size_t i = *at, len = 0;
 	unsigned hops = 0;
 	char *o = out;
@@ -331,8 +308,7 @@ static bool read_name(const uint8_t *p, size_t n, size_t *at, char *out)
 
 struct asked { char name[NAME]; unsigned type, class; size_t end; };
 
-static bool read_asked(const uint8_t *p, size_t n, struct asked *q)
-{
+static bool read_asked(const uint8_t *p, size_t n, struct asked *q) {
 	size_t at = 12;
 	q->name[0] = '\0';
 	if (n < 12 || get16at(p + 4) == 0 || !read_name(p, n, &at, q->name) || at + 4 > n) return false;
@@ -345,8 +321,7 @@ static bool read_asked(const uint8_t *p, size_t n, struct asked *q)
 struct record { int section; char name[NAME]; unsigned type, class; uint32_t ttl; size_t at, len; };
 
 /* Walks over all records; NULL, or what is wrong with the message. */
-static const char *walk(const uint8_t *p, size_t n, void (*each)(const uint8_t *, size_t, const struct record *, void *), void *ctx)
-{
+static const char *walk(const uint8_t *p, size_t n, void (*each)(const uint8_t *, size_t, const struct record *, void *), void *ctx) {
 	struct record r;
 	size_t at = 12;
 	if (n < 12) return "short";
@@ -369,14 +344,12 @@ static const char *walk(const uint8_t *p, size_t n, void (*each)(const uint8_t *
 
 struct opt { int seen; unsigned size, version, flags, ext; const uint8_t *p; size_t n; };
 
-static void see_opt(const uint8_t *p, size_t n, const struct record *r, void *ctx)
-{
+static void see_opt(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
 	struct opt *o = ctx;
 	(void)n;
 	if (r->type == T_OPT) *o = (struct opt){ o->seen + 1, r->class, r->ttl >> 16 & 255, r->ttl & 0xffff, r->ttl >> 24, p + r->at, r->len };
 }
-static struct opt opt_of(const uint8_t *p, size_t n)
-{
+static struct opt opt_of(const uint8_t *p, size_t n) {
 	struct opt o = { 0 };
 	walk(p, n, see_opt, &o);
 	return o;
@@ -384,15 +357,13 @@ static struct opt opt_of(const uint8_t *p, size_t n)
 
 /* ---- Messages: printing */
 
-static void print_hex(struct text *t, const uint8_t *p, size_t n, size_t most)
-{
+static void print_hex(struct text *t, const uint8_t *p, size_t n, size_t most) {
 	for (size_t i = 0; i < n && i < most; i++) text_add(t, "%02x", p[i]);
 	if (n > most) text_add(t, "+%zu", n - most);
 }
 
 /* " edns=SIZE ... opts=CODE:HEX,... ede=N" */
-static void print_opt(struct text *t, const struct opt *o)
-{
+static void print_opt(struct text *t, const struct opt *o) {
 	char ede[80] = "";
 	struct text e = { .p = ede, .size = sizeof ede };
 	const char *sep = " opts=";
@@ -411,8 +382,7 @@ static void print_opt(struct text *t, const struct opt *o)
 }
 
 /* RDATA of the types whose form we know: 's' is a name, digits are a number of so many bytes */
-static bool print_fields(struct text *t, const uint8_t *p, size_t n, const struct record *r)
-{
+static bool print_fields(struct text *t, const uint8_t *p, size_t n, const struct record *r) {
 	static const struct { unsigned type; const char *form; } forms[] = { { T_NS, "s" }, { T_CNAME, "s" }, { 12, "s" }, { 39, "s" },
 		{ T_MX, "2s" }, { T_SRV, "222s" }, { T_SOA, "ss44444" } };
 	char name[NAME];
@@ -429,8 +399,7 @@ static bool print_fields(struct text *t, const uint8_t *p, size_t n, const struc
 	return false;
 }
 
-static void print_record(const uint8_t *p, size_t n, const struct record *r, void *ctx)
-{
+static void print_record(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
 	static const char *const sections[] = { "", "", "au: ", "ad: " };
 	struct text *t = ctx;
 	char address[64];
@@ -448,8 +417,7 @@ static void print_record(const uint8_t *p, size_t n, const struct record *r, voi
 }
 
 /* One line: RCODE, flags, sizes, what "more" says, then the records each after " | ". */
-static void print_msg(const uint8_t *p, size_t n, const char *more)
-{
+static void print_msg(const uint8_t *p, size_t n, const char *more) {
 	static const struct { unsigned bit; const char *name; } bits[] = { { F_QR, "qr" }, { F_AA, "aa" }, { F_TC, "tc" }, { F_RD, "rd" },
 		{ F_RA, "ra" }, { 0x40, "z" }, { F_AD, "ad" }, { F_CD, "cd" } };
 	static char line[400000];

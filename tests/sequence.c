@@ -61,8 +61,7 @@ static bool is_http(const struct fake *f) { return f->kind == K_TCP && ntohs(f->
 static bool is_tls(const struct fake *f) { return is_http(f) || (f->kind == K_TCP && ntohs(f->peer.sin_port) == 853); }
 
 /* Could this upstream be asked at once over a connection that stands? */
-static bool is_ready(const struct upstream *u)
-{
+static bool is_ready(const struct upstream *u) {
 	for (int i = 0; i < FDS; i++) {
 		const struct fake *f = &fakes[i];
 		if (f->kind == K_TCP && memcmp(&f->peer, &u->spec.addr.u.in, sizeof f->peer) == 0 && !f->connecting && !f->eof && !f->err &&
@@ -73,10 +72,8 @@ static bool is_ready(const struct upstream *u)
 }
 
 /* The question has failed before its life was over: was there somebody to ask? Private names and suffixes are other rules. */
-static void failure_seen(const struct asked *q, const struct key *k)
-{
+static void failure_seen(const struct asked *q, const struct key *k) {
 	static const bool plain_name[NAMES] = { true, false, false, false, true, true, true, false };
-
 	if (!plain_name[q->subject % NAMES] || q->full != stats.full || fake_now - MS(LONGEST - 10) >= MIN(q->life_from, q->born))
 		return;
 	for (unsigned i = 0; i < norder && reloaded + MS(LONGEST) < q->born; i++) {
@@ -87,8 +84,7 @@ static void failure_seen(const struct asked *q, const struct key *k)
 }
 
 /* A reply to a client: it must be the first to something that was asked, and be well-formed. */
-static void reply_seen(struct asked *q, const uint8_t *p, size_t len)
-{
+static void reply_seen(struct asked *q, const uint8_t *p, size_t len) {
 	struct question question;
 	struct answer a;
 
@@ -97,18 +93,15 @@ static void reply_seen(struct asked *q, const uint8_t *p, size_t len)
 	MUST(len >= q->len - (question.edns ? 11 : 0) && len <= q->limit);
 	MUST((p[2] & 0x80) && get16at(p + 4) == 1);
 	MUST(memcmp(p + 12, q->query + 12, question.key.name_len + 4) == 0);
-	if ((p[3] & 15) == SERVFAIL)
-		failure_seen(q, &question.key);
+	if ((p[3] & 15) == SERVFAIL) failure_seen(q, &question.key);
 	if (mutated)                            /* a name of it may run through a TTL, and change with that */
 		return;
 	MUST(answer_read(&a, exactly(p, len), len, &question.key) == NULL && (a.opt ? a.len < len : a.len == len));
 	MUST(a.opt == question.edns || len > MSG_MAX - 11);
 }
 
-static void told_add(struct fake *f, uint32_t stream, const uint8_t *p, size_t n)
-{
+static void told_add(struct fake *f, uint32_t stream, const uint8_t *p, size_t n) {
 	struct told *t = &told[f - fakes];
-
 	MUST(n >= 17 && n <= UPSTREAM_QUERY_MAX);
 	if (t->len + 6 + n > TOLD)
 		t->len = 0;                     /* what is forgotten is never answered */
@@ -119,8 +112,7 @@ static void told_add(struct fake *f, uint32_t stream, const uint8_t *p, size_t n
 }
 
 /* Bytes that the program has sent on a connection: questions behind their lengths, or in frames of HTTP/2. */
-static void told_bytes(struct fake *f, const uint8_t *p, size_t n)
-{
+static void told_bytes(struct fake *f, const uint8_t *p, size_t n) {
 	struct told *t = &told[f - fakes];
 	size_t at = 0, len, head = is_http(f) ? 9 : 2;
 
@@ -131,8 +123,7 @@ static void told_bytes(struct fake *f, const uint8_t *p, size_t n)
 		const uint8_t *r = t->raw + at;
 		bool preface = head == 9 && memcmp(r, "PRI * HTT", 9) == 0;
 		len = preface ? 24 : head == 9 ? 9 + (get32at(r) >> 8) : 2u + get16at(r);
-		if (t->raw_len - at < len)
-			break;
+		if (t->raw_len - at < len) break;
 		if (head == 2 || (!preface && r[3] == H2_DATA))
 			told_add(f, head == 9 ? get32at(r + 5) : 0, r + head, len - head);
 	}
@@ -140,19 +131,16 @@ static void told_bytes(struct fake *f, const uint8_t *p, size_t n)
 	memmove(t->raw, t->raw + at, t->raw_len);
 }
 
-static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t len)
-{
+static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t len) {
 	unsigned i = 0;
 
 	if (!is_listener(f)) {
 		MUST(f->connected && len <= UPSTREAM_QUERY_MAX);
-		if (f->seen++ == 0)
-			told[f - fakes].len = 0;
+		if (f->seen++ == 0) told[f - fakes].len = 0;
 		told_add(f, 0, p, len);
 		return;
 	}
-	if (ntohs(to->sin_port) == WILD_PORT)
-		return;
+	if (ntohs(to->sin_port) == WILD_PORT) return;
 	MUST(len >= 12);
 	while (i < TRACKED && !(!asked[i].tcp && asked[i].open && asked[i].id == get16at(p) && memcmp(&asked[i].from, to, sizeof *to) == 0))
 		i++;
@@ -161,19 +149,16 @@ static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_
 }
 
 /* Takes note of what the program has sent on a connection to an upstream, out of TLS records where there are such. */
-static void stream_look(struct fake *f)
-{
+static void stream_look(struct fake *f) {
 	size_t at = 0, n;
 
-	if (f->seen == 0)
-		told[f - fakes].len = told[f - fakes].raw_len = 0;
+	if (f->seen == 0) told[f - fakes].len = told[f - fakes].raw_len = 0;
 	if (!is_tls(f))
 		for (; at < f->out_len; at += n)
 			told_bytes(f, f->out + at, n = MIN(f->out_len - at, (size_t)4096));
 	else
 		while (f->out_len - at >= RECORD && f->out_len - at - RECORD >= (n = get16at(f->out + at + 3))) {
-			if (f->out[at] == R_DATA)
-				told_bytes(f, f->out + at + RECORD, n);
+			if (f->out[at] == R_DATA) told_bytes(f, f->out + at + RECORD, n);
 			at += RECORD + n;
 		}
 	f->seen += at;
@@ -182,8 +167,7 @@ static void stream_look(struct fake *f)
 }
 
 /* Takes whole replies out of what the program has sent to a TCP client. */
-static void conn_drain(struct conn *c)
-{
+static void conn_drain(struct conn *c) {
 	struct fake *f = c->f;
 	size_t at = 0, len;
 
@@ -192,8 +176,7 @@ static void conn_drain(struct conn *c)
 		while (i < TRACKED && !(asked[i].tcp && asked[i].open && asked[i].conn == c->serial && asked[i].id == get16at(f->out + at + 2)))
 			i++;
 		MUST(c->wild || i < TRACKED);
-		if (!c->wild)
-			reply_seen(&asked[i], f->out + at + 2, len);
+		if (!c->wild) reply_seen(&asked[i], f->out + at + 2, len);
 		at += 2 + len;
 	}
 	f->out_len -= at;
@@ -201,18 +184,15 @@ static void conn_drain(struct conn *c)
 }
 
 /* What was asked there waits no more. */
-static void conn_forget(const struct conn *c)
-{
+static void conn_forget(const struct conn *c) {
 	for (unsigned i = 0; i < TRACKED; i++)
 		if (asked[i].tcp && asked[i].conn == c->serial)
 			asked[i].open = false;
 }
 
-static void look(void)
-{
+static void look(void) {
 	for (struct conn *c = conns; c < conns + CONNS; c++) {
-		if (!c->open)
-			continue;
+		if (!c->open) continue;
 		if (c->admin)
 			c->f->out_len = 0;
 		else if (c->f->serial == c->serial)
@@ -229,19 +209,16 @@ static void look(void)
 
 static bool fake_waiting(const struct fake *l) { return l == FAKE(admin_fd) ? due_admin > 0 : due_tcp > 0; }
 
-static struct fake *fake_accept(struct fake *l)
-{
+static struct fake *fake_accept(struct fake *l) {
 	bool admin = l == FAKE(admin_fd);
 	unsigned i = 0;
 	struct fake *f;
 	int fd;
 
 	look();
-	while (i < CONNS && conns[i].open)
-		i++;
+	while (i < CONNS && conns[i].open) i++;
 	fd = fake_open(K_TCP);
-	if (fd < 0)
-		return NULL;
+	if (fd < 0) return NULL;
 	*(admin ? &due_admin : &due_tcp) -= 1;
 	f = FAKE(fd);
 	f->peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 + i), .sin_port = htons(5000) };
@@ -256,8 +233,7 @@ static struct fake *fake_accept(struct fake *l)
 
 static struct sum { unsigned queries, asks, waiters, udp, held, holders, ports; } sum;
 
-static void check_query(const struct query *q)
-{
+static void check_query(const struct query *q) {
 	unsigned found = 0, nsendings;
 	bool best = q->best == NULL;
 
@@ -292,10 +268,8 @@ static void check_query(const struct query *q)
 	}
 }
 
-static void check_port(const struct port *p, int fd)
-{
+static void check_port(const struct port *p, int fd) {
 	unsigned k = 0;
-
 	for (const struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
 		k += s->ask != NULL;
 	MUST(p->fd == fd && k == p->open && k > 0 && !p->dirty);
@@ -303,10 +277,8 @@ static void check_port(const struct port *p, int fd)
 }
 
 /* A client that has read everything and sent everything: the program waits for as many answers for it as it does. */
-static void check_conn(const struct conn *c)
-{
+static void check_conn(const struct conn *c) {
 	unsigned open = 0;
-
 	if (!is_conn(c) || c->admin || c->wild || c->f->stuck || c->f->out_len > 0 || c->f->in_len[0] > 0)
 		return;
 	for (unsigned j = 0; j < TRACKED; j++)
@@ -319,8 +291,7 @@ static void check_conn(const struct conn *c)
 }
 
 /* Connections, and the questions that are on them or in the line. */
-static void check_streams(const struct upstream *u)
-{
+static void check_streams(const struct upstream *u) {
 	unsigned n = 0, opening = 0;
 
 	for (const struct node *x = u->streams.next; x != &u->streams; x = x->next, n++) {
@@ -336,14 +307,12 @@ static void check_streams(const struct upstream *u)
 		MUST(LINED(k)->stream == NULL && &upstreams[LINED(k)->up] == u && stream_id_find(u, LINED(k)->id) == LINED(k));
 }
 
-static void check(bool thorough)
-{
+static void check(bool thorough) {
 	unsigned nopen = 0, waiting = 0;
 	const char *broken = thorough ? cache_broken() : NULL;
 
 	sum = (struct sum){ 0 };
-	if (broken != NULL)
-		fprintf(stderr, "cache: %s\n", broken);
+	if (broken != NULL) fprintf(stderr, "cache: %s\n", broken);
 	MUST(broken == NULL);
 	for (unsigned i = 0; i < queries.ever; i++)
 		if (((const struct query *)pool_at(&queries, i))->active)
@@ -362,42 +331,34 @@ static void check(bool thorough)
 	MUST(waiting == sum.udp);
 	for (int i = 0; i < npolls; i++) {
 		MUST(*watches[i].slot == i && IS_FAKE(polls[i].fd) && FAKE(polls[i].fd)->kind != K_FREE);
-		for (int k = 0; k < i; k++)
-			MUST(polls[k].fd != polls[i].fd);
-		if (watches[i].ready == port_ready)
-			check_port(watches[i].owner, polls[i].fd);
+		for (int k = 0; k < i; k++) MUST(polls[k].fd != polls[i].fd);
+		if (watches[i].ready == port_ready) check_port(watches[i].owner, polls[i].fd);
 	}
 	MUST(sum.ports == ports.used);
-	for (int i = 0; i < FDS; i++)
-		nopen += fakes[i].kind != K_FREE;
+	for (int i = 0; i < FDS; i++) nopen += fakes[i].kind != K_FREE;
 	MUST(nopen == (unsigned)npolls);
 	for (unsigned i = 0; i < norder * KINDS; i++)
 		if (upstream_down(&upstreams[order[i / KINDS]], (enum question_kind)(i % KINDS)))
 			was_down[order[i / KINDS]][i % KINDS] = fake_now;
-	for (unsigned i = 0; i < norder; i++)
-		check_streams(&upstreams[order[i]]);
+	for (unsigned i = 0; i < norder; i++) check_streams(&upstreams[order[i]]);
 	for (unsigned i = 0; i < norder * LATE_LISTS; i++) {
 		const struct node *l = &upstreams[order[i / LATE_LISTS]].late[i % LATE_LISTS];
 		MUST(list_empty(l) || (wake != 0 && wake <= now + MS(LONGEST)));        /* of all a list is looked at the head alone, */
 		for (const struct node *x = l->next; x != l; x = x->next)               /* so they must be in order */
 			MUST(x->next == l || OWNER(x, struct ask, late)->since <= OWNER(x->next, struct ask, late)->since);
 	}
-	for (unsigned i = 0; i < CONNS; i++)
-		check_conn(&conns[i]);
+	for (unsigned i = 0; i < CONNS; i++) check_conn(&conns[i]);
 }
 
 /* Lets the program run until it would wait, and looks at it then; thorough: into the cache too. Before it waits, all that it has to send must have gone. */
-static void run(bool thorough)
-{
+static void run(bool thorough) {
 	for (int turns = 0; ; turns++) {
 		MUST(turns < 2000);             /* else it spins */
 		turn_end();
 		look();
 		MUST(((ports_dirty == NULL && !streams_due) || (wake != 0 && wake <= now)) && tcp_dirty == NULL && outbox.n == 0);
-		if (lab_poll(polls, (nfds_t)npolls, 0) == 0 && (wake == 0 || wake > now))
-			break;
-		for (int i = 0; i < npolls; i++)
-			polls[i].revents = 0;
+		if (lab_poll(polls, (nfds_t)npolls, 0) == 0 && (wake == 0 || wake > now)) break;
+		for (int i = 0; i < npolls; i++) polls[i].revents = 0;
 		loop_turn();
 		look();
 	}
@@ -410,46 +371,38 @@ static const uint8_t *in, *in_end;
 static unsigned byte(void) { return in < in_end ? *in++ : 0; }
 static unsigned below(unsigned n) { return byte() % n; }
 
-static void wild_bytes(struct fake *f, unsigned n)
-{
+static void wild_bytes(struct fake *f, unsigned n) {
 	for (uint8_t b; n > 0 && fake_takes(f, 1); n--) {
 		b = (uint8_t)byte();
 		fake_put(f, &b, 1);
 	}
 }
 
-static void datagram(struct fake *f, const struct sockaddr_in *from, const uint8_t *p, size_t n)
-{
+static void datagram(struct fake *f, const struct sockaddr_in *from, const uint8_t *p, size_t n) {
 	MUST(f->queued < QUEUE);
 	memcpy(f->in.datagram[f->queued], p, n);
 	f->in_len[f->queued] = n;
 	f->from[f->queued++] = *from;
 }
 
-static struct sockaddr_in client_at(unsigned who, unsigned port)
-{
+static struct sockaddr_in client_at(unsigned who, unsigned port) {
 	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000001 + who), .sin_port = htons((uint16_t)port) };
 }
 
 /* A client's good question, over UDP (c is NULL) or TCP. */
-static void client_query(struct conn *c)
-{
+static void client_query(struct conn *c) {
 	unsigned who = byte(), subject = below(NAMES * TYPES), how = byte(), i = 0;
 	uint8_t framed[302];
 	struct asked *q;
 
-	while (i < TRACKED && asked[i].open)
-		i++;
-	if (i == TRACKED)
-		return;
+	while (i < TRACKED && asked[i].open) i++;
+	if (i == TRACKED) return;
 	q = &asked[i];
 	say("!%x:1,0,0,%u %s/%s", F_RD | (how & 4 ? F_CD : 0) | (how & 8 ? F_AD : 0), how & 1, names[subject % NAMES],
 	    type_text(types[subject / NAMES]));
 	put16at(m, next_id);
-	if (how & 16)
-		m[13] &= 0xdf;
-	if (how & 1)
-		say("opt/%u/%x [ ]", how & 32 ? 4096 : 700, how & 2 ? 0x8000 : 0);
+	if (how & 16) m[13] &= 0xdf;
+	if (how & 1) say("opt/%u/%x [ ]", how & 32 ? 4096 : 700, how & 2 ? 0x8000 : 0);
 	*q = (struct asked){ .open = true, .tcp = c != NULL, .id = (uint16_t)next_id, .born = fake_now, .life_from = fake_now, .len = mlen,
 		.subject = subject, .full = (unsigned)stats.full, .limit = c != NULL ? MSG_MAX : how & 1 ? how & 32 ? 1232 : 700 : 512 };
 	next_id = next_id % 65535 + 1;
@@ -478,37 +431,32 @@ static const struct { unsigned flags, an, ns, ar; const char *records; } kinds[]
 	{ 0x8180, 0, 0, 0, "" }, { 0x8181, 0, 0, 0, "" }, { 0x8181, 0, 0, 0, "" } };
 
 /* An answer of some kind to the query at p, into m. */
-static void answer_build(const uint8_t *p, size_t len, bool stream)
-{
+static void answer_build(const uint8_t *p, size_t len, bool stream) {
 	static const uint32_t ttls[] = { 300, 0, 1, 5, 30, 0x80000005 };
 	unsigned kind = below(COUNT(kinds)), ttl = ttls[below(COUNT(ttls))], type;
 	size_t qlen = 12;
 
-	while (qlen < len && p[qlen] != 0)
-		qlen += 1 + (size_t)p[qlen];
+	while (qlen < len && p[qlen] != 0) qlen += 1 + (size_t)p[qlen];
 	qlen += 5;
 	type = get16at(p + qlen - 4);
 	say("!%x:1,%u,%u,%u", kinds[kind].flags | (kind == 7 ? below(16) : 0), kinds[kind].an, kinds[kind].ns, kinds[kind].ar);
 	put16at(m, get16at(p) ^ (kind == 9));
 	memcpy(m + 12, p + 12, qlen - 12);
 	mlen = qlen;
-	if (kind == 10)
-		m[13] ^= 1;
+	if (kind == 10) m[13] ^= 1;
 	if (kinds[kind].records == NULL)
 		say("@/TYPE%u/%u [ *%d ]", type == T_ANY ? T_A : type, ttl, type == T_AAAA ? 16 : 4);
 	else if (strstr(kinds[kind].records, "TXT") != NULL)
 		say("@/TXT/%u [ *%u ]", ttl, stream ? 100 + byte() * 150 : 100 + byte() * 14);
 	else if (kinds[kind].ns > 0)
 		say("test/SOA/%u [ ns.test @ *19 =3c ]", ttl);
-	if (kinds[kind].ar > 0)
-		say("opt/1232/0 [ =000f0002%04x ]", 12 + below(8));
+	if (kinds[kind].ar > 0) say("opt/1232/0 [ =000f0002%04x ]", 12 + below(8));
 	mutated |= kind == MUTATED;
 	for (unsigned k = kind == MUTATED ? below(4) : 0; k > 0; k--) {
 		unsigned at = byte();
 		m[at % mlen] = (uint8_t)byte();
 	}
-	if (kind == CUT)
-		mlen = below((unsigned)mlen + 1);
+	if (kind == CUT) mlen = below((unsigned)mlen + 1);
 	if (kind == BARE) {
 		mlen = 12;
 		m[5] = 0;
@@ -516,11 +464,9 @@ static void answer_build(const uint8_t *p, size_t len, bool stream)
 }
 
 /* One of the program's descriptors towards upstreams, or NULL. */
-static struct fake *upstream_pick(enum kind kind)
-{
+static struct fake *upstream_pick(enum kind kind) {
 	struct fake *list[FDS];
 	unsigned count = 0, k = byte();
-
 	for (struct fake *f = fakes; f < fakes + FDS; f++)
 		if (f->kind == kind && !is_listener(f) && (kind == K_UDP ? f->connected : f->peer.sin_port != htons(5000)))
 			list[count++] = f;
@@ -528,8 +474,7 @@ static struct fake *upstream_pick(enum kind kind)
 }
 
 /* Bytes for the program over a connection; over TLS in records, of which there may be two. */
-static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_t n)
-{
+static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_t n) {
 	uint8_t head[RECORD];
 	bool whole = true;
 
@@ -549,16 +494,12 @@ static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_
 }
 
 /* A frame of HTTP/2; padded now and then. */
-static void h2_says(struct fake *f, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n)
-{
+static void h2_says(struct fake *f, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n) {
 	static uint8_t frame[9 + 1 + H2_FRAME_MAX + 255];
 	unsigned pad = type <= H2_HEADERS && below(8) == 0 ? below(255) : 0;
 	uint8_t *at = frame + 9;
-
-	if (pad > 0)
-		*at++ = (uint8_t)pad;
-	if (n > 0)
-		memcpy(at, p, n);
+	if (pad > 0) *at++ = (uint8_t)pad;
+	if (n > 0) memcpy(at, p, n);
 	memset(at + n, 0, pad);
 	n += pad + (pad > 0);
 	h2_frame(frame, type, flags | (pad ? H2_PADDED : 0u), stream, NULL, n);
@@ -566,8 +507,7 @@ static void h2_says(struct fake *f, unsigned type, unsigned flags, uint32_t stre
 }
 
 /* The message m as the answer to an HTTP request: with a good header nearly always, in one piece or several; or it is refused. */
-static void h2_answer(struct fake *f, uint32_t stream)
-{
+static void h2_answer(struct fake *f, uint32_t stream) {
 	static const uint8_t head[] = "\x88\x0f\x10\x17" "application/dns-message" "\x0f\x06\x02" "10", other[] = "\x8e\x0f\x10\x04text";
 	unsigned how = below(16);
 	size_t n = how == 1 ? sizeof other - 1 : how == 2 ? below(sizeof head) : sizeof head - 1, cut = how == 3 ? below(40) : 0, at = 0;
@@ -578,8 +518,7 @@ static void h2_answer(struct fake *f, uint32_t stream)
 	}
 	cut = MIN(cut, n);
 	h2_says(f, H2_HEADERS, cut ? 0 : H2_END_HEADERS, stream, how == 1 ? other : head, n - cut);
-	if (cut > 0)
-		h2_says(f, H2_CONTINUATION, H2_END_HEADERS, stream, head + n - cut, cut);
+	if (cut > 0) h2_says(f, H2_CONTINUATION, H2_END_HEADERS, stream, head + n - cut, cut);
 	do {
 		n = MIN(mlen - at, (size_t)(how == 4 ? 1 + below(200) : H2_FRAME_MAX));
 		h2_says(f, H2_DATA, at + n == mlen ? H2_END_STREAM : 0, stream, m + at, n);
@@ -588,20 +527,16 @@ static void h2_answer(struct fake *f, uint32_t stream)
 }
 
 /* Frames that are not about one answer: settings, pings, windows, the end, and those that nobody should send. */
-static void h2_event(struct fake *f)
-{
+static void h2_event(struct fake *f) {
 	uint8_t p[40];
 	unsigned type = below(12), flags = byte(), stream = below(3) ? 0 : 1 + 2 * below(8), n = type == H2_PING ? 8 : below(sizeof p);
-
-	for (unsigned i = 0; i < n; i++)
-		p[i] = (uint8_t)byte();
+	for (unsigned i = 0; i < n; i++) p[i] = (uint8_t)byte();
 	h2_says(f, type, flags, stream, p, n);
 	f->odd = true;
 }
 
 /* An upstream answers one of the queries that it has seen. */
-static void upstream_answer(enum kind kind)
-{
+static void upstream_answer(enum kind kind) {
 	struct fake *f = upstream_pick(kind);
 	const struct told *t = f ? &told[f - fakes] : NULL;
 	size_t at = 0, k = 0;
@@ -610,13 +545,10 @@ static void upstream_answer(enum kind kind)
 
 	if (f == NULL || (kind == K_UDP ? f->queued == QUEUE || f->seen == 0 : f->connecting))
 		return;
-	for (; at < t->len; k++)
-		at += 6 + get16at(t->b + at + 4);
-	if (k == 0)
-		return;
+	for (; at < t->len; k++) at += 6 + get16at(t->b + at + 4);
+	if (k == 0) return;
 	k = below((unsigned)k);
-	for (at = 0; k > 0; k--)
-		at += 6 + get16at(t->b + at + 4);
+	for (at = 0; k > 0; k--) at += 6 + get16at(t->b + at + 4);
 	k = get16at(t->b + at + 4);
 	memcpy(query, t->b + at + 6, k);
 	MUST(question_read(&q, query, k) == NOERROR);
@@ -636,8 +568,7 @@ static void upstream_answer(enum kind kind)
 }
 
 /* What becomes of a connection to an upstream: it opens or not, says hello, breaks, ends in good order, is stuck, talks wild. */
-static void upstream_event(struct fake *f)
-{
+static void upstream_event(struct fake *f) {
 	static const int refusals[] = { ECONNREFUSED, ETIMEDOUT };
 	static const uint8_t alerts[][2] = { { 1, 0 }, { 1, 0 }, { 2, 40 }, { 2, 70 }, { 2, 80 } };
 	unsigned what = below(8), k;
@@ -674,32 +605,27 @@ static void upstream_event(struct fake *f)
 			upstream_says(f, R_HANDSHAKE, (const uint8_t *)(what == 7 && is_http(f) ? "x" : "h"), 1);
 			f->greeted = true;
 			f->odd = what == 7;             /* no HTTP/2 */
-			if (is_http(f))
-				h2_says(f, H2_SETTINGS, 0, 0, NULL, 0);
+			if (is_http(f)) h2_says(f, H2_SETTINGS, 0, 0, NULL, 0);
 		} else if (is_http(f))
 			h2_event(f);
 	}
 }
 
-static void reload(unsigned k)
-{
+static void reload(unsigned k) {
 	struct text e = { .p = errors, .size = sizeof errors };
-
 	lab_source(sets[k]);
 	MUST(config_reload(&e));
 	log_level = tracing ? L_DEBUG : log_level;
 	reloaded = fake_now;
 }
 
-static void conn_event(unsigned what)
-{
+static void conn_event(unsigned what) {
 	static const char *const lines[] = { "status\n", "clear\r\n", "query a.test\n", "query b.test AAAA\n", "top\n",
 		"GET /metrics HTTP/1.1\nHost: localhost\n\n", "nonsense\n", "log error\n", "clear a.test\n", "help\n" };
 	struct conn *c = &conns[below(CONNS)];
 	bool room;
 
-	if (!is_conn(c))
-		return;
+	if (!is_conn(c)) return;
 	if (c->nrest > 0 && !c->f->eof && c->f->in_len[0] + c->nrest < QUEUED) {
 		fake_put(c->f, c->rest, c->nrest);
 		c->nrest = 0;
@@ -723,14 +649,12 @@ static void conn_event(unsigned what)
 	}
 }
 
-static void time_passes(int64_t by)
-{
+static void time_passes(int64_t by) {
 	fake_now += by;
 	clock_read();
 }
 
-static void event(void)
-{
+static void event(void) {
 	static const int64_t steps[] = { 1000, 5000, 20000, 100000, 350000, 700000, 1000000, 1800000, 4000000, 5000000, 20000000 };
 	static const int errs[] = { ECONNREFUSED, EHOSTUNREACH, ENOBUFS, EPERM, EIO };
 	uint8_t noise[80];
@@ -755,12 +679,10 @@ static void event(void)
 		time_passes(k & 128 && wake > fake_now ? wake - fake_now : steps[k % COUNT(steps)]);
 		break;
 	case 10:
-		if ((f = upstream_pick(K_UDP)) != NULL)
-			f->err = errs[below(COUNT(errs))];
+		if ((f = upstream_pick(K_UDP)) != NULL) f->err = errs[below(COUNT(errs))];
 		break;
 	case 11: case 12:
-		if ((f = upstream_pick(K_TCP)) != NULL)
-			upstream_event(f);
+		if ((f = upstream_pick(K_TCP)) != NULL) upstream_event(f);
 		break;
 	case 13:
 		if (below(4) == 0)
@@ -783,16 +705,14 @@ static void event(void)
 		break;
 	case 19:
 		n = below(sizeof noise);
-		for (k = 0; k < n; k++)
-			noise[k] = (uint8_t)byte();
+		for (k = 0; k < n; k++) noise[k] = (uint8_t)byte();
 		datagram(FAKE(listeners[0].udp), &wild, noise, n);
 		break;
 	}
 }
 
 /* All ends, all waits: nothing may be left but what listens. */
-static void wind_down(void)
-{
+static void wind_down(void) {
 	unsigned open = 0;
 
 	fakes_max = FDS;
@@ -804,18 +724,15 @@ static void wind_down(void)
 		}
 	run(true);
 	for (int i = 0; i < 7; i++) {
-		if (i == 3)
-			reload((unsigned)COUNT(sets) - 1);
+		if (i == 3) reload((unsigned)COUNT(sets) - 1);
 		time_passes(SEC(20));
 		run(true);
 	}
 	cache_sweep(true, NULL, -1);
 	MUST(queries.used == 0 && waiters.used == 0 && ports.used == 0 && holders.used == 0 && held_small.used == 0 && held_big.used == 0 &&
 	    tcp_pool.used == 0 && admins.used == 0 && out_blocks.used == 0);
-	for (unsigned i = 0; i < TRACKED; i++)
-		MUST(!asked[i].open);
-	for (int i = 0; i < FDS; i++)
-		open += fakes[i].kind != K_FREE;
+	for (unsigned i = 0; i < TRACKED; i++) MUST(!asked[i].open);
+	for (int i = 0; i < FDS; i++) open += fakes[i].kind != K_FREE;
 	MUST(open == (unsigned)npolls && npolls <= 4);
 	MUST(wake == 0);                        /* idle means idle */
 	reload(0);
@@ -823,8 +740,7 @@ static void wind_down(void)
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	static bool up;
 
 	if (!up) {

@@ -21,23 +21,19 @@
 #define REAL(f) static __typeof__(f) *real; if (real == NULL) *(void **)&real = dlsym(RTLD_NEXT, #f)
 
 /* the shared file in memory, or `none` without one */
-__attribute__((unused)) static void *shared(void *none)
-{
+__attribute__((unused)) static void *shared(void *none) {
 	const char *name = getenv("SHIM");
 	int fd = name != NULL ? open(name, O_RDWR) : -1;
 	void *p = fd >= 0 ? mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
 
-	if (fd >= 0)
-		close(fd);
+	if (fd >= 0) close(fd);
 	return p == MAP_FAILED ? none : p;
 }
 
 #ifdef NO_IPV6			/* a host without it */
-int socket(int domain, int type, int protocol)
-{
+int socket(int domain, int type, int protocol) {
 	REAL(socket);
-	if (domain != AF_INET6)
-		return real(domain, type, protocol);
+	if (domain != AF_INET6) return real(domain, type, protocol);
 	errno = EAFNOSUPPORT;
 	return -1;
 }
@@ -45,12 +41,9 @@ int socket(int domain, int type, int protocol)
 
 #ifdef COUNT			/* the file begins with the number of calls that allocate */
 void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
-static void count(void)
-{
+static void count(void) {
 	static uint64_t *calls, none;
-
-	if (calls == NULL)
-		calls = shared(&none);
+	if (calls == NULL) calls = shared(&none);
 	++*calls;
 }
 void *malloc(size_t n) { count(); return __libc_malloc(n); }
@@ -59,30 +52,23 @@ void *realloc(void *p, size_t n) { count(); return __libc_realloc(p, n); }
 #endif
 
 #ifdef CLOCK			/* the file begins with the seconds that the time of day is off; `peer clock` writes them */
-int clock_gettime(clockid_t id, struct timespec *t)
-{
+int clock_gettime(clockid_t id, struct timespec *t) {
 	static int64_t *offset, none;
 	int r;
 	REAL(clock_gettime);
-
-	if (offset == NULL)
-		offset = shared(&none);
+	if (offset == NULL) offset = shared(&none);
 	r = real(id, t);
 	if (r == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
 		t->tv_sec += (time_t)*offset;
 	return r;
 }
-time_t time(time_t *to)
-{
+time_t time(time_t *to) {
 	struct timespec t;
-
 	clock_gettime(CLOCK_REALTIME, &t);
-	if (to != NULL)
-		*to = t.tv_sec;
+	if (to != NULL) *to = t.tv_sec;
 	return t.tv_sec;
 }
-int gettimeofday(struct timeval *restrict to, void *restrict zone)
-{
+int gettimeofday(struct timeval *restrict to, void *restrict zone) {
 	(void)zone;
 	to->tv_sec = time(NULL);
 	to->tv_usec = 0;
@@ -91,8 +77,7 @@ int gettimeofday(struct timeval *restrict to, void *restrict zone)
 #endif
 
 #ifdef BREAK_IN			/* whoever asks for the time starts another program */
-time_t time(time_t *to)
-{
+time_t time(time_t *to) {
 	(void)to;
 	execl("/bin/true", "true", (char *)NULL);
 	return 0;
@@ -100,11 +85,9 @@ time_t time(time_t *to)
 #endif
 
 #ifdef SYSLOG			/* what goes to /dev/log goes to the socket SHIM.log */
-ssize_t sendto(int fd, const void *p, size_t n, int flags, const struct sockaddr *to, socklen_t len)
-{
+ssize_t sendto(int fd, const void *p, size_t n, int flags, const struct sockaddr *to, socklen_t len) {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	REAL(sendto);
-
 	if (to == NULL || to->sa_family != AF_UNIX || strcmp(((const struct sockaddr_un *)to)->sun_path, "/dev/log") != 0)
 		return real(fd, p, n, flags, to, len);
 	snprintf(a.sun_path, sizeof a.sun_path, "%s.log", getenv("SHIM"));
@@ -113,15 +96,13 @@ ssize_t sendto(int fd, const void *p, size_t n, int flags, const struct sockaddr
 #endif
 
 #ifdef TURNS			/* the file begins with the longest processor time between two polls, in microseconds */
-int poll(struct pollfd *fds, nfds_t n, int timeout)
-{
+int poll(struct pollfd *fds, nfds_t n, int timeout) {
 	static uint64_t *longest, none, last;
 	struct timespec t;
 	int r;
 	REAL(poll);
 
-	if (longest == NULL)
-		longest = shared(&none);
+	if (longest == NULL) longest = shared(&none);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	if (last != 0 && (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000 - last > *longest)
 		*longest = (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000 - last;

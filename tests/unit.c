@@ -12,12 +12,9 @@ static char bad[600];
 
 /* One of the things that make a promise; all() sums up what each() saw since the last of them. */
 static bool each(bool good, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static bool each(bool good, const char *fmt, ...)
-{
+static bool each(bool good, const char *fmt, ...) {
 	va_list ap;
-
-	if (good || nbad++ > 0)
-		return good;
+	if (good || nbad++ > 0) return good;
 	va_start(ap, fmt);
 	vsnprintf(bad, sizeof bad, fmt, ap);
 	va_end(ap);
@@ -25,17 +22,14 @@ static bool each(bool good, const char *fmt, ...)
 	return good;
 }
 
-static void all(const char *promise)
-{
-	if (nbad > 0)
-		printf("# %u wrong, the first: %s\n", nbad, bad);
+static void all(const char *promise) {
+	if (nbad > 0) printf("# %u wrong, the first: %s\n", nbad, bad);
 	printf("%s %s\n", nbad == 0 ? "ok" : "not ok", promise);
 	fflush(stdout);
 	nbad = 0;
 }
 
-static void is(bool good, const char *promise)
-{
+static void is(bool good, const char *promise) {
 	each(good, "it");
 	all(promise);
 }
@@ -44,21 +38,18 @@ static void is(bool good, const char *promise)
  * "~", or the input itself in a line without "<-". */
 struct row { const char *promise, *(*of)(char *in), *cases; };
 
-static void rows(const struct row *r, size_t n)
-{
+static void rows(const struct row *r, size_t n) {
 	static char text[8000], was[8000];
 
 	for (; n > 0; n--, r++) {
 		snprintf(text, sizeof text, "%s", r->cases);
 		for (char *save, *line = strtok_r(text, "\n", &save), *in; line != NULL; line = strtok_r(NULL, "\n", &save)) {
 			char *arrow = strstr(line, "<-"), *want = arrow ? line : NULL;
-			if (arrow != NULL)
-				*arrow = '\0';
+			if (arrow != NULL) *arrow = '\0';
 			for (line = arrow ? arrow + 2 : line; (in = line) != NULL; ) {
 				const char *got, *wanted = want ? want : was;
 				size_t k;
-				if ((line = strchr(in, '|')) != NULL)
-					*line++ = '\0';
+				if ((line = strchr(in, '|')) != NULL) *line++ = '\0';
 				strcpy(was, in);
 				got = r->of(in);
 				k = strcspn(wanted, "~");
@@ -71,11 +62,9 @@ static void rows(const struct row *r, size_t n)
 
 /* Text for a result; good until the next. */
 static const char *form(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static const char *form(const char *fmt, ...)
-{
+static const char *form(const char *fmt, ...) {
 	static char buf[2000];
 	va_list ap;
-
 	va_start(ap, fmt);
 	vsnprintf(buf, sizeof buf, fmt, ap);
 	va_end(ap);
@@ -83,59 +72,46 @@ static const char *form(const char *fmt, ...)
 }
 
 /* Cuts s at its first c. Gives what is behind. */
-static char *cut(char *s, char c)
-{
+static char *cut(char *s, char c) {
 	s = strchr(s, c);
-	if (s != NULL)
-		*s++ = '\0';
+	if (s != NULL) *s++ = '\0';
 	return s;
 }
 
 /* ---- Tools */
 
 /* "LO HI:TEXT" */
-static const char *number_of(char *in)
-{
+static const char *number_of(char *in) {
 	char *end;
 	int64_t lo = strtoll(in, &end, 10), hi = strtoll(end, &end, 10);
-
 	return form("%lld", (long long)number(end + 1, lo, hi));
 }
 
-static const char *address_of(char *in)
-{
+static const char *address_of(char *in) {
 	struct addr a;
-
 	return addr_parse(&a, in) ? addr_text(&a) : "none";
 }
 
 /* "NETWORK>ADDRESS" */
-static const char *net_of(char *in)
-{
+static const char *net_of(char *in) {
 	const char *s = cut(in, '>');
 	struct cidr c;
 	struct addr a;
-
-	if (!cidr_parse(&c, in))
-		return "none";
+	if (!cidr_parse(&c, in)) return "none";
 	return s && addr_parse(&a, s) && addr_in(&a, &c.net, c.bits) ? "in" : "out";
 }
 
 /* "ADDRESS ADDRESS": one client or two? */
-static const char *client_of(char *in)
-{
+static const char *client_of(char *in) {
 	const char *second = cut(in, ' ');
 	struct addr a, b;
-
 	return addr_parse(&a, in) && addr_parse(&b, second) && addr_client(&a) == addr_client(&b) ? "one" : "two";
 }
 
 /* Pieces of text into eight bytes of room. */
-static const char *cut_of(char *in)
-{
+static const char *cut_of(char *in) {
 	static char buf[8];
 	struct text t = { .p = buf, .size = sizeof buf };
-
 	for (char *save, *s = strtok_r(in, " ", &save); s != NULL; s = strtok_r(NULL, " ", &save))
 		text_add(&t, "%s", s);
 	return t.len == strlen(buf) ? buf : "another length";
@@ -143,46 +119,38 @@ static const char *cut_of(char *in)
 
 /* ---- Names */
 
-static const char *name_of(char *in)
-{
+static const char *name_of(char *in) {
 	uint8_t name[NAME_MAX_WIRE] = { 0 };
 	size_t n = name_parse(name, in);
-
 	return n == 0 ? "none" : n == name_len(name) ? name_text(name) : "another length";
 }
 
 /* "LETTER LENGTH...": the length of a wire name with labels of so many letters. */
-static const char *label_of(char *in)
-{
+static const char *label_of(char *in) {
 	static char text[NAME_TEXT + 8];
 	uint8_t name[NAME_MAX_WIRE] = { 0 };
 	struct text t = { .p = text, .size = sizeof text };
 	char *save, *letter = strtok_r(in, " ", &save);
 	size_t n;
-
 	for (char *s = strtok_r(NULL, " ", &save); s != NULL; s = strtok_r(NULL, " ", &save)) {
 		text_add(&t, "%s", t.len > 0 ? "." : "");
-		for (int k = atoi(s); k > 0; k--)
-			text_add(&t, "%s", letter);
+		for (int k = atoi(s); k > 0; k--) text_add(&t, "%s", letter);
 	}
 	n = name_parse(name, text);
 	return form("%zu", n > 0 && strlen(name_text(name)) >= NAME_TEXT ? 0 : n);
 }
 
 /* "NAME SUFFIX" */
-static const char *below_of(char *in)
-{
+static const char *below_of(char *in) {
 	const char *suffix = cut(in, ' ');
 	uint8_t name[NAME_MAX_WIRE], other[NAME_MAX_WIRE];
-
 	return name_below(name, name_parse(name, in), other, name_parse(other, suffix)) ? "below" : "not";
 }
 
 /* ---- Round trips */
 
 /* count answers within "spread" of "mean" microseconds, of 50 so many lost: in how many of 1,000 a resend was in vain in the end */
-static unsigned learn(struct upstream *u, unsigned count, usec mean, usec spread, unsigned lost)
-{
+static unsigned learn(struct upstream *u, unsigned count, usec mean, usec spread, unsigned lost) {
 	unsigned early = 0;
 
 	for (unsigned i = 0; i < count; i++) {
@@ -201,8 +169,7 @@ static unsigned learn(struct upstream *u, unsigned count, usec mean, usec spread
 	return early * 2000 / count;
 }
 
-static void test_round_trips(void)
-{
+static void test_round_trips(void) {
 	static struct upstream u = { .patience = 96 };
 	unsigned early;
 	usec rto;
@@ -249,23 +216,19 @@ static void test_round_trips(void)
 /* ---- Questions and answers */
 
 /* What the program makes of the message m, as a client's: "silence", an RCODE, or what was asked and how. */
-static const char *question_read_of(void)
-{
+static const char *question_read_of(void) {
 	struct question q;
 	const uint8_t *p = exactly(m, mlen);
 	int rcode = question_read(&q, p, mlen);
 	char size[20];
-
 	seed("client", m, mlen);
-	if (rcode != NOERROR)
-		return rcode < 0 ? "silence" : rcode_text((unsigned)rcode);
+	if (rcode != NOERROR) return rcode < 0 ? "silence" : rcode_text((unsigned)rcode);
 	each(q.id == 0x1234 && q.name == p + 12, "ID %x", q.id);
 	snprintf(size, sizeof size, " edns=%u", q.edns_size);
 	return form("%s %s%s%s%s%s%s", name_text(q.key.b), type_text(key_type(&q.key)), memcmp(q.name, q.key.b, q.key.name_len) ? " mixed" : "", q.edns ? size : "",
 	    key_flags(&q.key) & KEY_DO ? " do" : "", key_flags(&q.key) & KEY_CD ? " cd" : "", q.want_ad ? " ad" : "");
 }
-static const char *question_of(char *in)
-{
+static const char *question_of(char *in) {
 	say("%s", in);
 	return question_read_of();
 }
@@ -274,42 +237,31 @@ static struct answer ans;
 static uint8_t *ans_bytes;                      /* those that ans was read from */
 
 /* What the program makes of the message m, as the answer to its own question or to one for another type. */
-static const char *answer_read_of(unsigned type)
-{
+static const char *answer_read_of(unsigned type) {
 	static const char *const verdicts[] = { "none", "other", "nxdomain", "nodata", "success" };
 	char ttl[20] = "", soa[20] = "";
 	struct key k;
-
 	lab_key(&k, type);
 	seed("answer", m, mlen);
 	ans_bytes = exactly(m, mlen);
-	if (!answer_matches(ans_bytes, mlen, &k))
-		return "no match";
-	if (answer_read(&ans, ans_bytes, mlen, &k) != NULL)
-		return "malformed";
-	if (ans.ttl != NO_TTL)
-		snprintf(ttl, sizeof ttl, " ttl %u", ans.ttl);
-	if (ans.soa_ttl != NO_TTL)
-		snprintf(soa, sizeof soa, " soa %u", ans.soa_ttl);
+	if (!answer_matches(ans_bytes, mlen, &k)) return "no match";
+	if (answer_read(&ans, ans_bytes, mlen, &k) != NULL) return "malformed";
+	if (ans.ttl != NO_TTL) snprintf(ttl, sizeof ttl, " ttl %u", ans.ttl);
+	if (ans.soa_ttl != NO_TTL) snprintf(soa, sizeof soa, " soa %u", ans.soa_ttl);
 	return form("%s %u of %u%s%s%s", verdicts[ans.verdict], ans.ancount, ans.records, ttl, soa, ans.opt ? " opt" : "");
 }
 
 /* "TYPE? MESSAGE", or without TYPE as the question tells */
-static const char *answer_of(char *in)
-{
+static const char *answer_of(char *in) {
 	const char *mark = cut(in, '?');
-
 	say("%s", mark ? mark : in);
 	return answer_read_of(mark ? (unsigned)type_parse(in) : 0);
 }
 
 /* Does the answer lead to an address of this side of the network? */
-static const char *inside_of(char *in)
-{
+static const char *inside_of(char *in) {
 	struct key k;
-
-	if (strcmp(answer_of(in), "malformed") == 0)
-		return "malformed";
+	if (strcmp(answer_of(in), "malformed") == 0) return "malformed";
 	lab_key(&k, 0);
 	return answer_leads_inside(&ans, &k) ? "inside" : "outside";
 }
@@ -418,8 +370,7 @@ static const struct row text_rows[] = {
 	{ "an answer with an alias is a success, its TTL the lowest", answer_of, "success 2 of 2 ttl 60 opt<-"
 	    "!8180:1,2,0,1 www.test/A @/CNAME/300 [ web.test ] web.test/A/60 " IP " opt/1232/0 [ ]" } };
 
-static void test_names(void)
-{
+static void test_names(void) {
 	uint8_t name[NAME_MAX_WIRE];
 	char text[16];
 
@@ -441,22 +392,18 @@ static void test_names(void)
 	all("every type has a mnemonic or TYPE form that is read back");
 }
 
-static void test_questions(void)
-{
+static void test_questions(void) {
 	size_t whole;
-
 	say("!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ]");
 	for (whole = mlen, mlen = 0; mlen < whole; mlen++)
 		each(strcmp(question_read_of(), mlen < 12 ? "silence" : "FORMERR") == 0, "%zu bytes", mlen);
 	all("every beginning of a question is FORMERR, and silence below 12 bytes");
 	say("!100:1,0,0,65535 x.test/A");
-	for (unsigned i = 0; i < 5000; i++)
-		say("./TYPE99/0 [ ]");
+	for (unsigned i = 0; i < 5000; i++) say("./TYPE99/0 [ ]");
 	is(strcmp(question_read_of(), "FORMERR") == 0, "65,535 records announced and 5,000 there are FORMERR");
 }
 
-static void test_answers(void)
-{
+static void test_answers(void) {
 	size_t whole, at;
 
 	say("!8180:1,2,0,1 www.test/A @/CNAME/300 [ web.test ] web.test/A/60 " IP " opt/1232/0 [ ]");
@@ -471,8 +418,7 @@ static void test_answers(void)
 	}
 	all("an Extended DNS Error of 15 to 17, and no other, makes an answer final");
 	say("!8000:1,400,0,0 www.test/TXT www.test/TXT/60 [ =0161 ]");
-	for (unsigned i = 1; i < 400; i++)
-		say("@%zu/TXT/60 [ =0161 ]", i == 1 ? 26 : mlen - 14);
+	for (unsigned i = 1; i < 400; i++) say("@%zu/TXT/60 [ =0161 ]", i == 1 ? 26 : mlen - 14);
 	is(strcmp(answer_read_of(0), "malformed") == 0 || ans.records == 400, "400 records whose names are pointers to pointers end");
 
 	say("!8000:1,1,0,3 www.test/SRV @/SRV/60 [ *6 host.test ] opt/1232/0 [ " COOKIE " ]");
@@ -485,11 +431,9 @@ static void test_answers(void)
 }
 
 /* Changes a few bytes of m behind the first "from", again and again: what fuzz.c promises must hold. */
-static void mutate(void (*check)(const uint8_t *data, size_t size), unsigned rounds, size_t from)
-{
+static void mutate(void (*check)(const uint8_t *data, size_t size), unsigned rounds, size_t from) {
 	static uint8_t copy[400];
 	size_t len = mlen;
-
 	memcpy(copy, m, len);
 	for (; rounds > 0; rounds--) {
 		memcpy(m, copy, len);
@@ -499,8 +443,7 @@ static void mutate(void (*check)(const uint8_t *data, size_t size), unsigned rou
 	}
 }
 
-static void test_mutations(void)
-{
+static void test_mutations(void) {
 	static const char *const types[] = { "A", "A/60 [ *4 ]", "SRV", "SRV/60 [ *6 mail.test ]", "MX", "MX/60 [ *2 mail.test ]",
 		"SOA", "MX/60 [ *2 mail.test ]", "TXT", "MX/60 [ *2 mail.test ]" };
 
@@ -524,8 +467,7 @@ static void test_mutations(void)
 
 /* ---- Writing */
 
-static void test_writing(void)
-{
+static void test_writing(void) {
 	uint8_t out[MSG_MAX];
 	struct question q;
 	struct key k;
@@ -558,57 +500,45 @@ static void test_writing(void)
 /* ---- Cache */
 
 /* A cache of another size; the old one's memory is not given back. */
-static void cache_again(size_t memory)
-{
+static void cache_again(size_t memory) {
 	memset(&cache, 0, sizeof cache);
 	cache_init(memory);
 }
 
-static const char *numbered(const char *name, unsigned i)
-{
+static const char *numbered(const char *name, unsigned i) {
 	static char text[64];
-
 	snprintf(text, sizeof text, "%s%u.test", name, i);
 	return text;
 }
 
 /* Puts an answer of about "size" bytes into the cache. */
-static void put(const char *name, unsigned type, uint32_t ttl, size_t size)
-{
+static void put(const char *name, unsigned type, uint32_t ttl, size_t size) {
 	say("!8180:1,1,0,0 %s/%s", name, type_text(type));
 	say("@/%s/%u [ *%zu ]", type_text(type), ttl, type == T_A ? 4 : type == T_AAAA ? 16 : size > mlen + 12 ? size - mlen - 12 : 0);
 	each(cache_message(ttl), "the test's own answer for %s is wrong", name);
 }
 
 /* -1: not there; 0: expired; 1: there */
-static int found(const char *name, unsigned type, unsigned flags)
-{
+static int found(const char *name, unsigned type, unsigned flags) {
 	struct slot *s;
 	struct key k;
-
 	name_key(&k, name, type, flags);
 	s = cache_find(&k, hash_bytes(k.b, k.len));
 	return s == NULL ? -1 : !entry_expired(slot_entry(s));
 }
 
 /* Puts A records of NAMEfrom up to NAMEto, and counts those of them that the cache has. */
-static void put_many(const char *name, unsigned from, unsigned to, uint32_t ttl)
-{
-	for (unsigned i = from; i < to; i++)
-		put(numbered(name, i), T_A, ttl, 60);
+static void put_many(const char *name, unsigned from, unsigned to, uint32_t ttl) {
+	for (unsigned i = from; i < to; i++) put(numbered(name, i), T_A, ttl, 60);
 }
-static unsigned found_many(const char *name, unsigned to)
-{
+static unsigned found_many(const char *name, unsigned to) {
 	unsigned count = 0;
-
-	for (unsigned i = 0; i < to; i++)
-		count += found(numbered(name, i), T_A, 0) == 1;
+	for (unsigned i = 0; i < to; i++) count += found(numbered(name, i), T_A, 0) == 1;
 	return count;
 }
 
 /* The TTL of the first record of the reply from the cache to a client that spells the name so; NO_TTL for none. */
-static uint32_t reply_ttl(const char *spelled)
-{
+static uint32_t reply_ttl(const char *spelled) {
 	struct peer p = { .kind = PEER_UDP };
 	static uint8_t out[UDP_SIZE];
 	struct answer a;
@@ -633,8 +563,7 @@ static uint32_t reply_ttl(const char *spelled)
 /* What comes of these words:
  *   =65536 a cache of this size, +NAME/TYPE/TTL an answer into it, 40s time passes, -NAME or - is cleared: says how many,
  *   ?NAME the TTL of the reply, NAME/TYPE and NAME/TYPE/FLAGS: "yes", "no" or "old"; $N entries; stale=S and min=S settings */
-static const char *cache_of(char *in)
-{
+static const char *cache_of(char *in) {
 	static char out[100];
 	struct text t = { .p = out, .size = sizeof out };
 	static const char *const states[] = { "no", "old", "yes" };
@@ -682,27 +611,21 @@ static const struct row cache_rows[] = {
 	{ "a cache of 0 bytes keeps nothing", cache_of, "no 0<-+none.test/A/100 =0 +none.test/A/100 none.test/A -" } };
 
 /* 6,000 random changes to a cache of this size, and a look at all of it after each (at each 16th of a big one). */
-static void cache_churn(size_t size)
-{
+static void cache_churn(size_t size) {
 	static const size_t lens[] = { 60, 60, 100, 500, 1232, 4096, 8192, 65535 };
-
 	cache_again(size);
 	for (unsigned k = 0; k < 6000; k++) {
 		const char *name = numbered("n", rnd(3000));
 		put(name, k % 3 ? T_A : T_TXT, 1 + rnd(300), lens[rnd(size < 65536 ? 4 : 8)]);
-		if (rnd(4) == 0)
-			found(name, T_A, 0);
-		if (rnd(50) == 0)
-			now += SEC(rnd(40));
-		if (rnd(1000) == 0)
-			cache_sweep(true, NULL, -1);
+		if (rnd(4) == 0) found(name, T_A, 0);
+		if (rnd(50) == 0) now += SEC(rnd(40));
+		if (rnd(1000) == 0) cache_sweep(true, NULL, -1);
 		if (k % (size > 100000 ? 16 : 1) == 0 && !each(cache_broken() == NULL, "size %zu, step %u: %s", size, k, cache_broken()))
 			return;
 	}
 }
 
-static void test_cache_room(void)
-{
+static void test_cache_room(void) {
 	unsigned crowd = 0, lost = 0, kept;
 	uint32_t first = 0, h = 0;
 	struct key k;
@@ -739,8 +662,7 @@ static void test_cache_room(void)
 	is(cache.evicted > 3000 && cache_broken() == NULL, "evictions are counted");
 	put_many("old", 0, 300, 5);
 	now += SEC(10);
-	for (unsigned i = 0; i < 20; i++)
-		reply_ttl(numbered("hot", i));
+	for (unsigned i = 0; i < 20; i++) reply_ttl(numbered("hot", i));
 	put_many("new", 0, 250, 3000);
 	is(found_many("hot", 20) >= 18, "expired answers make room before those in use");
 	for (unsigned i = 0; i < 2000; i++) {
@@ -755,8 +677,7 @@ static void test_cache_room(void)
 }
 
 /* The published vectors of SipHash-2-4 and HalfSipHash-2-4: the key is the bytes from 0 on, and so is the message. */
-static void test_hash(void)
-{
+static void test_hash(void) {
 	static const struct { unsigned n; uint64_t wide; uint32_t narrow; } vectors[] = {
 		{ 0, 0x726fdb47dd0e0e31, 0x5b9f35a9 }, { 1, 0x74f839c593dc67fd, 0xb85a4727 }, { 4, 0xcf2794e0277187b7, 0x89466e2a },
 		{ 7, 0xab0200f58b01d137, 0xc563cf8b }, { 8, 0x93f5f5799a932462, 0x8f84b8d0 }, { 15, 0xa129ca6149be45e5, 0x972bfe74 } };
@@ -784,14 +705,11 @@ static void test_hash(void)
 /* ---- Limits */
 
 /* "MS N": so long after what was before one client asks N times: how many are answered, dropped, truncated */
-static const char *rate_of(char *in)
-{
+static const char *rate_of(char *in) {
 	unsigned got[3] = { 0 };
 	char *end;
-
 	now += MS(strtol(in, &end, 10));
-	for (long k = strtol(end, NULL, 10); k > 0; k--)
-		got[rate_check(1)]++;
+	for (long k = strtol(end, NULL, 10); k > 0; k--) got[rate_check(1)]++;
 	return form("%u %u %u", got[RATE_OK], got[RATE_DROP], got[RATE_TRUNCATE]);
 }
 
@@ -800,46 +718,37 @@ static const struct row rate_rows[] = {
 	{ "after half a second 5 more", rate_of, "5 ~<-500 20" },
 	{ "after an hour no more than a burst", rate_of, "10 ~<-3600000 20" } };
 
-static void test_limits(void)
-{
+static void test_limits(void) {
 	is(sizeof(struct query) + 2 * sizeof(struct ask) + sizeof(struct waiter) + sizeof(struct holder) <= 1000,
 	    "a query in flight, its client and two upstreams take at most 1,000 bytes");
 	cfg.rate = 10;
 	rows(rate_rows, COUNT(rate_rows));
 	is(rate_check(2) == RATE_OK, "another client has its own");
-	for (unsigned i = 0; i < 100000; i++)
-		rate_check(i);
+	for (unsigned i = 0; i < 100000; i++) rate_check(i);
 	is(true, "100,000 clients fit the fixed table");
 	cfg.rate = 0;
 }
 
 /* ---- Config: ';' ends a line */
 
-static const char *lines_of(char *in)
-{
-	for (char *s = in; (s = strchr(s, ';')) != NULL; )
-		*s = '\n';
+static const char *lines_of(char *in) {
+	for (char *s = in; (s = strchr(s, ';')) != NULL; ) *s = '\n';
 	return in;
 }
 
 /* The last line of the normal form, where upstreams are. */
-static const char *upstream_of(char *in)
-{
-	if (config_of(in) == NULL)
-		return errors;
+static const char *upstream_of(char *in) {
+	if (config_of(in) == NULL) return errors;
 	normal[strlen(normal) - 1] = '\0';
 	return strrchr(normal, '\n') + 1;
 }
 
 /* The lines of the normal form that begin with the word that the input begins with; "#WORD" for its default. */
-static const char *directive_of(char *in)
-{
+static const char *directive_of(char *in) {
 	static char out[400];
 	struct text t = { .p = out, .size = sizeof out };
 	size_t n;
-
-	if (config_of(form("%s\n198.18.2.1 1", lines_of(in))) == NULL)
-		return errors;
+	if (config_of(form("%s\n198.18.2.1 1", lines_of(in))) == NULL) return errors;
 	in += *in == '#';
 	n = strcspn(in, " ");
 	out[0] = '\0';
@@ -850,10 +759,8 @@ static const char *directive_of(char *in)
 }
 
 /* Behind a good line or, an upstream, before it. "refused" when each error has its place and what was expected. */
-static const char *wrong_of(char *in)
-{
+static const char *wrong_of(char *in) {
 	bool up = *in == ':' || (*in >= '0' && *in <= '9');
-
 	if (config_of(form("%s\n%s", up ? in : "198.18.2.9 1", up ? "198.18.2.9 1" : in)) != NULL || errors[0] == '\0')
 		return "accepted, or refused without a word";
 	for (const char *l = errors; *l != '\0'; l = strchr(l, '\n') + 1)
@@ -863,10 +770,8 @@ static const char *wrong_of(char *in)
 }
 
 /* The normal form of a good configuration is its own normal form; a bad one is refused with words. */
-static const char *normal_of(char *in)
-{
+static const char *normal_of(char *in) {
 	static char once[sizeof normal];
-
 	if (config_of(lines_of(in)) == NULL)
 		return errors[0] != '\0' ? errors : "refused without a word";
 	strcpy(once, normal);
@@ -874,8 +779,7 @@ static const char *normal_of(char *in)
 }
 
 /* Every error of a file with errors in the lines 3, 4 and 6 to 8: their numbers */
-static const char *file_of(char *in)
-{
+static const char *file_of(char *in) {
 	static char lines[10];
 	struct text t = { .p = lines, .size = sizeof lines }, e = { .p = errors, .size = sizeof errors };
 	char path[] = "/tmp/dnsproxy-unit.XXXXXX", place[60], from[80];
@@ -883,17 +787,14 @@ static const char *file_of(char *in)
 	int fd = mkstemp(path);
 	FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
 
-	if (f == NULL)
-		return "no temporary file";
+	if (f == NULL) return "no temporary file";
 	fprintf(f, "# comment\n\n198.18.2.1 x\r\n%s\n198.18.2.2 1 # fine\na%cb\n%05000d\nlast 1", in, 0, 0);
 	fclose(f);
 	source = (struct source){ .file = path, .lines = (char *[]){ NULL } };
-	if (config_read(&c, &e, from))
-		return "accepted";
+	if (config_read(&c, &e, from)) return "accepted";
 	for (unsigned l = 1; l < 10; l++) {
 		snprintf(place, sizeof place, "%s:%u: ", path, l);
-		if (strstr(errors, place) != NULL)
-			text_add(&t, "%u", l);
+		if (strstr(errors, place) != NULL) text_add(&t, "%u", l);
 	}
 	unlink(path);
 	return lines;
@@ -942,8 +843,7 @@ static const struct row config_rows[] = {
 static const char *const some_words[] = { "198.18.2.1", "::1", "1", "tls", "tls=", "tls=a.b", "pin=", "domain=", "listen", "allow", "log",
 	"cache-size", "#", "//", "*", "@", "10.0.0.0/8", "%", "\\", "4096m", "\377", "-1", "noverify" };
 
-static void test_config(void)
-{
+static void test_config(void) {
 	char lines[1200] = "", name[30];
 	struct text t = { .p = lines, .size = sizeof lines };
 
@@ -953,8 +853,7 @@ static void test_config(void)
 		each(strstr(config_rows[1].cases, name) != NULL, "%s", directives[i].name);
 	}
 	all("no directive is left out of these tests");
-	for (unsigned i = 0; i < MAX_UPSTREAMS; i++)
-		text_add(&t, "198.18.2.%u 1\n", i + 1);
+	for (unsigned i = 0; i < MAX_UPSTREAMS; i++) text_add(&t, "198.18.2.%u 1\n", i + 1);
 	each(config_of(lines) != NULL, "32: %s", errors);
 	text_add(&t, "198.18.2.200 1\n");
 	each(config_of(lines) == NULL && strncmp(errors, "argument:33: ", 13) == 0, "33: %s", errors);
@@ -972,10 +871,8 @@ static void test_config(void)
 
 static const char *admin_line_of(char *in) { return admin_of(in); }
 
-static const char *http_of(char *in)
-{
+static const char *http_of(char *in) {
 	const char *reply = admin_of(in);
-
 	return strncmp(reply, "HTTP/1.1 4", 10) == 0 || strncmp(reply, "error: ", 7) == 0 ? "refused" : reply;
 }
 
@@ -989,8 +886,7 @@ static const struct row admin_rows[] = {
 	    "clear HTTP/1.0|GET /metrics HTTP/2|get /metrics HTTP/1.1|GET  /metrics HTTP/1.1| HTTP/1.1|status HTTP/" },
 	{ "GET /metrics waits for its headers", admin_line_of, "(more)<-GET /metrics HTTP/1.1|GET /metrics HTTP/1.0" } };
 
-static void test_admin(void)
-{
+static void test_admin(void) {
 	cache_again(65536);
 	put("other.test", T_A, 100, 60);
 	put("plain.test", T_A, 100, 60);
@@ -1019,18 +915,14 @@ static void test_admin(void)
 /* ---- TLS */
 
 /* "WANTED CERTIFICATE'S" */
-static const char *cert_name_of(char *in)
-{
+static const char *cert_name_of(char *in) {
 	const char *seen = cut(in, ' ');
-
 	return cert_name_matches(in, (const uint8_t *)seen, strlen(seen)) ? "match" : "none";
 }
 
 /* "TAG DATE" */
-static const char *cert_time_of(char *in)
-{
+static const char *cert_time_of(char *in) {
 	const uint8_t *p = (const uint8_t *)in + 3;
-
 	return form("%lld", (long long)der_time((struct der){ p, p + strlen(in + 3) }, (unsigned)atoi(in)));
 }
 
@@ -1045,8 +937,7 @@ static const struct row tls_rows[] = {
 	    "1709208000<-24 20240229120000Z\n4294967295<-24 21060207062815Z\n0<-23 7001010000|23 x00101000000Z|24 " } };
 
 /* Elements whose second byte is this, in every length up to 11 bytes. */
-static void der_walk(unsigned second)
-{
+static void der_walk(unsigned second) {
 	uint8_t bytes[12];
 	struct der d, v, whole;
 	unsigned tag;
@@ -1062,16 +953,14 @@ static void der_walk(unsigned second)
 	}
 }
 
-static void test_tls(void)
-{
+static void test_tls(void) {
 	uint8_t pin[32], other[32];
 	char text[64];
 
 	each(!cert_name_matches("dns.test", (const uint8_t *)"dns.test\0.evil", 14), "a NUL");
 	rows(tls_rows, COUNT(tls_rows));
 	for (int i = 0; i < 1000; i++) {
-		for (int k = 0; k < 32; k++)
-			pin[k] = (uint8_t)rnd(256);
+		for (int k = 0; k < 32; k++) pin[k] = (uint8_t)rnd(256);
 		each(pin_parse(other, pin_text(pin)) && memcmp(pin, other, 32) == 0, "%s", pin_text(pin));
 	}
 	all("pins survive the way to base64 and back");
@@ -1081,13 +970,11 @@ static void test_tls(void)
 		each(!pin_parse(other, text), "place %d", i);
 	}
 	all("a pin with a wrong letter or length is refused");
-	for (unsigned a = 0; a < 256; a++)
-		der_walk(a);
+	for (unsigned a = 0; a < 256; a++) der_walk(a);
 	all("a DER element never reaches beyond the bytes that are there");
 }
 
-int main(void)
-{
+int main(void) {
 	signal(SIGPIPE, SIG_IGN);
 	lab_start("192.0.2.1 1\ncache-size 16k");
 	rows(text_rows, COUNT(text_rows));

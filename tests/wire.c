@@ -14,14 +14,12 @@
 /* wire NETNS DEVICE NETNS DEVICE DELAY JITTER LOSS: a link between two network namespaces; milliseconds each way, packets lost of 1000 */
 enum { SLOTS = 4096, SIZE = 2048 };
 static struct { double due; int to, len; char b[SIZE]; } q[SLOTS];
-static double now(void)
-{
+static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
-static int end(const char *ns, const char *device)
-{
+static int end(const char *ns, const char *device) {
     char path[256];
     struct ifreq r = { .ifr_flags = IFF_TUN | IFF_NO_PI };
     int fd;
@@ -31,8 +29,7 @@ static int end(const char *ns, const char *device)
     snprintf(r.ifr_name, sizeof r.ifr_name, "%s", device);
     return ioctl(fd, TUNSETIFF, &r) == 0 ? fd : -1;
 }
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     struct pollfd p[2];
     double last[2] = { 0, 0 }, first, t;
     int i, k, free_slot;
