@@ -34,6 +34,7 @@ leg_connections() {
     promise "a server that closes after 10 answers: of 500 names with 100 in flight none fails"
     single after=10
     answered 10 500 in:1500 window=100
+    within 500 900 "$(asked one)" "queries that it saw: no more in flight than it will answer"
     promise "three names a second that end their connection take no other with them, and mark nobody down"
     single
     loading 12 name=close=.n%x.test rate=3

@@ -80,6 +80,7 @@ the reply to a name in mixed letters has the client's letters, hit or miss ; !WR
 an upstream that lower-cases the question is understood, the client gets its own letters ; ^NOERROR.* q=LowEr=\.UP\.test\. ; LowEr=.UP.test
                                    ; ^NOERROR ; lower=.UP.test
                                    ; !WRONG ; lower=.UP.test
+                                   ; ^NOERROR ; upper=.letters.test
 a name may hold any octet          ; ^NOERROR.* q=a\\\.b\.o\.test\./A ; 'a\.b.o.test'
                                    ; ^NOERROR.* q=a\\000b\.o\.test\./A ; 'a\000b.o.test'
                                    ; ^NOERROR.* q=\\255\\007"\.o\.test\./A ; '\255\007\".o.test'
