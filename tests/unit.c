@@ -560,56 +560,6 @@ static uint32_t reply_ttl(const char *spelled) {
 	return a.ttl;
 }
 
-/* What comes of these words:
- *   =65536 a cache of this size, +NAME/TYPE/TTL an answer into it, 40s time passes, -NAME or - is cleared: says how many,
- *   ?NAME the TTL of the reply, NAME/TYPE and NAME/TYPE/FLAGS: "yes", "no" or "old"; $N entries; stale=S and min=S settings */
-static const char *cache_of(char *in) {
-	static char out[100];
-	struct text t = { .p = out, .size = sizeof out };
-	static const char *const states[] = { "no", "old", "yes" };
-	uint8_t wire[NAME_MAX_WIRE];
-
-	out[0] = '\0';
-	for (char *save, *s = strtok_r(in, " ", &save); s != NULL; s = strtok_r(NULL, " ", &save)) {
-		char *type = cut(s, '/'), *third = type ? cut(type, '/') : NULL;
-		int n = third ? atoi(third) : 0;
-		if (*s == '=')
-			cache_again((size_t)atoi(s + 1));
-		else if (*s == '+')
-			put(s + 1, (unsigned)type_parse(type), (uint32_t)n, 60);
-		else if (*s == '-')
-			text_add(&t, " %u", cache_sweep(s[1] == 0, s[1] && name_parse(wire, s + 1) ? wire : NULL, -1));
-		else if (*s == '?')
-			text_add(&t, " %d", (int)reply_ttl(s + 1));
-		else if (*s == '$')
-			text_add(&t, " %u", cache.entries);
-		else if (type != NULL)
-			text_add(&t, " %s", states[1 + found(s, (unsigned)type_parse(type), (unsigned)n)]);
-		else if (strncmp(s, "stale=", 6) == 0)
-			cfg.serve_stale = atoi(s + 6);
-		else if (strncmp(s, "min=", 4) == 0)
-			cfg.cache_min_ttl = atoi(s + 4);
-		else
-			now += SEC(atoi(s));
-	}
-	return out + (t.len > 0);
-}
-
-static const struct row cache_rows[] = {
-	{ "what was put into the cache is found", cache_of, "yes<-=65536 +www.test/A/100 www.test/A" },
-	{ "another name, type, DO or CD is another answer", cache_of, "no no no no<-www.test/AAAA www.test/A/1 www.test/A/2 ww.test/A" },
-	{ "a reply from the cache has the client's ID and spelling, and TTLs lowered by the time spent there", cache_of,
-	    "100 60 1<-?www.test 40s ?WwW.tEsT 59s ?www.test" },
-	{ "at the end of its TTL it is gone", cache_of, "no<-1s www.test/A" },
-	{ "with serve-stale an expired answer stays for so long, as expired", cache_of,
-	    "old old no<-stale=100 +stale.test/A/10 11s stale.test/A 98s stale.test/A 1s stale.test/A stale=0" },
-	{ "a newer answer takes the place of the older", cache_of, "50 1<-+twice.test/A/100 +twice.test/A/50 ?twice.test $" },
-	{ "clear NAME drops every type of it and nothing else", cache_of,
-	    "2 no no yes<-+twice.test/AAAA/100 +other.test/A/100 -twice.test twice.test/A twice.test/AAAA other.test/A" },
-	{ "clear drops everything", cache_of, "1 0<-- $" },
-	{ "cache-min-ttl lifts the TTLs", cache_of, "60<-min=60 +short.test/A/5 ?short.test min=0" },
-	{ "a cache of 0 bytes keeps nothing", cache_of, "no 0<-+none.test/A/100 =0 +none.test/A/100 none.test/A -" } };
-
 /* 6,000 random changes to a cache of this size, and a look at all of it after each (at each 16th of a big one). */
 static void cache_churn(size_t size) {
 	static const size_t lens[] = { 60, 60, 100, 500, 1232, 4096, 8192, 65535 };
@@ -825,13 +775,15 @@ static const struct row config_rows[] = {
 	    "198.18.2.1 x|" UP " udp|198.18.2.1@0 1|198.18.2.1@65536 1|198.18.2.1@ 1|198.18.2.256 1|10.1 1|::1::2 1|" UP " tcp tls|" UP " tls=|"
 	    UP " tls=a..b|" UP " tls=a/b|" UP " pin=" PIN "|" UP " noverify|" UP " tls noverify pin=" PIN "|" UP " tls pin=AAAA|"
 	    UP " tls pin=" PIN "=|" UP " tls pin=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8!|" UP " domain=|" UP " domain=a..b|" UP " final=1|"
+	    "198.18.2.1 -1|198.18.2.1 4294967297|198.18.2.1 0x1|198.18.2.1 1.5|01.2.3.4 1|1.2.3.4.5 1|198.18.2.1%lo 1|::1%nosuch@x 1|::1 :: 1|"
 	    "0.0.0.0 1|224.0.0.1 1|255.255.255.255 1|:: 1|127.0.0.1 1\n"
 	    "refused<-ff02::1 1|nonsense|listen|listen a|listen 127.0.0.1 53|listen 127.0.0.1@0|admin|admin 198.18.2.1@53|admin 127.0.0.1|"
 	    "admin *@53|admin on|allow|allow 10.0.0.0/33|allow x|rate|rate -1|rate 1 2|rate 1000001|cache-size|cache-size 5g|cache-size -1|"
 	    "cache-size 100|cache-size 4097m|cache-size k|cache-min-ttl x|cache-min-ttl 604801|cache-max-ttl 0|cache-min-ttl 100000|"
 	    "cache-negative 86401|serve-stale x|timeout 0|timeout 60001|timeout 5s|patience 0|patience 60001|queries 0|queries 65537|"
 	    "tcp-clients 0|tcp-clients 65537|hosts|hosts /x lan more|hosts /x .|hosts /x *.lan|block|block /none/of/it|"
-	    "block /dev/null x|rebind-protect|rebind-protect yes|rebind-protect on off|user|user a b|ca-file|log|log loud|log info file|log info syslog x|Listen 127.0.0.1" },
+	    "block /dev/null x|rebind-protect|rebind-protect yes|rebind-protect on off|user|user a b|ca-file|log|log loud|log info file|log info syslog x|Listen 127.0.0.1|"
+	    "listen 1.2.3|allow ::/129|rate x|cache-size 99999999999999m|cache-max-ttl -5|timeout 1 2|timeout 99999999999999999999|include x" },
 	{ "the normal form of a normal form is itself", normal_of,
 	    "fixed<-" UP "|" UP " tls=dns.test pin=" PIN " final domain=a.test domain=b-c.test;log debug syslog;allow ::/0;listen *@99;"
 	    "ca-file /a;admin off|fe80::1%eth0@99 7 tcp;2001:db8::1 1 tls noverify;listen 127.0.0.1@5300;listen ::1@5300;cache-size 0;"
@@ -877,8 +829,6 @@ static const char *http_of(char *in) {
 }
 
 static const struct row admin_rows[] = {
-	{ "status says what the cache holds", admin_line_of, "dnsproxy " VERSION " uptime ~<-status" },
-	{ "clear says how many", admin_line_of, "Cache cleared (1 entries)~<-clear PLAIN.test|clear\nCache cleared (0 entries)~<-clear" },
 	{ "what is no command, or has wrong arguments, is an error", admin_line_of, "error: ~<-| |statu|STATUS|status x|status;clear|clear a b|"
 	    "clear a..b|log|log loud|log info debug|query|query a b c|query a..b|query x OPT|query x AXFR|query x NOTYPE|help me|reload now|"
 	    "top 10|\001|status\tx|#|clear #" },
@@ -887,21 +837,10 @@ static const struct row admin_rows[] = {
 	{ "GET /metrics waits for its headers", admin_line_of, "(more)<-GET /metrics HTTP/1.1|GET /metrics HTTP/1.0" } };
 
 static void test_admin(void) {
-	cache_again(65536);
-	put("other.test", T_A, 100, 60);
-	put("plain.test", T_A, 100, 60);
-	each(strncmp(admin_of("help"), "help", 4) == 0, "help");
 	for (size_t i = 0; i < COUNT(commands); i++)
 		each(strstr(admin_of("help"), commands[i].name) != NULL, "help lacks %s", commands[i].name);
 	all("help names every command");
-	each(strstr(admin_of("status"), "\ncache entries 2 bytes ") && strstr(admin_of("status"), "\nentry plain.test. A IN expires 20"), "entries");
 	rows(admin_rows, COUNT(admin_rows));
-	for (int i = 2; i >= 0; i--) {
-		char line[20];
-		snprintf(line, sizeof line, "log %s", level_names[i]);
-		each(strncmp(admin_of(line), "Log level ", 10) == 0 && (int)log_level == i, "%s", line);
-	}
-	all("log sets the level");
 	cache_again(1 << 20);
 	for (unsigned i = 0; i < 256; i++) {
 		say("R =0271%02x00 =00010001 @/A/100 " IP, i);
@@ -985,7 +924,6 @@ int main(void) {
 	test_mutations();
 	test_writing();
 	cfg.cache_max_ttl = 86400;
-	rows(cache_rows, COUNT(cache_rows));
 	test_cache_room();
 	test_hash();
 	test_limits();
