@@ -34,8 +34,7 @@ static int s, n;
 static void ask(const char *name, int type) {
     uint8_t *b = sent[n];
     int l = 12;
-    if (n == MAX - 1)
-        return;
+    if (n == MAX - 1) return;
     memset(b, 0, 96);
     b[0] = (uint8_t)(n >> 8), b[1] = (uint8_t)n, b[2] = 1, b[5] = 1;
     while (*name) {
@@ -59,15 +58,13 @@ int main(int argc, char **argv) {
     int i, answered = 0, servfail = 0, empty = 0, retried = 0, low = 0;
     char name[64];
 
-    if (argc != 5)
-        return 2;
+    if (argc != 5) return 2;
     inet_pton(AF_INET, argv[1], &a.sin_addr);
     a.sin_port = htons((uint16_t)atoi(argv[2]));
     end = now() + atof(argv[3]);
     state = strtoull(argv[4], NULL, 10);
     s = socket(AF_INET, SOCK_DGRAM, 0);
-    if (connect(s, (struct sockaddr *)&a, sizeof a) != 0)
-        return 1;
+    if (connect(s, (struct sockaddr *)&a, sizeof a) != 0) return 1;
     for (next = now(); (t = now()) < end + 6; ) {
         struct pollfd p = { s, POLLIN, 0 };
         uint8_t b[1500];
@@ -82,28 +79,23 @@ int main(int argc, char **argv) {
                     snprintf(name, sizeof name, "%s%d.example", i == 0 ? "www" : "cdn", site);
                 ask(name, 1);
                 ask(name, 28);
-                if (i == 0)
-                    ask(name, 65);
+                if (i == 0) ask(name, 65);
             }
             next = t + 0.02 + 0.2 * rnd() * rnd();
         }
         for (i = low; i < n; i++) {
             if (q[i].took != 0) {
-                if (i == low)
-                    low++;
+                if (i == low) low++;
             } else if (t - q[i].last > 5 && q[i].tries < 2) {
                 q[i].last = t, q[i].tries++, retried++;
-                if (send(s, sent[i], (size_t)sent_len[i], 0) < 0)
-                    continue;
+                if (send(s, sent[i], (size_t)sent_len[i], 0) < 0) continue;
             }
         }
-        if (t >= end && low == n)
-            break;
+        if (t >= end && low == n) break;
         poll(&p, 1, t < end ? (int)((next - t) * 1000) + 1 : 50);
         while (recv(s, b, sizeof b, MSG_DONTWAIT) >= 12) {
             i = b[0] << 8 | b[1];
-            if (i >= n || q[i].took != 0)
-                continue;
+            if (i >= n || q[i].took != 0) continue;
             q[i].took = now() - q[i].first;
             took[answered++] = q[i].took;
             servfail += (b[3] & 15) != 0;

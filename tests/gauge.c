@@ -39,11 +39,9 @@ static int sock(int type, const char *port, bool serve) {
     struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)number(port)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0), on = 1, big = 4 << 20;
-    if (fd < 0)
-        die("socket");
+    if (fd < 0) die("socket");
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &big, sizeof big);
-    if (type == SOCK_STREAM)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (type == SOCK_STREAM) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if ((serve ? bind(fd, (struct sockaddr *)&a, sizeof a) : connect(fd, (struct sockaddr *)&a, sizeof a)) < 0) {
         close(fd);
         return -1;
@@ -72,8 +70,7 @@ static int64_t median(int64_t *v, size_t n) {
 static void query(uint8_t *p, unsigned id, unsigned n) {
     memcpy(p, "II\1\0\0\1\0\0\0\0\0\0\7nDDDDDD\12sixty-byte\7example\0\0\1\0\1", QUERY);
     p[0] = (uint8_t)(id >> 8), p[1] = (uint8_t)id;
-    for (int i = 6; i > 0; i--, n /= 10)
-        p[13 + i] = (uint8_t)('0' + n % 10);
+    for (int i = 6; i > 0; i--, n /= 10) p[13 + i] = (uint8_t)('0' + n % 10);
 }
 
 /* Turns the query of LEN bytes into its answer, in place; the new length. */
@@ -82,11 +79,9 @@ static size_t answer(uint8_t *p, size_t len, unsigned ttl) {
                              (uint8_t)ttl, 0, 4, 192, 0, 2, 1 };
     const uint8_t opt[11] = { 0, 0, 41, 4, 208 };
     size_t at = 12;
-    while (at < len && p[at])
-        at += p[at] + 1u;
+    while (at < len && p[at]) at += p[at] + 1u;
     at += 5;                                    /* the root label, type and class */
-    if (at > len || at > PACKET - 32)
-        return len;
+    if (at > len || at > PACKET - 32) return len;
     p[2] |= 0x80, p[3] = 0x80, p[7] = 1;
     memcpy(p + at, rr, sizeof rr);
     at += sizeof rr;
@@ -123,8 +118,7 @@ static void batch_put(int i, void *bytes, size_t len, struct sockaddr_in *to) {
 
 /* What the network refuses is lost. */
 static void batch_send(int fd, int n) {
-    for (int at = 0, k; at < n; at += k > 0 ? k : 1)
-        k = sendmmsg(fd, out.m + at, (unsigned)(n - at), 0);
+    for (int at = 0, k; at < n; at += k > 0 ? k : 1) k = sendmmsg(fd, out.m + at, (unsigned)(n - at), 0);
 }
 
 /* ---- the reference and an upstream ---- */
@@ -132,11 +126,9 @@ static void batch_send(int fd, int n) {
 /* echo PORT [poll]: every datagram goes back with QR set; with poll() before it receives, as servers do */
 static int cmd_echo(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], true);
-    if (fd < 0)
-        die("echo");
+    if (fd < 0) die("echo");
     for (;;) {
-        if (arg[1])
-            readable(fd, -1);
+        if (arg[1]) readable(fd, -1);
         int n = batch_recv(fd, arg[1] ? MSG_DONTWAIT : MSG_WAITFORONE, true);
         for (int i = 0; i < n; i++) {
             in.b[i][2] |= 0x80;
@@ -170,8 +162,7 @@ static int cmd_upstream(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], true);
     int64_t delay = number(arg[1]) * 1000;
     unsigned head = 0, tail = 0;
-    if (fd < 0)
-        die("upstream");
+    if (fd < 0) die("upstream");
     for (;;) {
         int64_t left = ring[tail % RING].due - now();
         readable(fd, head == tail ? -1 : left > 0 ? (int)(left + 999) / 1000 : 0);
@@ -223,12 +214,9 @@ static void road_take(int d) {
         door[d].names += !(door[d].seen[name / 8] >> name % 8 & 1);
         door[d].seen[name / 8] |= (uint8_t)(1 << name % 8);
         x->due = t + (int64_t)(1000 * (2 * road_ms + road_jitter * (2 * chance() + 2 * chance() - 2)));
-        if (f && *f == 0)
-            *f = t + 3500000;
-        if (f && *f > x->due)
-            x->due = *f;
-        if (lost || (f && *f - t > 1900000))
-            continue;
+        if (f && *f == 0) *f = t + 3500000;
+        if (f && *f > x->due) x->due = *f;
+        if (lost || (f && *f - t > 1900000)) continue;
         x->fd = door[d].fd;
         x->len = answer(x->b, x->len, 86400);
         x = &parcel[++parcels];
@@ -249,20 +237,16 @@ static int cmd_road(char **arg) {
     signal(SIGTERM, on_signal);
     while (road_signal != SIGTERM) {
         int64_t next = now() + 900000, t;
-        for (unsigned i = 0; i < parcels; i++)
-            next = parcel[i].due < next ? parcel[i].due : next;
+        for (unsigned i = 0; i < parcels; i++) next = parcel[i].due < next ? parcel[i].due : next;
         t = next - now();
         ppoll(fds, (nfds_t)doors, &(struct timespec){ 0, t > 0 ? (long)t * 1000 : 0 }, NULL);
         if (road_signal == SIGUSR1) {
             road_signal = 0;
             road_ms = strtod(arg[3], NULL);
-            for (int d = 0; d < doors; d++)
-                door[d].datagrams = door[d].names = 0;
-            for (int d = 0; d < doors; d++)
-                memset(door[d].seen, 0, sizeof door[d].seen);
+            for (int d = 0; d < doors; d++) door[d].datagrams = door[d].names = 0;
+            for (int d = 0; d < doors; d++) memset(door[d].seen, 0, sizeof door[d].seen);
         }
-        for (int d = 0; d < doors; d++)
-            road_take(d);
+        for (int d = 0; d < doors; d++) road_take(d);
         for (unsigned i = 0; i < parcels; )
             if (parcel[i].due <= now()) {
                 sendto(parcel[i].fd, parcel[i].b, parcel[i].len, 0, (struct sockaddr *)&parcel[i].to, sizeof parcel[i].to);
@@ -270,8 +254,7 @@ static int cmd_road(char **arg) {
             } else
                 i++;
     }
-    for (int d = 0; d < doors; d++)
-        printf("%s %u %u\n", arg[4 + d], door[d].datagrams, door[d].names);
+    for (int d = 0; d < doors; d++) printf("%s %u %u\n", arg[4 + d], door[d].datagrams, door[d].names);
     return 0;
 }
 
@@ -283,14 +266,12 @@ static int cmd_pace(char **arg) {
     unsigned rate = number(arg[1]), count = rate * number(arg[2]), first = number(arg[3]), n = 0, got = 0;
     int64_t start = now(), last = start + (int64_t)count * 1000000 / rate;
     uint8_t p[PACKET];
-    if (fd < 0 || count > 65536)
-        die("pace");
+    if (fd < 0 || count > 65536) die("pace");
     while (got < count && now() < last + 6000000) {
         for (; n < count && start + (int64_t)n * 1000000 / rate <= now(); n++) {
             query(p, n, first + n);
             sent[n] = now();
-            if (send(fd, p, QUERY, 0) < 0)
-                sent[n] = 0;
+            if (send(fd, p, QUERY, 0) < 0) sent[n] = 0;
         }
         readable(fd, n < count ? 1 : 100);
         while (recv(fd, p, sizeof p, MSG_DONTWAIT) >= 12) {
@@ -302,8 +283,7 @@ static int cmd_pace(char **arg) {
         }
     }
     qsort(took, got, sizeof *took, by_value);
-    if (got == 0)
-        return 1;
+    if (got == 0) return 1;
     printf("%.1f %.1f %.1f %.1f %u %u\n", (double)took[got / 2] / 1e3, (double)took[got - 1 - got / 100] / 1e3,
            (double)took[got - 1 - got / 1000] / 1e3, (double)took[got - 1] / 1e3, got, count - got);
     return 0;
@@ -333,8 +313,7 @@ static void slot_answer(const uint8_t *p) {
 static void slot_sweep(int64_t patience) {
     for (; tail != head; tail++) {
         if (slot[tail % 65536].open) {
-            if (slot[tail % 65536].sent + patience > now())
-                return;
+            if (slot[tail % 65536].sent + patience > now()) return;
             slot[tail % 65536].open = false;
             in_flight--, lost++;
         }
@@ -349,8 +328,7 @@ static int cmd_load(char **arg) {
     unsigned count = number(arg[2]), window = number(arg[3]), first = number(arg[4]), names = number(arg[5]), pace = number(arg[6]);
     while ((t < end && head < count) || in_flight) {
         int n = 0;
-        if (pace && due < t - 2000)
-            due = t - 2000;
+        if (pace && due < t - 2000) due = t - 2000;
         while (n < BATCH && in_flight < window && head < count && t < end && (!pace || due <= t) && !slot[head % 65536].open) {
             query(out.b[n], head, first + head % names);
             batch_put(n, out.b[n], QUERY, NULL);
@@ -360,8 +338,7 @@ static int cmd_load(char **arg) {
         batch_send(fd, n);
         readable(fd, n == BATCH ? 0 : pace ? 1 : 100);
         n = batch_recv(fd, MSG_DONTWAIT, false);
-        for (int i = 0; i < n; i++)
-            slot_answer(in.b[i]);
+        for (int i = 0; i < n; i++) slot_answer(in.b[i]);
         slot_sweep(2000000);
         t = now();
     }
@@ -383,8 +360,7 @@ static int cmd_bursts(char **arg) {
         while (in_flight) {
             readable(fd, 100);
             int n = batch_recv(fd, MSG_DONTWAIT, false);
-            for (int i = 0; i < n; i++)
-                slot_answer(in.b[i]);
+            for (int i = 0; i < n; i++) slot_answer(in.b[i]);
             slot_sweep(10000000);
         }
     }
@@ -406,11 +382,9 @@ static int cmd_stream(char **arg) {
             query(ask + len + 2, head, head % names);
             slot_open(head++);
         }
-        if (len && write(fd, ask, len) != (ssize_t)len)
-            break;
+        if (len && write(fd, ask, len) != (ssize_t)len) break;
         ssize_t n = readable(fd, 2000) ? read(fd, buf + have, sizeof buf - have) : 0;
-        if (n <= 0)
-            break;
+        if (n <= 0) break;
         have += (size_t)n;
         size_t at = 0, size;
         while (have - at >= 14 && have - at >= 2 + (size = (size_t)buf[at] << 8 | buf[at + 1])) {
@@ -449,13 +423,10 @@ static int cmd_hold(char **arg) {
 static unsigned long long field(const char *path, int count) {
     char buf[2048] = "", *s;
     int fd = open(path, O_RDONLY);
-    if (fd < 0 || read(fd, buf, sizeof buf - 1) < 0)
-        buf[0] = 0;
-    if (fd >= 0)
-        close(fd);
+    if (fd < 0 || read(fd, buf, sizeof buf - 1) < 0) buf[0] = 0;
+    if (fd >= 0) close(fd);
     s = strrchr(buf, ')') ? strrchr(buf, ')') + 2 : buf;
-    for (; count > 0 && (s = strchr(s, ' ')) != NULL; count--)
-        s++;
+    for (; count > 0 && (s = strchr(s, ' ')) != NULL; count--) s++;
     return s ? strtoull(s, NULL, 10) : 0;
 }
 
@@ -474,19 +445,16 @@ static unsigned long long cpu(unsigned pid) {
             snprintf(path, sizeof path, "/proc/%u/task/%s/schedstat", pid, e->d_name);
             ns += field(path, 0);
         }
-    if (d)
-        closedir(d);
+    if (d) closedir(d);
     ticks = ns ? ns / 1000 : ticks;
     snprintf(path, sizeof path, "/proc/%u/stat", pid);
     ticks += (field(path, 13) + field(path, 14)) * tick;        /* children that have ended */
     for (d = opendir("/proc"); d && (e = readdir(d)) != NULL; )
         if (e->d_name[0] >= '1' && e->d_name[0] <= '9') {
             snprintf(path, sizeof path, "/proc/%s/stat", e->d_name);
-            if (field(path, 1) == pid)
-                ticks += cpu(number(e->d_name));
+            if (field(path, 1) == pid) ticks += cpu(number(e->d_name));
         }
-    if (d)
-        closedir(d);
+    if (d) closedir(d);
     return ticks;
 }
 
@@ -508,8 +476,7 @@ static int cmd_serves(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], false);
     int64_t end = now() + number(arg[1]) * 1000000ll;
     while (now() < end) {
-        if (served(fd, NAMES - 1, 300))
-            return 0;
+        if (served(fd, NAMES - 1, 300)) return 0;
         usleep(10000);
     }
     return 1;
@@ -545,8 +512,7 @@ static int cmd_latency(char **arg) {
     int64_t *v[3];
     size_t n = 0;
     for (int k = 0; k < 3; k++)
-        if ((v[k] = calloc(count, sizeof **v)) == NULL)
-            die("calloc");
+        if ((v[k] = calloc(count, sizeof **v)) == NULL) die("calloc");
     for (unsigned i = 0; i < count; i++) {
         bool good = true;
         for (int k = 0; k < 2; k++) {
@@ -570,10 +536,8 @@ static uint64_t zipf_state;
 static void zipf_seed(unsigned seed) {
     double sum = 0;
     zipf_state = seed * 2654435761u + 88172645463325252ull;
-    if ((sum_to = calloc(NAMES, sizeof *sum_to)) == NULL)
-        die("calloc");
-    for (int k = 0; k < NAMES; k++)
-        sum_to[k] = sum += 1.0 / (k + 1);
+    if ((sum_to = calloc(NAMES, sizeof *sum_to)) == NULL) die("calloc");
+    for (int k = 0; k < NAMES; k++) sum_to[k] = sum += 1.0 / (k + 1);
 }
 
 static unsigned zipf_next(void) {
@@ -597,14 +561,12 @@ static int cmd_zipf(char **arg) {
     int client = sock(SOCK_DGRAM, arg[0], false), up = sock(SOCK_DGRAM, arg[1], true);
     unsigned count = number(arg[2]), misses = 0, before = 0;
     struct pollfd p[2] = { { client, POLLIN, 0 }, { up, POLLIN, 0 } };
-    if (client < 0 || up < 0)
-        die("zipf");
+    if (client < 0 || up < 0) die("zipf");
     zipf_seed(number(arg[3]));
     while (head < count || in_flight) {
         int n = 0;
         for (; in_flight < WINDOW && head < count && !slot[head % 65536].open; n++) {
-            if (head == count / 2)
-                before = misses;
+            if (head == count / 2) before = misses;
             query(out.b[n], head, zipf_next());
             batch_put(n, out.b[n], QUERY, NULL);
             slot_open(head++);
@@ -616,8 +578,7 @@ static int cmd_zipf(char **arg) {
             batch_put(i, in.b[i], answer(in.b[i], in.m[i].msg_len, 86400), &in.a[i]);
         batch_send(up, n);
         n = batch_recv(client, MSG_DONTWAIT, false);
-        for (int i = 0; i < n; i++)
-            slot_answer(in.b[i]);
+        for (int i = 0; i < n; i++) slot_answer(in.b[i]);
         slot_sweep(5000000);
     }
     printf("%lld %u\n", (long long)(count - count / 2) - (misses - before), lost);
@@ -669,8 +630,7 @@ int main(int argc, char **argv) {
         { "first", 2, cmd_first }, { "latency", 4, cmd_latency }, { "zipf", 4, cmd_zipf }, { "lru", 3, cmd_lru }, { "names", 4, cmd_names } };
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; argc > 1 && i < sizeof cmds / sizeof *cmds; i++)
-        if (!strcmp(argv[1], cmds[i].name) && argc - 2 >= cmds[i].args)
-            return cmds[i].run(argv + 2);
+        if (!strcmp(argv[1], cmds[i].name) && argc - 2 >= cmds[i].args) return cmds[i].run(argv + 2);
     fprintf(stderr, "gauge: no such use\n");
     return 2;
 }

@@ -34,7 +34,7 @@ a name of 255 octets works, one of 256 is FORMERR, a label of 63 octets works ; 
 END
     promise "an unknown opcode is NOTIMP with that opcode, and goes nowhere"
     forget u1
-    for o in 1 2 4 5 6 15; do says "^NOTIMP qr .*opcode=$o id=77 " op.test +opcode=$o +id=77; done
+    for o in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do says "^NOTIMP qr .*opcode=$o id=77 " op.test +opcode=$o +id=77; done
     saw 0 ' id=' u1
     promise "NOTIFY and UPDATE leave the cache as it is"
     ask kept.test >/dev/null
@@ -51,7 +51,7 @@ END
     ask seen.test >/dev/null
     replies <<'END'
 RD=0 is REFUSED, also for what the cache holds ; ^REFUSED qr ; seen.test +nord
-                                   ; ! rd  ; seen.test +nord
+                                   ; ! rd |WRONG ; SeEn.test +nord
                                    ; ^REFUSED qr ; seen.test +nord +tcp
 a reply has QR=1, RA=1, RD and question as asked, Z clear, AA clear from the cache ; ^NOERROR qr (aa )?rd ra id=4242 q=FlAgS\.test\./A qd=1 ; FlAgS.test +id=4242
                                    ; !(WRONG|MALFORMED) ; FlAgS.test +z
@@ -130,8 +130,6 @@ END
     saw 0 ' v\.test' u1
     replies <<'END'
 two OPTs are FORMERR   ; ^FORMERR ; v.test +edns +twoopt=1
-options past their RDLENGTH, an OPT with a name: FORMERR or dropped ; ^(FORMERR|TIMEOUT) ; +raw=000701000001000000000001016100000100010000290400000000000004000a00ff +timeout=300
-                       ; ^(FORMERR|TIMEOUT) ; +raw=0007010000010000000000010161000001000101620000290400000000000000 +timeout=300
 without OPT a UDP reply has at most 512 bytes: TC=1 with the question only ; ^NOERROR qr tc rd ra .* qd=1 an=0 ns=0 ar=0 ; big=524.s.test TXT
                        ; ^NOERROR qr rd ra .* an=1 .* size=(50[0-9]|51[0-2]) ; big=512.s.test TXT
 with OPT at most the client's size, which counts as 512 below that, and at most 1232 ; ^NOERROR qr tc .* an=0 ns=0 ar=1 ; big=600.s.test TXT +edns=100

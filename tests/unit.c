@@ -312,18 +312,9 @@ static const struct row text_rows[] = {
 	{ "a plain question is read: ID, type, name in both spellings", question_of,
 	    "www.example.com. AAAA mixed<-Q www.Example.com/AAAA" },
 	{ "CD is part of the key, AD is wanted", question_of, "x.test. A cd ad<-!130:1,0,0,0 x.test/A" },
-	{ "a response is met with silence", question_of, "silence<-!8100:1,0,0,0 x.test/A" },
-	{ "RD=0 is REFUSED", question_of, "REFUSED<-!0:1,0,0,0 x.test/A" },
-	{ "AXFR and IXFR are NOTIMP", question_of, "NOTIMP<-Q x.test/AXFR|Q x.test/IXFR" },
-	{ "every opcode but QUERY is NOTIMP", question_of, "NOTIMP<-!900:1,0,0,0 x.test/A|!1100:1,0,0,0 x.test/A|!1900:1,0,0,0 x.test/A|"
-	    "!2100:1,0,0,0 x.test/A|!2900:1,0,0,0 x.test/A|!3100:1,0,0,0 x.test/A|!3900:1,0,0,0 x.test/A|!4100:1,0,0,0 x.test/A|"
-	    "!4900:1,0,0,0 x.test/A|!5100:1,0,0,0 x.test/A|!5900:1,0,0,0 x.test/A|!6100:1,0,0,0 x.test/A|!6900:1,0,0,0 x.test/A|"
-	    "!7100:1,0,0,0 x.test/A|!7900:1,0,0,0 x.test/A" },
 	{ "QDCOUNT not 1, records in answer or authority, and missing records are FORMERR", question_of,
 	    "FORMERR<-!100:0,0,0,0 x.test/A|!100:2,0,0,0 x.test/A|!100:65535,0,0,0 x.test/A|!100:1,1,0,0 x.test/A|!100:1,65535,0,0 x.test/A|"
 	    "!100:1,0,1,0 x.test/A|!100:1,0,65535,0 x.test/A|!100:1,0,0,1 x.test/A|!100:1,0,0,65535 x.test/A" },
-	{ "EDNS version 1 is BADVERS", question_of, "BADVERS<-!100:1,0,0,1 x.test/A opt/1232/10000 [ ]" },
-	{ "two OPT records are FORMERR", question_of, "FORMERR<-!100:1,0,0,2 x.test/A opt/1232/0 [ ] opt/512/0 [ ]" },
 	{ "an OPT with a name is FORMERR", question_of, "FORMERR<-!100:1,0,0,1 x.test/A x.test/TYPE41/0 [ ]" },
 	{ "an EDNS option that runs past its OPT is FORMERR", question_of, "FORMERR<-!100:1,0,0,1 x.test/A opt/1232/0 [ =000a0009 *8 ]" },
 	{ "a cut EDNS option is FORMERR", question_of, "FORMERR<-!100:1,0,0,1 x.test/A opt/1232/0 [ =000a00 ]" },
@@ -334,8 +325,6 @@ static const struct row text_rows[] = {
 	    "FORMERR<-Q =40 *99|Q =50 *99|Q =7f *199|Q =80 *199|Q =b0 *199|"
 	    "Q =bf *199|Q =c0 *199|Q =f0 *300|Q =ff *300" },
 	{ "the root is a name", question_of, ". NS<-Q ./NS" },
-	{ "a name of 255 bytes is read, one of 256 is FORMERR", question_of,
-	    "\\000~<-Q =3f *63 =3f *63 =3f *63 =3d *61 ./A\nFORMERR<-Q =3f *63 =3f *63 =3f *63 =3e *62 ./A" },
 	{ "a question for OPT is FORMERR", question_of, "FORMERR<-Q x.test/TYPE41" },
 	{ "a byte after the last record is FORMERR", question_of,
 	    "FORMERR<-!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ] =00" },
@@ -483,18 +472,6 @@ static void test_writing(void) {
 		each(question_read(&q, out, len) == NOERROR && !q.edns && !(key_flags(&q.key) & KEY_DO), "case %u without EDNS", i);
 	}
 	all("a question to an upstream is what its key says, with OPT, size 1232 and DO, padded for TLS");
-	say("Q Some.Name.test/A");
-	question_read(&q, m, mlen);
-	len = error_write(out, &q, REFUSED, EDE_PROHIBITED);
-	is(len == mlen && (get16at(out + 2) & 15) == REFUSED && memcmp(out + 12, m + 12, mlen - 12) == 0 && get16at(out + 10) == 0,
-	    "an error without OPT is header and question, as the client spelled it");
-	say("!100:1,0,0,1 Some.Name.test/A opt/1232/8000 [ ]");
-	question_read(&q, m, mlen);
-	len = error_write(out, &q, BADVERS, EDE_NONE);
-	is(len == mlen && get16at(out + 10) == 1 && (get16at(out + 2) & 15) == 0 && out[len - 6] == 1, "BADVERS is written in header and OPT");
-	len = error_write(out, &q, SERVFAIL, EDE_NETWORK);
-	is(len == mlen + 6 && get16at(out + len - 2) == EDE_NETWORK && get16at(out + len - 6) == EDNS_EDE,
-	    "an Extended DNS Error stands in the OPT");
 }
 
 /* ---- Cache */
@@ -609,7 +586,6 @@ static void test_cache_room(void) {
 	}
 	each(lost <= 25, "%u of 5,000 questions for them miss", lost);
 	all("answers that are used stay while 5,000 others pass through a full cache: at most 1 of 200 questions for them misses");
-	is(cache.evicted > 3000 && cache_broken() == NULL, "evictions are counted");
 	put_many("old", 0, 300, 5);
 	now += SEC(10);
 	for (unsigned i = 0; i < 20; i++) reply_ttl(numbered("hot", i));

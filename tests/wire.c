@@ -34,8 +34,7 @@ int main(int argc, char **argv) {
     double last[2] = { 0, 0 }, first, t;
     int i, k, free_slot;
 
-    if (argc != 8)
-        return 2;
+    if (argc != 8) return 2;
     for (i = 0; i < 2; i++) {
         p[i].fd = end(argv[1 + 2 * i], argv[2 + 2 * i]);
         p[i].events = POLLIN;
@@ -58,8 +57,7 @@ int main(int argc, char **argv) {
             else if (q[i].due < first)
                 first = q[i].due;
         }
-        if (poll(p, 2, (int)(first - t) + 1) < 0)
-            return 1;
+        if (poll(p, 2, (int)(first - t) + 1) < 0) return 1;
         for (k = 0; k < 2; k++) {
             if (free_slot < 0 || !(p[k].revents & POLLIN) || (q[free_slot].len = (int)read(p[k].fd, q[free_slot].b, SIZE)) <= 0)
                 continue;
