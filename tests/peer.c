@@ -1,8 +1,8 @@
-/* peer.c - the other side of dnsproxy in its tests: a scripted upstream over UDP, TCP and TLS, a client, a relay
+/* peer.c - the other side of dnsproxy in its tests: a scripted upstream over UDP, TCP and TLS, and a client
  *
  * Alone: cc -std=c11 -O1 -o peer tests/peer.c -lbearssl && ./peer up 127.0.0.1 5300 'log=/dev/stdout'
  *
- *   up, relay                       peer_server.h tells their words, and what an upstream can do
+ *   up                              peer_server.h tells its words, and what an upstream can do
  *   cert                            peer_pki.h
  *   ask, many, talk, hold, flood    see above each
  *   zero ADDR PORT NAME             a query from UDP port 0; false where that is not allowed
@@ -671,7 +671,7 @@ static int cmd_now(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-	static const struct { const char *name; int args; int (*run)(int, char **); } uses[] = { { "up", 3, cmd_up }, { "relay", 5, cmd_up },
+	static const struct { const char *name; int args; int (*run)(int, char **); } uses[] = { { "up", 3, cmd_up },
 		{ "cert", 2, cmd_cert }, { "ask", 4, cmd_ask }, { "many", 3, cmd_many }, { "talk", 4, cmd_talk }, { "hold", 4, cmd_hold },
 		{ "flood", 3, cmd_flood }, { "zero", 4, cmd_zero }, { "freeport", 1, cmd_freeport }, { "serves", 4, cmd_serves }, { "gone", 3, cmd_gone },
 		{ "line", 4, cmd_line }, { "notify", 2, cmd_notify }, { "addr", 3, cmd_addr }, { "clock", 3, cmd_clock }, { "now", 1, cmd_now } };

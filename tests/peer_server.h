@@ -1,7 +1,7 @@
-/* peer_server.h - the scripted upstream over UDP, TCP and TLS, and the relay
+/* peer_server.h - the scripted upstream over UDP, TCP and TLS
  *
- * Not a program; peer.c includes it:  peer up ADDRESS PORT [WORD...]   peer relay ADDRESS PORT TO-ADDRESS TO-PORT [WORD...]
- * PORT 0 is a free one. Both say "ready ADDRESS@PORT" and run until they are killed. WORDs:
+ * Not a program; peer.c includes it:  peer up ADDRESS PORT [WORD...]
+ * PORT 0 is a free one. Says "ready ADDRESS@PORT" and runs until it is killed. WORDs:
  *   log=FILE  rules=FILE  number=N  noudp  notcp  cert=FILE (over TLS, with FILE.pem and FILE.key)  key=FILE  tls=10|11|12
  *   suites=HEX,HEX  alpn=NAME (h2: DNS over HTTPS, by the words of peer_h2.h)
  *
@@ -31,17 +31,16 @@
  *  faults    at=accept|hello|mid|up:stall|deaf|fin|rst|garbage|zeros|plain|alertN  upto=BYTES (of ours, for mid)  times=N (at
  *            and full happen so often)  pause=MS (nothing is done after a ClientHello)  reneg  cache=on|off|zero (sessions;
  *            zero: any is resumed, with a secret of zeros)  epoch=N (a new number: sessions are forgotten)
- *  relays    loss=N (in a thousand datagrams, each way)  delay=MS jitter=MS (each way)  seed=N  silent (nothing passes)
  *
  * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no
- * TLS), open, hello, flight, up, data, strike, reneg, end, rules, and of a relay, on SIGUSR1 and at its end, relayed. */
+ * TLS), open, hello, flight, up, data, strike, reneg, end and rules. */
 
 #define ACT_WORDS(I, T) I(act, nodata) I(act, n) I(act, rdlen) I(act, big) I(act, cname) I(act, cnameonly) I(act, extra) I(act, net) \
 	I(act, byname) I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, keepalive) I(act, pad) I(act, noopt) I(act, optmid) I(act, lower) \
 	I(act, upper) I(act, mutate) I(act, noise) I(act, delay) I(act, silent) I(act, drop) I(act, tcpsilent) I(act, tc) I(act, tcrec) \
 	I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, closeafter) I(act, dribble) I(act, cut) I(act, gap) I(act, flood) I(act, idle) \
 	I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) I(act, skip) I(act, muted) I(act, record) \
-	I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) I(act, epoch) I(act, loss) I(act, jitter) I(act, seed) \
+	I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) I(act, epoch) \
 	T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) T(act, order) T(act, at) T(act, cache) \
 	T(act, h2)
 struct act { ACT_WORDS(INT_MEMBER, TEXT_MEMBER) int rcode, nttl; uint32_t ttl[8]; };
@@ -55,18 +54,16 @@ struct setup {
 	struct act all;
 	struct buf text;                /* of the rules */
 	int logfd, udp, tcp, other, elsewhere;
-	struct addr at, to;
-	bool relay;
+	struct addr at;
 };
 static struct setup up = { .number = 1, .tls = 12, .logfd = -1, .udp = -1, .tcp = -1, .other = -1, .elsewhere = -1 };
 static const struct field up_fields[] = { UP_WORDS(INT_FIELD, TEXT_FIELD) };
 
-/* A connection. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS, or
- * bytes to hand on. What is put into "out" leaves by way of the engine and "raw". */
+/* A connection. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS or
+ * HTTP/2. What is put into "out" leaves by way of the engine and "raw". */
 enum closing { STAYS, CLOSING, HALF_CLOSED, CLOSES_WHEN_EMPTY };
 struct conn {
 	struct node node;
-	struct conn *far;               /* the other connection of a relay */
 	int fd, id;
 	struct addr from;
 	void (*handle)(struct conn *);
@@ -169,7 +166,6 @@ static void rules_read(void) {
 	up.text = file_read(up.rules);
 	up.all = act_for("connect.");
 	note("rules", NULL, "n %u", ++count);
-	if (up.all.seed) rnd_seed((uint64_t)up.all.seed);
 	if (up.all.epoch && up.all.epoch != epoch) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 	if (up.all.kick && up.all.kick != kick)
 		for EACH_CONN(c)
@@ -568,9 +564,6 @@ static void conn_die(struct conn *c, const char *who, const char *why) {
 	c->gone = true;
 	note("end", c, "by %s why %s queries %d answers %d", who, why, c->queries, c->answers);
 	close(c->fd);
-	if (c->far == NULL) return;
-	c->far->far = NULL;
-	job_add((struct job){ .due = now + MS(up.all.delay), .kind = J_CLOSE, .conn = c->far }, NULL, 0);
 }
 
 static void conn_close(struct conn *c, const char *how) {
@@ -857,8 +850,6 @@ static struct conn *conn_new(int fd, const struct addr *from, void (*handle)(str
 	return c;
 }
 
-static void relay_start(struct conn *c);
-
 static void conn_accept(void) {
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
@@ -871,8 +862,7 @@ static void conn_accept(void) {
 		c->web = memset(grow(NULL, sizeof *c->web), 0, sizeof *c->web);
 		c->handle = web_handle;
 	}
-	if (up.relay) relay_start(c);
-	else if (up.all.close || up.all.reset) conn_close(c, up.all.reset ? "rst" : "fin");
+	if (up.all.close || up.all.reset) conn_close(c, up.all.reset ? "rst" : "fin");
 	else if (fault("accept")) strike(c);
 }
 
@@ -891,60 +881,6 @@ static void conn_free(struct conn *c) {
 	pool_give(&conn_pool, c);
 }
 
-/* ---- The relay
- *
- * Each client has a socket of its own towards the upstream, so that answers find back. Streams are handed on with the same
- * delay, and lose nothing. */
-
-enum { FLOWS = 4096 };
-static struct flow { int fd; struct addr client; } flows[FLOWS];
-static unsigned nflows, flow_next;
-static volatile sig_atomic_t tell, over;
-static unsigned long passed[2], lost[2];        /* queries, answers */
-
-static struct flow *flow_for(const struct addr *client) {
-	for (unsigned i = 0; i < nflows; i++)
-		if (addr_same_host(client, &flows[i].client) && addr_port(client) == addr_port(&flows[i].client)) return &flows[i];
-	struct flow *f = &flows[flow_next++ % FLOWS];
-	if (nflows < FLOWS) nflows++;
-	else close(f->fd);
-	*f = (struct flow){ sock(SOCK_DGRAM, NULL, &up.to), *client };
-	if (f->fd < 0) die("socket: %s", strerror(errno));
-	nonblocking(f->fd);
-	return f;
-}
-
-static void relay_datagram(int way, int fd, const struct addr *to, const uint8_t *p, size_t n) {
-	bool gone = (up.all.loss && (int)(rnd() % 1000) < up.all.loss) || up.all.silent;
-	usec delay = MS(up.all.delay) + (up.all.jitter ? (usec)(rnd() % (2000u * (unsigned)up.all.jitter + 1)) - MS(up.all.jitter) : 0);
-	(gone ? lost : passed)[way]++;
-	if (!gone) send_later(now + MAX(delay, 0), fd, to, p, n);
-}
-
-static void relay_handle(struct conn *c) {
-	if (c->far != NULL && !up.all.silent) job_add((struct job){ .due = now + MS(up.all.delay), .kind = J_BYTES, .conn = c->far }, c->in.p, c->in.n);
-	c->in.n = 0;
-}
-
-static void relay_start(struct conn *c) {
-	int fd = socket(up.to.u.sa.sa_family, SOCK_STREAM, 0);
-	if (fd < 0) die("socket: %s", strerror(errno));
-	c->far = conn_new(fd, &up.to, relay_handle);
-	c->far->far = c;
-	c->handle = relay_handle;
-	if (connect(fd, &up.to.u.sa, addr_len(&up.to)) != 0 && errno != EINPROGRESS) conn_die(c->far, "server", "connect");
-}
-
-static void relay_told(int sig) { *(sig == SIGUSR1 ? &tell : &over) = 1; }
-
-/* Says what passed and what was lost since the last time. */
-static void relay_tell(void) {
-	note("relayed", NULL, "queries %lu answers %lu lost %lu %lu", passed[0], passed[1], lost[0], lost[1]);
-	passed[0] = passed[1] = lost[0] = lost[1] = 0;
-	tell = 0;
-	if (over) exit(0);
-}
-
 /* ---- The loop */
 
 static void udp_ready(void) {
@@ -953,19 +889,13 @@ static void udp_ready(void) {
 	socklen_t len = sizeof from.u;
 	ssize_t n;
 	for (int k = 0; k < 64 && (n = recvfrom(up.udp, in, sizeof in, 0, &from.u.sa, &len)) >= 0; k++, len = sizeof from.u)
-		if (up.relay) relay_datagram(0, flow_for(&from)->fd, &(struct addr){ 0 }, in, (size_t)n);
-		else if (up.cert[0]) note("plain", NULL, "datagram size %zd", n);
+		if (up.cert[0]) note("plain", NULL, "datagram size %zd", n);
 		else query_take(in, (size_t)n, &from, NULL);
-}
-
-static void flow_ready(struct flow *f) {
-	static uint8_t in[MSG_MAX];
-	for (ssize_t n; (n = recv(f->fd, in, sizeof in, 0)) >= 0; ) relay_datagram(1, up.udp, &f->client, in, (size_t)n);
 }
 
 /* Waits until the next job, or the next look at connections and at the rules. */
 static void wait_for(struct pollfd *fds, size_t n) {
-	usec wait = !list_empty(&conns) || up.cert[0] || up.relay ? MS(20) : SEC(3600);
+	usec wait = !list_empty(&conns) || up.cert[0] ? MS(20) : SEC(3600);
 	struct conn *c;
 	for EACH_CONN(c)
 		if (c->dribble > 0 && c->out.n > 0) wait = MIN(wait, MS(c->dribble));
@@ -975,18 +905,17 @@ static void wait_for(struct pollfd *fds, size_t n) {
 	clock_read();
 }
 
-/* All that is polled: the two listeners, the flows of a relay, the connections. */
+/* All that is polled: the two listeners, the connections. */
 static size_t poll_list(struct pollfd **list) {
 	static struct pollfd *fds;
 	static size_t room;
 	struct conn *c;
-	size_t n = 2 + nflows;
+	size_t n = 2;
 	for EACH_CONN(c) n++;
 	if (fds == NULL || n > room) fds = grow(fds, (room = 2 * n) * sizeof *fds);
 	fds[0] = (struct pollfd){ up.udp, POLLIN, 0 };
 	fds[1] = (struct pollfd){ up.tcp, POLLIN, 0 };
 	n = 2;
-	for (unsigned i = 0; i < nflows; i++) fds[n++] = (struct pollfd){ flows[i].fd, POLLIN, 0 };
 	for EACH_CONN(c) {
 		bool deaf = c->stalled && strstr(up.all.at, "deaf");
 		fds[n++] = (struct pollfd){ c->fd, (short)(POLLRDHUP | (deaf ? 0 : POLLIN) | (c->raw.n > 0 ? POLLOUT : 0)), 0 };
@@ -998,16 +927,13 @@ static size_t poll_list(struct pollfd **list) {
 static void turn(void) {
 	struct pollfd *fds, *f;
 	struct conn *c;
-	unsigned known = nflows;
 	size_t n = poll_list(&fds);
 	wait_for(fds, n);
-	f = fds + 2 + known;
+	f = fds + 2;
 	for EACH_CONN(c)                /* before any is new */
 		if ((f++)->revents & (POLLIN | POLLERR | POLLHUP | POLLRDHUP) && !c->gone) conn_read(c, f[-1].revents);
 	rules_read();
 	jobs_run();
-	for (unsigned i = 0; i < known; i++)
-		if (fds[2 + i].revents && fds[2 + i].fd == flows[i].fd) flow_ready(&flows[i]);
 	if (fds[0].revents) udp_ready();
 	if (fds[1].revents) conn_accept();
 	for EACH_CONN(c) conn_clock(c);
@@ -1043,10 +969,8 @@ static int up_socket(int type, const struct addr *a) {
 
 static int cmd_up(int argc, char **argv) {
 	struct addr any = addr_at(argv[1], 0), nine;
-	up.relay = strcmp(argv[0], "relay") == 0;
 	up.at = addr_of(argv[1], argv[2]);
-	if (up.relay) up.to = addr_of(argv[3], argv[4]);
-	for (int i = up.relay ? 5 : 3; i < argc; i++)
+	for (int i = 3; i < argc; i++)
 		if (!field_set(up_fields, COUNT(up_fields), &up, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
 	if (addr_port(&up.at) == 0) addr_set_port(&up.at, free_port());
 	more_files();
@@ -1059,15 +983,10 @@ static int cmd_up(int argc, char **argv) {
 	up.other = sock(SOCK_DGRAM, &any, NULL);
 	nine = addr_at("127.0.0.9", addr_port(&up.at));
 	if (!addr_is6(&up.at)) up.elsewhere = sock(SOCK_DGRAM, &nine, NULL);
-	signal(SIGUSR1, relay_told);
-	if (up.relay) signal(SIGTERM, relay_told);
 	rnd_stir();
 	up.all = act_for("connect.");
 	rules_read();
 	printf("ready %s\n", addr_text(&up.at));
 	fflush(stdout);
-	for (;;) {
-		turn();
-		if (tell || over) relay_tell();
-	}
+	for (;;) turn();
 }
