@@ -25,8 +25,8 @@ config_errors() {
 leg_config() {
     up u1
     dead=127.0.0.1@$(freeport)
-    promise "a file in the plain format <IP> <priority> works, with comments and blank lines"
-    out=$(checked '# a comment\n\n1.2.3.4 1\n   // another\n9.9.9.9\t2 # behind\n2001:db8::1 3   // and here\n\n')
+    promise "a file in the plain format <IP> <priority> works, with comments, blank lines and CRLF, and without a newline at its end"
+    out=$(checked '# a comment\n\n1.2.3.4 1\n   // another\n9.9.9.9\t2 # behind\r\n2001:db8::1 3   // and here')
     like '^1\.2\.3\.4(@53)? 1$' "$out"
     like '^9\.9\.9\.9(@53)? 2$' "$out"
     like '^2001:db8::1(@53)? 3$' "$out"
@@ -70,8 +70,8 @@ rebind-protect off
     same 32 "$(grep -c '^192\.0\.2\.[0-9]*@.* domain=.* domain=' "$T/b.conf")" "upstreams: $(cut -c 1-200 "$T/err")"
     same "$(cksum <"$T/b.conf")" "$(cksum <"$T/c.conf")" "normal form of the normal form"
     promise "every error is reported, all of them at once, as FILE:LINE: what is wrong, what was expected"
-    out=$(checked '1.2.3.4\n1.2.3.4 0\n1.2.3.4 65536\n1.2.3.4 x\n1.2.3.4@0 1\n1.2.3.4@65536 1\n1.2.3 1\n1.2.3.4 1 tcp tls\n1.2.3.4 1 udp\n1.2.3.4 1 pin=AAAA\n1.2.3.4 1 tls pin=AAAA\n')
-    for n in 1 2 3 4 5 6 7 8 9 10 11; do like "^.*check\\.conf:$n: .+, .*expected" "$out" "line $n"; done
+    out=$(checked '1.2.3.4\n1.2.3.4 0\n1.2.3.4 65536\n1.2.3.4 x\n1.2.3.4@0 1\n1.2.3.4@65536 1\n1.2.3 1\n1.2.3.4 1 tcp tls\n1.2.3.4 1 udp\n1.2.3.4 1 pin=AAAA\n1.2.3.4 1 tls pin=AAAA\r\n1.2.3.4 y')
+    for n in 1 2 3 4 5 6 7 8 9 10 11 12; do like "^.*check\\.conf:$n: .+, .*expected" "$out" "line $n"; done
     like '^exit 1$' "$out"
     config_errors <<'END'
 "soon" is not valid, expected milliseconds        ; timeout soon

@@ -339,7 +339,7 @@ static int cmd_many(int argc, char **argv) {
 
 /* ---- talk ADDR PORT [rcvbuf=BYTES] [src=ADDR] WORD...: a TCP connection by script. q=NAME[/TYPE[/+OPTION...]] adds a framed query to what
  * will be sent, qs=COUNT:FORMAT many of them (%d is the number), hex=HEX and text=TEXT (\r \n) add bytes, len=N two bytes, fill=N so many x.
- * send writes it in one piece, bytes=MS byte by byte, every other word too; pause=MS, fin, rst; replies=N prints N DNS replies, a line each
+ * send writes it in one piece, bytes=MS byte by byte, every other word too; pause=MS, fin; replies=N prints N DNS replies, a line each
  * (at most 6 s, or replies=N,MS); count=N only counts them; slurp[=MS] prints text to the end; segment says how many bytes one recv gives;
  * end=MS waits for the other's close and says EOF, RESET or OPEN with ms=. */
 
@@ -451,10 +451,7 @@ static int cmd_talk(int argc, char **argv) {
 		if (strcmp(w, "send") == 0 || strncmp(w, "bytes", 5) == 0) continue;
 		if (value_of(w, "pause")) ms_sleep(atol(v));
 		else if (strcmp(w, "fin") == 0) shutdown(talk.fd, SHUT_WR);
-		else if (strcmp(w, "rst") == 0) {
-			reset_on_close(talk.fd);
-			break;
-		} else if (value_of(w, "replies") || value_of(w, "count")) talk_replies(v, *w == 'c');
+		else if (value_of(w, "replies") || value_of(w, "count")) talk_replies(v, *w == 'c');
 		else if (strcmp(w, "segment") == 0)
 			printf("segment %zd\n", readable(talk.fd, ms_now() + 6000) ? recv(talk.fd, in, sizeof in, 0) : (ssize_t)-1);
 		else if (strncmp(w, "slurp", 5) == 0 || strncmp(w, "end", 3) == 0) talk_end(v, *w == 'e');

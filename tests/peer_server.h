@@ -19,7 +19,7 @@
  *  over UDP  tc  tcrec (TC=1 with records)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  closeafter  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND,KIND... (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
- *            KIND: id qname qtype qclass qr opcode zero eleven header headeropt qd2 cutq noq loop | port addr | rdlen ancount
+ *            KIND: id qname qtype qclass qr opcode zero eleven header qd2 cutq noq loop | port addr | rdlen ancount
  *            cutrr label40 a3 cname name256 optan
  * For a connection as a whole, in rules for "." only:
  *  ends      how=notify|fin|rst|half (half: close_notify, and the socket stays)  idle=MS  life=MS  after=ANSWERS  full=N (when
@@ -306,7 +306,7 @@ static void spoil(struct buf *b, const char *kind, const struct asked *q) {
 		{ "qname", 13, get16at(b->p + 13) ^ 0x0100 }, { "qtype", rr - 4, q->type == T_TXT ? T_A : T_TXT }, { "qclass", rr - 2, 3 },
 		{ "qr", 2, get16at(b->p + 2) & 0x7fff }, { "opcode", 2, get16at(b->p + 2) | 4 << 11 }, { "qd2", 4, 2 },
 		{ "loop", rr, 0xc000u | (unsigned)rr }, { "label40", rr, 0x400c }, { "rdlen", rr + 10, 60000 }, { "ancount", 6, 65535 } };
-	const struct { const char *kind; size_t n; } cuts[] = { { "zero", 0 }, { "eleven", 11 }, { "header", 12 }, { "headeropt", 12 },
+	const struct { const char *kind; size_t n; } cuts[] = { { "zero", 0 }, { "eleven", 11 }, { "header", 12 },
 		{ "cutq", rr - 3 }, { "cutrr", rr + 13 }, { "cname", rr }, { "name256", rr }, { "optan", rr } };
 	bool known = false;
 	size_t i = 0;
@@ -321,8 +321,7 @@ static void spoil(struct buf *b, const char *kind, const struct asked *q) {
 			b->n = MIN(b->n, cuts[i].n);
 			if (b->n <= rr) memset(b->p + (b->n == 12 ? 4 : 6), 0, b->n == 12 ? 8 : 6);
 		}
-	if (strcmp(kind, "headeropt") == 0) put_opt(b, &none, 0, false);
-	else if (strcmp(kind, "noq") == 0) {
+	if (strcmp(kind, "noq") == 0) {
 		memmove(b->p + 12, b->p + rr, b->n - rr);
 		b->n -= rr - 12;
 		put16at(b->p + 4, 0);
