@@ -3548,7 +3548,6 @@ static void waiter_answer(struct waiter *w, const struct source_msg *s) {
 	const struct key *k = &w->q->key;
 	struct reply_to r = w->to;
 	struct tcp_client *c = w->peer.kind == PEER_TCP ? &tcp_clients[w->peer.slot] : NULL;
-
 	r.name = w->mixed ? memcpy(name, k->b, k->name_len) : k->b;
 	for (size_t i = 0; w->mixed && i < k->name_len; i++)
 		if (w->upper[i / 8] >> i % 8 & 1)
@@ -3740,6 +3739,8 @@ static void ask_count(const struct ask *a) {
 }
 
 static void ask_start(struct ask *a) {
+	ask_stop(a);
+	a->why = NULL;
 	a->state = ASK_WAIT;
 	a->sent = now;
 	a->bare = now < upstreams[a->up].no_edns_until;
@@ -3765,13 +3766,8 @@ static void ask_again(struct ask *a, bool due) {
 		ask_charge(a, "no answer");
 	}
 	ask_stop(a);                            /* an ID and a port that are too old are left to nobody's guesses */
-	*a = (struct ask){ .q = a->q, .next = a->next, .up = a->up };
-	if (due)
-		ask_start(a);
-	else {
-		a->state = ASK_SKIPPED;
-		a->why = "down";
-	}
+	*a = (struct ask){ .q = a->q, .next = a->next, .up = a->up, .state = ASK_SKIPPED, .why = "down" };
+	if (due) ask_start(a);
 }
 
 /* Asks the upstreams in mask. There is never more than one ask of an upstream; the chain is in the order of "order". */
@@ -3987,10 +3983,19 @@ static bool query_waits(struct query *q, bool *open) {
 	return better;
 }
 
+/* Nobody has the answer: asks who was down when the question came and is back. Does the query wait now? */
+static bool query_recall(struct query *q, bool *open) {
+	uint32_t mask = 0;
+	for (struct ask *a = now - q->born < MS(cfg.timeout) ? q->asks : NULL; a != NULL; a = a->next)
+		if (a->state == ASK_SKIPPED && !ask_down(a)) mask |= UINT32_C(1) << a->up;
+	query_send(q, mask);
+	return query_waits(q, open);
+}
+
 /* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
 static void query_choose(struct query *q) {
 	bool open;
-	if (q->starting || query_waits(q, &open)) {
+	if (q->starting || query_waits(q, &open) || (!q->replied && !q->probe && q->best_verdict != V_SUCCESS && query_recall(q, &open))) {
 		held_keep(q);
 		return;
 	}
@@ -4376,10 +4381,16 @@ static const char *error_words(int e) {
 	    e == ENETUNREACH || e == EADDRNOTAVAIL || e == ENETDOWN ? "network unreachable" : "network error";
 }
 
+/* Its asks fail, but for those that a server which answers others is said to have refused at once: the refusal may be meant for
+ * what was sent before its restart, so these are asked once more, from another port. */
 static void port_fail(struct port *p, int e) {
-	for (struct sending *s = p->sendings; s < port_end(p); s++)
-		if (s->ask != NULL)
-			ask_fail(s->ask, error_words(e));
+	bool lives = now - p->u->heard < SEC(1);
+	if (p->u->port == p) p->u->port = NULL;
+	for (struct sending *s = p->sendings; s < port_end(p); s++) {
+		struct ask *a = s->ask;
+		if (a != NULL && lives && a->sent == a->q->born) ask_start(a);
+		else if (a != NULL) ask_fail(a, error_words(e));
+	}
 }
 
 static bool segments = true;                    /* the kernel takes apart what leaves as one; not on every way out */

@@ -315,8 +315,6 @@ quick() {
 # answers_with ADDRESS: a fresh name has this answer
 answers_with() { [ "$(addresses "$(ask "fresh$(date +%N).test")")" = "$1" ]; }
 
-asked_over() { [ "$(asked "$1")" -gt "$2" ]; }
-
 leg_killing() {
     ups u2 u3
     promise "kill -9 of any upstream at any time leaves no query unanswered when another has the answer, over UDP and TCP"
@@ -337,12 +335,28 @@ leg_killing() {
                 use $k
                 becomes 5 "$x" up
             done
-            await 5 asked_over $u 400 || fail "$u is not asked again"  # the refusals of its dead days are over: it has the answer
         done
     done
     wait $m $n
     for k in udp tcp; do like 'sent 4400 answered 4400 noerror 4400 .* wrong 0 dup 0 ' "$(cat "$T/kill.$k")" $k; done
+    promise "an upstream that is down when the question comes and back before a 'no' is sent is asked, and has the answer"
+    stop p q
+    proxy p "$u3 1" "$u2 2" 'timeout 9000'
+    kill_pid u3
+    for i in 1 2 3 4; do ask dead$i.test >/dev/null; done
+    becomes 5 "$u3" down
+    ask due.test >/dev/null
+    ask 2delay=4000.2nxdomain=.back.test +timeout=9500 >"$T/back" &
+    m=$!
+    await 3 logged_q u2 ' 2delay=4000' || fail "not asked"
+    saw 0 ' 2delay=4000' u3
+    up u3 -p "${u3#*@}"
+    await 3 knocks "$u3" || fail "it does not come back"
+    wait $m
+    like '^NOERROR .*192[.]0[.]2[.]3$' "$(cat "$T/back")"
 }
+
+knocks() { ask "k$(date +%N).test" >/dev/null; state_is "$1" up; }
 
 # Paragraph 9
 leg_sharing() {
