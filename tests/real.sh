@@ -305,6 +305,16 @@ compare() {
 # what must be the same: status and records, without TTLs and in one order
 real_plain() { sed -n 's/.*\(status: [A-Z]*\).*/\1/p; /^;/d; s/^\([^[:space:]]*\)[[:space:]]*[0-9]*[[:space:]]*IN/\1 IN/p' | tr 'A-Z' 'a-z' | sort; }
 
+# only_13 ADDRESS: a server there with TLS 1.3 only (nsd from 4.13 on) costs its clients nothing, and the log names TLS 1.3, once
+only_13() {
+    dot last good : net=11
+    proxy px "$ca" "$1 1 tls=dns.test" "$last 2 tls=dns.test" 'patience 3000'
+    answered 11 15 rate=10
+    within 0 $((1500 * SLOW)) "$worst" "slowest, ms"
+    same 1 "$(said px "$1" 'tls: .*(TLS 1\.[23]|version)')" "lines in the log"
+    stop px last
+}
+
 leg_tls_real() {
     tls_ready
     crt realec by=int cn=dns.test san=dns:dns.test eku=server
@@ -356,7 +366,7 @@ END
             started nsd $!
             real=127.0.0.1@$p
             await 5 real_up || fail "nsd does not start"
-            compare nsd dns.test
+            if echo | openssl s_client -connect "127.0.0.1:$p" -tls1_2 >"$T/tls12.log" 2>&1; then compare nsd dns.test; else only_13 "$real"; fi
             kill_pid nsd TERM
         fi
     done
@@ -416,12 +426,7 @@ END
         p=$(freeport)
         openssl s_server -accept "127.0.0.1:$p" -tls1_3 -quiet -cert "$T/pki/realec.crt" -key "$T/pki/realec.key" </dev/zero >"$T/s_server.log" 2>&1 &
         started s_server $!
-        dot last good : net=11
-        proxy px "$ca" "127.0.0.1@$p 1 tls=dns.test" "$last 2 tls=dns.test" 'patience 3000'
-        answered 11 15 rate=10
-        within 0 $((1500 * SLOW)) "$worst" "slowest, ms"
-        same 1 "$(said px "127.0.0.1@$p" 'tls: .*(TLS 1\.2|version)')" "lines in the log"
-        stop px
+        only_13 "127.0.0.1@$p"
     fi
 }
 real_up() { kdig "@${real%@*}" -p "${real#*@}" +tls-ca="$T/pki/ca.pem" +tls-hostname=dns.test +retry=0 +time=1 www.real.test A 2>/dev/null | grep -q 192.0.2.80; }

@@ -350,6 +350,7 @@ w_cell()
 {
     promise "$1 as $2 upstream: 19 kinds of answers, cold, from the cache, and with the best upstream dead"
     w_knows "$2" || { skip "this build has no $2 upstreams"; return; }
+    if [ "$2" = tls ] && ! w_tls "$1" -tls1_2 && w_tls "$1" -tls1_3; then skip "not here: this $1 speaks TLS 1.3 only"; return; fi
     proxy front 'listen 127.0.0.1@53' "ca-file $W/ca.pem" 'cache-negative 30' "$(w_line "$1" "$2")"
     w_same "$3" 'when asked first'
     w_same "$3" 'from the cache'
@@ -360,6 +361,7 @@ w_cell()
     stop front
 }
 w_dead=127.7.9.9@9999
+w_tls() { ns openssl s_client -connect "$(w_at "$1"):853" "$2" </dev/null >/dev/null 2>&1; }    # NAME VERSION: it shakes hands so
 
 # w_same FILE WHAT: the proxy says what is in the file
 w_same()
