@@ -1268,7 +1268,7 @@ static const char *address_parse(struct addr *a, const char *s, unsigned port) {
 /* What was meant in the place of an address, by a part of the word; else "expected". */
 static const char *address_hint(const char *s, const char *expected) {
 	static const struct { const char *part, *expected; } hints[] = {
-		{ "://", "ADDRESS PRIORITY tls=NAME and no scheme, such as \"9.9.9.9 1 tls=dns.quad9.net\"" },
+		{ "://", "ADDRESS PRIORITY tls=NAME or https=NAME and no scheme, such as \"9.9.9.9 1 tls=dns.quad9.net\"" },
 		{ "server", "ADDRESS PRIORITY, such as \"1.1.1.1 1\"" }, { "forward-", "ADDRESS PRIORITY, such as \"1.1.1.1 1\"" },
 		{ "#", "a port behind '@' and a name behind tls=, such as \"1.1.1.1@853 1 tls=one.one.one.one\"" },
 		{ "[", "an IPv6 address without brackets, and a port behind '@', such as ::1@53" }, { "@", NULL },
@@ -1521,7 +1521,7 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport) {
 	}
 	if (strcmp(w, "noverify") == 0) return s->noverify = true, NULL;
 	if (strcmp(w, "final") == 0) return s->final = true, NULL;
-	return "tcp, tls, tls=NAME, pin=BASE64, noverify, final or domain=SUFFIX";
+	return "tcp, tls, tls=NAME, https=NAME, pin=BASE64, noverify, final or domain=SUFFIX";
 }
 
 /* The normal form of an upstream line; two lines with the same one are the same upstream to a reload. */
@@ -1616,7 +1616,7 @@ static void config_line(struct reader *r, char *line) {
 	for (i = 0; i < COUNT(directives) && strcmp(directives[i].name, w[0]) != 0; i++)
 		;
 	if (i == COUNT(directives)) {
-		config_error(r, r->place, "\"%s\" is unknown, expected %s", w[0], address_hint(w[0], strchr(w[0], '.') ?
+		config_error(r, r->place, "\"%s\" is unknown, expected %s", w[0], address_hint(w[0], strchr(w[0], '.') && !strchr(w[0], '=') ?
 		    "an IP address, for nobody is there yet who could resolve a name" : "an IP address or a directive (see dnsproxy --help)"));
 		return;
 	}
@@ -1764,7 +1764,7 @@ static bool config_read(struct config *c, struct text *errors, char *from) {
 			snprintf(line, sizeof line, "listen *@%.20s", own);
 			config_line(&r, line);
 		}
-		strcpy(r.place, "environment:TLS_DNS_IP");
+		strcpy(r.place, ip != NULL ? "environment:TLS_DNS_IP" : "built-in default");
 		snprintf(from, 80, ip != NULL ? "environment (TLS_DNS_IP)" : "built-in default");
 		snprintf(line, sizeof line, "%.100s@%.20s 1 tls%s", ip ? ip : "1.1.1.1", ip && port ? port : "853", ip ? "" : "=one.one.one.one");
 		config_line(&r, line);
