@@ -24,7 +24,7 @@ no address here
 192.168.1.6
 fe80::7%eth0	scoped.home
 END
-    echo '192.168.1.9 bad..name good.home' >>"$T/hosts"
+    printf '192.168.1.9 bad..name good.home\n192.168.1.10 dr\303\274cker xn--drcker-3ya\n' >>"$T/hosts"
     cat >"$T/leases" <<'END'
 1999999999 aa:bb:cc:dd:ee:01 192.168.1.77 laptop 01:aa:bb:cc:dd:ee:01
 0 aa:bb:cc:dd:ee:02 192.168.1.78 forever *
@@ -49,6 +49,8 @@ other types of such a name are NODATA, and no upstream is asked ; ^NOERROR qr aa
  ; ^NOERROR [^|]*$ ; 5.1.168.192.in-addr.arpa A
 a lease that is over counts no more, one of 0 is for ever, and one without a name has none ; A 192\.168\.1\.78 ; forever
  ; !192 ; gone
+a name is its bytes: an international one is found in the form in which it stands there ; A 192\.168\.1\.10 ; xn--drcker-3ya.lan
+ ; A 192\.168\.1\.10 ; 'dr\195\188cker'
 END
     saw 0 ' (printer|laptop|nas\.home|forever)\. [A-Z]' u1
     promise "a broken line is counted and logged once with FILE:LINE, the others count"
@@ -107,7 +109,7 @@ leg_block() {
     {
         printf '# a list\r\n! a remark\r\n[head]\r\n\r\nads.test\r\n||TRACK.test^\r\n@@||good.track.test^\r\nworse.good.track.test # remark\r\n'
         printf '0.0.0.0 localhost two.test three.test\n127.0.0.1 four.test\n:: five.test\n::1 six.test\nxn--bcher-kva.test\n'
-        printf '%sdeep.test\n192.168.1.1 not.test\nbad##name\n*.star.test\n||opt.test^$third-party\nlabel\n@@||five.test^\n' "$i"
+        printf '%sdeep.test\n192.168.1.1 not.test\nbad##name\n*.star.test\n||opt.test^$third-party\nlabel\n@@||five.test^\nm\303\274ll.test\n||m\303\274ll.test^\n' "$i"
     } >"$T/list"
     awk 'BEGIN { for (i = 0; i < 1000000; i++) printf "%s%d.%c%d.example\n", i % 3 ? "ads" : "t", i, 97 + i % 26, i % 977 }' >"$T/million"
     proxy p "$u1 1" "block $T/list" 'cache-size 64k'
@@ -131,12 +133,13 @@ an exception lets a name and what is below it through, and the closest name deci
  ; A 192\.0\.2\.99 ; very.good.track.test
  ; A 0\.0\.0\.0 ; worse.good.track.test
  ; A 192\.0\.2\.99 ; five.test
-names of one label in hosts(5) form, other addresses and other forms block nothing ; A 127\.0\.0\.1 ; localhost
+names of one label in hosts(5) form, other addresses, raw UTF-8 and other forms block nothing ; A 127\.0\.0\.1 ; localhost
  ; A 192\.0\.2\.99 ; not.test
  ; A 192\.0\.2\.99 ; a.star.test
  ; A 192\.0\.2\.99 ; opt.test
+ ; A 192\.0\.2\.99 ; 'm\195\188ll.test'
 END
-    same 1 "$(logs p 'list:15: .*expected a name; 4 such lines')" 'lines in the log'
+    same 1 "$(logs p 'list:15: .*expected a name; 6 such lines')" 'lines in the log'
     promise "status, top and metrics count"
     same 12 "$(told names block)" names
     same 14 "$(told hits block)" hits
@@ -149,11 +152,9 @@ Host: localhost
     port=$(freeport) admin=$(freeport)
     printf '%s\n' "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" "block $T/lists" 'cache-max-ttl 600' >"$T/p.conf"
     promise "a reload reads a million names while the old list serves, and no turn of the loop takes more than 20 ms of the processor"
-    if shim TURNS; then
-        env SHIM="$T/shim" LD_PRELOAD="$T/shim.so" "$BIN" -c "$T/p.conf" </dev/null >"$T/p.log" 2>&1 &
-    else
-        "$BIN" -c "$T/p.conf" </dev/null >"$T/p.log" 2>&1 &
-    fi
+    x=''
+    if shim TURNS; then x="env SHIM=$T/shim LD_PRELOAD=$T/shim.so"; fi
+    $x "$BIN" -c "$T/p.conf" </dev/null >"$T/p.log" 2>&1 &
     ready p $!
     says '^NOERROR' hit.test
     before=$(rss_anon p)
@@ -192,16 +193,11 @@ leg_rebind() {
     up u2 -a 203.0.113.54
     up u3 -a 10.9.8.7
     proxy p "$u1 1" 'rebind-protect on' 'timeout 1500' "$u2 2 domain=inside.test"
-    promise "an answer of a public upstream with a private, loopback, link-local or unspecified address fails: SERVFAIL, EDE 17"
-    for x in 10.0.0.1 127.0.0.1 172.16.0.1 172.31.255.254 192.168.1.1 169.254.1.1 0.0.0.0; do
-        rules u1 ". a=$x"
-        says '^SERVFAIL .*ede=17' "r$x.$(date +%N).test" +edns
+    promise "an answer of a public upstream with a private, loopback, link-local or unspecified address fails, over TCP and after aliases too: SERVFAIL, EDE 17"
+    for x in a=10.0.0.1 a=127.0.0.1 a=172.16.0.1 a=172.31.255.254 a=192.168.1.1 a=169.254.1.1 a=0.0.0.0 'cname=2 a=10.0.0.1' 'tc a=10.0.0.1'; do
+        rules u1 ". $x"
+        says '^SERVFAIL .*ede=17' "r${x##*=}.$(date +%N).test" +edns
     done
-    promise "also at the end of a chain of aliases, and over TCP"
-    rules u1 '. cname=2 a=10.0.0.1'
-    says '^SERVFAIL .*ede=17' "chain$(date +%N).test" +edns
-    rules u1 '. tc a=10.0.0.1'
-    says '^SERVFAIL .*ede=17' "tcp$(date +%N).test" +edns
     promise "public addresses pass"
     for x in 11.0.0.1 172.32.0.1 192.169.0.1 9.9.9.9 100.64.0.1; do
         rules u1 ". a=$x"
@@ -294,7 +290,9 @@ leg_mistakes() {
 1.1.1.1#5353 1|expected a port behind '@'
 [::1]@53 1|without brackets
 tls://1.1.1.1|tls=NAME
-https://dns.google/dns-query|no scheme
+https://dns.google/dns-query|https=NAME and no scheme
+1.1.1.1 1 https://dns.google/dns-query|, https=NAME
+listen-address=127.0.0.1 # as in dnsmasq|or a directive
 1.1.1.1@853#name 1|name behind tls=
 server=1.1.1.1|ADDRESS PRIORITY
 nameserver 1.1.1.1|ADDRESS PRIORITY
@@ -318,6 +316,8 @@ END
         like '^environment:TLS_DNS_IP: "dns\.quad9\.net' "$(TLS_DNS_IP=dns.quad9.net "$BIN" -t 2>&1 >/dev/null)"
         like '^environment:PROXY_PORT: ' "$(PROXY_PORT=x "$BIN" -t 2>&1 >/dev/null)"
         like '^listen \*@5300$' "$(PROXY_PORT=5300 "$BIN" -t 2>&1)"
+        # shellcheck disable=SC2016
+        [ "$(id -u)" != 0 ] || like '^built-in default: ca-file /etc/ssl/.*ca-certificates' "$(unshare -m sh -c 'mount -t tmpfs none /etc/ssl && "$0"' "$BIN" 2>&1)"
     else
         skip 'not here: there is /etc/dns.config'
     fi
@@ -352,14 +352,12 @@ END
         like 'Permission denied.*CAP_NET_BIND_SERVICE' "$(setpriv --reuid=65534 --clear-groups --bounding-set=-all --inh-caps=-all "$BIN" 'listen 127.0.0.1@99' 'admin off' "$u1 1" 2>&1)"
     fi
     promise "a wrong configuration ends with 78, and -t with 1"
-    for x in 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all'; do
+    for x in 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"; do
         "$BIN" "$u1 1" "$x" >/dev/null 2>&1
         same 78 $? "$x"
         "$BIN" -t "$u1 1" "$x" >/dev/null 2>&1
         same 1 $? "-t $x"
     done
-    "$BIN" -c "$T/none.conf" >/dev/null 2>&1
-    same 78 $? 'no file'
     promise "where the journal reads standard error, lines begin with their level"
     : >"$T/journal"
     JOURNAL_STREAM=$(stat -Lc %d:%i "$T/journal") "$BIN" '192.0.2.1 x' 2>"$T/journal"
