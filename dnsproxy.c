@@ -250,7 +250,6 @@ static int64_t number(const char *s, int64_t lo, int64_t hi) {
 static bool line_next(FILE *f, char *line, unsigned *n, bool *good) {
 	size_t len = 0;
 	int c;
-
 	*good = true;
 	while ((c = getc_unlocked(f)) != EOF && c != '\n') {
 		*good &= c != '\0' && len < LINE_MOST;
@@ -1368,12 +1367,14 @@ static const char *set_list(struct config *c, const struct directive *d, char **
 	static char why[128];
 	struct list_files *l = (struct list_files *)(void *)((char *)c + d->field);
 	struct list_file *f = &l->of[l->n];
+	int fd;
 	if (args[0] == NULL || strlen(args[0]) >= sizeof f->path || (args[1] != NULL && (d->hi == 1 || args[2] != NULL)))
 		return d->expected;
 	f->suffix_len = args[1] ? host_parse(f->suffix, args[1]) : 0;
 	if (args[1] != NULL && f->suffix_len < 2) return d->expected;
-	if (d->hi == 1 && access(args[0], R_OK) != 0)
-		return snprintf(why, sizeof why, "a list that can be read (%s)", strerror(errno)), why;
+	if (d->hi == 1 && ((fd = open(args[0], O_RDONLY | O_NONBLOCK)) < 0 || read(fd, why, 1) < 0))
+		return snprintf(why, sizeof why, "a list that can be read (%s)", strerror(errno)), fd < 0 ? 0 : close(fd), why;
+	if (d->hi == 1) close(fd);
 	strcpy(f->path, args[0]);
 	return l->n == MAX_LISTS ? "at most 8 of them" : (l->n++, NULL);
 }
@@ -1718,7 +1719,6 @@ static void config_check(struct reader *r) {
 
 static void config_print(FILE *out, const struct config *c) {
 	char buf[8192];
-
 	for (size_t i = 0; i < COUNT(directives) + c->nspecs; i++) {
 		struct text t = { .p = buf, .size = sizeof buf };
 		buf[0] = '\0';
@@ -2100,7 +2100,6 @@ static void cold_ready(void *owner, short revents) {
 
 static void watch_add(int *slot, int fd, short events, void (*ready)(void *, short), void *owner, bool cold) {
 	int at = cold ? npolls : nhot;
-
 	if (npolls == max_polls)
 		abort();                        /* sized for every table at the start */
 	if (!cold) {
@@ -3986,16 +3985,17 @@ static bool query_waits(struct query *q, bool *open) {
 /* Nobody has the answer: asks who was down when the question came and is back. Does the query wait now? */
 static bool query_recall(struct query *q, bool *open) {
 	uint32_t mask = 0;
-	for (struct ask *a = now - q->born < MS(cfg.timeout) ? q->asks : NULL; a != NULL; a = a->next)
+	if (q->replied || q->probe || q->best_verdict == V_SUCCESS || now - q->born >= MS(cfg.timeout)) return false;
+	for (const struct ask *a = q->asks; a != NULL; a = a->next)
 		if (a->state == ASK_SKIPPED && !ask_down(a)) mask |= UINT32_C(1) << a->up;
-	query_send(q, mask);
-	return query_waits(q, open);
+	if (mask != 0) query_send(q, mask);
+	return mask != 0 && query_waits(q, open);
 }
 
 /* The rules: is it time to answer, and with what? Called after everything that happens to a query. May free it. */
 static void query_choose(struct query *q) {
 	bool open;
-	if (q->starting || query_waits(q, &open) || (!q->replied && !q->probe && q->best_verdict != V_SUCCESS && query_recall(q, &open))) {
+	if (q->starting || query_waits(q, &open) || query_recall(q, &open)) {
 		held_keep(q);
 		return;
 	}
@@ -4384,11 +4384,11 @@ static const char *error_words(int e) {
 /* Its asks fail, but for those that a server which answers others is said to have refused at once: the refusal may be meant for
  * what was sent before its restart, so these are asked once more, from another port. */
 static void port_fail(struct port *p, int e) {
-	bool lives = now - p->u->heard < SEC(1);
+	bool answers = now - p->u->heard < SEC(1);
 	if (p->u->port == p) p->u->port = NULL;
 	for (struct sending *s = p->sendings; s < port_end(p); s++) {
 		struct ask *a = s->ask;
-		if (a != NULL && lives && a->sent == a->q->born) ask_start(a);
+		if (a != NULL && answers && a->sent == a->q->born) ask_start(a);
 		else if (a != NULL) ask_fail(a, error_words(e));
 	}
 }

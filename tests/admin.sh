@@ -261,6 +261,8 @@ leg_seeing() {
     promise "query says why an upstream has no answer"
     like "^upstream $u1 udp priority 1 no answer.*(time|silent|no reply)" "$(adm 'query 1silent=.q3.test AAAA')"
     like "^upstream $u1 udp priority 1 no answer.*malformed|^upstream $u1 udp priority 1 malformed" "$(adm 'query 1bad=loop.q4.test')"
+    promise "query with a name of 300 octets is an error"
+    like '^error: ' "$(adm "query $(printf '%0300d' 0)")"
     promise "top tells the most asked names and the clients that ask most"
     many n=300 window=20 same name=popular.test >/dev/null
     many n=100 window=20 same name=second.test src=127.0.0.7 >/dev/null

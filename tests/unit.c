@@ -586,6 +586,14 @@ static void test_cache_room(void) {
 	for (unsigned i = 0; i < 20; i++) reply_ttl(numbered("hot", i));
 	put_many("new", 0, 250, 3000);
 	is(found_many("hot", 20) >= 18, "expired answers make room before those in use");
+	cfg.serve_stale = 100;
+	put("stale.test", T_A, 10, 60);
+	for (const char *at = "\x0b\x62\x01"; *at; at++) {           /* seconds, each after the one before */
+		now += SEC(*at);
+		each(found("stale.test", T_A, 0) == (at[1] ? 0 : -1), "after %d s more: %d", *at, found("stale.test", T_A, 0));
+	}
+	cfg.serve_stale = 0;
+	all("with serve-stale an expired answer stays for so long to the second, as expired");
 	for (unsigned i = 0; i < 2000; i++) {
 		name_key(&k, numbered("h", i), T_A, 0);
 		h = hash_bytes(k.b, k.len);
@@ -732,11 +740,12 @@ static const struct row config_rows[] = {
 	    "cache-negative 86401|serve-stale x|timeout 0|timeout 60001|timeout 5s|patience 0|patience 60001|queries 0|queries 65537|"
 	    "tcp-clients 0|tcp-clients 65537|hosts|hosts /x lan more|hosts /x .|hosts /x *.lan|block|block /none/of/it|"
 	    "block /dev/null x|rebind-protect|rebind-protect yes|rebind-protect on off|user|user a b|ca-file|log|log loud|log info file|log info syslog x|Listen 127.0.0.1|"
-	    "listen 1.2.3|allow ::/129|rate x|cache-size 99999999999999m|cache-max-ttl -5|timeout 1 2|timeout 99999999999999999999|include x" },
+	    "listen 1.2.3|allow ::/129|rate x|cache-size 99999999999999m|cache-max-ttl -5|timeout 1 2|timeout 99999999999999999999|include x|"
+	    "listen 1.2.3.4@x|fe80:: 1::1 1|timeout 500ms|198.18.2.1 1 final final x|block /" },
 	{ "the normal form of a normal form is itself", normal_of,
 	    "fixed<-" UP "|" UP " tls=dns.test pin=" PIN " final domain=a.test domain=b-c.test;log debug syslog;allow ::/0;listen *@99;"
 	    "ca-file /a;admin off|fe80::1%eth0@99 7 tcp;2001:db8::1 1 tls noverify;listen 127.0.0.1@5300;listen ::1@5300;cache-size 0;"
-	    "user 65534|" UP " domain=x_y.test" },
+	    "user 65534|" UP " domain=x_y.test|" UP " tls pin=" PIN " pin=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA=" },
 	{ "no upstream, the same upstream twice, and one that is our own listen address are errors", normal_of,
 	    "argument:2:~<-" UP ";198.18.2.1 2\nargument:~<-127.0.0.1@5300 1;listen 127.0.0.1@5300|127.0.0.1@5300 1;listen *@5300|"
 	    "listen 127.0.0.1@5300\nfixed<-127.0.0.1@5301 1;listen 127.0.0.1@5300" } };
