@@ -2457,7 +2457,6 @@ static unsigned name_labels(const uint8_t *name) {
 static void block_add(struct list *l, const uint8_t *name, size_t n, bool except) {
 	struct table *t = &l->next;
 	uint64_t hash, *slot;
-
 	l->nslots += l->pass == 0;
 	if (l->pass == 0) return;
 	hash = block_hash(name, n);
@@ -3612,7 +3611,6 @@ static void ask_free(struct ask **a) {
 /* The only way out of a query: whoever still waits is told, and everything it holds is given back. */
 static void query_free(struct query *q) {
 	struct query **place = &query_table[q->hash & query_table_mask];
-
 	while (!list_empty(&q->waiters))
 		waiter_fail(OWNER(q->waiters.next, struct waiter, of_query), SERVFAIL, EDE_UNREACHABLE);
 	while (q->asks != NULL) ask_free(&q->asks);
@@ -4341,7 +4339,6 @@ static struct sending *port_find(struct port *p, unsigned id) {
 static void sending_new(struct ask *a, struct port *p) {
 	struct sending *s;
 	unsigned id;
-
 	do
 		id = random16();
 	while (port_find(p, id) != NULL);
@@ -4719,10 +4716,11 @@ static void stream_close(struct stream *s, const char *why) {
 	pool_give(&streams, s);
 }
 
-/* Ends a connection from our side; its questions are asked again. */
+/* Ends a connection from our side, which is no failure of its server; its questions are asked again. */
 static void stream_end(struct stream *s) {
 	stream_spill(s, 0);
 	tls_goodbye(s);
+	s->state = S_DRAINING;
 	stream_close(s, NULL);
 }
 
@@ -4758,7 +4756,6 @@ static void stream_doubt(struct stream *s, usec written) {
 static void stream_answer(struct stream *s, struct ask *a, uint8_t *msg, size_t len) {
 	struct upstream *u = s->u;
 	usec took = now - a->written;
-
 	u->fails = 0;
 	if (a->stream == s) {
 		if (s->asks.next != &a->on || now - s->answered < took / 4)
@@ -5346,7 +5343,6 @@ static size_t h2_input(struct stream *s, uint8_t *p, size_t n) {
 	size_t len = n >= 9 ? get32at(p) >> 8 : 0;
 	struct msg m = { p + 9, len, 0, NULL };
 	uint8_t freed[4];
-
 	if (len > H2_FRAME_MAX) s->broken = "HTTP/2: a frame of more than 16,384 bytes";
 	if (n < 9 || n - 9 < len || s->broken != NULL) return 0;
 	s->broken = h2_read(s, p[3], p[4], get32at(p + 5) & INT32_MAX, &m);
@@ -5548,7 +5544,6 @@ static bool cert_field(const struct auth *a, int want, struct der *val, struct d
 static bool cert_extension(const struct auth *a, unsigned n, struct der *val) {
 	struct der list, ext, oid, v;
 	unsigned tag;
-
 	if (!cert_field(a, CERT_EXTENSIONS, &v, NULL) || !der_next(&v, &tag, &list, NULL))
 		return false;
 	while (der_next(&list, &tag, &ext, NULL)) {
@@ -6427,7 +6422,6 @@ static void probe_hear(const struct ask *k, const struct answer *ans) {
 /* All have answered. One line an upstream says how, and which of them the rules chose; below are its records. */
 static void probe_done(struct query *q) {
 	struct admin *a = probe_admin(q);
-
 	if (a == NULL) return;
 	for (const struct ask *k = q->asks; k != NULL; k = k->next) {
 		const struct upstream *u = &upstreams[k->up];
@@ -6636,7 +6630,6 @@ static void notify(const char *state) {
 
 static void watchdog_sweep(void) {
 	static usec every = -1, next;
-
 	if (every < 0) {
 		const char *s = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
 		bool ours = s && getenv("NOTIFY_SOCKET") && (pid == NULL || number(pid, 1, INT32_MAX) == getpid());

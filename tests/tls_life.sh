@@ -4,6 +4,9 @@
 
 LEGS="$LEGS tls_faults tls_life tls_idle tls_storm tls_resume tls_reload tls_hostile tls_status tls_flat tls_busy"
 
+# lasts PEER: a connection is open there
+lasts() { [ "$(grep -c '^open' "$T/$1.q")" -gt "$(grep -c '^end' "$T/$1.q")" ]; }
+
 leg_tls_faults() {
     # in a group, so that all fail side by side
     promise "a stall at any stage of the handshake costs patience, not more: the next priority answers"
@@ -19,6 +22,11 @@ leg_tls_faults() {
         within 3000 $((5000 * SLOW)) "$(awk '$1 == "open" && $2 == 1 { a = $4 } $1 == "end" && $2 == 1 { print $4 - a }' "$T/$name.q")" "$name, ms"
     done
     like 'handshake|4 s|timed? ?out' "$(grep -F "$(at f_hello)" "$T/px.log")"
+    promise "a handshake that ends because we stop is no failure of its server"
+    ask again.3.test >/dev/null
+    for name in f_accept f_hello f_mid; do await 10 lasts "$name" || fail "$name: not tried again"; done
+    stop px
+    unlike 'cut short|closed in the handshake' "$(cat "$T/px.log")"
     promise "a failure after the handshake lets the next priority answer at once"
     dot f_closed good
     kill_pid f_closed
