@@ -4,7 +4,7 @@
 # make static             dnsproxy-static: musl, one file that needs nothing else
 # make BEARSSL=DIR        with a BearSSL tree of your own, built in DIR/build
 # make CC=arm-linux-gnueabihf-gcc BEARSSL=DIR     for another machine
-# make static STATIC_CC=arm-linux-gnueabihf-gcc STRIP=arm-linux-gnueabihf-strip    the same in one file
+# make static STATIC_CC=arm-linux-gnueabihf-gcc    the same in one file
 .POSIX:
 
 CC = cc
@@ -16,7 +16,6 @@ BEARSSL =
 STATIC_CC = musl-gcc
 STATIC_CFLAGS = -Os -ffunction-sections -fdata-sections -fno-inline-functions-called-once \
 	-fno-pie -fno-asynchronous-unwind-tables
-STRIP = strip
 DESTDIR =
 PREFIX = /usr/local
 UNITDIR = $(PREFIX)/lib/systemd/system
@@ -37,20 +36,23 @@ dnsproxy: dnsproxy.c
 
 # musl's compiler sees no header of the system but its own: bearssl.h and the kernel's are looked for after those.
 # Debian's archive is built with _FORTIFY_SOURCE, whose checked functions musl lacks.  With glibc nothing is missing.
+# What a numeric address never gets to in musl's getaddrinfo() stays out (to get there would end the process), and so do tables for
+# unwinding: nothing unwinds.
 static: dnsproxy-static
 
 dnsproxy-static: dnsproxy.c
 	@$(need_bearssl); \
 	$(STATIC_CC) --version >/dev/null 2>&1 || { echo '$(STATIC_CC) not found: install musl-tools (Debian), or set STATIC_CC' >&2; exit 1; }; \
-	checked=; frames=; \
+	musl=; \
 	test -n "$$inc" || lib=$$($(STATIC_CC) -print-file-name=libbearssl.a); \
-	echo '#include <features.h>' | $(STATIC_CC) -E -dM - | grep -q __GLIBC__ || { frames='-R .eh_frame'; \
-	checked='-Wl,--defsym=__memcpy_chk=memcpy -Wl,--defsym=__memmove_chk=memmove -Wl,--defsym=__memset_chk=memset'; \
+	echo '#include <features.h>' | $(STATIC_CC) -E -dM - | grep -q __GLIBC__ || { musl='-Wl,-z,norelro -Wl,-T,/dev/stdin'; \
+	for f in memcpy memmove memset; do musl="$$musl -Wl,--defsym=__$${f}_chk=$$f"; done; \
+	for f in __res_mkquery __res_msend_rc __dns_parse __get_resolv_conf qsort; do musl="$$musl -Wl,--defsym=$$f=abort"; done; \
 	test -n "$$inc" || inc="-idirafter /usr/include -idirafter /usr/include/$$(cc -print-multiarch)"; }; \
 	have $(STATIC_CC) || { echo "$$missing" >&2; exit 1; }; set -x; \
+	echo 'SECTIONS { /DISCARD/ : { *(.eh_frame) *(.comment) } } INSERT BEFORE .text;' | \
 	$(STATIC_CC) -std=c11 $(CPPFLAGS) $$inc $(STATIC_CFLAGS) -static -s -Wl,--gc-sections -Wl,-z,noseparate-code \
-	$$checked $(LDFLAGS) -o $@ dnsproxy.c "$$lib" $(LDLIBS); \
-	$(STRIP) $$frames -R .comment $@
+	$$musl $(LDFLAGS) -o $@ dnsproxy.c "$$lib" $(LDLIBS)
 
 test: dnsproxy
 	CC='$(CC)' CFLAGS='$(CFLAGS)' BEARSSL='$(BEARSSL)' ./test.sh
