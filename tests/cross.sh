@@ -52,33 +52,38 @@ cross() {
     promise "$1: the unit tests pass"
     # shellcheck disable=SC2086
     cross_o=$("$cross_cc" $cross_f -static -o "$T/unit.$1" "$SRC/tests/unit.c" "$cross_lib" 2>&1) || fail "$cross_o"
-    lab_build "$T/unit" unit -O1 2>"$T/unit.log" || fail "$(cat "$T/unit.log")"
+    compile "$T/unit" tests/unit.c -O1 2>"$T/unit.log" || fail "$(cat "$T/unit.log")"
     cross_o=$("$cross_q" "$T/unit.$1" 2>&1 </dev/null)
     unlike '^not ok' "$cross_o" "the unit tests"
     same "$("$T/unit" 2>&1 </dev/null)" "$cross_o" "what they say on this machine"
     WRAP=$cross_q SLOW=$((SLOW * 5))
+    serves_anywhere "$1: it"
+    promise "$1: answers over a TLS upstream whose chain and name are verified"
+    proxy p "$ca" "$one 1 tls=dns.test"
+    answered 10 20
+}
+
+# serves_anywhere WHO: what the program does on whatever machine, also in heavy.sh
+serves_anywhere() {
     tls_ready
     up u1
     dot one good
     proxy p "$u1 1" "$one 2 tls pin=$(cat "$T/pki/good.pin")" 'patience 300'
-    promise "$1: serves over UDP and TCP, from an upstream over UDP"
+    promise "$1 serves over UDP and TCP, from an upstream over UDP"
     says '^NOERROR .*192\.0\.2\.1' www.cross.test
     says '^NOERROR .*192\.0\.2\.1' tcp.cross.test +tcp
     says '^NOERROR .* edns=1232' edns.cross.test AAAA +edns +do
     like 'answered 500 noerror 500 .* wrong 0 dup 0' "$(many n=500 window=50)"
-    promise "$1: answers from the cache with a lowered TTL and the client's spelling"
+    promise "$1 answers from the cache with a lowered TTL and the client's spelling"
     forget u1
     await 5 cross_aged || fail "the TTL stays: $(ask www.cross.test)"
     says '^NOERROR .*192\.0\.2\.1' WWW.cross.TEST
     saw 0 www.cross u1
-    promise "$1: answers over a TLS upstream with a pinned key"
+    promise "$1 answers over a TLS upstream with a pinned key"
     kill_pid u1
     answered 10 5
-    promise "$1: status and metrics"
+    promise "$1 has status and metrics"
     like '^upstream .* tls priority 2 state up' "$(adm status)"
     like '^entry www\.cross\.test\. A IN expires 20' "$(adm status)"
-    promise "$1: answers over a TLS upstream whose chain and name are verified"
-    proxy p "$ca" "$one 1 tls=dns.test"
-    answered 10 20
 }
 cross_aged() { ! ask www.cross.test | grep -q ' 300 A '; }

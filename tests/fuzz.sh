@@ -4,14 +4,14 @@
 
 # fuzz_build PROGRAM: compiles $T/PROGRAM
 fuzz_build() {
-    [ -x "$T/$1" ] || CC=clang lab_build "$T/$1" "$1" -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+    [ -x "$T/$1" ] || CC=clang compile "$T/$1" "tests/$1.c" -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 }
 
 # fuzz_seeds DIR: what the unit tests use, certificates (how, length, certificate), sequences that make sense: a query, its answer, the
 # same again, a TCP client that asks, time, an error, a reload
 fuzz_seeds() {
     for fuzz_t in client answer config admin cert http2 sequence; do mkdir -p "$1/$fuzz_t"; done
-    lab_build "$T/unit" unit -O1 2>/dev/null && SEEDS=$1 "$T/unit" >/dev/null 2>&1
+    compile "$T/unit" tests/unit.c -O1 2>/dev/null && SEEDS=$1 "$T/unit" >/dev/null 2>&1
     for fuzz_f in "$T/pki"/*.crt; do
         sed -n '1,/END/{/-----/!p;}' "$fuzz_f" | base64 -d >"$T/fuzz.der"
         fuzz_i=$(wc -c <"$T/fuzz.der")

@@ -1,17 +1,15 @@
 # shellcheck shell=sh disable=SC2034,SC2154
-# house.sh - names of the house, block lists, private addresses from outside, and the first hour of a new user.
-# Alone: ./test.sh hosts block rebind records mistakes house unitfile; ./test.sh image builds the container file.
+# house.sh - names of the house, block lists, and private addresses from outside.
+# Alone: ./test.sh hosts block rebind records house unitfile; ./test.sh image builds the container file.
 
-LEGS="$LEGS hosts block rebind records mistakes house unitfile"
+LEGS="$LEGS hosts block rebind records house unitfile"
 
-# told KEY LINE: a number of the line of status that begins so;  told_is KEY LINE VALUE
+# told KEY LINE: a number of the line of status that begins so
 told() { val "$1" "$(adm status | grep "^$2 ")"; }
-told_is() { [ "$(told "$1" "$2")" = "$3" ]; }
 # rss_anon NAME: the memory of its own of a process, in KiB
 rss_anon() { awk '/^RssAnon/ { print $2 }' "/proc/$(pid "$1")/status"; }
 # here NAME ERE [TYPE]: after a query and at most five seconds the reply matches
-here() { like_now "$2" "$1" "${3:-A}" || await 5 like_now "$2" "$1" "${3:-A}" || fail "$1 ${3:-A}: wanted /$2/, got [$(ask "$1" "${3:-A}")]"; }
-like_now() { ask "$2" "$3" | grep -Eq -e "$1"; }
+here() { await 5 hears "$2" "$1" "${3:-A}" || fail "$1 ${3:-A}: wanted /$2/, got [$(ask "$1" "${3:-A}")]"; }
 
 leg_hosts() {
     up u1 '. aa nodata'
@@ -76,7 +74,7 @@ END
     here new.lan '^NOERROR [^|]*$'
     promise "a file that is being written is never half read"
     { for i in 1 2 3 4 5 6 7 8; do echo "10.1.1.$i n$i"; : | ask "n$i.lan" >/dev/null; sleep 0.3; done; echo '10.1.1.9 n9'; } >"$T/later"
-    await 8 told_is names hosts 18 || fail "$(adm status | grep hosts)"
+    await 8 is 18 told names hosts || fail "$(adm status | grep hosts)"
     same 18 "$(sed -n 's/^hosts: \([0-9]*\) names$/\1/p' "$T/p.log" | sort -un | grep -v '^[02]$')" 'sizes that it has read'
     promise "a file that cannot be read is told, and the names stay"
     if [ "$(id -u)" = 0 ]; then
@@ -163,7 +161,7 @@ Host: localhost
     started asker $!
     like '^Reloaded' "$(adm reload)"
     says 'A 0\.0\.0\.0' ads.test
-    await 60 told_is names block 1000012 || fail "$(adm status | grep block)"
+    await 60 is 1000012 told names block || fail "$(adm status | grep block)"
     await 60 test -s "$T/many.out" || fail 'the client does not end'
     same 4000 "$(val noerror "$(cat "$T/many.out")")" 'answers'
     [ ! -s "$T/shim" ] || within 1 20000 "$(od -An -tu8 -N8 "$T/shim" | tr -d ' ')" 'microseconds at most'
@@ -274,96 +272,6 @@ $like_dig" "$(adm "query ${x%|*}" | sed -n 's/^  //p' | tr -s '\t ' ' ')" "${x%|
     like "^upstream $u2 udp priority 2 NOERROR answers 2000 ms [0-9]*\$" "$out"
     same 2001 "$(printf '%s\n' "$out" | grep -c '^  long\.test\.	')" records
     within 60000 300000 "$(printf '%s\n' "$out" | awk '/^  / && length > n { n = length } END { print n }')" 'the longest line'
-}
-
-# mistake ERE WORD...: the program refuses these arguments, with a line that matches
-mistake() {
-    mistake_e=$1
-    shift
-    like "$mistake_e" "$("$BIN" -t "$@" 2>&1 >/dev/null)" "$*"
-}
-
-leg_mistakes() {
-    promise "a mistake of the first hour is met by what to write instead"
-    while IFS='|' read -r line ere; do mistake "$ere" "$line"; done <<'END'
-1.1.1.1:53 1|expected .*192\.0\.2\.1@53
-1.1.1.1#5353 1|expected a port behind '@'
-[::1]@53 1|without brackets
-tls://1.1.1.1|tls=NAME
-https://dns.google/dns-query|https=NAME and no scheme
-1.1.1.1 1 https://dns.google/dns-query|, https=NAME
-listen-address=127.0.0.1 # as in dnsmasq|or a directive
-1.1.1.1@853#name 1|name behind tls=
-server=1.1.1.1|ADDRESS PRIORITY
-nameserver 1.1.1.1|ADDRESS PRIORITY
-forward-addr: 1.1.1.1|ADDRESS PRIORITY
-dns.quad9.net 1 tls|an IP address, for nobody .* resolve
-1.1.1.1 # no priority|"1\.1\.1\.1" has no priority, expected "1\.1\.1\.1 1"
-1.1.1.1 tls=one.one.one.one|not a priority
-1.1.1.1@99999 1|a port from 1 to 65535
-listen eth0|an address of this host, or \* with "allow"
-listen 5300|\*@5300
-listen *:5300|\*@5300
-END
-    mistake 'one word, expected .*in quotes' 9.9.9.9 1 tls
-    like 'one word, expected .*in quotes' "$("$BIN" -a query www.example.com 2>&1)"
-    mistake 'argument:2: listen: .*no other line has' 'listen *@5300' 'listen 127.0.0.1@5300' '1.1.1.1 1'
-    mistake 'admin .* is a listen address too' 'listen *@5300' 'admin 127.0.0.1@5300' '1.1.1.1 1'
-    mistake 'user nosuchuser-xyz' 'user nosuchuser-xyz' '1.1.1.1 1'
-    mistake '^argument:1: ca-file /none/at/all: No such file.*ca-certificates' 'ca-file /none/at/all' '1.1.1.1 1' '1.0.0.1 1 tls=a.test'
-    promise "the environment: the variable is named, and PROXY_PORT counts without TLS_DNS_IP"
-    if [ ! -e /etc/dns.config ]; then
-        like '^environment:TLS_DNS_IP: "dns\.quad9\.net' "$(TLS_DNS_IP=dns.quad9.net "$BIN" -t 2>&1 >/dev/null)"
-        like '^environment:PROXY_PORT: ' "$(PROXY_PORT=x "$BIN" -t 2>&1 >/dev/null)"
-        like '^listen \*@5300$' "$(PROXY_PORT=5300 "$BIN" -t 2>&1)"
-        # shellcheck disable=SC2016
-        [ "$(id -u)" != 0 ] || like '^built-in default: ca-file /etc/ssl/.*ca-certificates' "$(unshare -m sh -c 'mount -t tmpfs none /etc/ssl && "$0"' "$BIN" 2>&1)"
-    else
-        skip 'not here: there is /etc/dns.config'
-    fi
-    promise "a mark of byte order is passed over"
-    printf '\357\273\277192.0.2.1 1\n' >"$T/bom.conf"
-    like '^192\.0\.2\.1@53 1$' "$("$BIN" -t -c "$T/bom.conf" 2>&1)"
-    promise "an unknown option is one line, which says where help is"
-    for x in -x --nonsense -c; do
-        out=$("$BIN" "$x" 2>&1)
-        same 2 $? 'exit status'
-        same 1 "$(printf '%s\n' "$out" | wc -l | tr -d ' ')" lines
-        like "$x.*--help" "$out"
-    done
-    promise "-a with a configuration that cannot be read says so, with a broken one it goes on"
-    like "^$T/none\.conf: cannot be read" "$("$BIN" -c "$T/none.conf" -a status 2>&1)"
-    up u1
-    proxy p "$u1 1"
-    printf '%s\n' nonsense "admin 127.0.0.1@$admin" >"$T/broken.conf"
-    like '^dnsproxy ' "$("$BIN" -c "$T/broken.conf" -a status 2>&1)"
-    promise "the start says where it serves, whom it asks, and which address is not there yet"
-    port=$(freeport)
-    proxy q "listen 127.0.0.1@$port" 'listen 192.0.2.77@53530' '192.0.2.1@853 7' '127.0.0.1 2 tcp domain=x.test'
-    for x in "serving on 127\.0\.0\.1@$port" 'serving on 192\.0\.2\.77@53530: this host does not have that address yet' 'asking 192\.0\.2\.1@853 udp, priority 7' \
-        'asking 127\.0\.0\.1@53 tcp, priority 2' 'warning: .*192\.0\.2\.1@853 .*"tls" missing'; do
-        same 1 "$(logs q "^$x")" "/$x/"
-    done
-    promise "a port that is taken, and one that may not be bound: exit 1, and what to do"
-    out=$("$BIN" "listen 127.0.0.1@$port" 'admin off' "$u1 1" 2>&1)
-    same 1 $? 'exit status'
-    like 'listen 127\.0\.0\.1.*systemd-resolved.*dnsmasq' "$out"
-    if [ "$(id -u)" = 0 ] && have setpriv; then
-        like 'Permission denied.*CAP_NET_BIND_SERVICE' "$(setpriv --reuid=65534 --clear-groups --bounding-set=-all --inh-caps=-all "$BIN" 'listen 127.0.0.1@99' 'admin off' "$u1 1" 2>&1)"
-    fi
-    promise "a wrong configuration ends with 78, and -t with 1"
-    for x in 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"; do
-        "$BIN" "$u1 1" "$x" >/dev/null 2>&1
-        same 78 $? "$x"
-        "$BIN" -t "$u1 1" "$x" >/dev/null 2>&1
-        same 1 $? "-t $x"
-    done
-    promise "where the journal reads standard error, lines begin with their level"
-    : >"$T/journal"
-    JOURNAL_STREAM=$(stat -Lc %d:%i "$T/journal") "$BIN" '192.0.2.1 x' 2>"$T/journal"
-    like '^<3>argument:1: ' "$(cat "$T/journal")"
-    JOURNAL_STREAM=1:1 "$BIN" '192.0.2.1 x' 2>"$T/journal"
-    like '^argument:1: ' "$(cat "$T/journal")"
 }
 
 leg_house() {

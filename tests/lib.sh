@@ -132,6 +132,20 @@ kill_pid() {
     return 0
 }
 
+# meanwhile NAME COMMAND...: in the background, what it prints goes to $T/NAME.out
+# ended NAME [ERE]: it has ended, and what it printed, which is then in $out, matches
+meanwhile() {
+    meanwhile_n=$1
+    shift
+    "$@" >"$T/$meanwhile_n.out" &
+    echo $! >"$T/$meanwhile_n.job"
+}
+ended() {
+    wait "$(cat "$T/$1.job")"
+    out=$(cat "$T/$1.out")
+    like "${2:-.}" "$out" "$1"
+}
+
 # reap: ends everything that was started and still runs; the program in the way that `stop` judges.
 reap() {
     for reap_n in "$T"/*.admin; do
@@ -154,6 +168,13 @@ await() {
         [ "$(date +%s)" -lt "$await_end" ] || return 1
         sleep 0.02
     done
+}
+
+# is WANT CMD...: it prints that, as in `await 5 is 0 count inflight`
+is() {
+    is_w=$1
+    shift
+    [ "$("$@")" = "$is_w" ]
 }
 
 # logged NAME ERE: the log of NAME has such a line;  logs NAME ERE: how many
@@ -182,17 +203,19 @@ netns_other() { [ "$(readlink "/proc/$1/ns/net")" != "$2" ]; }
 # shellcheck disable=SC2086
 ns() { $NS "$@"; }
 
-# build OUT [FLAG...]: compiles dnsproxy.c
+# compile OUT SOURCE [FLAG...]: a program of this tree;  build OUT [FLAG...]: dnsproxy.c
+compile() {
+    compile_o=$1 compile_s=$SRC/$2
+    shift 2
+    if [ -n "$BEARSSL" ]; then set -- "$@" -I"$BEARSSL/inc" "$compile_s" "$BEARSSL/build/libbearssl.a"; else set -- "$@" "$compile_s" -lbearssl; fi
+    # shellcheck disable=SC2086
+    "$CC" -std=c11 -o "$compile_o" "$@" ${LDLIBS:-}
+}
 build() {
     build_o=$1
     shift
-    if [ -n "$BEARSSL" ]; then
-        # shellcheck disable=SC2086
-        "$CC" -std=c11 $CFLAGS "$@" -I"$BEARSSL/inc" -o "$build_o" "$SRC/dnsproxy.c" "$BEARSSL/build/libbearssl.a" ${LDLIBS:-}
-    else
-        # shellcheck disable=SC2086
-        "$CC" -std=c11 $CFLAGS "$@" -o "$build_o" "$SRC/dnsproxy.c" -lbearssl ${LDLIBS:-}
-    fi
+    # shellcheck disable=SC2086
+    compile "$build_o" dnsproxy.c $CFLAGS "$@"
 }
 
 # proxy NAME [OPTION...] LINE...: starts the program with each LINE as an argument, on free ports unless the lines have
@@ -267,6 +290,25 @@ stop() {
     fi
 }
 
+# wrapped WORDS NAME LINE...: as proxy, started by the command WORDS
+wrapped() {
+    wrapped_w=$WRAP
+    WRAP="$1 $WRAP"
+    shift
+    proxy "$@"
+    WRAP=$wrapped_w
+}
+
+# exits STATUS ERE WORD...: the program with these arguments ends so, and what it prints, then in $out, matches
+exits() {
+    exits_s=$1 exits_e=$2
+    shift 2
+    # shellcheck disable=SC2086
+    out=$(timeout $((10 * SLOW)) $WRAP "$BIN" "$@" 2>&1 </dev/null)
+    same "$exits_s" $? "exit status, $*"
+    like "$exits_e" "$out" "$*"
+}
+
 # adm COMMAND: one line to the admin port, prints the reply
 adm() { peer line 127.0.0.1 "$admin" "$1"; }
 
@@ -339,6 +381,13 @@ saw() {
 ask() { peer ask 127.0.0.1 "$port" "$@"; }
 asks() { for asks_n; do ask "$asks_n" >/dev/null; done; }
 
+# hears ERE WORD...: the reply to `ask WORD...` matches, as in `await 5 hears '^NOERROR' back.test`
+hears() {
+    hears_e=$1
+    shift
+    ask "$@" | grep -Eq -e "$hears_e"
+}
+
 # says ERE WORD...: the reply to `ask WORD...`, which is then in $out, matches
 says() {
     says_e=$1
@@ -347,8 +396,8 @@ says() {
     like "$says_e" "$out" "ask $*"
 }
 
-# gets N [ms:RANGE] [ttl:RANGE] WORD...: the reply to `ask WORD...`, which is then in $out, has the address of the upstream
-# uN, 192.0.2.N (-: whatever it is), took so many milliseconds, and lives so long
+# gets N|ERE [ms:RANGE] [ttl:RANGE] WORD...: the reply to `ask WORD...`, which is then in $out, has the address of the upstream
+# uN, 192.0.2.N, or matches where N is an ERE, took so many milliseconds, and lives so long
 gets() {
     gets_a=$1 gets_k=''
     shift
@@ -359,7 +408,10 @@ gets() {
         esac
     done
     out=$(ask "$@")
-    [ "$gets_a" = - ] || same "192.0.2.$gets_a" "$(addresses "$out")" "ask $*: $out"
+    case $gets_a in
+    [1-9]) same "192.0.2.$gets_a" "$(addresses "$out")" "ask $*: $out" ;;
+    *) like "$gets_a" "$out" "ask $*" ;;
+    esac
     for gets_r in $gets_k; do
         case $gets_r in ms:*) gets_g=$(ms_of "$out") ;; *) gets_g=$(ttl_of "$out") ;; esac
         gets_l=${gets_r#*:}
@@ -367,15 +419,21 @@ gets() {
     done
 }
 
-# replies [COMMAND]: each line PROMISE ; ERE ; WORDS of standard input says that what `COMMAND WORDS` prints (COMMAND is ask
-# if not said) matches ERE, or with ! before it that it does not. A line without PROMISE belongs to the promise before it.
-# The shell expands WORDS.
+# replies [COMMAND]: each line PROMISE ; WANT ; WORDS of standard input says what `COMMAND WORDS` prints (COMMAND is ask if not
+# said). WANT is an ERE, with ! before it one that does not match; or @ and what `gets` takes; or # and how many times u1 has seen
+# the question by then. Without WANT, WORDS is a command that judges by itself. A line without PROMISE belongs to the promise
+# before it. The shell expands WORDS.
 replies() {
     sed 's/ *; */;/g' >"$T/.rows"
     while IFS=';' read -r row_p row_e row_w; do
         [ -z "$row_p" ] || promise "$row_p"
+        case $row_e in
+        '') eval "$row_w"; continue ;;
+        @*) eval "gets ${row_e#@} $row_w"; continue ;;
+        esac
         eval "row_o=\$(${1:-ask} $row_w)"
         case $row_e in
+        '#'*) same "${row_e#?}" "$(grep -cF " ${row_w%% *}. " "$T/u1.q")" "queries at u1, $row_w" ;;
         !*) unlike "${row_e#!}" "$row_o" "$row_w" ;;
         *) like "$row_e" "$row_o" "$row_w" ;;
         esac
@@ -408,19 +466,8 @@ val() {
 
 # ---- Tools -------------------------------------------------------------
 
-# bearssl_cc OUT SOURCE [FLAG...]: compiles a test program
-bearssl_cc() {
-    cc_o=$1 cc_s=$SRC/tests/$2
-    shift 2
-    if [ -n "$BEARSSL" ]; then
-        "$CC" -std=c11 "$@" -I"$BEARSSL/inc" -o "$cc_o" "$cc_s" "$BEARSSL/build/libbearssl.a"
-    else
-        "$CC" -std=c11 "$@" -o "$cc_o" "$cc_s" -lbearssl
-    fi
-}
-
 # tools_build: the peer
-tools_build() { [ -x "$ROOT/peer" ] || bearssl_cc "$ROOT/peer" peer.c -O1 -g; }
+tools_build() { [ -x "$ROOT/peer" ] || compile "$ROOT/peer" tests/peer.c -O1 -g; }
 
 # what up sets: the addresses of the upstreams
 u1='' u2='' u3='' u4=''
@@ -443,21 +490,14 @@ shim() {
     head -c 4096 /dev/zero >"$T/shim"
     chmod 666 "$T/shim"
 }
-shimmed() {
-    WRAP="env SHIM=$T/shim LD_PRELOAD=$T/shim.so"
-    proxy "$@"
-    WRAP=''
-}
+shimmed() { wrapped "env SHIM=$T/shim LD_PRELOAD=$T/shim.so" "$@"; }
 
 # limited OPTIONS NAME LINE...: as proxy, after `ulimit OPTIONS`; where that is not allowed the promise is skipped
 limited() {
-    limited_o=$1
+    { [ -z "$WRAP" ] && sh -c "ulimit $1" 2>/dev/null; } || { skip "not here: no ulimit $1"; return 1; }
+    echo "ulimit $1 && exec \"\$@\"" >"$T/limited"
     shift
-    { [ -z "$WRAP" ] && sh -c "ulimit $limited_o" 2>/dev/null; } || { skip "not here: no ulimit $limited_o"; return 1; }
-    echo "ulimit $limited_o && exec \"\$@\"" >"$T/limited"
-    WRAP="sh $T/limited"
-    proxy "$@"
-    WRAP=''
+    wrapped "sh $T/limited" "$@"
 }
 
 # count KEY: a number of the first line of status;  upstream ADDR KEY: of an upstream's line;  cached KEY: of the cache line
@@ -466,11 +506,11 @@ upstream() { val "$2" "$(adm status | grep -F "upstream $1 ")"; }
 cached() { val "$1" "$(adm status | grep '^cache ')"; }
 # pairs NAME ERE: with how many pairs of port and ID such a question came to the upstream: one sent again is the same
 pairs() { grep -E -e "$2" "$T/$1.q" | sed 's/.*from=\([^ ]*\) id=\([0-9]*\) .*/\1 \2/' | sort -u | wc -l | tr -d ' '; }
-upstream_is() { [ "$(upstream "$1" "$2")" = "$3" ]; }
 # becomes SECONDS ADDR STATE: within that time the upstream is so
-becomes() { await "$1" state_is "$2" "$3" || fail "$2 is $(upstream "$2" state), wanted $3 within $1 s"; }
-state_is() { [ "$(upstream "$1" state)" = "$2" ]; }
-asked_is() { [ "$(asked "$1" "$3")" = "$2" ]; }
+becomes() { await "$1" is "$3" upstream "$2" state || fail "$2 is $(upstream "$2" state), wanted $3 within $1 s"; }
+# returns ADDR, answers_with ADDRESS: a fresh name is asked; true when the upstream is up, when that is the answer
+returns() { ask "returns$(date +%N).test" >/dev/null; is up upstream "$1" state; }
+answers_with() { [ "$(addresses "$(ask "fresh$(date +%N).test")")" = "$1" ]; }
 ms_of() { val ms "$1"; }
 addresses() { printf '%s\n' "$1" | tr '|' '\n' | sed -n 's/^ [^:]* A \([0-9.]*\).*/\1/p' | tr '\n' ' ' | sed 's/ $//'; }
 ttl_of() { printf '%s\n' "$1" | tr '|' '\n' | sed -n '2s/^ [^ ]* \([0-9]*\) .*/\1/p'; }
@@ -486,7 +526,7 @@ lives() {
 # down NAME ADDR: lets the silent upstream ADDR be down at proxy NAME (asks three names and more, at once)
 down() {
     many n=4 window=4 "name=down%d-$(date +%s)$2.test" timeout=4000 >/dev/null
-    await 5 state_is "$1" down || fail "$1 is not down after 4 unanswered queries"
+    becomes 5 "$1" down
 }
 
 # ---- DNS over TLS ------------------------------------------------------

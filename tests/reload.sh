@@ -21,7 +21,7 @@ leg_reload() {
     many n=9 name=nine%d.test >/dev/null
     conf "$u1 2" "$u2 1" 'timeout 2000'
     kill -HUP "$(pid r)"
-    await 3 reloaded "$u2" || fail "no sign of u2: $(adm status | grep ^upstream)"
+    await 3 is 2 upstream "$u1" priority || fail "no sign of u2: $(adm status | grep ^upstream)"
     gets 2 after.test
     promise "the cache survives"
     gets 1 before.test
@@ -59,7 +59,7 @@ leg_reload() {
     conf "$u1 2" 'timeout 700' 'allow 127.0.0.1' 'rate 1000' 'log debug'
     same Reloaded "$(adm reload)"
     says '^REFUSED' r.test +src=127.0.0.2
-    gets - ms:500-1700 silent=.r.test
+    gets . ms:500-1700 silent=.r.test
     await 2 logged r 'silent=\.r\.test' || fail "log debug is not in force"
     promise "a bad file changes nothing; every error is logged, and sent back to reload"
     conf "$u2 1" nonsense 'timeout soon'
@@ -126,4 +126,3 @@ leg_reload() {
     within -9 2 "$(($(fd_count r) - b))" "descriptors more"
     lives r "500 reloads"
 }
-reloaded() { adm status | grep -q "^upstream $1 "; }

@@ -131,7 +131,7 @@ END
     like 'sent 600 answered 600 noerror 600 ' "$(many n=600 window=600 tcp=600 name=delay=700.burst.test same timeout=9000)"
     use p
     promise "the sum of TCP clients in status returns to nothing when they leave"
-    await 35 tcp_none || fail "tcp $(count tcp)"
+    await 35 is 0 count tcp || fail "tcp $(count tcp)"
     wait $slow
     while IFS=';' read -r name what; do
         promise "TCP: a client $what"
@@ -158,4 +158,3 @@ slowly() {
     "$@" >"$T/$slow_n.out" &
     slow="$slow $!"
 }
-tcp_none() { [ "$(count tcp)" = 0 ]; }

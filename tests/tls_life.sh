@@ -15,7 +15,7 @@ leg_tls_faults() {
     promise "after three unanswered queries nobody waits for an upstream that stalls"
     answered 11 10
     answered 11 5 in:300
-    for name in f_accept f_hello f_mid f_up f_mute; do upstream_is "$(at "$name")" state down || fail "$name is not down"; done
+    for name in f_accept f_hello f_mid f_up f_mute; do is down upstream "$(at "$name")" state || fail "$name is not down"; done
     promise "a handshake is given up after 4 s, and the log says so"
     for name in f_accept f_hello f_mid; do
         await 5 sees "$name" '^end .*by client' || fail "$name: still open"
@@ -61,7 +61,7 @@ leg_tls_faults() {
     answered 11 3
     turn one
     await 4 healed || fail "still not asked"
-    upstream_is "$one" state up || fail "status does not say up"
+    is up upstream "$one" state || fail "status does not say up"
     promise "failures back off when nobody asks: at most 4 tries in 5 s"
     turn one at=hello:alert80 kick=1
     forget one

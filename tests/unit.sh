@@ -4,21 +4,10 @@
 
 LEGS="$LEGS unit"
 
-# lab_build OUT PROGRAM [FLAG...]: compiles tests/PROGRAM.c, which includes dnsproxy.c
-lab_build() {
-    lab_o=$1 lab_s=$SRC/tests/$2.c
-    shift 2
-    if [ -n "$BEARSSL" ]; then
-        "$CC" -std=c11 -I"$BEARSSL/inc" "$@" -o "$lab_o" "$lab_s" "$BEARSSL/build/libbearssl.a"
-    else
-        "$CC" -std=c11 "$@" -o "$lab_o" "$lab_s" -lbearssl
-    fi
-}
-
 # With sanitizers where the compiler has them
 leg_unit() {
-    lab_build "$T/unit" unit -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all 2>"$T/unit.log" ||
-        lab_build "$T/unit" unit -O1 -g 2>"$T/unit.log" || { promise "the unit tests compile"; fail "$(cat "$T/unit.log")"; return; }
+    compile "$T/unit" tests/unit.c -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all 2>"$T/unit.log" ||
+        compile "$T/unit" tests/unit.c -O1 -g 2>"$T/unit.log" || { promise "the unit tests compile"; fail "$(cat "$T/unit.log")"; return; }
     (ASAN_OPTIONS=detect_leaks=0 "$T/unit"; echo "status $?") >"$T/unit.out" 2>"$T/unit.err" </dev/null
     unit_end='' unit_note=''
     while read -r unit_w unit_l; do
