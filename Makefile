@@ -10,7 +10,7 @@
 CC = cc
 CFLAGS = -O2
 CPPFLAGS =
-LDFLAGS =
+LDFLAGS = -Wl,-z,now
 LDLIBS =
 BEARSSL =
 STATIC_CC = musl-gcc

@@ -41,6 +41,7 @@
 #define HAVE_MMSG 1
 #define HAVE_EPOLL 1            /* for clients that are idle */
 #define HAVE_TCP 1              /* TCP_INFO, TCP_QUICKACK */
+#define HAVE_PHDR 1             /* to find the pages of shared libraries */
 #endif
 #include <arpa/inet.h>
 #include <errno.h>
@@ -48,6 +49,7 @@
 #include <getopt.h>
 #include <grp.h>
 #include <limits.h>
+#include <link.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -215,8 +217,7 @@ static void text_free(struct text *t) {
 	*t = (struct text){ .grows = true };
 }
 
-static void text_add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void text_add(struct text *t, const char *fmt, ...) {
+__attribute__((format(printf, 2, 3))) static void text_add(struct text *t, const char *fmt, ...) {
 	va_list ap;
 	int n;
 	do {
@@ -301,14 +302,12 @@ static void log_to_syslog(enum level level, const char *line) {
 	char msg[1100];
 	int n = snprintf(msg, sizeof msg, "<%d>dnsproxy[%ld]: %s", priority[level], (long)getpid(), line);
 	if (fd < 0) fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && n > 0 && sendto(fd, msg, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&to, sizeof to) < 0)
-		msg[0] = '\0';                  /* lost */
+	if (fd >= 0 && n > 0) sendto(fd, msg, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&to, sizeof to);
 }
 
 /* One line to standard error or syslog. A standard error that takes nothing loses the line, it never blocks us: a pipe
  * that poll() calls writable has room for PIPE_BUF bytes. */
-static void log_line(enum level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void log_line(enum level level, const char *fmt, ...) {
+__attribute__((format(printf, 2, 3))) static void log_line(enum level level, const char *fmt, ...) {
 	struct pollfd out = { .fd = 2, .events = POLLOUT };
 	char line[1024];
 	size_t n;
@@ -1194,8 +1193,7 @@ static struct config cfg;
 /* Where errors go while a configuration is read: all of them, each with its place. */
 struct reader { struct config *c; struct text *errors; unsigned nerrors; char place[80]; };
 
-static void config_error(struct reader *r, const char *place, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void config_error(struct reader *r, const char *place, const char *fmt, ...) {
+__attribute__((format(printf, 3, 4))) static void config_error(struct reader *r, const char *place, const char *fmt, ...) {
 	char what[600];
 	va_list ap;
 	va_start(ap, fmt);
@@ -1631,7 +1629,7 @@ static void config_line(struct reader *r, char *line) {
 }
 
 static void config_init(struct config *c, unsigned default_port) {
-	memset(c, 0, sizeof *c);
+	if (c->default_port != 0) memset(c, 0, sizeof *c);      /* else it is new, and most of its pages need never be provided */
 	c->default_port = default_port;
 	for (size_t i = 0; i < COUNT(directives); i++) {
 		const struct directive *d = &directives[i];
@@ -5380,15 +5378,14 @@ static void ca_take_der(void *ctx, const void *p, size_t n) {
 	br_x509_decoder_push(&r->x, p, n);
 }
 
-/* Decodes the first certificate of a PEM text. True when it is a usable CA. */
+/* Decodes the first certificate of a PEM text, whose last line must have an end. True when it is a usable CA. */
 static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n) {
-	static const uint8_t newline = '\n';
 	br_pem_decoder_context pem;
 
 	br_pem_decoder_init(&pem);
 	br_x509_decoder_init(&r->x, ca_take_dn, r);
 	r->dn_len = 0;
-	for (bool last = false; n > 0 || !last; ) {
+	while (n > 0) {
 		size_t k = br_pem_decoder_push(&pem, p, n);
 		int event = br_pem_decoder_event(&pem);
 		p += k;
@@ -5397,11 +5394,6 @@ static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n) {
 		if (event == BR_PEM_END_OBJ)
 			return br_x509_decoder_get_pkey(&r->x) && br_x509_decoder_isCA(&r->x) && r->dn_len <= sizeof r->dn;
 		if (event == BR_PEM_ERROR) return false;
-		if (n == 0 && !last) {          /* the last line may lack its end */
-			p = &newline;
-			n = 1;
-			last = true;
-		}
 	}
 	return false;
 }
@@ -5435,20 +5427,21 @@ static const char *ca_load(const char *path) {
 		return "not a file of at most 16 MB";
 	}
 	size = (size_t)st.st_size;
-	text = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);     /* gone again without a trace */
+	text = mmap(NULL, size + 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);     /* gone again without a trace */
 	if (text == MAP_FAILED || read(fd, text, size) != (ssize_t)size) {
 		close(fd);
 		return "it cannot be read";
 	}
 	digest = ca_hash(text, size);
+	text[size] = '\n';                      /* which the file may lack */
 	list = calloc(size / 256 + 1, sizeof *list);    /* no CA is so short */
 	for (p = (uint8_t *)strstr((char *)text, begin); p != NULL && list != NULL; p = next) {
 		next = (uint8_t *)strstr((char *)p + sizeof begin, begin);
 		size = (size_t)((next ? next : text + st.st_size) - p);
-		if (ca_decode(&r, p, size))
+		if (ca_decode(&r, p, size + 1))
 			list[n++] = (struct ca){ ca_hash(r.dn, r.dn_len), (uint32_t)(p - text), (uint32_t)size };
 	}
-	munmap(text, (size_t)st.st_size + 1);
+	munmap(text, (size_t)st.st_size + 2);
 	if (n == 0) {
 		free(list);
 		close(fd);
@@ -5572,7 +5565,6 @@ static void cert_names(struct auth *a) {
 	size_t n, m;
 	const uint8_t *ip = addr_bytes(&a->spec->addr, &m);
 
-	a->seen[0] = '\0';
 	if (!cert_extension(a, 17, &list)) return;
 	while (der_next(&list, &tag, &v, NULL)) {
 		n = (size_t)(v.end - v.p);
@@ -5626,9 +5618,10 @@ static void auth_load_anchors(struct auth *a) {
 	static uint8_t pem[16384];
 	for (unsigned i = 0; i < ncas && a->nanchors < MAX_ANCHORS; i++) {
 		struct ca_reader *r = &a->readers[a->nanchors];
-		size_t n = MIN(cas[i].len, sizeof pem);
-		if (cas[i].subject != a->issuer || pread(ca_fd, pem, n, (off_t)cas[i].at) != (ssize_t)n || !ca_decode(r, pem, n))
-			continue;
+		size_t n = MIN(cas[i].len, sizeof pem - 1);
+		if (cas[i].subject != a->issuer || pread(ca_fd, pem, n, (off_t)cas[i].at) != (ssize_t)n) continue;
+		pem[n++] = '\n';
+		if (!ca_decode(r, pem, n)) continue;
 		a->anchors[a->nanchors++] = (br_x509_trust_anchor){ .dn = { r->dn, r->dn_len }, .flags = BR_X509_TA_CA,
 			.pkey = *br_x509_decoder_get_pkey(&r->x) };
 	}
@@ -6189,7 +6182,6 @@ static void admin_error(struct admin *a, const char *what) { text_add(&a->reply,
 struct command { const char *name, *args, *help; void (*run)(struct admin *, char **); };
 
 static void run_help(struct admin *a, char **w);
-static void run_top(struct admin *a, char **w);
 
 static void run_status(struct admin *a, char **w) {
 	(void)w;
@@ -6249,22 +6241,6 @@ static void run_query(struct admin *a, char **w) {
 	query_choose(q);
 }
 
-static const struct command commands[] = {
-	{ "help", "", "this list", run_help },
-	{ "status", "", "counters, upstreams and the cache", run_status },
-	{ "clear", "[NAME]", "empty the cache, or drop every type of NAME", run_clear },
-	{ "reload", "", "read the configuration again", run_reload },
-	{ "log", "error|info|debug", "set the log level", run_log },
-	{ "query", "NAME [TYPE]", "ask every upstream now, past the cache", run_query },
-	{ "top", "", "the most asked names and the clients that ask most", run_top },
-};
-
-static void run_help(struct admin *a, char **w) {
-	(void)w;
-	for (const struct command *c = commands; c < commands + COUNT(commands); c++)
-		text_add(&a->reply, "%s%s%s - %s\n", c->name, c->args[0] ? " " : "", c->args, c->help);
-}
-
 /* The ten biggest rows of a table, largest first; what is equal (the types of a name) counts together. */
 static void top_reply(struct text *t, const struct top *top, bool names) {
 	uint64_t sum[TOP_SLOTS] = { 0 };
@@ -6299,6 +6275,22 @@ static void run_top(struct admin *a, char **w) {
 	if (a->reply.len == 0) text_add(&a->reply, "no queries yet\n");
 }
 
+static const struct command commands[] = {
+	{ "help", "", "this list", run_help },
+	{ "status", "", "counters, upstreams and the cache", run_status },
+	{ "clear", "[NAME]", "empty the cache, or drop every type of NAME", run_clear },
+	{ "reload", "", "read the configuration again", run_reload },
+	{ "log", "error|info|debug", "set the log level", run_log },
+	{ "query", "NAME [TYPE]", "ask every upstream now, past the cache", run_query },
+	{ "top", "", "the most asked names and the clients that ask most", run_top },
+};
+
+static void run_help(struct admin *a, char **w) {
+	(void)w;
+	for (const struct command *c = commands; c < commands + COUNT(commands); c++)
+		text_add(&a->reply, "%s%s%s - %s\n", c->name, c->args[0] ? " " : "", c->args, c->help);
+}
+
 static void admin_close(struct admin *a) {
 	if (a->fd < 0) return;
 	watch_remove(&a->slot);
@@ -6324,8 +6316,7 @@ static void admin_write(struct admin *a) {
 		}
 		if (a->reply.len == 0) break;
 		r = send(a->fd, a->reply.p + a->out_at, a->reply.len - a->out_at, MSG_NOSIGNAL);
-		if (r < 0 && errno == EINTR) continue;
-		if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+		if (r < 0 && later(errno)) {
 			watch_events(a->slot, POLLOUT);
 			return;
 		}
@@ -6442,7 +6433,7 @@ static void admin_http_refuse(struct admin *a, const char *status) {
 /* A header line of GET /metrics; the empty one ends the request. True when the reply is due. */
 static bool admin_http_line(struct admin *a, char *line) {
 	struct in6_addr host;
-	char *v = line + 5, *end;
+	char *v = line + 5;
 
 	if (*line == '\0') {
 		if (a->host_ok) {
@@ -6454,12 +6445,9 @@ static bool admin_http_line(struct admin *a, char *line) {
 	}
 	if (strncasecmp(line, "Host:", 5) != 0) return false;
 	v += strspn(v, " \t");
-	if (*v == '[') {
-		v++;
-		if ((end = strchr(v, ']')) != NULL) *end = '\0';
-	} else if ((end = strchr(v, ':')) != NULL)
-		*end = '\0';
-	v[strcspn(v, " \t")] = '\0';
+	const char *end = *v == '[' ? "] \t" : ": \t";
+	v += *v == '[';
+	v[strcspn(v, end)] = '\0';
 	a->host_ok = strcasecmp(v, "localhost") == 0 || inet_pton(AF_INET, v, &host) == 1 || inet_pton(AF_INET6, v, &host) == 1;
 	return false;
 }
@@ -6750,13 +6738,13 @@ static void upstreams_apply(const struct config *c) {
 	unsigned i, k;
 
 	for (k = 0; k < MAX_UPSTREAMS; k++) {
-		bool stays = false;
-		for (i = 0; upstreams[k].used && i < c->nspecs; i++)
-			if (!kept[i] && spec_same(&c->specs[i], &upstreams[k].spec)) {
-				kept[i] = stays = true;
-				break;
-			}
-		if (upstreams[k].used && !stays) upstream_stop(&upstreams[k]);
+		if (!upstreams[k].used) continue;
+		for (i = 0; i < c->nspecs && (kept[i] || !spec_same(&c->specs[i], &upstreams[k].spec)); i++)
+			;
+		if (i < c->nspecs)
+			kept[i] = true;
+		else
+			upstream_stop(&upstreams[k]);
 	}
 	for (i = 0; i < c->nspecs; i++) {
 		if (kept[i]) continue;
@@ -6792,6 +6780,25 @@ static void query_reroute(struct query *q) {
 	query_choose(q);
 }
 
+/* What only a start or a reload needs of shared libraries need not stay in memory: what is called again comes back by itself. Our own
+ * code stays, where a debugger may have put something. */
+#ifdef HAVE_PHDR
+static int library_shrink(struct dl_phdr_info *l, size_t size, void *seen) {
+	(void)size;
+	if ((*(unsigned *)seen)++ == 0) return 0;       /* the first is ourselves */
+	for (unsigned i = 0; i < l->dlpi_phnum; i++) {
+		const ElfW(Phdr) *h = &l->dlpi_phdr[i];
+		uintptr_t at = l->dlpi_addr + h->p_vaddr, page = at & -(uintptr_t)sysconf(_SC_PAGESIZE);
+		if (h->p_type == PT_LOAD && !(h->p_flags & PF_W)) madvise((void *)page, at + h->p_memsz - page, MADV_DONTNEED);
+	}
+	return 0;
+}
+
+static void libraries_shrink(void) { dl_iterate_phdr(library_shrink, &(unsigned){ 0 }); }
+#else
+static void libraries_shrink(void) { }
+#endif
+
 /* SIGHUP and "reload". All or nothing: with an error the old configuration stays. "out" gets the errors, or what needs a restart. */
 static bool config_reload(struct text *out) {
 	static struct config fresh;
@@ -6820,6 +6827,7 @@ static bool config_reload(struct text *out) {
 	}
 	log_info("reloaded from %s%s", from, out->len ? out->p : "");
 	notify("READY=1");
+	libraries_shrink();
 	return true;
 }
 
@@ -7183,11 +7191,6 @@ static void usage(FILE *out) {
 		    directives[i].initial[0] ? " (default " : "", directives[i].initial, directives[i].initial[0] ? ")" : "");
 }
 
-static int config_test(void) {
-	config_print(stdout, &cfg);
-	return fflush(stdout) != 0;
-}
-
 static void start_descriptors(void) {
 	int fd;
 	do {                                    /* 0, 1 and 2 must lead nowhere, also where there is no /dev/null */
@@ -7199,6 +7202,7 @@ static void start_descriptors(void) {
 
 static void serve(void) {
 	notify("READY=1");
+	libraries_shrink();
 	while (!stopping) {
 		turn_end();
 		loop_turn();
@@ -7268,7 +7272,10 @@ int main(int argc, char **argv) {
 			fprintf(stderr, "%s%s\n", log_journal ? "<3>" : "", line);
 		return source.test || source.command != NULL ? 1 : EX_CONFIG;
 	}
-	if (source.test) return config_test();
+	if (source.test) {
+		config_print(stdout, &cfg);
+		return fflush(stdout) != 0;
+	}
 	log_level = (enum level)cfg.level;
 	log_syslog = cfg.syslog;
 	log_info("dnsproxy %s, configuration from %s", VERSION, from);
