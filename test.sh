@@ -61,7 +61,7 @@ long runs, each a word and its arguments:
        static                  the static musl build
        image                   the container file, built by buildah
        fresh SUITE [ARG...]    both commands of README.md on a fresh Debian (trixie, sid, ...)
-       works [NAME...]         real servers, clients and validators, in a small signed world
+       works [NAME...|common]  real servers, clients and validators, in a small signed world
 environment: BIN (a built dnsproxy), CC, CFLAGS, BEARSSL (its tree), JOBS (legs at a time), KEEP=1 (leave the files),
        SLOW=N (longer deadlines), CI=true (a skip is a failure, but for what says "not here")
 legs: $LEGS

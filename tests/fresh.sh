@@ -14,7 +14,8 @@ cmd_fresh() {
         fresh_inside "$(readme build)" ' & cd /src; i=0; until ./dnsproxy -a status 2>/dev/null || [ $((i += 1)) -gt 600 ]; do sleep 0.1; done' >"$T/first.log" 2>&1
         like '^dnsproxy .* queries ' "$(cat "$T/first.log")"
         promise "$fresh_s: the second command installs what the tests want, and they pass"
-        fresh_inside "$(readme tests) $*" 2>&1 | tee "$T/second.log" | sed 's/^/    /'
+        case " $* " in *' works '*) fresh_w=$(fresh_works) ;; *) fresh_w='' ;; esac
+        fresh_inside "$(readme tests) $*" '' "$fresh_w" 2>&1 | tee "$T/second.log" | sed 's/^/    /'
         like '^[0-9]+ passed, 0 failed' "$(tail -n 1 "$T/second.log")"
     fi
     judge
@@ -42,8 +43,16 @@ fresh_made() {
     (cd "$SRC" && tar -cf - test.sh tests Makefile dnsproxy.c dnsproxy.8 dns.config.example README.md .ci .gitignore) | tar -xf - -C "$fresh_d/src"
 }
 
-# fresh_inside COMMAND [MORE]: runs COMMAND there, with processes and mounts of its own: the part up to the packages with the
-# network of this machine, what comes behind with none but a loopback, MORE at the same time
+# fresh_works: installs what README.md names for the matrix too: all at once, or each by itself when one is not known there any more, by
+# that name or the next; a row says what it misses
+fresh_works() {
+    fresh_i=$(readme works | sed 's/ && .*//') fresh_n=${fresh_i#*recommends }
+    fresh_i=${fresh_i%"$fresh_n"}
+    echo " && { $fresh_i $fresh_n || for p in $fresh_n; do $fresh_i \$p || $fresh_i \${p}6; done; $fresh_i -d systemd-resolved; true; }"
+}
+
+# fresh_inside COMMAND [MORE [PACKAGES]]: runs COMMAND there, with processes and mounts of its own: the part up to the packages, and what
+# installs others, with the network of this machine, what comes behind with none but a loopback, MORE at the same time
 fresh_inside() {
     cat >"$T/inside.sh" <<'END'
 mount --bind "$1" "$1" && mount -t proc proc "$1/proc" || exit
@@ -52,5 +61,5 @@ sh -c "$in sh -c 'cd /src && $2'" >"$1/packages.log" 2>&1 || { tail -n 20 "$1/pa
 unshare -n sh -c "ip link set lo up; $in sh -c 'cd /src && $3'"
 END
     fresh_p=${1%%" && ${1#*install* && }"}
-    unshare -mp --fork --kill-child sh "$T/inside.sh" "$fresh_d" "$fresh_p" "${1#"$fresh_p && "}${2:-}" </dev/null
+    unshare -mp --fork --kill-child sh "$T/inside.sh" "$fresh_d" "$fresh_p${3:-}" "${1#"$fresh_p && "}${2:-}" </dev/null
 }

@@ -24,6 +24,9 @@ func main() {
 	for _, name := range os.Args[1:] {
 		list, err := r.LookupHost(c, name+".")
 		say(name, list, err)
+		if name == "far.signed" { // of two links it says either, from 1.20 on: that of the answer that came first
+			continue
+		}
 		cname, err := r.LookupCNAME(c, name+".")
 		say(name+" CNAME", []string{cname}, err)
 	}

@@ -1,4 +1,4 @@
-// java.java NAME...: what Java says, by getaddrinfo and by its own JNDI client
+// Client.java NAME...: what Java says, by getaddrinfo and by its own JNDI client
 import java.net.InetAddress;
 import java.util.*;
 import javax.naming.NamingException;
