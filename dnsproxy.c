@@ -2372,7 +2372,7 @@ static void host_add(struct list *l, uint32_t until, const uint8_t *addr, size_t
 	t->used += bytes;
 	t->names++;
 	host_index(t, h, bytes, name, n, false);
-	if (reverse) host_index(t, h, bytes, back, reverse_name(back, addr, alen), true);
+	if (reverse && (n = reverse_name(back, addr, alen)) > 0) host_index(t, h, bytes, back, n, true);
 }
 
 /* "ADDRESS NAME ...", or of dnsmasq's leases "EXPIRY MAC ADDRESS NAME ID", where "*" is no name and "duid" begins those of IPv6. */

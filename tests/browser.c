@@ -64,7 +64,7 @@ int main(int argc, char **argv) {
     end = now() + atof(argv[3]);
     state = strtoull(argv[4], NULL, 10);
     s = socket(AF_INET, SOCK_DGRAM, 0);
-    if (connect(s, (struct sockaddr *)&a, sizeof a) != 0) return 1;
+    if (s < 0 || connect(s, (struct sockaddr *)&a, sizeof a) != 0) return 1;
     for (next = now(); (t = now()) < end + 6; ) {
         struct pollfd p = { s, POLLIN, 0 };
         uint8_t b[1500];
@@ -72,7 +72,7 @@ int main(int argc, char **argv) {
             int names = 1 + (int)(rnd() * 8);
             for (i = 0; i < names; i++) {
                 double z = rnd();
-                int site = (int)(SITES * z * z * z);
+                int site = (int)((double)SITES * z * z * z);
                 if (i == names - 1 && rnd() < 0.2)
                     snprintf(name, sizeof name, "host%d.lan", (int)(rnd() * 5));
                 else

@@ -144,13 +144,14 @@ static int cmd_relay(char **arg) {
     int fd = sock(SOCK_DGRAM, arg[0], true);
     struct sockaddr_in from;
     uint8_t p[PACKET];
+    if (fd < 0) die("relay");
     for (;;) {
         socklen_t size = sizeof from;
         ssize_t n = recvfrom(fd, p, sizeof p, 0, (struct sockaddr *)&from, &size);
         int up = sock(SOCK_DGRAM, arg[1], false);
-        if (n > 0 && send(up, p, (size_t)n, 0) == n && readable(up, 1000) && (n = recv(up, p, sizeof p, 0)) > 0)
+        if (up >= 0 && n > 0 && send(up, p, (size_t)n, 0) == n && readable(up, 1000) && (n = recv(up, p, sizeof p, 0)) > 0)
             sendto(fd, p, (size_t)n, 0, (struct sockaddr *)&from, size);
-        close(up);
+        if (up >= 0) close(up);
     }
     return 0;
 }
@@ -488,9 +489,7 @@ static int cmd_first(char **arg) {
     int64_t start = now(), t = start;
     pid_t pid = fork();
     if (pid == 0) {
-        int null = open("/dev/null", O_RDWR);
-        dup2(null, 1), dup2(null, 2);
-        execvp(arg[1], arg + 1);
+        if (freopen("/dev/null", "w", stdout) && freopen("/dev/null", "w", stderr)) execvp(arg[1], arg + 1);
         _exit(127);
     }
     while (t < start + 5000000 && !served(fd, (unsigned)t % NAMES, 20)) {

@@ -441,6 +441,7 @@ static int cmd_talk(int argc, char **argv) {
 			struct addr src = addr_at(value_of(*argv, "src"), 0);
 			if (bind(talk.fd, &src.u.sa, addr_len(&src)) < 0) die("bind: %s", strerror(errno));
 		} else break;
+	if (talk.fd < 0) die("socket: %s", strerror(errno));
 	if (connect(talk.fd, &to.u.sa, addr_len(&to)) < 0)
 		return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
 	for (; argc > 0; argc--, argv++) {
@@ -569,16 +570,17 @@ static int cmd_flood(int argc, char **argv) {
 
 static int cmd_zero(int argc, char **argv) {
 	struct addr to = addr_of(argv[1], argv[2]);
-	static struct buf b;
+	uint8_t p[8 + 512] = { 0 };             /* no checksum */
 	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
 	(void)argc;
 	if (fd < 0) return 1;
 	query_put(&form_plain, &sent, argv[3], T_A, 4711);
-	put32(&b, addr_port(&to));
-	put32(&b, (uint32_t)(sent.n + 8) << 16);        /* no checksum */
-	put(&b, sent.p, sent.n);
+	if (sent.n > sizeof p - 8) return 1;
+	put32at(p, addr_port(&to));
+	put16at(p + 4, (unsigned)sent.n + 8);
+	memcpy(p + 8, sent.p, sent.n);
 	addr_set_port(&to, 0);
-	return sendto(fd, b.p, b.n, 0, &to.u.sa, addr_len(&to)) < 0;
+	return sendto(fd, p, sent.n + 8, 0, &to.u.sa, addr_len(&to)) < 0;
 }
 
 /* True if the process has ended; a zombie has. */
