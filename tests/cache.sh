@@ -4,27 +4,48 @@
 
 LEGS="$LEGS cache cachefull negative stale prefetch"
 
+# kept N NAME...: of each name, asked twice, u1 sees N queries
+kept() {
+    kept_n=$1
+    shift
+    for kept_q; do
+        asks "$kept_q" "$kept_q"
+        same "$kept_n" "$(grep -F " $kept_q. " "$T/u1.q" | awk '$5 == "udp" { print $7 }' | sort -u | wc -l | tr -d ' ')" "queries for $kept_q"
+    done
+}
+
 leg_cache() {
-    up u1
-    rules u1 '. count'
+    up u1 '. count'
     proxy p "$u1 1" 'timeout 1500'
-    promise "the second question is answered from the cache"
-    one=$(addresses "$(ask hit.test)")
-    same "$one" "$(addresses "$(ask hit.test)")"
-    saw 1 ' hit\.test' u1
-    same '1 1' "$(count hits) $(count misses)" "hits and misses in status"
-    promise "over TCP too"
-    same "$one" "$(addresses "$(ask hit.test +tcp)")"
-    promise "the key is the name without case"
-    same "$one" "$(addresses "$(ask HiT.TEST)")"
-    saw 1 ' [hH][iI][tT]\.' u1
-    promise "and the type"
-    says ' AAAA ' hit.test AAAA
-    saw 2 ' hit\.test' u1
-    promise "and the class"
-    ask cls.test TXT +class=CH >/dev/null
-    ask cls.test TXT >/dev/null
-    saw 2 ' cls\.test' u1
+    ask hit.test >/dev/null
+    replies <<'END'
+the second question is answered from the cache ; A 10\.0\.0\.1$ ; hit.test
+ ; ; saw 1 ' hit\.test' u1
+ ; ; same '1 1' "$(count hits) $(count misses)" "hits and misses in status"
+over TCP too                                   ; A 10\.0\.0\.1$ ; hit.test +tcp
+the key is the name without case               ; A 10\.0\.0\.1$ ; HiT.TEST
+ ; ; saw 1 ' [hH][iI][tT]\.' u1
+and the type                                   ; AAAA ; hit.test AAAA
+ ; #2 ; hit.test
+and the class                                  ; #1 ; cls.test TXT +class=CH
+ ; #2 ; cls.test TXT
+a record that came beside an answer does not answer a question of its own ; 6\.6\.6\.6 ; extra=.beside.test
+ ; !6\.6\.6\.6 ; victim.test
+ ; #1 ; victim.test
+a reply from the cache has the client's ID and spelling ; ^NOERROR.* id=31337 q=HIT\.Test\./A .*\| HIT\.Test\. ; HIT.Test +id=31337
+nothing with TTL 0 ; ; kept 2 ttl=0.zero.test ttl=300,0.n=2.zero.test
+a TTL with the top bit set counts as 0, a huge one is capped (RFC 2181) ; ; kept 2 ttl=2147483648.big.test ttl=4294967295.big.test
+ ; #1 ; ttl=2147483647.big.test
+ ; @. ttl:86390-86400 ; ttl=2147483647.big.test
+only successes: not SERVFAIL, REFUSED, FORMERR, NOTIMP, NXDOMAIN, NODATA, TC=1
+ ; ; kept 2 servfail=.bad.test refused=.bad.test notimp=.bad.test nxdomain=.soa=60,60.bad.test nodata=.soa=60,60.bad.test
+ ; ; kept 2 cname=1.cnameonly=.bad.test tcrec=.tcpsilent=.bad.test
+ ; ; kept 4 formerr=.bad.test
+nothing malformed ; ; asks bad=loop.mal.test bad=rdlen.mal.test bad=cutrr.mal.test
+ ; ; same 0 "$(adm status | grep -c '^entry .*mal\.test')" entries
+ANY is relayed, and not kept ; ^NOERROR .*an=1 ; some.test ANY
+ ; #2 ; some.test ANY
+END
     promise "and DO and CD: four combinations are four entries"
     for o in '' +do +cd '+do +cd' '' +do +cd '+do +cd'; do ask four.test $o >/dev/null; done
     saw 4 ' four\.test' u1
@@ -36,11 +57,6 @@ leg_cache() {
     one=$(ask extra=.cname=3.n=5.whole.test) two=$(ask extra=.cname=3.n=5.whole.test)
     same "${one#*ms=* }" "${two#*ms=* }"
     like ' an=8 ns=1 ar=1 ' "$two"
-    promise "a record that came beside an answer does not answer a question of its own"
-    unlike '6\.6\.6\.6' "$(ask victim.test)"
-    saw 1 ' victim\.test' u1
-    promise "a reply from the cache has the client's ID and spelling"
-    says '^NOERROR.* id=31337 q=HIT\.Test\./A .*\| HIT\.Test\. ' HIT.Test +id=31337
     promise "it lives for the lowest TTL of the message"
     asks ttl=900,2,400.n=3.low.test ttl=300.soa=1,60.low.test ttl=1.one.test
     ask ttl=4,300.n=2.aged.test +do >/dev/null
@@ -52,34 +68,13 @@ leg_cache() {
     like ' edns=[0-9]+ do ' "$out"
     unlike ' ver=|zflags=' "$out"
     saw 1 aged u1
-    promise "nothing with TTL 0"
-    asks ttl=0.zero.test ttl=0.zero.test ttl=300,0.n=2.zero.test ttl=300,0.n=2.zero.test
-    saw 4 '\.zero\.test' u1
-    promise "a TTL with the top bit set counts as 0, a huge one is capped (RFC 2181)"
-    for t in 2147483648 4294967295 2147483647; do asks ttl=$t.big.test ttl=$t.big.test; done
-    gets . ttl:86390-86400 ttl=2147483647.big.test
-    saw 2 'ttl=2147483648' u1
-    promise "only successes: not SERVFAIL, REFUSED, FORMERR, NOTIMP, NXDOMAIN, NODATA, TC=1"
-    for w in servfail= refused= formerr= notimp= nxdomain=.soa=60,60 nodata=.soa=60,60 cname=1.cnameonly= tcrec=.tcpsilent=; do
-        asks "$w.bad.test" "$w.bad.test"
-        case $w in formerr=) n=4 ;; *) n=2 ;; esac      # FORMERR is asked again without EDNS
-        same $n "$(grep -F " $w.bad.test. " "$T/u1.q" | grep ' udp ' | awk '{ print $7 }' | sort -u | grep -c .)" "$w: queries at the upstream"
-    done
-    promise "nothing malformed"
-    for k in loop rdlen cutrr; do ask bad=$k.mal.test +timeout=1700 >/dev/null; done
-    same 0 "$(adm status | grep -c '^entry .*mal\.test')" entries
-    promise "ANY is relayed, and not kept"
-    says '^NOERROR .*an=1' some.test ANY
-    says '^NOERROR .*an=1' some.test ANY
-    saw 2 ' some\.test\. ANY ' u1
     promise "a failure does not drop what is kept"
     rules u1 '. servfail'
     says '^NOERROR' hit.test
     rules u1 '. count'
     promise "cache-size 0 is no cache"
     proxy p "$u1 1" 'cache-size 0'
-    asks off.test off.test
-    saw 2 ' off\.test' u1
+    kept 2 off.test
     promise "cache-min-ttl and cache-max-ttl clamp what is kept; TTL 0 is not kept for all that"
     proxy p "$u1 1" 'cache-min-ttl 60' 'cache-max-ttl 100'
     asks ttl=5.c.test ttl=500.c.test ttl=0.c.test
@@ -162,10 +157,7 @@ leg_negative() {
     ask n=3.turn.test >/dev/null
     same '2 3 1 2 ' "$(for i in 1 2 3 4; do ask n=3.turn.test | sed 's/.*ms=[0-9]* | [^ ]* [0-9]* A 192\.0\.2\.\([0-9]\).*/\1/'; done | tr '\n' ' ')"
     promise "without an SOA they are not kept"
-    for w in nxdomain= nodata=; do
-        asks $w.nosoa.test $w.nosoa.test
-        saw 2 "$w\\.nosoa" u1
-    done
+    kept 2 nxdomain=.nosoa.test nodata=.nosoa.test
     promise "NODATA is for one type, and a positive answer of another type serves"
     ask nodata=.soa=60,60.t.test AAAA >/dev/null
     ask nodata=.soa=60,60.t.test A >/dev/null
@@ -178,7 +170,6 @@ leg_negative() {
     proxy q "$u1 1" "$u2 2" 'cache-negative 60' 'timeout 600'
     says '^NXDOMAIN' 1nxdomain=.1soa=60,60.2silent=.half.test
     same 0 "$(adm status | grep -c '^entry .*half')" entries
-    stop q
     use p
     promise "a kept NXDOMAIN is for its own type, and comes with the client's letters and ID"
     for t in A AAAA A AAAA; do
@@ -189,16 +180,13 @@ leg_negative() {
     says '^NXDOMAIN' nxdomain=.soa=60,60.gone.test A +do
     saw 3 '[nN][xX]domain=.soa=60,60\.[gG]one' u1
     promise "other failures are not kept"
-    asks servfail=.soa=60,60.f.test servfail=.soa=60,60.f.test
-    saw 2 'servfail=' u1
+    kept 2 servfail=.soa=60,60.f.test
     promise "a name below one that does not exist is asked for itself"
     ask nxdomain=.soa=60,60.top.test >/dev/null
     says '^NXDOMAIN' 1=.nxdomain=.soa=60,60.top.test
     promise "cache-negative 0 keeps neither"
     proxy p "$u1 1" 'cache-negative 0'
-    forget u1
-    for i in 1 2; do ask nxdomain=.soa=60,60.z.test >/dev/null; done
-    saw 2 ' id=' u1
+    kept 2 nxdomain=.soa=60,60.z.test nodata=.soa=60,60.z.test
 }
 
 leg_stale() {
@@ -209,17 +197,14 @@ leg_stale() {
     began=$(date +%s)
     sleep 1.3               # until it has expired
     rules u1 '. silent'
-    ask ttl=1,500.n=2.old.test >"$T/two" &
-    x=$!
-    ask ttl=1.old.test >"$T/bare" &
-    n=$!
+    meanwhile two ask ttl=1,500.n=2.old.test
+    meanwhile bare ask ttl=1.old.test
     gets 1 ms:0-2300 ttl:1-30 ttl=1.old.test +edns
-    wait $x $n
     like '^NOERROR .* ede=3( |$)' "$out"
-    like '^NOERROR ' "$(cat "$T/bare")" "without OPT"
-    unlike ' ede=' "$(cat "$T/bare")" "without OPT"
+    ended bare '^NOERROR '
+    unlike ' ede=' "$out" "without OPT"
     promise "all its TTLs are 30 or less"
-    out=$(cat "$T/two")
+    ended two
     same 2 "$(printf '%s\n' "$out" | tr '|' '\n' | grep -cE '^ ttl=1,500\.n=2\.old\.test\. ([12]?[0-9]|30) A ')" "records with TTLs of 30 at most: $out"
     promise "status counts it"
     same 3 "$(count stale)"
@@ -241,15 +226,13 @@ leg_stale() {
     sleep 1.3               # until they have expired
     rules u1 '. silent'
     down "$u1" full
-    many n=4 window=4 src=127.0.0.2 name=full%d.test timeout=4000 >"$T/full" &
-    n=$!
+    meanwhile full many n=4 window=4 src=127.0.0.2 name=full%d.test timeout=4000
     await 3 logged_q u1 ' full3\.test' || fail "not asked"
     for i in 0 1 2; do
         says "^NOERROR .* q=ttl=1\\.stale$i\\.test\\./A .* ede=3 .* replies=1 .* 192\\.0\\.2\\.1\$" ttl=1.stale$i.test +src=127.0.0.3 +edns +wait=50
         unlike WRONG "$out" "over UDP"
     done
-    wait $n
-    like 'answered 4 .* servfail 4 .* wrong 0 dup 0 bad 0 ' "$(cat "$T/full")" "the other client"
+    ended full 'answered 4 .* servfail 4 .* wrong 0 dup 0 bad 0 '
     talk qs=4:fulltcp%d.test q=ttl=1.stale0.test send replies=5 >"$T/full"
     same "NOERROR ttl=1.stale0.test./A SERVFAIL fulltcp0.test./A SERVFAIL fulltcp1.test./A SERVFAIL fulltcp2.test./A SERVFAIL fulltcp3.test./A" \
         "$(sed 's/^\([A-Z]*\) .* q=\([^ ]*\) .*/\1 \2/' "$T/full" | sort | tr '\n' ' ' | sed 's/ $//')" "on one TCP connection"

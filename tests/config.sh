@@ -96,6 +96,7 @@ rebind-protect off
 "loud" is not valid, expected error, info or debug ; log loud
 "tls" is wrong here, expected only one of tcp,    ; 1.2.3.4 1 tcp tls
 pin= and noverify without tls, expected tls       ; 1.2.3.4 1 noverify
+bare "?tls|tls alone                              ; 1.2.3.4 1 tls=127.0.0.1
 "0" is not a priority, expected a number, 1 to 65535 ; 1.2.3.4 0
 "maybe" is not valid, expected on or off          ; rebind-protect maybe
 expected .*192\.0\.2\.1@53                        ; 1.1.1.1:53 1

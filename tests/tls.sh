@@ -1,8 +1,8 @@
 # shellcheck shell=sh disable=SC2034,SC2154
 # tls.sh - DNS over TLS: who is trusted, and that nothing leaks to anybody else.
-# Alone: ./test.sh tls_transport tls_refused tls_pins tls_accepted tls_start tls_plaintext tls_clock
+# Alone: ./test.sh tls_transport tls_refused tls_broken tls_accepted tls_start tls_plaintext tls_clock
 
-LEGS="$LEGS tls_transport tls_refused tls_pins tls_accepted tls_start tls_plaintext tls_clock"
+LEGS="$LEGS tls_transport tls_refused tls_broken tls_accepted tls_start tls_plaintext tls_clock"
 
 leg_tls_transport() {
     single 'patience 500'
@@ -93,226 +93,186 @@ leg_tls_transport() {
     like '^hello 1 .* sni - ' "$(cat "$T/one.q")"
 }
 
-# strangers FILE: each line NAME;CERT;SERVER WORDS : RULES;UPSTREAM WORDS;ERE;WHAT of FILE is a server, all of them of better
-# priority than the good one; 25 queries over 2.5 s are answered by that one, and of each stranger the promises are judged.
-# The rules are those of tests/peer_server.h: a new fault or alert (at=hello:alert40) is a new line below.
-strangers() {
-    strangers_f=$1
-    dot last good : net=11
-    set -- "$ca" "$last 99 tls=dns.test" 'patience 3000'
-    strangers_i=0
-    while IFS=';' read -r name cert words upstream ere what; do
-        strangers_i=$((strangers_i + 1))
+# servers: each line CERT;WORDS : RULES;UPSTREAM;ERE;WHAT of $T/rows becomes a TLS server s1, s2, ... of priority 1, 2, ...; their
+# upstream lines are the words that `eval "proxy px $lines"` takes. CERT is a certificate that is there, or what crt takes for a new
+# one, of dns.test if that says no other; WORDS : RULES is what dot takes. UPSTREAM is tls=dns.test if empty.
+servers() {
+    servers_i=0 lines=''
+    while IFS=';' read -r cert words upstream ere what; do
+        servers_i=$((servers_i + 1))
+        case $cert in *=*)
+            # shellcheck disable=SC2086
+            crt "c$servers_i" cn=dns.test san=dns:dns.test $cert
+            cert=c$servers_i
+            ;;
+        esac
         # shellcheck disable=SC2086
-        dot "$name" "$cert" $words
-        set -- "$@" "$(at "$name") $strangers_i $upstream"
-    done <"$strangers_f"
-    promise "with $strangers_i servers before it that fail, the next priority answers without waiting for patience"
-    proxy px "$@"
+        dot "s$servers_i" "$cert" $words
+        lines="$lines '$(at "s$servers_i") $servers_i ${upstream:-tls=dns.test}'"
+    done <"$T/rows"
+}
+
+# strangers: the servers of $T/rows, all of better priority than the good one; 25 queries over 2.5 s are answered by that one, and
+# each stranger is refused, with one line of the log that matches ERE. A new fault or alert is a new line of a table below: the
+# rules are told in tests/peer_server.h (at=hello:alert40), the certificates in tests/peer_pki.h.
+strangers() {
+    servers
+    dot last good : net=11
+    promise "with $servers_i servers before it that fail, the next priority answers without waiting for patience"
+    eval "proxy px $lines" '"$ca" "$last 99 tls=dns.test" "patience 3000"'
     kill -0 "$(pid px)" || { fail "$(cat "$T/px.log")"; return; }
     answered 11 25 in:1500 rate=10
-    while IFS=';' read -r name cert words upstream ere what; do
+    strangers_i=0
+    while IFS=';' read -r cert words upstream ere what; do
+        strangers_i=$((strangers_i + 1))
+        strangers_n=s$strangers_i
         promise "a server $what is refused: it gets no byte of a query, and one line says why"
-        strangers_a=$(at "$name")
-        await 3 sees "$name" '^open' 2 || fail "it was tried $(asked "$name" '^open') times, wanted 2 or more"
-        same 0 "$(asked "$name" '^data|^query')" "queries inside TLS"
-        same 0 "$(asked "$name" '^plain')" "plaintext"
+        strangers_a=$(at "$strangers_n")
+        await 3 sees "$strangers_n" '^open' 2 || fail "it was tried $(asked "$strangers_n" '^open') times, wanted 2 or more"
+        same 0 "$(asked "$strangers_n" '^data|^query')" "queries inside TLS"
+        same 0 "$(asked "$strangers_n" '^plain')" "plaintext"
         same 1 "$(said px "$strangers_a" "tls: .*($ere)")" "lines in the log like /$ere/, of [$(grep -F "$strangers_a" "$T/px.log" | head -n 4)]"
-    done <"$strangers_f"
+    done <"$T/rows"
     promise "after failed handshakes the program serves as before"
     answered 11 20
 }
 
+# Certificates that are not taken
 leg_tls_refused() {
-    crt expired by=root cn=dns.test san=dns:dns.test from=-1728000 to=-259200
-    crt future by=root cn=dns.test san=dns:dns.test from=432000
-    crt strange by=stranger cn=dns.test san=dns:dns.test withroot
-    crt noint by=int cn=dns.test san=dns:dns.test noint
-    crt client by=root cn=dns.test san=dns:dns.test eku=client
     crt noca by=root cn='No authority' san=dns:mallory.test
-    crt vialeaf by=noca cn=dns.test san=dns:dns.test
-    crt badsig by=root cn=dns.test san=dns:dns.test badsig
-    crt cnonly by=root cn=dns.test
-    crt nul by=root cn=dns.test san=nul:dns.test
-    crt wildtld by=root cn=dns.test san='dns:*.test'
-    crt wild by=root cn=dns.test san='dns:*.dns.test'
-    crt otherip by=root cn=dns.test san=ip:127.0.0.99
-    crt ipasdns by=root cn=127.0.0.1 san=dns:127.0.0.1
     crt oldint by=root cn='Old intermediate' ca from=-1728000 to=-259200
-    crt viaold by=oldint cn=dns.test san=dns:dns.test
     crt deepint by=int cn='Too deep' ca
-    crt deep by=deepint cn=dns.test san=dns:dns.test
-    crt critical by=root cn=dns.test san=dns:dns.test critical
     cp "$T/pki/good.pem" "$T/pki/stolen.pem"
     cp "$T/pki/other.key" "$T/pki/stolen.key"
-    cat >"$T/strangers" <<END
-s_expired;expired;;tls=dns.test;expired;whose certificate has expired
-s_future;future;;tls=dns.test;not yet valid.*$(date -u +%Y);whose certificate is not yet valid (the line tells the clock's time)
-s_other;other;;tls=dns.test;dns\.test.*other\.test|other\.test.*dns\.test;with a certificate for another name (the line tells both)
-s_alone;alone;;tls=dns.test;unknown CA|self-signed;with a self-signed certificate
-s_strange;strange;;tls=dns.test;unknown CA;whose chain ends at an unknown CA, though it sends the root
-s_noint;noint;;tls=dns.test;unknown CA|intermediate;that does not send its intermediate certificate
-s_client;client;;tls=dns.test;extended key usage|serverAuth|server;whose certificate is for TLS clients only
-s_vialeaf;vialeaf;;tls=dns.test;CA;whose issuer is no CA
-s_badsig;badsig;;tls=dns.test;signature|unknown CA;whose certificate has a wrong signature
-s_stolen;stolen;;tls=dns.test;key|signature;that does not own the certificate's key
-s_cnonly;cnonly;;tls=dns.test;name;with a name in the CN alone
-s_nul;nul;;tls=dns.test;name;with the right name before a NUL byte
-s_wildtld;wildtld;;tls=dns.test;name;with a wildcard for a top-level domain
-s_wild;wild;;tls=dns.test;name;with a wildcard for names below the wanted one
-s_deepwild;wild;;tls=a.b.dns.test;name;with a wildcard for a name two labels below it
-s_otherip;otherip;;tls;wanted 127\.0\.0\.1,.*127\.0\.0\.99;with a certificate for another address
-s_noip;good;;tls;address|name;with a certificate without addresses, asked by address
-s_ipasdns;ipasdns;;tls;address|name;with the address as a dNSName and a CN
-s_viaold;viaold;;tls=dns.test;expired;whose intermediate certificate has expired
-s_deep;deep;;tls=dns.test;path|CA|chain;whose chain is longer than a CA allows
-s_critical;critical;;tls=dns.test;critical;with a critical extension that is unknown
+    cat >"$T/rows" <<END
+by=root from=-1728000 to=-259200;;;expired;whose certificate has expired
+by=root from=432000;;;not yet valid.*$(date -u +%Y);whose certificate is not yet valid (the line tells the clock's time)
+other;;;dns\.test.*other\.test|other\.test.*dns\.test;with a certificate for another name (the line tells both)
+alone;;;unknown CA|self-signed;with a self-signed certificate
+by=stranger withroot;;;unknown CA;whose chain ends at an unknown CA, though it sends the root
+by=int noint;;;unknown CA|intermediate;that does not send its intermediate certificate
+by=root eku=client;;;extended key usage|serverAuth|server;whose certificate is for TLS clients only
+by=noca;;;CA;whose issuer is no CA
+by=root badsig;;;signature|unknown CA;whose certificate has a wrong signature
+stolen;;;key|signature;that does not own the certificate's key
+by=root san=;;;name;with a name in the CN alone
+by=root san=nul:dns.test;;;name;with the right name before a NUL byte
+by=root san=dns:*.test;;;name;with a wildcard for a top-level domain
+by=root san=dns:*.dns.test;;;name;with a wildcard for names below the wanted one
+by=root san=dns:*.dns.test;;tls=a.b.dns.test;name;with a wildcard for a name two labels below it
+by=root san=ip:127.0.0.99;;tls;wanted 127\.0\.0\.1,.*127\.0\.0\.99;with a certificate for another address
+good;;tls;address|name;with a certificate without addresses, asked by address
+by=root cn=127.0.0.1 san=dns:127.0.0.1;;tls;address|name;with the address as a dNSName and a CN
+by=oldint;;;expired;whose intermediate certificate has expired
+by=deepint;;;path|CA|chain;whose chain is longer than a CA allows
+by=root critical;;;critical;with a critical extension that is unknown
 END
-    strangers "$T/strangers"
+    strangers
 }
 
-leg_tls_pins() {
+# Pins that do not fit, handshakes that fail, alerts
+leg_tls_broken() {
     good=$(cat "$T/pki/good.pin") alone=$(cat "$T/pki/alone.pin") other=$(cat "$T/pki/other.pin")
     crt swollen by=root cn=dns.test san=dns:dns.test
     for i in 1 2 3 4 5 6 7; do cat "$T/pki/swollen.crt" "$T/pki/swollen.crt" "$T/pki/swollen.crt" "$T/pki/swollen.crt" "$T/pki/swollen.crt"; done >>"$T/pki/swollen.pem"
-    i=1 many=''
-    while [ $i -le 2000 ]; do many="${many}dns:name$i.filler.test," i=$((i + 1)); done
-    crt fat by=root cn=dns.test san="${many}dns:dns.test"
-    cat >"$T/strangers" <<END
-p_wrong;alone;;tls pin=$good;pin.*$(ere "$alone");with another key than the pinned (the line tells its pin)
-p_both;good;;tls=dns.test pin=$other;pin.*$(ere "$good");with the right name and another key than the pinned
-p_name;other;;tls=dns.test pin=$other;dns\.test.*other\.test|other\.test.*dns\.test;with the pinned key and another name
-p_chain;alone;;tls=dns.test pin=$alone;unknown CA|self-signed;with the pinned key and the name, but of an unknown CA
-p_root;good;;tls pin=$(cat "$T/pki/root.pin");pin.*$(ere "$good");below a CA whose key is pinned (a pin is of the server's own key)
-p_plain;good;: at=accept:plain;tls=dns.test;not TLS|speak TLS( at all)?$;that speaks another protocol
-p_zeros;good;: at=hello:zeros;tls=dns.test;not TLS|speak TLS( at all)?$;that sends zeros
-p_garbage;good;: at=hello:garbage;tls=dns.test;not TLS|speak TLS( at all)?$;that sends garbage
-p_tls11;good;tls=11;tls=dns.test;TLS 1\.2|version|cipher;with TLS 1.1 only
-p_tls13;good;: at=hello:alert70;tls=dns.test;TLS 1\.2|version;with TLS 1.3 only
-p_alert40;good;: at=hello:alert40;tls=dns.test;handshake_failure|alert 40|cipher;that sends the alert 40
-p_suite;good;suites=c009,c00a,c023;tls=dns.test;cipher;with old cipher suites only
-p_closes;good;: at=hello:fin;tls=dns.test;closed;that closes in the handshake
-p_resets;good;: at=mid:rst upto=200;tls=dns.test;reset;that resets in the handshake
-p_swollen;swollen;;tls=other.test;name|chain|certificate;with a chain of 36 certificates
-p_fat;fat;;tls=dns.test;certificate|chain|long|large;with a certificate of 50 KB
+    cat >"$T/rows" <<END
+alone;;tls pin=$good;pin.*$(ere "$alone");with another key than the pinned (the line tells its pin)
+good;;tls=dns.test pin=$other;pin.*$(ere "$good");with the right name and another key than the pinned
+other;;tls=dns.test pin=$other;dns\.test.*other\.test|other\.test.*dns\.test;with the pinned key and another name
+alone;;tls=dns.test pin=$alone;unknown CA|self-signed;with the pinned key and the name, but of an unknown CA
+good;;tls pin=$(cat "$T/pki/root.pin");pin.*$(ere "$good");below a CA whose key is pinned (a pin is of the server's own key)
+good;: at=accept:plain;;not TLS|speak TLS( at all)?$;that speaks another protocol
+good;: at=hello:zeros;;not TLS|speak TLS( at all)?$;that sends zeros
+good;: at=hello:garbage;;not TLS|speak TLS( at all)?$;that sends garbage
+good;tls=11;;TLS 1\.2|version|cipher;with TLS 1.1 only
+good;: at=hello:alert70;;TLS 1\.2|version;with TLS 1.3 only
+good;: at=hello:alert40;;handshake_failure|alert 40|cipher;that sends the alert 40
+good;suites=c009,c00a,c023;;cipher;with old cipher suites only
+good;: at=hello:fin;;closed;that closes in the handshake
+good;: at=mid:rst upto=200;;reset;that resets in the handshake
+swollen;;tls=other.test;name|chain|certificate;with a chain of 36 certificates
+by=root names=2000;;;certificate|chain|long|large;with a certificate of 50 KB
 END
-    strangers "$T/strangers"
+    strangers
 }
 
 leg_tls_accepted() {
-    crt upper by=root cn=dns.test san=dns:DNS.Test
-    crt wild by=root cn=dns.test san='dns:*.dns.test'
-    crt withroot by=int cn=dns.test san=dns:dns.test
-    cat "$T/pki/root.crt" >>"$T/pki/withroot.pem"
     crt crossed by=stranger keyof=root cn='Test root' ca from=-1728000 to=-259200
-    for name in twice between crossed_end; do cp "$T/pki/withroot.key" "$T/pki/$name.key"; done
-    cat "$T/pki/withroot.crt" "$T/pki/withroot.crt" "$T/pki/int.crt" >"$T/pki/twice.pem"
-    cat "$T/pki/withroot.crt" "$T/pki/root.crt" "$T/pki/stranger.crt" "$T/pki/int.crt" >"$T/pki/between.pem"
-    cat "$T/pki/withroot.crt" "$T/pki/int.crt" "$T/pki/crossed.crt" >"$T/pki/crossed_end.pem"
     crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
-    crt p384 by=int384 key=p384 cn=dns.test san=dns:dns.test
-    crt ec384 by=int384 cn=dns.test san=dns:dns.test
     crt rsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=server
-    crt mixed by=intrsa cn=dns.test san=dns:dns.test
-    crt rsaec by=int keyof=rsa cn=dns.test san=dns:dns.test
     crt root4096 key=rsa4096 cn='Test root RSA 4096' ca
     crt long1 by=root4096 keyof=root4096 cn='Long 1' ca
     crt long2 by=long1 key=p384 cn='Long 2' ca=1
     crt long3 by=long2 cn='Long 3' ca=0
-    crt long by=long3 keyof=rsa cn=dns.test san=dns:dns.test
-    crt both by=root cn=dns.test san=dns:dns.test eku=both
-    crt far by=root cn=dns.test san=dns:dns.test from=-1000000000 to=2000000000
-    crt names by=root cn=dns.test san="$(i=0; while [ $i -lt 60 ]; do printf 'dns:n%d.test,' $i; i=$((i + 1)); done)dns:dns.test"
-    crt large by=root cn=dns.test san="$(i=0; while [ $i -lt 330 ]; do printf 'dns:name%d.of.dns.test,' $i; i=$((i + 1)); done)dns:dns.test"
-    crt ip by=int san=ip:192.0.2.1,ip:127.0.0.1
-    crt ip6 by=int san=ip:::1
     crt oldalone cn=whatever from=-1728000 to=-259200
     cat "$T/pki/ca.pem" "$T/pki/root4096.crt" >"$T/pki/more.pem"
+    alone=$(cat "$T/pki/alone.pin")
     cat >"$T/rows" <<END
-a_good;good;;tls=dns.test;a P-256 chain with an intermediate
-a_rsa;rsa;;tls=dns.test;an RSA chain with an intermediate
-a_mixed;mixed;;tls=dns.test;a P-256 certificate below RSA
-a_rsaec;rsaec;;tls=dns.test;an RSA certificate below P-256
-a_p384;p384;;tls=dns.test;a P-384 chain
-a_ec384;ec384;;tls=dns.test;a P-256 certificate below P-384
-a_long;long;;tls=dns.test;a chain of four with RSA 4096, P-384, P-256 and RSA 2048
-a_root;withroot;;tls=dns.test;a chain that ends with the root
-a_twice;twice;;tls=dns.test;a chain that begins with the certificate twice
-a_between;between;;tls=dns.test;a chain with the root and a stranger in the middle
-a_crossed;crossed_end;;tls=dns.test;a chain behind which an expired cross-signed root follows
-a_large;large;;tls=dns.test;a certificate of 8 kB
-a_upper;upper;;tls=dns.test;a name in other letter case
-a_asked;good;;tls=DNS.test;a wanted name in other letter case
-a_wild;wild;;tls=a.dns.test;a wildcard for one label
-a_both;both;;tls=dns.test;an extended key usage for servers and clients
-a_far;far;;tls=dns.test;dates before and after the range of UTCTime
-a_names;names;;tls=dns.test;61 names
-a_ip;ip;;tls;an IPv4 address, asked by address
-a_pin;alone;;tls pin=$(cat "$T/pki/alone.pin");the pinned key, self-signed
-a_oldpin;oldalone;;tls pin=$(cat "$T/pki/oldalone.pin");the pinned key, expired and for another name
-a_pins;alone;;tls pin=$(cat "$T/pki/good.pin") pin=$(cat "$T/pki/alone.pin");the second of two pinned keys
-a_namepin;good;;tls=dns.test pin=$(cat "$T/pki/good.pin");the pinned key and the name
-a_noverify;alone;;tls=dns.test noverify;anything, with noverify
-a_oldnoverify;oldalone;;tls noverify;an expired certificate, with noverify
+good;;;;a P-256 chain with an intermediate
+rsa;;;;an RSA chain with an intermediate
+by=intrsa;;;;a P-256 certificate below RSA
+by=int keyof=rsa;;;;an RSA certificate below P-256
+by=int384 key=p384;;;;a P-384 chain
+by=int384;;;;a P-256 certificate below P-384
+by=long3 keyof=rsa;;;;a chain of four with RSA 4096, P-384, P-256 and RSA 2048
+by=int chain=int,root;;;;a chain that ends with the root
+by=int chain=c9,int;;;;a chain that begins with the certificate twice
+by=int chain=root,stranger,int;;;;a chain with the root and a stranger in the middle
+by=int chain=int,crossed;;;;a chain behind which an expired cross-signed root follows
+by=root names=350;;;;a certificate of 8 kB
+by=root san=dns:DNS.Test;;;;a name in other letter case
+good;;tls=DNS.test;;a wanted name in other letter case
+by=root san=dns:*.dns.test;;tls=a.dns.test;;a wildcard for one label
+by=root eku=both;;;;an extended key usage for servers and clients
+by=root from=-1000000000 to=2000000000;;;;dates before and after the range of UTCTime
+by=root names=60;;;;61 names
+by=int san=ip:192.0.2.1,ip:127.0.0.1;;tls;;an IPv4 address, asked by address
+alone;;tls pin=$alone;;the pinned key, self-signed
+oldalone;;tls pin=$(cat "$T/pki/oldalone.pin");;the pinned key, expired and for another name
+alone;;tls pin=$(cat "$T/pki/good.pin") pin=$alone;;the second of two pinned keys
+good;;tls=dns.test pin=$(cat "$T/pki/good.pin");;the pinned key and the name
+alone;;tls=dns.test noverify;;anything, with noverify
+oldalone;;tls noverify;;an expired certificate, with noverify
 END
-    if [ -e /proc/net/if_inet6 ] && grep -q '^0*1 ' /proc/net/if_inet6; then
-        echo 'a_ip6;ip6;addr=::1;tls;an IPv6 address, asked by address' >>"$T/rows"
+    if grep -q '^0*1 ' /proc/net/if_inet6 2>/dev/null; then
+        echo 'by=int san=ip:::1;addr=::1;tls;;an IPv6 address, asked by address' >>"$T/rows"
     fi
-    set -- "ca-file $T/pki/more.pem" 'patience 3000'
-    prio=0
-    while IFS=';' read -r name cert words upstream what; do
-        prio=$((prio + 1))
-        # shellcheck disable=SC2086
-        dot "$name" "$cert" $words
-        set -- "$@" "$(at "$name") $prio $upstream"
-    done <"$T/rows"
-    promise "a program with $prio TLS upstreams starts"
-    proxy px "$@"
+    servers
+    promise "a program with $servers_i TLS upstreams starts"
+    eval "proxy px $lines" '"ca-file $T/pki/more.pem" "patience 3000"'
     kill -0 "$(pid px)" || { fail "$(cat "$T/px.log")"; return; }
-    while IFS=';' read -r name cert words upstream what; do
-        promise "a server with $what is accepted"
-        await 4 sees "$name" '^up' || fail "no connection: $(grep -F "$(at "$name")" "$T/px.log")"
-    done <"$T/rows"
-    promise "$prio servers with good certificates all answer"
+    promise "$servers_i servers with good certificates all answer"
+    for i in $(seq "$servers_i"); do await 4 sees "s$i" '^up'; done
     answered 10 5
-    for name in $(cut -d ';' -f 1 "$T/rows"); do
-        sees "$name" '^query' 5 || fail "$name saw $(asked "$name" '^query') of 5 queries"
-        same 1 "$(asked "$name" '^open')" "connections of $name"
-    done
+    i=0
+    while IFS=';' read -r cert words upstream ere what; do
+        i=$((i + 1))
+        promise "a server with $what is accepted"
+        sees "s$i" '^query' 5 || fail "s$i saw $(asked "s$i" '^query') of 5 queries: $(grep -F "$(at "s$i")" "$T/px.log")"
+        same 1 "$(asked "s$i" '^open')" "connections"
+    done <"$T/rows"
 }
 
-# refuses ERE LINE...: the program does not start with these lines, exits with 1 and says so
+# refuses ERE LINE...: the program does not start with these lines, and says so
 refuses() {
     refuses_e=$1
     shift
-    # shellcheck disable=SC2086
-    timeout $((5 * SLOW)) $WRAP "$BIN" "$@" 'listen 127.0.0.1@'"$(freeport)" 'admin off' </dev/null >"$T/refused.log" 2>&1
-    same 78 $? "exit status"
-    like "$refuses_e" "$(cat "$T/refused.log")"
+    exits 78 "$refuses_e" "$@" "listen 127.0.0.1@$(freeport)" 'admin off'
 }
 
 leg_tls_start() {
     pin=$(cat "$T/pki/alone.pin")
     dot one good
-    promise "a ca-file that is not there is an error at the start when tls=NAME or bare tls needs it"
-    refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 tls=dns.test"
-    refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 tls"
-    refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 tls=dns.test pin=$pin"
-    promise "a ca-file without a certificate is an error at the start"
     : >"$T/empty.pem"
-    refuses "$T/empty\\.pem" "ca-file $T/empty.pem" "$one 1 tls=dns.test"
-    refuses "$T" "ca-file $T" "$one 1 tls=dns.test"
-    promise "a pin that is not 32 bytes of base64 is an error"
-    refuses 'pin' "$one 1 tls pin=$(printf %s "$pin" | cut -c 1-40)"
-    refuses 'pin' "$one 1 tls pin=AAAA"
-    refuses 'pin' "$one 1 tls pin=!$(printf %s "$pin" | cut -c 2-)"
-    refuses 'pin' "$one 1 tls pin="
-    promise "pins, noverify and tls= on an upstream without tls are errors"
-    refuses . "$one 1 pin=$pin"
-    refuses . "$one 1 tcp noverify"
-    refuses . "$one 1 tls="
-    promise "an address behind tls= is an error: bare tls is for those"
-    refuses '127\.0\.0\.1' "$one 1 tls=127.0.0.1"
+    replies <<'END'
+a ca-file that is not there is an error at the start when tls=NAME or bare tls needs it
+ ; ; refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 tls=dns.test"
+ ; ; refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 tls"
+ ; ; refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 tls=dns.test pin=$pin"
+a ca-file without a certificate is an error at the start
+ ; ; refuses "$T/empty\\.pem" "ca-file $T/empty.pem" "$one 1 tls=dns.test"
+ ; ; refuses "$T" "ca-file $T" "$one 1 tls=dns.test"
+END
     promise "with a pin alone no ca-file is needed"
     dot two alone
     proxy px "ca-file $T/none.pem" "$two 1 tls pin=$pin"
