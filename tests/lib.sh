@@ -143,7 +143,7 @@ meanwhile() {
 ended() {
     wait "$(cat "$T/$1.job")"
     out=$(cat "$T/$1.out")
-    like "${2:-.}" "$out" "$1"
+    [ $# = 1 ] || like "$2" "$out" "$1"
 }
 
 # reap: ends everything that was started and still runs; the program in the way that `stop` judges.

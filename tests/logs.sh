@@ -16,19 +16,15 @@ leg_logs() {
     promise "-d logs every query with client, name, type and ID, and miss or hit"
     proxy p -d "$u1 1" "$u2 2" 'timeout 1500' 'patience 300'
     ask seen.test MX +id=4660 +src=127.0.0.5 >/dev/null
-    like '127\.0\.0\.5.*seen\.test\.? MX.*(4660|1234)|(4660|1234).*127\.0\.0\.5.*seen\.test\.? MX|seen\.test\.? MX' "$(cat "$T/p.log")"
-    like '127\.0\.0\.5' "$(grep seen "$T/p.log")"
-    like '4660|1234' "$(grep seen "$T/p.log")"
-    like 'miss' "$(grep 'seen\.test' "$T/p.log" | tail -n 5)"
-    unlike 'hit' "$(grep 'seen\.test' "$T/p.log")"
+    out=$(grep seen "$T/p.log")
+    for x in 'seen\.test\.? MX' '127\.0\.0\.5' '4660|1234' miss; do like "$x" "$out"; done
+    unlike 'hit' "$out"
     ask seen.test MX >/dev/null
     like 'hit' "$(grep 'seen\.test' "$T/p.log" | tail -n 1)"
     promise "and each upstream's answer with RCODE and ms, and who won and why"
     ask 1servfail=.why.test >/dev/null
     await 2 logged p "$u2" || fail "nothing of $u2"
-    like "$u1.*SERVFAIL.* ms|SERVFAIL.*$u1" "$(grep why "$T/p.log")"
-    like "$u2.*NOERROR|NOERROR.*$u2" "$(grep why "$T/p.log")"
-    like "won|wins|chosen" "$(grep why "$T/p.log")"
+    for x in "$u1.*SERVFAIL.* ms|SERVFAIL.*$u1" "$u2.*NOERROR|NOERROR.*$u2" 'won|wins|chosen'; do like "$x" "$(grep why "$T/p.log")"; done
     promise "names are escaped in the log"
     ask 'bad\010dnsproxy\027[0m.test' >/dev/null
     like 'bad\\010dnsproxy\\027' "$(cat "$T/p.log")"

@@ -6,16 +6,15 @@ LEGS="$LEGS reload"
 
 # conf LINE...: writes the configuration file of the proxy r
 conf() {
-    printf '%s\n' "$@" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" >"$T/.conf"
+    printf '%s\n' "$@" >"$T/.conf"
     chmod 644 "$T/.conf"
     mv "$T/.conf" "$T/r.conf"
 }
 
 leg_reload() {
     ups u1 u2
-    port=$(freeport) admin=$(freeport)
     conf "$u1 1" 'timeout 2000'
-    launch r $WRAP "$BIN" -c "$T/r.conf"
+    proxy r -c "$T/r.conf"
     promise "SIGHUP reads the configuration again: upstreams"
     gets 1 before.test
     many n=9 name=nine%d.test >/dev/null
@@ -33,28 +32,23 @@ leg_reload() {
     same 0 "$(adm status | grep -c "^upstream $u1 ")" "the line that went"
     gets 2 gone.test
     promise "queries in flight survive"
-    many n=30 window=30 name=delay=600.fly%d.test >"$T/fly" &
-    n=$!
+    meanwhile fly many n=30 window=30 name=delay=600.fly%d.test
     await 2 logged_q u2 fly29 || fail "not asked"
     conf "$u2 1" "$u1 2" 'timeout 2000'
     same Reloaded "$(adm reload)"
-    wait $n
-    like 'noerror 30 ' "$(cat "$T/fly")"
+    ended fly 'noerror 30 '
     promise "and those whose upstream went are answered by others"
-    many n=10 window=10 name=2silent=.2=.1delay=800.went%d.test >"$T/fly" &
-    n=$!
+    meanwhile fly many n=10 window=10 name=2silent=.2=.1delay=800.went%d.test
     await 2 logged_q u1 went9 || fail "not asked"
     conf "$u1 2" 'timeout 2000'
     same Reloaded "$(adm reload)"
-    wait $n
-    like 'noerror 10 ' "$(cat "$T/fly")"
+    ended fly 'noerror 10 '
     promise "a TCP connection survives"
-    talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1 >"$T/tcp" &
-    n=$!
+    meanwhile tcp talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1
     await 2 logged_q u1 ' t1\.test' || fail "not asked"
     same Reloaded "$(adm reload)"
-    wait $n
-    same 2 "$(grep -c '^NOERROR' "$T/tcp")" replies
+    ended tcp
+    same 2 "$(grep -c '^NOERROR' "$T/tcp.out")" replies
     promise "allow, rate, times and the log level change"
     conf "$u1 2" 'timeout 700' 'allow 127.0.0.1' 'rate 1000' 'log debug'
     same Reloaded "$(adm reload)"
@@ -68,8 +62,7 @@ leg_reload() {
     like 'r\.conf:3: ' "$out"
     unlike Reloaded "$out"
     gets 1 still.test
-    await 2 logged r 'r\.conf:2: ' || fail "line 2 is not in the log"
-    logged r 'r\.conf:3: ' || fail "line 3 is not in the log"
+    for i in 2 3; do await 2 logged r "r\\.conf:$i: " || fail "line $i is not in the log"; done
     awk 'BEGIN { for (i = 0; i < 2000; i++) print "wrong" i " nonsense" }' >"$T/r.conf"
     same 2000 "$(adm reload | grep -c 'is unknown')" "of 2,000 errors"
     same 2000 "$(grep -c 'wrong.*is unknown' "$T/r.log")" "of 2,000 errors, in the log"
@@ -85,41 +78,31 @@ leg_reload() {
     up u3
     conf "$u1 1" "$u2 2" "$u3 3" 'timeout 3000' 'patience 2000'
     adm reload >/dev/null
-    ask 1silent=.again.test >"$T/again" &
-    x=$!
+    meanwhile again ask 1silent=.again.test
     await 3 logged_q u3 again || fail "not asked"
     conf "$u1 1" "$u3 3" 'timeout 3000' 'patience 200'
     adm reload >/dev/null
-    wait $x
-    same 192.0.2.3 "$(addresses "$(cat "$T/again")")"
-    within 0 1500 "$(ms_of "$(cat "$T/again")")" "ms under the new patience"
-    kill_pid u3
+    ended again ' A 192\.0\.2\.3$'
+    within 0 1500 "$(ms_of "$out")" "ms under the new patience"
     promise "50 reloads in 5 s under 500 queries a second, the upstreams changing each time: 999 of 1,000 are answered at least"
     conf "$u1 1" 'timeout 2000'
     adm reload >/dev/null
-    many n=2500 rate=500 window=2500 name=delay=15.load%d.test >"$T/load" &
-    n=$!
-    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
-        conf "$u2 1" "$u1 2" 'timeout 2000'
-        like '^Reloaded' "$(adm reload)"
-        sleep 0.09
-        if [ $((i % 2)) = 0 ]; then conf "$u1 1" 'timeout 2000'; else conf "$u2 3" 'timeout 2000'; fi
+    meanwhile load many n=2500 rate=500 window=2500 name=delay=15.load%d.test
+    for i in $(seq 50); do
+        case $((i % 4)) in 0) conf "$u1 1" 'timeout 2000' ;; 2) conf "$u2 3" 'timeout 2000' ;; *) conf "$u2 1" "$u1 2" 'timeout 2000' ;; esac
         like '^Reloaded' "$(adm reload)"
         sleep 0.09
     done
-    wait $n
-    like 'sent 2500 answered 2500 .* wrong 0 dup 0 ' "$(cat "$T/load")"
-    within 2498 2500 "$(val noerror "$(cat "$T/load")")" "answered NOERROR"
+    ended load 'sent 2500 answered 2500 .* wrong 0 dup 0 '
+    within 2498 2500 "$(val noerror "$out")" "answered NOERROR"
     lives r "50 reloads"
     promise "500 reloads leave memory and descriptors as they were"
     conf "$u1 2" "$u2 3" 'timeout 700'
     adm reload >/dev/null
-    i=0
-    while [ $i -lt 50 ]; do adm reload >/dev/null; i=$((i + 1)); done
+    for i in $(seq 50); do adm reload >/dev/null; done
     a=$(rss_kb r) b=$(fd_count r)
-    while [ $i -lt 500 ]; do
+    for i in $(seq 450); do
         kill -HUP "$(pid r)"
-        i=$((i + 1))
         [ $((i % 50)) != 0 ] || like '^Reloaded' "$(adm reload)"
     done
     ! plain || within -2000 300 "$(($(rss_kb r) - a))" "kB more"
