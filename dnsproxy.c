@@ -368,10 +368,7 @@ static socklen_t addr_len(const struct addr *a) {
 static unsigned addr_port(const struct addr *a) { return ntohs(addr_is6(a) ? a->u.in6.sin6_port : a->u.in.sin_port); }
 
 static void addr_set_port(struct addr *a, unsigned port) {
-	if (addr_is6(a))
-		a->u.in6.sin6_port = htons((uint16_t)port);
-	else
-		a->u.in.sin_port = htons((uint16_t)port);
+	*(addr_is6(a) ? &a->u.in6.sin6_port : &a->u.in.sin_port) = htons((uint16_t)port);
 }
 
 /* The 4 or 16 bytes of the address. */
@@ -3181,10 +3178,8 @@ static void tcp_client_ready(void *owner, short revents) {
 		if (revents & (POLLHUP | POLLERR)) tcp_client_close(c);
 		return;
 	}
-	if (c->skip > 0)
-		r = recv(c->fd, inbox, MIN(c->skip, sizeof inbox), 0);
-	else
-		r = recv(c->fd, c->in + c->in_len, sizeof c->in - c->in_len, 0);
+	r = c->skip > 0 ? recv(c->fd, inbox, MIN(c->skip, sizeof inbox), 0) :
+	    recv(c->fd, c->in + c->in_len, sizeof c->in - c->in_len, 0);
 	if (r < 0) {
 		if (!later(errno)) tcp_client_close(c);
 	} else if (r == 0)
@@ -3216,9 +3211,7 @@ static void accept_pause(int slot) {
 	accept_rest = now + MS(100);
 }
 
-static bool accept_impossible(void) {
-	return errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR && errno != ECONNABORTED;
-}
+static bool accept_impossible(void) { return !later(errno) && errno != ECONNABORTED; }
 
 static void listener_tcp_ready(void *owner, short revents) {
 	static usec warned;
@@ -5373,29 +5366,24 @@ static void ca_take_dn(void *ctx, const void *p, size_t n) {
 	r->dn_len += n;
 }
 
-static void ca_take_der(void *ctx, const void *p, size_t n) {
-	struct ca_reader *r = ctx;
-	br_x509_decoder_push(&r->x, p, n);
-}
-
-/* Decodes the first certificate of a PEM text, whose last line must have an end. True when it is a usable CA. */
+/* Decodes the first certificate of a PEM text, which begins with it. True when it is a usable CA. */
 static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n) {
-	br_pem_decoder_context pem;
+	const uint8_t *end = p + n;
+	uint32_t bits = 0;
+	unsigned nbits = 0;
 
-	br_pem_decoder_init(&pem);
 	br_x509_decoder_init(&r->x, ca_take_dn, r);
 	r->dn_len = 0;
-	while (n > 0) {
-		size_t k = br_pem_decoder_push(&pem, p, n);
-		int event = br_pem_decoder_event(&pem);
-		p += k;
-		n -= k;
-		if (event == BR_PEM_BEGIN_OBJ) br_pem_decoder_setdest(&pem, ca_take_der, r);
-		if (event == BR_PEM_END_OBJ)
-			return br_x509_decoder_get_pkey(&r->x) && br_x509_decoder_isCA(&r->x) && r->dn_len <= sizeof r->dn;
-		if (event == BR_PEM_ERROR) return false;
+	p = memchr(p, '\n', n);
+	for (; p != NULL && p < end && *p != '-'; p++) {
+		const char *digit = memchr(base64_digits, *p, 64);
+		if (digit == NULL && memchr("\n\r\t =", *p, 5) == NULL) return false;
+		if (digit == NULL) continue;
+		bits = bits << 6 | (uint32_t)(digit - base64_digits);
+		nbits += 6;
+		if (nbits % 8 < 6) br_x509_decoder_push(&r->x, &(uint8_t){ (uint8_t)(bits >> nbits % 8) }, 1);
 	}
-	return false;
+	return p != NULL && p < end && br_x509_decoder_get_pkey(&r->x) && br_x509_decoder_isCA(&r->x) && r->dn_len <= sizeof r->dn;
 }
 
 static uint32_t ca_hash(const uint8_t *dn, size_t n) {
@@ -5427,21 +5415,20 @@ static const char *ca_load(const char *path) {
 		return "not a file of at most 16 MB";
 	}
 	size = (size_t)st.st_size;
-	text = mmap(NULL, size + 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);     /* gone again without a trace */
+	text = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);     /* gone again without a trace */
 	if (text == MAP_FAILED || read(fd, text, size) != (ssize_t)size) {
 		close(fd);
 		return "it cannot be read";
 	}
 	digest = ca_hash(text, size);
-	text[size] = '\n';                      /* which the file may lack */
 	list = calloc(size / 256 + 1, sizeof *list);    /* no CA is so short */
 	for (p = (uint8_t *)strstr((char *)text, begin); p != NULL && list != NULL; p = next) {
 		next = (uint8_t *)strstr((char *)p + sizeof begin, begin);
 		size = (size_t)((next ? next : text + st.st_size) - p);
-		if (ca_decode(&r, p, size + 1))
+		if (ca_decode(&r, p, size))
 			list[n++] = (struct ca){ ca_hash(r.dn, r.dn_len), (uint32_t)(p - text), (uint32_t)size };
 	}
-	munmap(text, (size_t)st.st_size + 2);
+	munmap(text, (size_t)st.st_size + 1);
 	if (n == 0) {
 		free(list);
 		close(fd);
@@ -5471,7 +5458,7 @@ struct auth {
 	const struct spec *spec;
 	unsigned index, bad;
 	uint32_t issuer;                        /* of the last certificate of the path so far: what its name hashes to */
-	size_t len;
+	size_t len, total, judged;              /* of "cert": what has come, what is to come in all, what the validator has seen */
 	uint8_t cert[CERT_MAX];
 	uint8_t pin[32];
 	bool pin_ok, name_ok, key_use_ok;
@@ -5518,12 +5505,13 @@ static bool der_next(struct der *d, unsigned *tag, struct der *val, struct der *
 
 enum { CERT_ISSUER = 2, CERT_VALIDITY = 3, CERT_SUBJECT = 4, CERT_KEY = 5, CERT_EXTENSIONS = 6 };
 
-/* A field of the certificate that is in a->cert. */
+/* A field of the certificate that is in a->cert, as soon as it has come. */
 static bool cert_field(const struct auth *a, int want, struct der *val, struct der *all) {
-	struct der d = { a->cert, a->cert + a->len }, x;
+	struct der d = { a->cert, a->cert + a->total }, x;
 	unsigned tag;
 	if (!der_next(&d, &tag, &x, NULL) || tag != 0x30 || !der_next(&x, &tag, &d, NULL) || tag != 0x30)
 		return false;
+	d.end = MIN(d.end, a->cert + a->len);
 	for (int i = 0; der_next(&d, &tag, val, all); i++) {
 		if (i == 0 && tag == 0xa0)
 			i = -1;                 /* the version stands before field 0 */
@@ -5618,10 +5606,9 @@ static void auth_load_anchors(struct auth *a) {
 	static uint8_t pem[16384];
 	for (unsigned i = 0; i < ncas && a->nanchors < MAX_ANCHORS; i++) {
 		struct ca_reader *r = &a->readers[a->nanchors];
-		size_t n = MIN(cas[i].len, sizeof pem - 1);
-		if (cas[i].subject != a->issuer || pread(ca_fd, pem, n, (off_t)cas[i].at) != (ssize_t)n) continue;
-		pem[n++] = '\n';
-		if (!ca_decode(r, pem, n)) continue;
+		size_t n = MIN(cas[i].len, sizeof pem);
+		if (cas[i].subject != a->issuer || pread(ca_fd, pem, n, (off_t)cas[i].at) != (ssize_t)n || !ca_decode(r, pem, n))
+			continue;
 		a->anchors[a->nanchors++] = (br_x509_trust_anchor){ .dn = { r->dn, r->dn_len }, .flags = BR_X509_TA_CA,
 			.pkey = *br_x509_decoder_get_pkey(&r->x) };
 	}
@@ -5668,27 +5655,16 @@ static void auth_start_chain(const br_x509_class **c, const char *name) {
 	struct auth *a = AUTH(c);
 	a->index = a->bad = a->nanchors = 0;
 	a->pin_ok = a->name_ok = a->key_use_ok = false;
-	a->wrong_from = a->wrong_to = 0;
-	a->not_before = 0;
+	a->wrong_from = a->wrong_to = a->not_before = 0;
 	a->not_after = INT64_MAX;
 	a->seen[0] = '\0';
 	a->minimal.vtable->start_chain(&a->minimal.vtable, name);
 }
 
 static void auth_start_cert(const br_x509_class **c, uint32_t n) {
-	(void)n;
-	AUTH(c)->len = 0;
-}
-
-static void auth_append(const br_x509_class **c, const unsigned char *p, size_t n) {
 	struct auth *a = AUTH(c);
-	if (a->bad != 0) return;
-	if (n > CERT_MAX - a->len) {
-		a->bad = BR_ERR_X509_LIMIT_EXCEEDED;
-		return;
-	}
-	memcpy(a->cert + a->len, p, n);
-	a->len += n;
+	a->len = a->judged = 0;
+	a->total = MIN(n, CERT_MAX);
 }
 
 /* What the subject or issuer of the certificate at hand hashes to; 0 when there is none. */
@@ -5697,10 +5673,39 @@ static uint32_t cert_name_hash(const struct auth *a, int field) {
 	return cert_field(a, field, &v, &name) ? ca_hash(name.p, (size_t)(name.end - name.p)) : 0;
 }
 
+/* Servers send certificates too that are not of the path: the leaf again, a root, what once was cross-signed. */
+static bool auth_on_path(const struct auth *a) {
+	return auth_needs_chain(a->spec) && (a->index == 0 || (a->minimal.err == 0 && cert_name_hash(a, CERT_SUBJECT) == a->issuer));
+}
+
+/* Hands the certificate to the validator, up to its byte n. */
+static void auth_judge(struct auth *a, size_t n) {
+	const br_x509_class **m = &a->minimal.vtable;
+	if (a->judged == 0) {
+		a->issuer = cert_name_hash(a, CERT_ISSUER);
+		auth_load_anchors(a);
+		auth_set_time(a);
+		(*m)->start_cert(m, (uint32_t)a->total);
+	}
+	(*m)->append(m, a->cert + a->judged, n - a->judged);
+	a->judged = n;
+}
+
+/* The key is judged at once, which checks the signature of the certificate before; that of this one takes as long again, at its end:
+ * clients are served in between. */
+static void auth_append(const br_x509_class **c, const unsigned char *p, size_t n) {
+	struct auth *a = AUTH(c);
+	struct der v, key;
+	if (a->bad == 0 && n > a->total - a->len) a->bad = BR_ERR_X509_LIMIT_EXCEEDED;
+	if (a->bad != 0) return;
+	memcpy(a->cert + a->len, p, n);
+	a->len += n;
+	if (a->index > 0 && a->judged == 0 && cert_field(a, CERT_KEY, &v, &key) && auth_on_path(a))
+		auth_judge(a, (size_t)(key.end - a->cert));
+}
+
 static void auth_end_cert(const br_x509_class **c) {
 	struct auth *a = AUTH(c);
-	const br_x509_class **m = &a->minimal.vtable;
-
 	if (a->bad != 0) return;
 	if (a->index == 0) {
 		cert_names(a);
@@ -5711,14 +5716,9 @@ static void auth_end_cert(const br_x509_class **c) {
 		if (!auth_needs_chain(a->spec))
 			a->bad = (unsigned)br_x509_decoder_last_error(&a->decoder);
 	}
-	/* servers send certificates too that are not of the path: the leaf again, a root, what once was cross-signed */
-	if (auth_needs_chain(a->spec) && (a->index == 0 || (a->minimal.err == 0 && cert_name_hash(a, CERT_SUBJECT) == a->issuer))) {
-		a->issuer = cert_name_hash(a, CERT_ISSUER);
-		auth_load_anchors(a);
-		auth_set_time(a);
-		(*m)->start_cert(m, (uint32_t)a->len);
-		(*m)->append(m, a->cert, a->len);
-		(*m)->end_cert(m);
+	if (a->judged > 0 || auth_on_path(a)) {
+		auth_judge(a, a->len);
+		a->minimal.vtable->end_cert(&a->minimal.vtable);
 	}
 	a->index++;
 }
@@ -5952,11 +5952,11 @@ static void tls_put(struct stream *s, size_t n) {
 	tls_collect(s);
 }
 
-/* How many bytes a handshake takes now. */
+/* How many bytes a handshake takes now: few, for a server may put all that costs time into one record. */
 static size_t tls_wants(struct stream *s) {
 	size_t n = 1;
 	br_ssl_engine_recvrec_buf(&s->tls->client.eng, &n);
-	return MAX(n, 1);
+	return MAX(MIN(n, 256), 1);
 }
 
 /* The engine has ended: by the server's close_notify, or with an error. */
