@@ -42,6 +42,8 @@
 #define HAVE_EPOLL 1            /* for clients that are idle */
 #define HAVE_TCP 1              /* TCP_INFO, TCP_QUICKACK */
 #define HAVE_PHDR 1             /* to find the pages of shared libraries */
+#include <link.h>
+#include <sys/epoll.h>
 #endif
 #include <arpa/inet.h>
 #include <errno.h>
@@ -49,7 +51,6 @@
 #include <getopt.h>
 #include <grp.h>
 #include <limits.h>
-#include <link.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -75,7 +76,6 @@
 #include <time.h>
 #include <unistd.h>
 #include <bearssl.h>
-#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
