@@ -15,8 +15,7 @@ leg_hostile() {
     many n=4096 window=4096 timeout=1000 name=silent=.fill%d.test >/dev/null &
     await 5 is 2048 count inflight || fail "in flight: $(count inflight)"
     wait $!
-    conf "$@" 'timeout 300'
-    adm reload >/dev/null
+    reload "$@" 'timeout 300'
     hold hold "$port" 256 hex=00200007
     kill_pid hold
     for k in random mutate; do

@@ -11,6 +11,12 @@ conf() {
     mv "$T/.conf" "$T/r.conf"
 }
 
+# reload LINE...: the same, and the program takes it
+reload() {
+    conf "$@"
+    same Reloaded "$(adm reload)"
+}
+
 leg_reload() {
     ups u1 u2
     conf "$u1 1" 'timeout 2000'
@@ -26,22 +32,19 @@ leg_reload() {
     gets 1 before.test
     promise "reload does the same and says Reloaded; statistics of unchanged lines are kept"
     a=$(upstream "$u2" answered)
-    conf "$u2 1" 'timeout 2000'
-    same Reloaded "$(adm reload)"
+    reload "$u2 1" 'timeout 2000'
     same "$a" "$(upstream "$u2" answered)" "answered"
     same 0 "$(adm status | grep -c "^upstream $u1 ")" "the line that went"
     gets 2 gone.test
     promise "queries in flight survive"
     meanwhile fly many n=30 window=30 name=delay=600.fly%d.test
     await 2 logged_q u2 fly29 || fail "not asked"
-    conf "$u2 1" "$u1 2" 'timeout 2000'
-    same Reloaded "$(adm reload)"
+    reload "$u2 1" "$u1 2" 'timeout 2000'
     ended fly 'noerror 30 '
     promise "and those whose upstream went are answered by others"
     meanwhile fly many n=10 window=10 name=2silent=.2=.1delay=800.went%d.test
     await 2 logged_q u1 went9 || fail "not asked"
-    conf "$u1 2" 'timeout 2000'
-    same Reloaded "$(adm reload)"
+    reload "$u1 2" 'timeout 2000'
     ended fly 'noerror 10 '
     promise "a TCP connection survives"
     meanwhile tcp talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1
@@ -50,8 +53,7 @@ leg_reload() {
     ended tcp
     same 2 "$(grep -c '^NOERROR' "$T/tcp.out")" replies
     promise "allow, rate, times and the log level change"
-    conf "$u1 2" 'timeout 700' 'allow 127.0.0.1' 'rate 1000' 'log debug'
-    same Reloaded "$(adm reload)"
+    reload "$u1 2" 'timeout 700' 'allow 127.0.0.1' 'rate 1000' 'log debug'
     says '^REFUSED' r.test +src=127.0.0.2
     gets . ms:500-1700 silent=.r.test
     await 2 logged r 'silent=\.r\.test' || fail "log debug is not in force"
@@ -72,21 +74,17 @@ leg_reload() {
     promise "reload names what only a restart changes, and nothing when nothing changed"
     conf "$u1 1" 'queries 99' 'tcp-clients 9' 'cache-size 2m' 'user root' 'timeout 1000'
     like '^Reloaded.* cache-size queries tcp-clients user$' "$(adm reload)"
-    conf "$u1 1" 'timeout 2000'
-    same Reloaded "$(adm reload)"
+    reload "$u1 1" 'timeout 2000'
     promise "an answer that another upstream gave is asked for again when the line of the best one goes"
     up u3
-    conf "$u1 1" "$u2 2" "$u3 3" 'timeout 3000' 'patience 2000'
-    adm reload >/dev/null
+    reload "$u1 1" "$u2 2" "$u3 3" 'timeout 3000' 'patience 2000'
     meanwhile again ask 1silent=.again.test
     await 3 logged_q u3 again || fail "not asked"
-    conf "$u1 1" "$u3 3" 'timeout 3000' 'patience 200'
-    adm reload >/dev/null
+    reload "$u1 1" "$u3 3" 'timeout 3000' 'patience 200'
     ended again ' A 192\.0\.2\.3$'
     within 0 1500 "$(ms_of "$out")" "ms under the new patience"
     promise "50 reloads in 5 s under 500 queries a second, the upstreams changing each time: 999 of 1,000 are answered at least"
-    conf "$u1 1" 'timeout 2000'
-    adm reload >/dev/null
+    reload "$u1 1" 'timeout 2000'
     meanwhile load many n=2500 rate=500 window=2500 name=delay=15.load%d.test
     for i in $(seq 50); do
         case $((i % 4)) in 0) conf "$u1 1" 'timeout 2000' ;; 2) conf "$u2 3" 'timeout 2000' ;; *) conf "$u2 1" "$u1 2" 'timeout 2000' ;; esac
@@ -97,8 +95,7 @@ leg_reload() {
     within 2498 2500 "$(val noerror "$out")" "answered NOERROR"
     lives r "50 reloads"
     promise "500 reloads leave memory and descriptors as they were"
-    conf "$u1 2" "$u2 3" 'timeout 700'
-    adm reload >/dev/null
+    reload "$u1 2" "$u2 3" 'timeout 700'
     for i in $(seq 50); do adm reload >/dev/null; done
     a=$(rss_kb r) b=$(fd_count r)
     for i in $(seq 450); do
