@@ -274,8 +274,7 @@ leg_house() {
     readme 'config house' | sed "s|/var/lib/misc|$T|; s|/etc/hosts|$T/etc-hosts|; s|/etc/dnsproxy.block|$T/list|; s|^9\.9.*|$u1 1|; /^149/d" >"$T/house.conf"
     printf '%s\n' 'listen 127.0.0.1@53' 'listen 192.168.1.1@53' 'admin 127.0.0.1@5353' >>"$T/house.conf"
     port=53 admin=5353
-    $NS $WRAP "$BIN" -c "$T/house.conf" </dev/null >"$T/p.log" 2>&1 &
-    ready p $!
+    launch p $WRAP "$BIN" -c "$T/house.conf"
     says 'A 192\.168\.1\.1' router.lan
     says '^NXDOMAIN' printer.lan
     printf '#!/bin/sh\n[ "$1" != bound ] || { ip addr add "$ip/24" dev e0; echo "$ip $dns $domain" >"%s/lease"; }\n' "$T" >"$T/udhcpc.sh"
@@ -362,8 +361,7 @@ cmd_image() {
         $x bud -q --pull=never --format docker --isolation chroot -f "$T/Containerfile" -t dnsproxy-test "$SRC" >"$T/buildah.log" 2>&1 || fail "$(tail -n 3 "$T/buildah.log")"
         c=$($x from --pull=never dnsproxy-test) && m=$($x mount "$c")
         port=$(freeport) admin=$(freeport)
-        chroot --userspec=65534:65534 "$m" /dnsproxy "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1' '127.0.0.1 2 tls=dns.test' </dev/null >"$T/p.log" 2>&1 &
-        ready p $!
+        launch p chroot --userspec=65534:65534 "$m" /dnsproxy "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1' '127.0.0.1 2 tls=dns.test'
         says '^SERVFAIL' a.test
         stop p
         $x umount "$c" >/dev/null

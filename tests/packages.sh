@@ -140,8 +140,7 @@ END
             "$(cd "$T/image/out" && find . -type f | sed 's|^\./||' | sort | tr '\n' ' ' | sed 's/ $//')" files
         same '' "$(chroot --userspec=65534:65534 "$T/image/out" /dnsproxy -t '9.9.9.9 1 tls=dns.quad9.net' 2>&1 >/dev/null)" 'a configuration with tls='
         port=$(freeport) admin=$(freeport)
-        chroot --userspec=65534:65534 "$T/image/out" /dnsproxy "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1' </dev/null >"$T/image.log" 2>&1 &
-        ready image $!
+        launch image chroot --userspec=65534:65534 "$T/image/out" /dnsproxy "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1'
         like '^dnsproxy ' "$(chroot --userspec=65534:65534 "$T/image/out" /dnsproxy "admin 127.0.0.1@$admin" '127.0.0.1@9 1' -a status)" 'health check'
         stop image
     else
@@ -244,8 +243,9 @@ END
     fi
     promise 'the pin of the README is the pin that the program takes'
     if needs openssl; then
-        real_cert pin.test
-        real_x=$(openssl x509 -in "$T/pin.test.pem" -pubkey -noout | openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary | base64)
-        same '' "$("$BIN" -t "127.0.0.1 1 tls pin=$real_x" 2>&1 >/dev/null)"
+        tls_ready
+        real_x=$(openssl x509 -in "$T/pki/good.crt" -pubkey -noout | openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary | base64)
+        same "$(cat "$T/pki/good.pin")" "$real_x"
+        exits 0 'tls pin=' -t "127.0.0.1 1 tls pin=$real_x"
     fi
 }
