@@ -356,6 +356,10 @@ w_cell()
     promise "$1 as $2 upstream: 19 kinds of answers, cold, from the cache, and with the best upstream dead"
     w_knows "$2" || { skip "this build has no $2 upstreams"; return; }
     if [ "$2" = tls ] && ! w_tls "$1" -tls1_2 && w_tls "$1" -tls1_3; then skip "not here: this $1 speaks TLS 1.3 only"; return; fi
+    if [ "$2" = https ] && grep -q 'http_version 1.1' "$W/$1.conf" && ! w_answers "$(w_at "$1")" +https; then
+        skip 'not here: this nginx cannot ask this dnsdist, whose plain DoH is HTTP/2 only'
+        return
+    fi
     proxy front 'listen 127.0.0.1@53' "ca-file $W/ca.pem" 'cache-negative 30' "$(w_line "$1" "$2")"
     w_same "$3" 'when asked first'
     w_same "$3" 'from the cache'
