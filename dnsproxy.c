@@ -5952,11 +5952,11 @@ static void tls_put(struct stream *s, size_t n) {
 	tls_collect(s);
 }
 
-/* How many bytes a handshake takes now: few, for a server may put all that costs time into one record. */
+/* How many bytes a handshake takes now: fewer than lie between two things that cost time, which may all come in one record. */
 static size_t tls_wants(struct stream *s) {
 	size_t n = 1;
 	br_ssl_engine_recvrec_buf(&s->tls->client.eng, &n);
-	return MAX(MIN(n, 256), 1);
+	return MAX(MIN(n, 96), 1);
 }
 
 /* The engine has ended: by the server's close_notify, or with an error. */

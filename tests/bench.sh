@@ -92,6 +92,10 @@ END
     bench_run dot unbound -d -c "$BENCH/dot.conf"
     bench_run hasty unbound -d -c "$BENCH/hasty.conf"
     "$BENCH/gauge" serves "$bench_p" 10 || { bench_lack DoT "unbound does not start: $(tail -n 3 "$T/dot.log")"; tls=''; }
+    tls_ready
+    crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
+    crt below by=int384 cn=dot.example san=dns:dot.example
+    dot below below
 }
 
 # bench_unbound_base: how every configuration of unbound begins
@@ -808,26 +812,29 @@ bench_counted_dnsmasq() {
     "$BENCH/gauge" serves "$port" 30 || fail "dnsmasq does not serve: $(tail -n 2 "$T/counted.log")"
 }
 
-# bench_handshake MACHINE PROGRAM: instructions of a full TLS handshake with a chain of P-256, of one resumed, and of the longest turn of
-# the loop in the first. The counts are cut where poll() begins; $hasty closes what is idle, and the connection is made again.
+# bench_handshake MACHINE PROGRAM: instructions of a full TLS handshake with a chain of P-256, of one resumed, of one with P-256 below
+# P-384, and of the longest turn of the loop in a full one. The counts are cut where poll() begins; $hasty closes what is idle, and the
+# connection is made again.
 bench_handshake() {
     bench_say "instructions: handshake $1"
-    for bench_x in full resumed; do
+    for bench_x in full resumed below; do
         : >"$why"
         rm -f "$BENCH/callgrind"*
         bench_under --dump-before=poll
-        bench_y=$tls
-        [ "$bench_x" = full ] || bench_y=$hasty
-        bench_counted_proxy "$2" 'log debug' "ca-file $BENCH/cert.pem" "127.0.0.1@$bench_y 1 tls=dot.example"
+        bench_y=127.0.0.1@$tls bench_c=$BENCH/cert.pem
+        [ "$bench_x" != resumed ] || bench_y=127.0.0.1@$hasty
+        [ "$bench_x" != below ] || bench_y=$(at below) bench_c=$T/pki/ca.pem
+        bench_counted_proxy "$2" 'log debug' "ca-file $bench_c" "$bench_y 1 tls=dot.example"
         await 30 logged counted 'full handshake' || fail 'no handshake'
-        [ "$bench_x" = full ] || { "$BENCH/gauge" serves "$port" 30 && await 30 logged counted 'resumed handshake'; } || fail 'no resumed handshake'
+        [ "$bench_x" != resumed ] || { "$BENCH/gauge" serves "$port" 30 && await 30 logged counted 'resumed handshake'; } || fail 'no resumed handshake'
         bench_stop
         cat "$BENCH/callgrind".* | sed -n 's/^totals: //p' | awk -v full="$(logs counted 'full handshake')" -v resumed="$(logs counted 'resumed handshake')" '
             $1 > 20000 && NR > 1 { sum += $1; if ($1 > most) most = $1 } END { print sum, most, full, resumed }'
     done >"$BENCH/handshake"
     [ -s "$why" ] || awk -v m="$1" '
-        NR == 1 { full = $1 / $3; most = $2 }
-        NR == 2 { printf "%s|%.1f|%.1f|%.1f (%.0f %%)\n", m, full / 1e6, ($1 - full * $3) / $4 / 1e6, most / 1e6, 100 * most / full }' "$BENCH/handshake" >>"$BENCH/handshakes"
+        NR == 2 { printf "%s|%.1f|%.1f|%.1f (%.0f %%)", m, full / 1e6, ($1 - full * $3) / $4 / 1e6, most / 1e6, 100 * most / full }
+        { full = $1 / $3; most = $2 }
+        NR == 3 { printf "|%.1f|%.1f (%.0f %%)\n", full / 1e6, most / 1e6, 100 * most / full }' "$BENCH/handshake" >>"$BENCH/handshakes"
 }
 
 bench_row_instructions() {
@@ -946,7 +953,7 @@ cmd_bench() {
     [ ! -s "$BENCH/instructions" ] || bench_print <"$BENCH/instructions"
     [ ! -s "$BENCH/handshakes" ] || {
         echo
-        { echo 'millions of instructions of a TLS handshake, P-256|full|resumed|longest turn of the loop in the first'; cat "$BENCH/handshakes"; } | bench_print
+        { echo 'millions of instructions of a TLS handshake, P-256|full|resumed|longest turn of the loop in the first|P-256 below P-384|longest turn'; cat "$BENCH/handshakes"; } | bench_print
     }
     if [ -s "$BENCH/lacks" ]; then
         echo
