@@ -8,10 +8,8 @@
 # servers all run at once and are loaded in turn for a fraction of a second, many times over, so that what disturbs the machine
 # disturbs them alike. A ratio is the median of the rounds' ratios.
 
-# bench_tools: compiles the reference and the loads to $BENCH/gauge
-bench_tools() {
-    "$CC" -std=c11 -O2 -o "$BENCH/gauge" "$SRC/tests/gauge.c"
-}
+# bench_tools: compiles the reference and the loads (tests/gauge.h) to $BENCH/gauge
+bench_tools() { compile "$BENCH/gauge" tests/peer.c -O2; }
 
 # ---- bench: servers ----
 
@@ -67,7 +65,7 @@ zone:
  zonefile: zone
 END
         bench_run "nsd$bench_i" nsd -d -c "$BENCH/nsd$bench_i/conf"
-        "$BENCH/gauge" serves "$bench_p" 10 || { bench_say "nsd does not start: $(tail -n 3 "$T/nsd$bench_i.log")"; return 1; }
+        "$BENCH/gauge" answers "$bench_p" 10 || { bench_say "nsd does not start: $(tail -n 3 "$T/nsd$bench_i.log")"; return 1; }
     done
     if ! have unbound; then
         bench_lack DoT 'unbound, the upstream over TLS, is not installed'
@@ -91,7 +89,7 @@ END
     sed "s/30000/500/; s/$tls/$hasty/; s/@$bench_p/@$(freeport)/" "$BENCH/dot.conf" >"$BENCH/hasty.conf"
     bench_run dot unbound -d -c "$BENCH/dot.conf"
     bench_run hasty unbound -d -c "$BENCH/hasty.conf"
-    "$BENCH/gauge" serves "$bench_p" 10 || { bench_lack DoT "unbound does not start: $(tail -n 3 "$T/dot.log")"; tls=''; }
+    "$BENCH/gauge" answers "$bench_p" 10 || { bench_lack DoT "unbound does not start: $(tail -n 3 "$T/dot.log")"; tls=''; }
     tls_ready
     crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
     crt below by=int384 cn=dot.example san=dns:dot.example
@@ -109,7 +107,7 @@ bench_lack() { echo "$1: $2" >>"$BENCH/lacks"; bench_say "$1: $2"; }
 
 # bench_in NAME PID PORT: the server takes part in the row, if it serves. Caches are warmed with $warm names.
 bench_in() {
-    if "$BENCH/gauge" serves "$3" 10 && { [ "$warm" = 0 ] || "$BENCH/gauge" load "$3" 30 "$warm" 50 0 "$warm" 0 >/dev/null; }; then
+    if "$BENCH/gauge" answers "$3" 10 && { [ "$warm" = 0 ] || "$BENCH/gauge" load "$3" 30 "$warm" 50 0 "$warm" 0 >/dev/null; }; then
         echo "$1 $2 $3" >>"$BENCH/in"
     else
         bench_lack "$1" "does not serve in the row $row: $(tail -n 2 "$T/$1.log" | tr '\n' ' ')"
@@ -478,8 +476,7 @@ bench_row_idle() {
     row=idle warm=1000
     bench_proxy dnsproxy "127.0.0.1@$plain1 1" 'tcp-clients 1200'
     bench_proxy dnsproxy-1000-idle "127.0.0.1@$plain1 1" 'tcp-clients 1200'
-    bench_run hold "$BENCH/gauge" hold "$port" 1000
-    await 10 logged hold held
+    hold hold "$port" 1000 again
     bench_rounds bench_thousand
     bench_x=$(val tcp "$(adm status | head -n 1)")
     [ "${bench_x:-0}" -ge 990 ] || bench_lack idle "of 1,000 idle clients ${bench_x:-none} were there at the end"
@@ -809,7 +806,7 @@ bench_counted_dnsmasq() {
     LD_LIBRARY_PATH=$BENCH/i386/lib/i386-linux-gnu:$BENCH/i386/usr/lib/i386-linux-gnu \
         $WRAP "$1" -k -C "$BENCH/dnsmasq.conf" -u "$(id -un)" </dev/null >"$T/counted.log" 2>&1 &
     started counted $!
-    "$BENCH/gauge" serves "$port" 30 || fail "dnsmasq does not serve: $(tail -n 2 "$T/counted.log")"
+    "$BENCH/gauge" answers "$port" 30 || fail "dnsmasq does not serve: $(tail -n 2 "$T/counted.log")"
 }
 
 # bench_handshake MACHINE PROGRAM: instructions of a full TLS handshake with a chain of P-256, of one resumed, of one with P-256 below
@@ -826,7 +823,7 @@ bench_handshake() {
         [ "$bench_x" != below ] || bench_y=$(at below) bench_c=$T/pki/ca.pem
         bench_counted_proxy "$2" 'log debug' "ca-file $bench_c" "$bench_y 1 tls=dot.example"
         await 30 logged counted 'full handshake' || fail 'no handshake'
-        [ "$bench_x" != resumed ] || { "$BENCH/gauge" serves "$port" 30 && await 30 logged counted 'resumed handshake'; } || fail 'no resumed handshake'
+        [ "$bench_x" != resumed ] || { "$BENCH/gauge" answers "$port" 30 && await 30 logged counted 'resumed handshake'; } || fail 'no resumed handshake'
         bench_stop
         cat "$BENCH/callgrind".* | sed -n 's/^totals: //p' | awk -v full="$(logs counted 'full handshake')" -v resumed="$(logs counted 'resumed handshake')" '
             $1 > 20000 && NR > 1 { sum += $1; if ($1 > most) most = $1 } END { print sum, most, full, resumed }'

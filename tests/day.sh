@@ -20,10 +20,10 @@ real_dot() {
 real_ns="dp$$"
 
 # real_link N DELAY JITTER LOSS: device vN of the first namespace leads to e0 of namespace N; milliseconds, packets of 1000. Where the
-# kernel has no netem a program carries the packets from one to the other, late, and loses some.
+# kernel has no netem the peer carries the packets from one to the other, late, and loses some.
 real_link() {
     if [ "$real_lossy" = wire ]; then
-        "$T/wire" "$real_ns-0" "v$1" "$real_ns-$1" e0 "$2" "$3" "$4" </dev/null >"$T/wire$1.log" 2>&1 &
+        peer link "$real_ns-0" "v$1" "$real_ns-$1" e0 "$2" "$3" "$4" </dev/null >"$T/wire$1.log" 2>&1 &
         started "wire$1" $!
         await 5 logged "wire$1" ready || return 1
     else
@@ -47,7 +47,7 @@ real_net_up() {
     if have tc && tc -n "$real_ns-0" qdisc add dev lo root netem delay 1ms; then
         tc -n "$real_ns-0" qdisc del dev lo root
         real_lossy=netem
-    elif [ -e /dev/net/tun ] && "$CC" -O2 -o "$T/wire" "$SRC/tests/wire.c"; then
+    elif [ -e /dev/net/tun ]; then
         real_lossy=wire
     fi
     real_link 1 1 0 0 && real_link 2 10 3 10 && real_link 3 17 5 20
@@ -70,7 +70,6 @@ leg_day() {
         return
     fi
     # pages come at random times; each asks for a handful of names at once, A and AAAA (and HTTPS for the first)
-    "$CC" -O2 -o "$T/browser" "$SRC/tests/browser.c" || fail 'the browser does not compile'
     case $real_lossy in
     netem) echo '# the links have delay and loss by tc netem' ;;
     wire) echo '# no tc netem here: the links have delay and loss by a program of the test' ;;
@@ -87,7 +86,7 @@ leg_day() {
         '10.55.2.2 2 tls=dot2.test' '10.55.3.2 3 tls=dot3.test' </dev/null >"$T/front.log" 2>&1 &
     started front $!
     await 10 real_day_answers || fail 'the proxy does not answer'
-    ip netns exec "$real_ns-0" "$T/browser" 127.0.0.1 53 "$day" 1 >"$T/browser.out" &
+    ip netns exec "$real_ns-0" "$ROOT/peer" browse 127.0.0.1 53 "$day" 1 >"$T/browser.out" &
     real_b=$!
     sleep $((day / 2))
     kill -STOP "$(pid dot2.test)"

@@ -92,7 +92,7 @@ analyse_table() {
     analyse_i=''
     [ -z "$BEARSSL" ] || analyse_i="-isystem $BEARSSL/inc"
     analyse_w="-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $analyse_i -c -o /dev/null"
-    for analyse_f in tests/unit.c tests/peer.c tests/sequence.c dnsproxy.c tests/gauge.c tests/wire.c tests/shim.c tests/browser.c tests/gai.c; do
+    for analyse_f in tests/unit.c tests/peer.c tests/sequence.c dnsproxy.c tests/shim.c tests/gai.c; do
         case $analyse_f in
         tests/unit.c | tests/peer.c | tests/sequence.c) ;;
         *)

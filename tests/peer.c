@@ -12,7 +12,9 @@
  *   gone PID MS                     waits until the process has ended
  *   notify PATH                     a supervisor's socket: prints each datagram as a line
  *   addr NET NAME                   the address that an upstream with net=NET gives NAME
- *   clock FILE SECONDS|real         what a program under clock.c takes the time for from now on;  now: what this one takes it for
+ *   echo, relay, upstream, road, pace, load, bursts, stream, cpu, answers, first, latency, zipf, lru, names, browse, link
+ *                                   gauge.h tells what they measure
+ *   clock FILE SECONDS|real         what a program under `shim CLOCK` takes the time for from now on;  now: what this one takes it for
  *
  * Everything ends by itself: no wait is without a deadline, but for servers, which are killed. */
 #include "peer_wire.h"
@@ -109,7 +111,7 @@ static void ask_remarks(struct text *t, const struct form *f, int id, usec took,
 		text_add(t, " WRONGQUESTION");
 }
 
-static int cmd_ask(int argc, char **argv) {
+static int cmd_ask(char **argv) {
 	struct form f = form_plain;
 	char more[200];
 	struct text t = { .p = more, .size = sizeof more };
@@ -117,9 +119,9 @@ static int cmd_ask(int argc, char **argv) {
 	int type = T_A, at = 3, replies = 0;
 	usec began, first = 0;
 	if (argv[at][0] != '+') name = argv[at++];
-	if (at < argc && at == 4 && argv[at][0] != '+' && (type = type_of(argv[at++])) < 0)
+	if (argv[at] != NULL && at == 4 && argv[at][0] != '+' && (type = type_of(argv[at++])) < 0)
 		die("%s is not a type", argv[at - 1]);
-	for (; at < argc; at++) form_option(&f, argv[at]);
+	for (; argv[at] != NULL; at++) form_option(&f, argv[at]);
 	struct addr to = addr_of(f.server[0] ? f.server : argv[1], argv[2]);
 	struct addr src = addr_at(f.src[0] ? f.src : addr_is6(&to) ? "::" : "0.0.0.0", 0);
 	int id = f.id >= 0 ? f.id : random16();
@@ -310,9 +312,9 @@ static int load_say(void) {
 	return 0;
 }
 
-static int cmd_many(int argc, char **argv) {
+static int cmd_many(char **argv) {
 	load.form = form_plain;
-	for (int i = 3; i < argc; i++)
+	for (int i = 3; argv[i] != NULL; i++)
 		if (argv[i][0] == '+') form_option(&load.form, argv[i]);
 		else if (!field_set(load_fields, COUNT(load_fields), &load, argv[i])) die("many: what is %s?", argv[i]);
 	load.qtype = type_of(load.type);
@@ -429,13 +431,13 @@ static void talk_end(const char *v, bool quiet) {
 	if (quiet) printf("%s ms=%ld bytes=%ld%s\n", how, ms_now() - talk.began, bytes, talk.gone ? " gone" : "");
 }
 
-static int cmd_talk(int argc, char **argv) {
+static int cmd_talk(char **argv) {
 	static uint8_t in[65536];
 	struct addr to = addr_of(argv[1], argv[2]);
 	talk.fd = socket(to.u.sa.sa_family, SOCK_STREAM, 0);
 	talk.began = ms_now();
 	set_option(talk.fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	for (argv += 3, argc -= 3; argc > 0; argc--, argv++)
+	for (argv += 3; *argv != NULL; argv++)
 		if (value_of(*argv, "rcvbuf")) set_option(talk.fd, SOL_SOCKET, SO_RCVBUF, atoi(value_of(*argv, "rcvbuf")));
 		else if (value_of(*argv, "src")) {
 			struct addr src = addr_at(value_of(*argv, "src"), 0);
@@ -444,7 +446,7 @@ static int cmd_talk(int argc, char **argv) {
 	if (talk.fd < 0) die("socket: %s", strerror(errno));
 	if (connect(talk.fd, &to.u.sa, addr_len(&to)) < 0)
 		return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
-	for (; argc > 0; argc--, argv++) {
+	for (; *argv != NULL; argv++) {
 		char *w = *argv, *v = w + strcspn(w, "=");
 		v += *v == '=';
 		if (talk_add(w, v)) continue;
@@ -463,15 +465,17 @@ static int cmd_talk(int argc, char **argv) {
 	return 0;
 }
 
-/* ---- hold ADDR PORT N [hex=HEX] [src=ADDR]: N connections, each sends HEX once and then nothing. Says "holding N", and "open N" whenever
- * that number changes. Runs until killed, 10 minutes at most. */
-static int cmd_hold(int argc, char **argv) {
+/* ---- hold ADDR PORT N [hex=HEX] [src=ADDR] [again]: N connections, each sends HEX once and then nothing; with again one that is closed
+ * is opened anew. Says "holding N", and "open N" whenever that number changes. Runs until killed, 10 minutes at most. */
+static int cmd_hold(char **argv) {
 	int n = atoi(argv[3]), held = 0, told = -1;
+	bool again = false;
 	struct addr to = addr_of(argv[1], argv[2]), src = { 0 };
 	static struct pollfd f[20000];
-	for (int i = 4; i < argc; i++)
+	for (int i = 4; argv[i] != NULL; i++)
 		if (value_of(argv[i], "hex")) put_hex(&sent, value_of(argv[i], "hex"));
 		else if (value_of(argv[i], "src")) src = addr_at(value_of(argv[i], "src"), 0);
+		else again |= strcmp(argv[i], "again") == 0;
 	more_files();
 	for (int i = 0; i < n && held < 20000; i++) {
 		int fd = sock(SOCK_STREAM, src.u.sa.sa_family ? &src : NULL, &to);
@@ -488,7 +492,7 @@ static int cmd_hold(int argc, char **argv) {
 			static char junk[4096];
 			if (f[i].fd >= 0 && f[i].revents && read(f[i].fd, junk, sizeof junk) <= 0) {
 				close(f[i].fd);
-				f[i].fd = -1;
+				f[i].fd = again ? sock(SOCK_STREAM, NULL, &to) : -1;
 			}
 			left += f[i].fd >= 0;
 		}
@@ -536,10 +540,10 @@ static void flood_read(int fd) {
 	}
 }
 
-static int cmd_flood(int argc, char **argv) {
+static int cmd_flood(char **argv) {
 	struct addr to = addr_of(argv[1], argv[2]);
 	int fd = -1;
-	for (int i = 3; i < argc; i++)
+	for (int i = 3; argv[i] != NULL; i++)
 		if (!field_set(flood_fields, COUNT(flood_fields), &flood, argv[i])) die("flood: what is %s?", argv[i]);
 	struct addr src = addr_at(flood.src[0] ? flood.src : "::", 0);
 	rnd_seed((uint64_t)flood.seed);
@@ -566,13 +570,14 @@ static int cmd_flood(int argc, char **argv) {
 	return 0;
 }
 
+#include "gauge.h"
+
 /* ---- The small ones */
 
-static int cmd_zero(int argc, char **argv) {
+static int cmd_zero(char **argv) {
 	struct addr to = addr_of(argv[1], argv[2]);
 	uint8_t p[8 + 512] = { 0 };             /* no checksum */
 	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
-	(void)argc;
 	if (fd < 0) return 1;
 	query_put(&form_plain, &sent, argv[3], T_A, 4711);
 	if (sent.n > sizeof p - 8) return 1;
@@ -596,8 +601,8 @@ static bool is_gone(int pid) {
 	return z != NULL && (strncmp(z, ") Z", 3) == 0 || strncmp(z, ") X", 3) == 0);
 }
 
-static int cmd_serves(int argc, char **argv) {
-	struct addr to = addr_of(argc > 4 ? argv[4] : "127.0.0.1", argv[2]), six = addr_of("::1", argv[2]);
+static int cmd_serves(char **argv) {
+	struct addr to = addr_of(argv[4] != NULL ? argv[4] : "127.0.0.1", argv[2]), six = addr_of("::1", argv[2]);
 	for (long end = ms_now() + atoi(argv[3]); ms_now() < end && !is_gone(atoi(argv[1])); ms_sleep(3)) {
 		int fd = sock(SOCK_STREAM, NULL, &to);
 		if (fd >= 0 || (fd = sock(SOCK_STREAM, NULL, &six)) >= 0) return close(fd);
@@ -605,18 +610,16 @@ static int cmd_serves(int argc, char **argv) {
 	return 1;
 }
 
-static int cmd_gone(int argc, char **argv) {
-	(void)argc;
+static int cmd_gone(char **argv) {
 	for (long end = ms_now() + atoi(argv[2]); ms_now() < end; ms_sleep(3))
 		if (is_gone(atoi(argv[1]))) return 0;
 	return 1;
 }
 
-static int cmd_line(int argc, char **argv) {
+static int cmd_line(char **argv) {
 	static char in[65536];
 	struct addr to = addr_of(argv[1], argv[2]);
 	int fd = sock(SOCK_STREAM, NULL, &to);
-	(void)argc;
 	if (fd < 0) return printf("no connection: %s\n", strerror(errno)) > 0;
 	if (dprintf(fd, "%s\n", argv[3]) < 0) return 1;
 	for (long end = ms_now() + 20000; readable(fd, end); ) {
@@ -627,11 +630,10 @@ static int cmd_line(int argc, char **argv) {
 	return puts("the admin port does not close") >= 0;
 }
 
-static int cmd_notify(int argc, char **argv) {
+static int cmd_notify(char **argv) {
 	static char in[65536];
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-	(void)argc;
 	snprintf(a.sun_path, sizeof a.sun_path, "%s", argv[1]);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0) die("%s: %s", argv[1], strerror(errno));
 	chmod(argv[1], 0777);
@@ -644,39 +646,41 @@ static int cmd_notify(int argc, char **argv) {
 	return 1;
 }
 
-static int cmd_freeport(int argc, char **argv) {
-	(void)argc, (void)argv;
+static int cmd_freeport(char **argv) {
+	(void)argv;
 	return printf("%u\n", free_port()) < 0;
 }
 
-static int cmd_addr(int argc, char **argv) {
+static int cmd_addr(char **argv) {
 	char name[NAME];
-	(void)argc;
 	snprintf(name, sizeof name, "%s.", argv[2]);
 	uint32_t h = name_number(name);
 	return printf("%s.%u.%u.%u\n", argv[1], h >> 16, h >> 8 & 255, h & 255) < 0;
 }
 
-static int cmd_clock(int argc, char **argv) {
+static int cmd_clock(char **argv) {
 	int64_t offset = strcmp(argv[2], "real") == 0 ? 0 : atol(argv[2]) - (int64_t)time(NULL);
 	int fd = open(argv[1], O_WRONLY | O_CREAT, 0644);
-	(void)argc;
 	return fd < 0 || write(fd, &offset, sizeof offset) != sizeof offset;
 }
 
-static int cmd_now(int argc, char **argv) {
-	(void)argc, (void)argv;
+static int cmd_now(char **argv) {
+	(void)argv;
 	return printf("%ld\n", (long)time(NULL)) < 0;
 }
 
 int main(int argc, char **argv) {
-	static const struct { const char *name; int args; int (*run)(int, char **); } uses[] = { { "up", 3, cmd_up },
-		{ "cert", 2, cmd_cert }, { "ask", 4, cmd_ask }, { "many", 3, cmd_many }, { "talk", 4, cmd_talk }, { "hold", 4, cmd_hold },
-		{ "flood", 3, cmd_flood }, { "zero", 4, cmd_zero }, { "freeport", 1, cmd_freeport }, { "serves", 4, cmd_serves }, { "gone", 3, cmd_gone },
-		{ "line", 4, cmd_line }, { "notify", 2, cmd_notify }, { "addr", 3, cmd_addr }, { "clock", 3, cmd_clock }, { "now", 1, cmd_now } };
+	static const struct { const char *name; int args; int (*run)(char **); } uses[] = { { "up", 3, cmd_up }, { "cert", 2, cmd_cert },
+		{ "ask", 4, cmd_ask }, { "many", 3, cmd_many }, { "talk", 4, cmd_talk }, { "hold", 4, cmd_hold }, { "flood", 3, cmd_flood },
+		{ "zero", 4, cmd_zero }, { "freeport", 1, cmd_freeport }, { "serves", 4, cmd_serves }, { "gone", 3, cmd_gone }, { "line", 4, cmd_line },
+		{ "notify", 2, cmd_notify }, { "addr", 3, cmd_addr }, { "clock", 3, cmd_clock }, { "now", 1, cmd_now }, { "echo", 2, cmd_echo },
+		{ "relay", 3, cmd_relay }, { "upstream", 3, cmd_upstream }, { "road", 6, cmd_road }, { "pace", 5, cmd_pace }, { "load", 8, cmd_load },
+		{ "bursts", 6, cmd_bursts }, { "stream", 5, cmd_stream }, { "cpu", 2, cmd_cpu }, { "answers", 3, cmd_answers }, { "first", 3, cmd_first },
+		{ "latency", 5, cmd_latency }, { "zipf", 5, cmd_zipf }, { "lru", 4, cmd_lru }, { "names", 5, cmd_names }, { "browse", 5, cmd_browse },
+		{ "link", 8, cmd_link } };
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)
-		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].args) return uses[i].run(argc - 1, argv + 1);
+		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].args) return uses[i].run(argv + 1);
 	fprintf(stderr, "usage: peer COMMAND WORD..., where COMMAND is");
 	for (size_t i = 0; i < COUNT(uses); i++) fprintf(stderr, " %s", uses[i].name);
 	fputc('\n', stderr);

@@ -278,13 +278,13 @@ static void crt_chain(const char *out, struct crt *w, const struct buf *alone) {
 	free(up.p);
 }
 
-static int cmd_cert(int argc, char **argv) {
+static int cmd_cert(char **argv) {
 	static struct keypair own, other;
 	struct crt w = { .from = -86400, .to = 30 * 86400, .ca = -2, .key = "p256", .san = "" };
 	static struct buf subject, issuer, der, file, pin;
 	const char *out = argv[1];
 	uint8_t h[32];
-	for (argv += 2, argc -= 2; argc > 0; argc--, argv++)
+	for (argv += 2; *argv != NULL; argv++)
 		if (strcmp(*argv, "ca") == 0) w.ca = -1;
 		else if (value_of(*argv, "san")) w.san = value_of(*argv, "san");
 		else if (!field_set(crt_fields, COUNT(crt_fields), &w, *argv)) die("cert: what is %s?", *argv);

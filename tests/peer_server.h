@@ -966,10 +966,10 @@ static int up_socket(int type, const struct addr *a) {
 	return fd;
 }
 
-static int cmd_up(int argc, char **argv) {
+static int cmd_up(char **argv) {
 	struct addr any = addr_at(argv[1], 0), nine;
 	up.at = addr_of(argv[1], argv[2]);
-	for (int i = 3; i < argc; i++)
+	for (int i = 3; argv[i] != NULL; i++)
 		if (!field_set(up_fields, COUNT(up_fields), &up, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
 	if (addr_port(&up.at) == 0) addr_set_port(&up.at, free_port());
 	more_files();
