@@ -198,11 +198,13 @@ main() {
     list) printf '%s\n' $LEGS; exit 0 ;;
     esac
     if [ $# -gt 0 ] && command -v "cmd_$1" >/dev/null; then
-        main_c=$1
+        legnow=$1
         shift
-        case $main_c in fresh | analyse) ;; *) prepare ;; esac
-        "cmd_$main_c" "$@"
-        exit
+        case $legnow in fresh | analyse) ;; *) prepare ;; esac
+        "cmd_$legnow" "$@"
+        main_s=$?
+        [ -z "$promise_text" ] || { judge; sum; exit; }
+        exit $main_s
     fi
     for main_l; do
         command -v "leg_$main_l" >/dev/null || { echo "test.sh: $main_l is no leg; ./test.sh list names them" >&2; exit 2; }

@@ -269,16 +269,6 @@ leg_breaking() {
         says '^SERVFAIL' 1bad=$k.2bad=$k.m.test
     done
     same 0 "$(adm status | grep -c 'entry.*2bad')" "entries"
-    promise "answers go on when an upstream falls silent or dies, and it comes back by itself"
-    proxy p "$u3 1" "$u2 2" 'patience 300' 'timeout 1000'
-    gets 3 k1.test
-    kill -STOP "$(pid u3)"
-    like 'noerror 8 ' "$(many n=8 window=8 name=stopped%d.test)" stopped
-    kill_pid u3
-    like 'noerror 8 ' "$(many n=8 window=1 name=killed%d.test)" killed
-    up u3 -p "${u3#*@}"
-    await 5 answers_with 192.0.2.3 || fail "it is not used again"
-
 }
 # quick N MS OUT: the answers of `many` are N, all good, none later than MS
 quick() {

@@ -39,13 +39,8 @@ cmd_fuzz() {
     fuzz_s=${1:-20}
     [ $# -eq 0 ] || shift
     [ $# -gt 0 ] || set -- client answer config admin cert http2 sequence
-    legnow=fuzz
-    if ! have clang; then
-        promise "fuzz targets are built"
-        skip "no clang: libFuzzer is part of it"
-        sum
-        return
-    fi
+    promise "fuzz targets are built"
+    needs clang || return 0
     tls_ready
     mkdir -p "$T/found"
     fuzz_c=${CORPUS:-$T/corpus}
@@ -60,6 +55,4 @@ cmd_fuzz() {
         echo "# $TARGET: $(sed -n 's/^stat::number_of_executed_units: */runs /p; s/^stat::average_exec_per_sec: */a second /p' "$T/fuzz.log" |
             tr '\n' ' ')$(grep -Eo 'cov: [0-9]+ ft: [0-9]+' "$T/fuzz.log" | tail -n 1)"
     done
-    judge
-    sum
 }

@@ -349,7 +349,6 @@ END
 
 # image: the container file as it stands. The base is pulled, or made by debootstrap (MIRROR=URL)
 cmd_image() {
-    legnow=image
     promise "the container file is built by buildah, and what it makes answers in an empty root"
     x="buildah --root $T/store --runroot $T/storerun --storage-driver vfs"
     if [ "$(id -u)" != 0 ] || ! have buildah; then
@@ -366,8 +365,6 @@ cmd_image() {
         stop p
         $x umount "$c" >/dev/null
     fi
-    judge
-    sum
 }
 # shellcheck disable=SC2086
 image_base() {

@@ -11,6 +11,13 @@ webs() {
     eval "web one $tls_rules"
     eval "proxy px \"\$ca\" \"\$one 1 https=dns.test\" $tls_lines"
 }
+# web_answers 'RULE...' COUNT [WORD...]: when such a server is the only one, it answers that
+web_answers() {
+    # shellcheck disable=SC2086
+    webs $1
+    shift
+    answered 10 "$@"
+}
 # asked_for FAULT: what `query` says of a name that makes the server one commit it
 asked_for() { adm "query h2=$1.n$(date +%s)$$.test A" | grep -F "$one "; }
 
@@ -81,41 +88,31 @@ END
 }
 
 leg_https_flow() {
-    promise "GOAWAY after every 10 requests: of 500 names with 100 in flight none is lost, and a few are asked twice"
-    webs h2=goaway10
-    answered 10 500 window=100
-    within 50 90 "$(asked one '^open')" "connections"
-    promise "a refused request comes again, and is not a failure"
-    webs h2=refused3
-    answered 10 100 window=20
+    replies <<'END'
+GOAWAY after every 10 requests: of 500 names with 100 in flight none is lost, and a few are asked twice
+ ; ; web_answers h2=goaway10 500 window=100
+ ; ; within 50 90 "$(asked one '^open')" "connections"
+a refused request comes again, and is not a failure ; ; web_answers h2=refused3 100 window=20
+100 answers in many frames at a time               ; ; web_answers h2=split 300 window=100
+100 answers at a time whose end comes later        ; ; web_answers h2=late 300 window=100
+a byte at a time                                   ; ; web_answers 'dribble=1 record=20' 5
+a server that closes after 10 answers: of 500 names with 100 in flight none fails ; ; web_answers after=10 500 window=100
+a server that takes 65,535 bytes and gives no room for more gets its questions over another connection
+ ; ; web_answers h2=nowindow 600 window=20
+ ; ; saw 2 '^open' one
+ ; ; same 0 "$(asked one '^over')" "questions above its window"
+END
     promise "no more requests at a time than the server allows: 200 names with 50 in flight, 7 allowed"
     webs h2=max7 delay=5
     answered 10 1
     answered 10 200 window=50
     same 0 "$(asked one '^over' | tr -d ' ')" "requests above that"
-    promise "a server that takes 65,535 bytes and gives no room for more gets its questions over another connection"
-    webs h2=nowindow
-    answered 10 600 window=20
-    saw 2 '^open' one
-    same 0 "$(asked one '^over')" "questions above its window"
     promise "answers of 60,000 bytes, 100 of them: the window of the connection is widened in time"
     webs
     for i in 1 2 3 4 5 6 7 8 9 10; do
         like 'answered 10 noerror 10 ' "$(many n=10 window=1 name="big=60000.n$i-%x.test" type=TYPE65400 tcp=1)"
     done
     saw 0 '^overrun' one
-    promise "100 answers in many frames at a time"
-    webs h2=split
-    answered 10 300 window=100
-    promise "100 answers at a time whose end comes later"
-    webs h2=late
-    answered 10 300 window=100
-    promise "a byte at a time"
-    webs dribble=1 record=20
-    answered 10 5
-    promise "a server that closes after 10 answers: of 500 names with 100 in flight none fails"
-    webs after=10
-    answered 10 500 window=100
     promise "requests that a server leaves open do not keep others from being answered"
     webs h2=max20
     loading 5 name=h2=silent.n%x.test rate=100 timeout=6000

@@ -627,6 +627,14 @@ answered() {
     [ -z "$answered_m" ] || within 0 "$answered_m" "$worst" "slowest, ms"
 }
 
+# ruled 'RULE...' COUNT [in:MS] [WORD...]: when the TLS server one goes by these rules, it answers that
+ruled() {
+    # shellcheck disable=SC2086
+    turn one $1
+    shift
+    answered 10 "$@"
+}
+
 # single [RULE...] [LINE...]: the TLS upstream one with these rules, and the proxy px that has it, with these lines of its
 # configuration (what has a blank is a line).  pair [RULE...] [LINE...]: behind one comes last, whose addresses are 11.x.x.x
 single() {

@@ -84,8 +84,7 @@ leg_tls_life() {
     done
     for how in notify fin rst; do
         promise "a server that closes after each answer ($how) answers 50 queries of 50"
-        turn one after=1 how=$how
-        answered 10 50 in:1000
+        ruled "after=1 how=$how" 50 in:1000
     done
     turn one
     promise "a query that ends every connection is asked again alone, at most five times a second, and takes no other with it"
@@ -125,16 +124,14 @@ leg_tls_life() {
     saw 0 '^open' one
     turn one
     promise "edns-tcp-keepalive of the server is obeyed: we close when its timeout has passed"
-    turn one keepalive=5
-    answered 10 1
+    ruled keepalive=5 1
     forget one
     answered 10 1
     await 3 sees one '^end .*by client' || fail "still open"
     within 200 1500 "$(awk '$1 == "query" { q = $4 } $1 == "end" { print $4 - q; exit }' "$T/one.q")" "ms from the last query to the end"
     answered 10 5
     promise "a keepalive of 0 ends the connection when nothing is in flight, and no query is lost"
-    turn one keepalive=0
-    answered 10 1
+    ruled keepalive=0 1
     await 2 sees one '^end .*by client' 2 || fail "still open"
     answered 10 30
     turn one
@@ -337,36 +334,22 @@ leg_tls_reload() {
 leg_tls_hostile() {
     single
     answered 10 1
-    promise "answers with a wrong ID, name or type, or with QR=0, before the right one are ignored"
-    turn one first=id,qname,qtype,qr gap=0
-    answered 10 100 window=20
-    promise "records of one byte are put together"
-    turn one record=1
-    answered 10 50 window=10
-    promise "segments of one byte are put together, in the handshake too"
-    turn one wire=1 kick=1
-    answered 10 20 window=5
-    promise "answers split over five records are put together"
-    turn one record=14
-    answered 10 50 window=10
-    promise "many answers in one record are taken apart"
-    turn one batch=50 order=lifo
-    answered 10 50 window=50
-    promise "records of 16 KB are read"
-    turn one batch=4
-    answered 10 8 window=4
-    turn one
-    says 'size=6[45][0-9]{3} ' big=65500.1.test TYPE65400 +tcp
-    promise "the connection was kept through all this"
-    answered 10 100
-    saw 2 '^open' one
-    saw 0 '^end .*by client' one
-    promise "a server's wish to renegotiate is refused, and no query is lost"
-    turn one reneg
-    answered 10 50
-    sees one '^reneg' || fail "it was not asked"
-    turn one
-    answered 10 5
+    replies <<'END'
+answers with a wrong ID, name or type, or with QR=0, before the right one are ignored ; ; ruled 'first=id,qname,qtype,qr gap=0' 100 window=20
+records of one byte are put together                         ; ; ruled record=1 50 window=10
+segments of one byte are put together, in the handshake too  ; ; ruled 'wire=1 kick=1' 20 window=5
+answers split over five records are put together             ; ; ruled record=14 50 window=10
+many answers in one record are taken apart                   ; ; ruled 'batch=50 order=lifo' 50 window=50
+records of 16 KB are read                                    ; ; ruled batch=4 8 window=4
+ ; ; turn one
+ ; size=6[45][0-9]{3} ; big=65500.1.test TYPE65400 +tcp
+the connection was kept through all this                     ; ; answered 10 100
+ ; ; saw 2 '^open' one
+ ; ; saw 0 '^end .*by client' one
+a server's wish to renegotiate is refused, and no query is lost ; ; ruled reneg 50
+ ; ; saw 1-99 '^reneg' one
+ ; ; ruled '' 5
+END
 }
 
 leg_tls_status() {
@@ -410,14 +393,11 @@ END
 leg_tls_flat() {
     promise "1,000 reconnects leave memory and descriptors as they were"
     single 'cache-size 0'
-    turn one after=1 cache=off
-    answered 10 50
+    ruled 'after=1 cache=off' 50
     m=$(rss_kb px) f=$(fd_count px)
     answered 10 500
-    turn one after=1
-    answered 10 500
-    turn one
-    answered 10 5
+    ruled after=1 500
+    ruled '' 5
     saw 1000-2000 '^up' one
     grew 128 "$m" px
     within $((f - 2)) $((f + 2)) "$(fd_count px)" "descriptors"
