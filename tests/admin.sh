@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # admin.sh - the admin port: commands, status, metrics; the supervisor; query and top.
 # Alone: ./test.sh admin metrics supervisor seeing
 

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # cache.sh - what the cache keeps, how long, and what goes when it is full.
 # Alone: ./test.sh cache cachefull negative stale prefetch
 

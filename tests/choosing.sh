@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # choosing.sh - how an answer is chosen: priorities, patience, dead and slow upstreams, domains, private names.
 # Alone: ./test.sh choosing failing breaking killing sharing private domains
 
@@ -327,12 +326,10 @@ leg_sharing() {
     promise "9: type, class, DO and CD make questions of their own, EDNS options and letters do not"
     jobs=''
     for o in '' +do +cd '+do +cd' +class=CH +edns=4096 +opt=8:0001180001020300 +opt=10:0011223344556677 +ad; do
-        # shellcheck disable=SC2086
         ask delay=400.four.test $o >/dev/null &
         jobs="$jobs $!"
     done
     ask delay=400.FOUR.test AAAA >/dev/null
-    # shellcheck disable=SC2086
     wait $jobs
     same 6 "$(pairs u1 ' delay=400\.(four|FOUR)')" "queries at the upstream: $(grep -i four "$T/u1.q")"
 }
@@ -389,13 +386,11 @@ END
     done
     promise "12: DS, DNSKEY, NS and SOA of one label, and DS of a private zone, are no private questions"
     for q in 'com DS' 'com DNSKEY' 'com NS' 'com SOA' 'lan DS' 'home.arpa DS' '10.in-addr.arpa DS' '16.172.in-addr.arpa DS'; do
-        # shellcheck disable=SC2086
         ask $q >/dev/null
         n=$((n + 1))
         same $n "$(asked u1)" "$q at the public upstream"
     done
     for q in 'com A' 'x.lan DS' 'x.lan SOA' 'home.arpa SOA' '1.16.172.in-addr.arpa DS'; do
-        # shellcheck disable=SC2086
         ask $q >/dev/null
     done
     same $n "$(asked u1)" "seen by the public upstream of what is private"

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # config.sh - configuration lines, the command line, the environment, and the errors they get.
 # Alone: ./test.sh config mistakes
 # A new error of a line, with its words, is a row of config_errors below; that a line is an error at all, whatever its words, one
@@ -205,7 +204,6 @@ the variable with an error is named, and PROXY_PORT counts without TLS_DNS_IP ; 
 else the built-in default: 1.1.1.1 and 1.0.0.1 with their names ; ^1\.1\.1\.1(@853)? 1 tls=one\.one\.one\.one$ ; LC_ALL=C
  ; ^1\.0\.0\.1(@853)? 2 tls=one\.one\.one\.one$ ; LC_ALL=C
 END
-    # shellcheck disable=SC2016
     [ "$(id -u)" != 0 ] || like '^built-in default: ca-file /etc/ssl/.*ca-certificates' "$(unshare -m sh -c 'mount -t tmpfs none /etc/ssl && "$0"' "$BIN" 2>&1)"
 }
 

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # cross.sh - other machines, under emulation: 32 and 64 bits, both byte orders; built with Debian's cross compilers and the
 # BearSSL of that architecture, or, where Debian has none, of the tree that CROSS_BEARSSL names (make lib with that compiler as CC and LD).
 # Alone: ./test.sh cross [ARCHITECTURE...]
@@ -41,7 +40,6 @@ cross() {
         return
     fi
     cross_f="-std=c11 -O2 -g ${cross_b:+-isystem $cross_b/inc}"
-    # shellcheck disable=SC2086
     same '' "$("$cross_cc" $cross_f -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-align=strict -Werror -c -o /dev/null "$SRC/dnsproxy.c" 2>&1)" "the compiler"
     promise "$1: make static makes a program of one file"
     mkdir -p "$T/$1"
@@ -50,7 +48,6 @@ cross() {
     BIN=$T/$1/dnsproxy-static
     [ -x "$BIN" ] || { fail "$cross_o"; return; }
     promise "$1: the unit tests pass"
-    # shellcheck disable=SC2086
     cross_o=$("$cross_cc" $cross_f -static -o "$T/unit.$1" "$SRC/tests/unit.c" "$cross_lib" 2>&1) || fail "$cross_o"
     compile "$T/unit" tests/unit.c -O1 2>"$T/unit.log" || fail "$(cat "$T/unit.log")"
     cross_o=$("$cross_q" "$T/unit.$1" 2>&1 </dev/null)

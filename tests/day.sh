@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # day.sh - a day of browsing in a minute, over lossy links.
 # Alone: ./test.sh day
 
@@ -81,7 +80,6 @@ leg_day() {
     ip netns exec "$real_ns-1" dnsmasq -k -C /dev/null -R -h --pid-file= --user=root --log-facility=- -p 53 --local=/lan/ --address=/lan/192.168.55.5 --local-ttl=30 \
         </dev/null >"$T/lan.log" 2>&1 &
     started lan $!
-    # shellcheck disable=SC2086
     ip netns exec "$real_ns-0" $WRAP "$BIN" -d 'listen 127.0.0.1' 'admin 127.0.0.1@5353' "$ca" '10.55.1.2 1 final domain=lan' \
         '10.55.2.2 2 tls=dot2.test' '10.55.3.2 3 tls=dot3.test' </dev/null >"$T/front.log" 2>&1 &
     started front $!

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # documents.sh - documents that agree with the program.
 # Alone: ./test.sh docs
 

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # fuzz.sh - libFuzzer looks for what breaks the promises of tests/fuzz.c (six kinds of input) and tests/sequence.c (everything).
 # Alone: ./test.sh fuzz [SECONDS [TARGET...]]. CORPUS=DIR keeps what is found.
 

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # heavy.sh - the long runs: sanitizers, valgrind, analysers, the static build.
 # Alone: ./test.sh asan, valgrind, analyse or static
 
@@ -65,7 +64,6 @@ leg_mixed() {
 
 # asan [LEG...]: with the address and undefined-behaviour sanitizers. Memory cannot be judged there: WRAP tells the legs so.
 cmd_asan() {
-    # shellcheck disable=SC2086
     [ $# -gt 0 ] || set -- $LEGS mixed
     BIN=$ROOT/dnsproxy.asan
     CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
@@ -116,7 +114,6 @@ analyse_table() {
 # analyse: compilers with every warning, and static analysers, as many side by side as there are processors: no output, and success
 cmd_analyse() {
     analyse_table >"$T/analyse"
-    # shellcheck disable=SC2016
     seq "$(wc -l <"$T/analyse")" | (cd "$SRC" && xargs -P "$(nproc)" -I N sh -c '
         IFS="|" read -r tool file command <<END
 $(sed -n "Np" "$1")
@@ -168,7 +165,6 @@ leg_static_jail() {
     stop p
     up u1
     port=$(freeport) admin=$(freeport)
-    # shellcheck disable=SC2086
     $WRAP "$BIN" "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" <&- >&- 2>&- &
     ready q $!
     says '^NOERROR' closed.static.test

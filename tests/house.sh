@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # house.sh - names of the house, block lists, and private addresses from outside.
 # Alone: ./test.sh hosts block rebind records house unitfile; ./test.sh image builds the container file.
 
@@ -236,7 +235,6 @@ END
     proxy p "127.0.0.1@$x 1" "127.0.0.1@$x 2 tcp"
     for q in 'www.example A' 'www.example AAAA' 'alias.example CNAME' 'example SOA' 'example MX' 'example NS' '_x._tcp.example SRV' \
         'example TXT' 'example CAA' 'd.example DS' 'u.example TYPE65280' 'e.example TYPE65280' 'p.example PTR'; do
-        # shellcheck disable=SC2086
         like_dig=$(dig +noall +answer @127.0.0.1 -p "$x" $q | tr -s '\t ' ' ')
         [ -n "$like_dig" ] || fail "dig $q says nothing"
         same "$like_dig
@@ -366,7 +364,6 @@ cmd_image() {
         $x umount "$c" >/dev/null
     fi
 }
-# shellcheck disable=SC2086
 image_base() {
     have debootstrap && debootstrap --variant=minbase bookworm "$T/base" ${MIRROR:-} && c=$($x from scratch) &&
         $x add -q "$c" "$T/base" / && $x commit -q "$c" docker.io/library/debian:12

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # https.sh - DNS over HTTPS: requests, responses of every shape, servers that break HTTP/2, trust, and where port 853 is closed.
 # Alone: ./test.sh https https_flow https_trust. What the scripted server can do is told by tests/peer_h2.h.
 
@@ -13,7 +12,6 @@ webs() {
 }
 # web_answers 'RULE...' COUNT [WORD...]: when such a server is the only one, it answers that
 web_answers() {
-    # shellcheck disable=SC2086
     webs $1
     shift
     answered 10 "$@"

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # lib.sh - promises, processes, ports, waiting for events, the scripted peers.
 # Every chapter uses it; test.sh reads it first. A promise is one line, or a row of a table, and what follows it:
 #     promise TEXT ... same, like, unlike, within, says, gets, saw; replies, strangers, config_errors read rows
@@ -20,7 +19,6 @@ trap 'exit 143' TERM
 # The last act: everything started is stopped, the directory goes (KEEP=1 leaves it).
 finish() {
     trap - EXIT HUP INT TERM
-    # shellcheck disable=SC2086
     [ -z "${pids:-}" ] || { kill $pids 2>/dev/null; wait $pids; }
     reap
     if [ "$T" != "$ROOT" ]; then exit "$1"; fi
@@ -182,7 +180,6 @@ logged() { grep -Eq -e "$2" "$T/$1.log"; }
 logs() { grep -Ec -e "$2" "$T/$1.log"; }
 
 # peer WORD...: the other side (tests/peer.c), in the namespace if there is one
-# shellcheck disable=SC2086
 peer() { $NS "$ROOT/peer" "$@"; }
 
 freeport() { peer freeport; }
@@ -200,7 +197,6 @@ netns() {
     await 5 netns_other $! "$netns_me" && ns ip link set lo up
 }
 netns_other() { [ "$(readlink "/proc/$1/ns/net")" != "$2" ]; }
-# shellcheck disable=SC2086
 ns() { $NS "$@"; }
 
 # compile OUT SOURCE [FLAG...]: a program of this tree;  build OUT [FLAG...]: dnsproxy.c
@@ -208,13 +204,11 @@ compile() {
     compile_o=$1 compile_s=$SRC/$2
     shift 2
     if [ -n "$BEARSSL" ]; then set -- "$@" -I"$BEARSSL/inc" "$compile_s" "$BEARSSL/build/libbearssl.a"; else set -- "$@" "$compile_s" -lbearssl; fi
-    # shellcheck disable=SC2086
     "$CC" -std=c11 -o "$compile_o" "$@" ${LDLIBS:-}
 }
 build() {
     build_o=$1
     shift
-    # shellcheck disable=SC2086
     compile "$build_o" dnsproxy.c $CFLAGS "$@"
 }
 
@@ -239,7 +233,6 @@ proxy() {
         admin=$(freeport)
         set -- "$@" "admin 127.0.0.1@$admin"
     fi
-    # shellcheck disable=SC2086
     launch "$proxy_n" $WRAP "$BIN" "$@"
 }
 
@@ -248,7 +241,6 @@ launch() {
     [ ! -s "$T/$1.pid" ] || stop "$1"
     launch_n=$1
     shift
-    # shellcheck disable=SC2086
     $NS "$@" </dev/null >"$T/$launch_n.log" 2>&1 &
     ready "$launch_n" $!
 }
@@ -303,7 +295,6 @@ wrapped() {
 exits() {
     exits_s=$1 exits_e=$2
     shift 2
-    # shellcheck disable=SC2086
     out=$(timeout $((10 * SLOW)) $WRAP "$BIN" "$@" 2>&1 </dev/null)
     same "$exits_s" $? "exit status, $*"
     like "$exits_e" "$out" "$*"
@@ -332,12 +323,10 @@ up() {
         shift
     done
     rules "$up_n" "$@"
-    # shellcheck disable=SC2086
     up_start "$up_n" "$up_a" "$up_p" $up_o
 }
 
 # up_start NAME ADDRESS PORT WORD...: starts an upstream whose rules are there
-# shellcheck disable=SC2086
 up_start() {
     start_n=$1
     shift
@@ -451,7 +440,6 @@ hold() {
     shift 2
     kill_pid "$hold_n"
     : >"$T/$hold_n.log"
-    # shellcheck disable=SC2086
     $NS "$ROOT/peer" hold 127.0.0.1 "$hold_p" "$@" </dev/null >"$T/$hold_n.log" 2>&1 &
     started "$hold_n" $!
     await 8 logged "$hold_n" '^holding' || fail "$hold_n: no connections"
@@ -578,7 +566,6 @@ dot() {
     done
     [ $# = 0 ] || shift
     words "$dot_n" "$@"
-    # shellcheck disable=SC2086
     up_start "$dot_n" "$dot_a" "$dot_p" $dot_w
 }
 
@@ -629,7 +616,6 @@ answered() {
 
 # ruled 'RULE...' COUNT [in:MS] [WORD...]: when the TLS server one goes by these rules, it answers that
 ruled() {
-    # shellcheck disable=SC2086
     turn one $1
     shift
     answered 10 "$@"

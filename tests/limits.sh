@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # limits.sh - hostile clients and upstreams, fixed memory, confinement, crowds, limits of single clients.
 # Alone: ./test.sh hostile fixed confined crowds limits
 

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # logs.sh - what is logged, and what is not.
 # Alone: ./test.sh logs
 

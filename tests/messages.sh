@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # messages.sh - what of a message goes where: questions, EDNS, TTLs, malformed messages.
 # Alone: ./test.sh messages edns
 

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # network.sh - a network that comes later.
 # Alone: ./test.sh network
 

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # packages.sh - install, packages, and what README.md shows.
 # Alone: ./test.sh install readme
 
@@ -218,7 +217,6 @@ END
         readme "$real_y" | grep -o 'apt-get install [^&|]*' | tr ' ' '\n' | sed '1,2d; /^-/d; /^$/d; s/:.*//'
     done | sort -u)
     if have apt-cache dpkg-query && [ -n "$(apt-cache policy libbearssl-dev 2>/dev/null | grep 'Candidate: [0-9]')" ]; then
-        # shellcheck disable=SC2086
         apt-cache policy $real_x >"$T/apt.policy" 2>/dev/null
         for real_y in $real_x; do
             grep -A 2 "^$real_y:" "$T/apt.policy" | grep -q 'Candidate: [0-9]' || fail "there is no package $real_y"
@@ -227,7 +225,6 @@ END
             real_f=$(command -v "$real_y") && [ -f "$real_f" ] && printf '%s\n' "$real_f" "${real_f#/usr}" "$(readlink -f "$real_f")"
         done | sort -u >"$T/apt.files"
         xargs dpkg-query -S <"$T/apt.files" 2>/dev/null | sed 's/:.* / /' | sort -u >"$T/apt.owners"
-        # shellcheck disable=SC2016
         sed 's/ .*//' "$T/apt.owners" | sort -u | xargs dpkg-query -W -f '${Package} ${Essential} ${Priority}\n' | sed -n 's/ yes .*//p; s/ .*required//p; s/ .*important//p' >"$T/apt.basic"
         while read -r real_p real_f; do
             printf '%s\n' "$real_x" | cat - "$T/apt.basic" | grep -qx -e "$real_p" -e "${real_p%-[0-9]*}" && continue

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # reload.sh - SIGHUP and reload.
 # Alone: ./test.sh reload
 

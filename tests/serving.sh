@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # serving.sh - who is served: addresses, UDP and TCP.
 # Alone: ./test.sh serving tcp
 

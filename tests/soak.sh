@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # soak.sh - mixed load with failing upstreams, for long.
 # Alone: ./test.sh soak [SECONDS]
 
@@ -17,7 +16,6 @@ soak_config() {
     1) set -- 2 1 ;;
     2) set -- 1 1 ;;
     esac
-    # shellcheck disable=SC2154
     printf '%s\n' "$u1 $1" "$one $2 tls=dns.test" "$u3 3" "$u9 1 domain=dead.soak.test" "$ca" 'timeout 2000' 'patience 200' \
         'cache-size 256k' 'tcp-clients 64' 'user root' >"$T/soak.config"
 }

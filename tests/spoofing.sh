@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # spoofing.sh - what a blind attacker must guess; replies that are not ours; questions sent again.
 # Alone: ./test.sh spoofing retrying
 

@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # tls.sh - DNS over TLS: who is trusted, and that nothing leaks to anybody else.
 # Alone: ./test.sh tls_transport tls_refused tls_broken tls_accepted tls_start tls_plaintext tls_clock
 
@@ -101,12 +100,10 @@ servers() {
     while IFS=';' read -r cert words upstream ere what; do
         servers_i=$((servers_i + 1))
         case $cert in *=*)
-            # shellcheck disable=SC2086
             crt "c$servers_i" cn=dns.test san=dns:dns.test $cert
             cert=c$servers_i
             ;;
         esac
-        # shellcheck disable=SC2086
         dot "s$servers_i" "$cert" $words
         lines="$lines '$(at "s$servers_i") $servers_i ${upstream:-tls=dns.test}'"
     done <"$T/rows"

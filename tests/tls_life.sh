@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # tls_life.sh - DNS over TLS: the life of a connection, faults, resumption, reload, cost.
 # Alone: ./test.sh tls_faults tls_life tls_idle tls_storm tls_resume tls_reload tls_hostile tls_status tls_flat tls_busy
 

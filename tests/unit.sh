@@ -1,4 +1,3 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # unit.sh - the unit tests: the program's parts from inside, see tests/unit.c. Each line that it prints is a promise.
 # Alone: ./test.sh unit
 
