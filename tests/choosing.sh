@@ -342,7 +342,6 @@ leg_private() {
     for x in 2001:db8::53 fd12::1 fd12::2 fe80::7; do ns ip addr add $x/128 dev lo nodad; done
     up u1 -a 203.0.113.53
     up u2 -a 10.9.8.7
-    up u3
     proxy p "$u1 1" 'timeout 1500'
     promise "allow: by default loopback, private and link-local clients are served, others are REFUSED"
     port=$(freeport)

@@ -3,30 +3,18 @@
 
 LEGS="$LEGS messages edns"
 
+# What is FORMERR is promised in full in unit.c, and what gets no answer in limits.sh
 leg_messages() {
     up u1
     proxy p "$u1 1"
-    promise "a datagram of less than 12 bytes is dropped"
-    for n in '' 0007 0007010000010000000000; do says '^TIMEOUT' +raw=$n +timeout=150; done
     l=$(printf '%063d' 0)
     chain=$(awk 'BEGIN { printf "%022d", 0; for (i = 0; i < 200; i++) printf "c0%02x", 20 + 2 * i }')
     replies <<'END'
-a message with QR=1 is dropped     ; ^TIMEOUT ; a.test +qr +timeout=200
-                                   ; ^(TIMEOUT|CLOSED) ; a.test +qr +tcp +timeout=200
 QDCOUNT 0 or 2 is FORMERR          ; ^FORMERR qr ; a.test +qd=0
                                    ; ^FORMERR qr ; a.test +qd=2
 FORMERR: a question cut off        ; ^FORMERR qr ; +raw=000701000001000000000000016100ff
 FORMERR: a pointer to itself       ; ^FORMERR qr ; +raw=000701000001000000000000c00c00010001
-FORMERR: a pointer into the header ; ^FORMERR qr ; +raw=000701000001000000000000c00200010001
-FORMERR: a pointer past the end    ; ^FORMERR qr ; +raw=000701000001000000000000c0ff00010001
-FORMERR: a pointer forwards        ; ^FORMERR qr ; +raw=000701000001000000000000c01200010001000161
-FORMERR: two pointers at each other ; ^FORMERR qr ; +raw=000701000001000100000000016100010001c015c0130001000100000000000401020304
 FORMERR: a chain of pointers       ; ^FORMERR qr ; +raw=0007010000010000000000010161000001000116$chain
-FORMERR: an OPT in the answer section ; ^FORMERR qr ; +raw=0007010000010001000000000161000001000100002904d000000000000000
-FORMERR: label type 0x40           ; ^FORMERR qr ; +raw=00070100000100000000000041610000010001
-FORMERR: label type 0x80           ; ^FORMERR qr ; +raw=00070100000100000000000081610000010001
-FORMERR: ARCOUNT 2 with one record ; ^FORMERR qr ; a.test +edns +ar=1
-FORMERR: ANCOUNT 65535 with none   ; ^FORMERR qr ; a.test +an=65535
 FORMERR: TC=1 in a query, if it is not dropped ; ^FORMERR qr |^TIMEOUT ; a.test +tc +timeout=300
 a name of 255 octets works, one of 256 is FORMERR, a label of 63 octets works ; ^NOERROR ; $l.$l.$l.$(printf '%061d' 0)
                                    ; ^FORMERR ; $l.$l.$l.$(printf '%062d' 0)
