@@ -6,9 +6,9 @@
 #   ./test.sh NAME...         only these legs (./test.sh list names them)
 #   ./test.sh help            the long runs: bench, fuzz, soak, cross, asan, valgrind, ...
 #
-# This is the door. tests/lib.sh has what the legs are made of, tests/CHAPTER.sh the legs. A leg is a function leg_NAME: it
-# says `promise TEXT`, does something, and checks with same, like and unlike. Legs run side by side, each a process of its own
-# with a directory, ports and (for root) a loopback of its own; what they print comes out in order.
+# This is the door. tests/lib.sh has what the legs are made of, tests/CHAPTER.sh the legs. A leg is a function leg_NAME, which is
+# all that it needs to be run: it says `promise TEXT`, does something, and checks with same, like and unlike. Legs run side by side,
+# each a process of its own with a directory, ports and (for root) a loopback of its own; what they print comes out in order.
 # The program under test is built from dnsproxy.c beside this file, or is the one that BIN= names.
 
 set -u
@@ -16,7 +16,6 @@ export LC_ALL=C
 unset TLS_DNS_IP TLS_DNS_PORT PROXY_PORT NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID 2>/dev/null
 
 SRC=$(cd "$(dirname "$0")" && pwd) || exit 1
-LEGS=""                         # the default list; each chapter adds its own
 CHAPTERS="serving messages choosing spoofing cache admin config logs limits reload network house tls tls_life connections https unit real day packages documents"
 RUNS="fresh heavy fuzz cross soak bench works"
 CC=${CC:-cc}
@@ -44,6 +43,9 @@ for chapter in lib $CHAPTERS $RUNS; do
     # shellcheck source=/dev/null
     . "$SRC/tests/$chapter.sh"
 done
+# The default list: all legs of the chapters, in their order
+# shellcheck disable=SC2046,SC2086
+LEGS=$(cd "$SRC/tests" && sed -n 's/^leg_\([a-z0-9_]*\)() {$/\1/p' $(printf '%s.sh ' $CHAPTERS))
 
 usage() {
     cat <<END
@@ -64,7 +66,7 @@ long runs, each a word and its arguments:
        works [NAME...|common]  real servers, clients and validators, in a small signed world
 environment: BIN (a built dnsproxy), CC, CFLAGS, BEARSSL (its tree), JOBS (legs at a time), KEEP=1 (leave the files),
        SLOW=N (longer deadlines), CI=true (a skip is a failure, but for what says "not here")
-legs: $LEGS
+legs: $(echo $LEGS)
 END
 }
 

@@ -1,8 +1,6 @@
 # admin.sh - the admin port: commands, status, metrics; the supervisor; query and top.
 # Alone: ./test.sh admin metrics supervisor seeing
 
-LEGS="$LEGS admin metrics supervisor seeing"
-
 # to_admin ERE WORD...: a scripted connection to the admin port; what comes of it, then in $out, matches
 to_admin() {
     to_admin_e=$1

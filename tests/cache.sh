@@ -1,8 +1,6 @@
 # cache.sh - what the cache keeps, how long, and what goes when it is full.
 # Alone: ./test.sh cache cachefull negative stale prefetch
 
-LEGS="$LEGS cache cachefull negative stale prefetch"
-
 # kept N NAME...: of each name, asked twice, u1 sees N queries
 kept() {
     kept_n=$1

@@ -1,8 +1,6 @@
 # choosing.sh - how an answer is chosen: priorities, patience, dead and slow upstreams, domains, private names.
 # Alone: ./test.sh choosing failing breaking killing sharing private domains
 
-LEGS="$LEGS choosing failing breaking killing sharing private domains"
-
 # How an answer is chosen. The numbers are those of the contract's paragraphs. A label of a name says what an upstream does:
 # 1delay=200 makes u1 wait. u1 answers 192.0.2.1, u2 192.0.2.2, u3 192.0.2.3.
 leg_choosing() {

@@ -3,8 +3,6 @@
 # A new error of a line, with its words, is a row of config_errors below; that a line is an error at all, whatever its words, one
 # of "every wrong line is an error" in unit.c.
 
-LEGS="$LEGS config mistakes"
-
 # checked WORD...: what -t says with these arguments, and then its exit status
 checked() {
     "$BIN" -t "$@" 2>&1 </dev/null

@@ -2,8 +2,6 @@
 # connections.sh - connections that never take innocent queries with them, before scripted servers and before real ones.
 # Alone: ./test.sh connections connections_real
 
-LEGS="$LEGS connections connections_real"
-
 leg_connections() {
     tls_ready
     promise "a server that sees only the first query of a TLS record answers A and AAAA at once from the first pair on"

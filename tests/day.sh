@@ -1,8 +1,6 @@
 # day.sh - a day of browsing in a minute, over lossy links.
 # Alone: ./test.sh day
 
-LEGS="$LEGS day"
-
 # real_dot NAME ADDRESS NAMESPACE: unbound as a resolver that serves DoT there, and knows every name below example
 real_dot() {
     crt "$1" by=root cn="$1" san="dns:$1"

@@ -1,8 +1,6 @@
 # documents.sh - documents that agree with the program.
 # Alone: ./test.sh docs
 
-LEGS="$LEGS docs"
-
 # Each doc_ prints one line for a directive: name, argument, default, with tabs between.
 # The program's own table, by --help
 doc_program() {

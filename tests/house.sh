@@ -1,8 +1,6 @@
 # house.sh - names of the house, block lists, and private addresses from outside.
 # Alone: ./test.sh hosts block rebind records house unitfile; ./test.sh image builds the container file.
 
-LEGS="$LEGS hosts block rebind records house unitfile"
-
 # told KEY LINE: a number of the line of status that begins so
 told() { val "$1" "$(adm status | grep "^$2 ")"; }
 # here NAME ERE [TYPE]: after a query and at most five seconds the reply matches

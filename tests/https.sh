@@ -1,8 +1,6 @@
 # https.sh - DNS over HTTPS: requests, responses of every shape, servers that break HTTP/2, trust, and where port 853 is closed.
 # Alone: ./test.sh https https_flow https_trust. What the scripted server can do is told by tests/peer_h2.h.
 
-LEGS="$LEGS https https_flow https_trust"
-
 # web NAME [RULE...]: a scripted server of DNS over HTTPS;  webs [RULE...] [LINE...]: it is one, and px has only it
 web() { web_n=$1; shift; dot "$web_n" good alpn=h2 : "$@"; }
 webs() {

@@ -1,8 +1,6 @@
 # limits.sh - hostile clients and upstreams, fixed memory, confinement, crowds, limits of single clients.
 # Alone: ./test.sh hostile fixed confined crowds limits
 
-LEGS="$LEGS hostile fixed confined crowds limits"
-
 leg_hostile() {
     ups u1 u2
     set -- "$u1 1" "$u2 2" 'patience 100' 'cache-size 256k' 'queries 2048'

@@ -1,8 +1,6 @@
 # logs.sh - what is logged, and what is not.
 # Alone: ./test.sh logs
 
-LEGS="$LEGS logs"
-
 leg_logs() {
     ups u1 u2
     proxy p "$u1 1" "$u2 2" 'timeout 1500' 'patience 300'

@@ -1,8 +1,6 @@
 # messages.sh - what of a message goes where: questions, EDNS, TTLs, malformed messages.
 # Alone: ./test.sh messages edns
 
-LEGS="$LEGS messages edns"
-
 # What is FORMERR is promised in full in unit.c, and what gets no answer in limits.sh
 leg_messages() {
     up u1

@@ -1,8 +1,6 @@
 # network.sh - a network that comes later.
 # Alone: ./test.sh network
 
-LEGS="$LEGS network"
-
 leg_network() {
     promise "an upstream and a listen address that come later"
     netns || return

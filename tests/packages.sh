@@ -1,8 +1,6 @@
 # packages.sh - install, packages, and what README.md shows.
 # Alone: ./test.sh install readme
 
-LEGS="$LEGS install readme"
-
 leg_install() {
     promise 'make install puts binary, man page, configuration and unit under DESTDIR'
     mkdir "$T/tree"

@@ -2,8 +2,6 @@
 # real.sh - real servers and real clients.
 # Alone: ./test.sh real_upstreams real_clients real_failover netcats tls_real
 
-LEGS="$LEGS real_upstreams real_clients real_failover netcats tls_real"
-
 # real_wait NAME ADDRESS PORT QNAME [KDIG OPTION...]: waits until the server NAME answers there
 real_wait() {
     real_n=$1 real_a=$2 real_p=$3 real_q=$4

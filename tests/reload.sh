@@ -1,8 +1,6 @@
 # reload.sh - SIGHUP and reload.
 # Alone: ./test.sh reload
 
-LEGS="$LEGS reload"
-
 # conf LINE...: writes the configuration file of the proxy r
 conf() {
     printf '%s\n' "$@" >"$T/.conf"

@@ -1,8 +1,6 @@
 # serving.sh - who is served: addresses, UDP and TCP.
 # Alone: ./test.sh serving tcp
 
-LEGS="$LEGS serving tcp"
-
 leg_serving() {
     up u1
     port=$(freeport)

@@ -1,8 +1,6 @@
 # spoofing.sh - what a blind attacker must guess; replies that are not ours; questions sent again.
 # Alone: ./test.sh spoofing retrying
 
-LEGS="$LEGS spoofing retrying"
-
 # strays ADDR: how many replies of this upstream matched no query
 strays() { metrics | sed -n "s/^dnsproxy_upstream_strays_total{upstream=\"$1\".*} //p"; }
 

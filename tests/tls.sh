@@ -1,8 +1,6 @@
 # tls.sh - DNS over TLS: who is trusted, and that nothing leaks to anybody else.
 # Alone: ./test.sh tls_transport tls_refused tls_broken tls_accepted tls_start tls_plaintext tls_clock
 
-LEGS="$LEGS tls_transport tls_refused tls_broken tls_accepted tls_start tls_plaintext tls_clock"
-
 leg_tls_transport() {
     single 'patience 500'
     promise "a TLS connection is opened at the start, before any query"

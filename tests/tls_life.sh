@@ -1,8 +1,6 @@
 # tls_life.sh - DNS over TLS: the life of a connection, faults, resumption, reload, cost.
 # Alone: ./test.sh tls_faults tls_life tls_idle tls_storm tls_resume tls_reload tls_hostile tls_status tls_flat tls_busy
 
-LEGS="$LEGS tls_faults tls_life tls_idle tls_storm tls_resume tls_reload tls_hostile tls_status tls_flat tls_busy"
-
 # lasts PEER: a connection is open there
 lasts() { [ "$(grep -c '^open' "$T/$1.q")" -gt "$(grep -c '^end' "$T/$1.q")" ]; }
 

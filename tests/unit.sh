@@ -1,8 +1,6 @@
 # unit.sh - the unit tests: the program's parts from inside, see tests/unit.c. Each line that it prints is a promise.
 # Alone: ./test.sh unit
 
-LEGS="$LEGS unit"
-
 # With sanitizers where the compiler has them
 leg_unit() {
     compile "$T/unit" tests/unit.c -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all 2>"$T/unit.log" ||
