@@ -7201,12 +7201,10 @@ static void start_descriptors(void) {
 }
 
 static void serve(void) {
+	turn_end();
 	notify("READY=1");
 	libraries_shrink();
-	while (!stopping) {
-		turn_end();
-		loop_turn();
-	}
+	for (; !stopping; turn_end()) loop_turn();
 	notify("STOPPING=1");
 	for (unsigned i = 0; i < norder; i++) upstream_disconnect(&upstreams[order[i]]);
 	log_info("stopped");

@@ -641,20 +641,14 @@ bench_row_latency() {
     kill_pid near
 }
 
-# bench_static: the static musl build, if there can be one; its path is $static
-bench_static() {
-    static=''
-    if ! have musl-gcc; then
-        bench_lack static 'musl-gcc is not installed'
-        return
-    fi
-    mkdir -p "$BENCH/static"
-    cp "$SRC/Makefile" "$SRC/dnsproxy.c" "$BENCH/static/"
-    if (cd "$BENCH/static" && make BEARSSL="$BEARSSL" static) >"$BENCH/static/log" 2>&1; then
-        static=$BENCH/static/dnsproxy-static
-    else
-        bench_lack static "make static fails: $(tail -n 2 "$BENCH/static/log" | tr '\n' ' ')"
-    fi
+# bench_made: the program as "make" makes it, and the static musl build, if there can be one; their paths are $made and $static
+bench_made() {
+    made=$BENCH/made/dnsproxy static=$BENCH/made/dnsproxy-static
+    mkdir -p "$BENCH/made"
+    cp "$SRC/Makefile" "$SRC/dnsproxy.c" "$BENCH/made/"
+    make -k -C "$BENCH/made" BEARSSL="$BEARSSL" dnsproxy dnsproxy-static >"$BENCH/made/log" 2>&1
+    [ -x "$made" ] || made=''
+    [ -x "$static" ] || { static=''; bench_lack static "make static fails: $(tail -n 2 "$BENCH/made/log" | tr '\n' ' ')"; }
 }
 
 # bench_connected: have all upstreams over TLS a connection?
@@ -684,8 +678,8 @@ mib() { [ -z "$1" ] || awk -v k="$1" 'BEGIN { printf "%.2f", k / 1024 }'; }
 # bench_resident PROGRAM WHAT MOST MORE [NOTE]: two lines of the table: what it has resident, and MORE: what a pinned upstream adds
 bench_resident() {
     if [ -z "$1" ]; then
-        bench_verdict "$2" most "$3" ' MiB' '' 'no static build'
-        bench_verdict "$4" most 0.1 ' MiB' '' 'no static build'
+        bench_verdict "$2" most "$3" ' MiB' '' 'not built'
+        bench_verdict "$4" most 0.1 ' MiB' '' 'not built'
         return
     fi
     bench_filled "$1" "127.0.0.1@$plain1 1"
@@ -707,7 +701,7 @@ bench_row_memory() {
     bench_echo_kib=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid reference)/status")
     kill_pid reference
     bench_resident "$static" 'resident memory, default config, cache full, plain upstream: static musl' 1.85 'one pinned DoT upstream more: static musl'
-    bench_resident "$BIN" 'resident memory, default config, cache full, plain upstream: dynamic glibc' 3.0 'one pinned DoT upstream more: dynamic glibc' \
+    bench_resident "$made" 'resident memory, default config, cache full, plain upstream: dynamic glibc' 3.0 'one pinned DoT upstream more: dynamic glibc' \
         "the echo: $(mib "$bench_echo_kib")"
     bench_entries=$(val entries "$bench_cache")
     bench_size=$(val size "$bench_cache")
@@ -929,7 +923,7 @@ cmd_bench() {
     bench_tools && bench_upstreams || return 1
     bench_start=$(date +%s)
     if [ "${1:-}" != counts ]; then
-        bench_static
+        bench_made
         for bench_x in hit miss road dot tcp entries idle flight latency memory ratio start; do "bench_row_$bench_x" "${1:-}"; done
     fi
     [ "${1:-}" = quick ] || bench_row_instructions
