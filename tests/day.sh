@@ -20,7 +20,7 @@ real_ns="dp$$"
 # kernel has no netem the peer carries the packets from one to the other, late, and loses some.
 real_link() {
     if [ "$real_lossy" = wire ]; then
-        peer link "$real_ns-0" "v$1" "$real_ns-$1" e0 "$2" "$3" "$4" </dev/null >"$T/wire$1.log" 2>&1 &
+        "$ROOT/peer" link "$real_ns-0" "v$1" "$real_ns-$1" e0 "$2" "$3" "$4" </dev/null >"$T/wire$1.log" 2>&1 &
         started "wire$1" $!
         await 5 logged "wire$1" ready || return 1
     else

@@ -68,7 +68,7 @@ an upstream that lower-cases the question is understood, the client gets its own
                                    ; ^NOERROR ; upper=.letters.test
 a name may hold any octet          ; ^NOERROR.* q=a\\\.b\.o\.test\./A ; 'a\.b.o.test'
                                    ; ^NOERROR.* q=a\\000b\.o\.test\./A ; 'a\000b.o.test'
-                                   ; ^NOERROR.* q=\\255\\007"\.o\.test\./A ; '\255\007\".o.test'
+                                   ; ^NOERROR.* q=\\255\\007\\"\.o\.test\./A ; '\255\007\".o.test'
 class CH is a question of its own  ; ^NOERROR.* q=version\.bind\./TXT/CH ; version.bind TXT +class=CH
 END
     promise "bytes behind the message are not passed on"

@@ -199,8 +199,8 @@ static void load_send(void) {
 static void see_address(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
 	uint32_t *v = ctx;                      /* wanted; seen; others */
 	(void)n;
-	if (r->section != 1 || r->type != T_A || r->len != 4) return;
-	v[1] = get32at(p + r->at);
+	if (r->section != 1 || r->rr.type != T_A || r->rr.rdlen != 4) return;
+	v[1] = get32at(p + r->rr.rdata_at);
 	v[2] += (v[1] & 0xffffff) != v[0];
 }
 

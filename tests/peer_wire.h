@@ -1,7 +1,7 @@
 /* peer_wire.h - what test programs need on the wire: sockets, bytes that grow, messages written, read and printed
  *
  * Includes dnsproxy.c for addresses, the clock, randomness and the names of types and RCODEs. Messages are written without a
- * check, so that wrong ones can be sent, and read by a reader of their own, which shares no fault with the program's.
+ * check, so that wrong ones can be sent, and read by the program's cursor.
  * Not a program; peer.c includes it. */
 #define main dnsproxy_main
 #include "../dnsproxy.c"
@@ -280,30 +280,12 @@ enum { NAME = 1100 };           /* the text of a name, all of it escaped */
 
 /* The name at *at as text, and *at behind it; false if it is no name. */
 static bool read_name(const uint8_t *p, size_t n, size_t *at, char *out) {
-	size_t i = *at, len = 0;
-	unsigned hops = 0;
-	char *o = out;
-	for (;;) {
-		unsigned c = i < n ? p[i] : 64;
-		if (c >= 192) {
-			if (i + 1 >= n || hops++ > 130) return false;
-			if (hops == 1) *at = i + 2;
-			i = (c & 63) << 8 | p[i + 1];
-			continue;
-		}
-		if (c > 63 || i + 1 + c > n || (len += c + 1) > 255) return false;
-		if (c == 0) break;
-		for (i++; c > 0; c--, i++) {
-			if (p[i] == '.' || p[i] == '\\') *o++ = '\\';
-			if (p[i] > ' ' && p[i] <= '~') *o++ = (char)p[i];
-			else o += snprintf(o, 5, "\\%03u", p[i]);
-		}
-		*o++ = '.';
-	}
-	if (hops == 0) *at = i + 1;
-	if (o == out) *o++ = '.';
-	*o = '\0';
-	return true;
+	struct msg m = { .p = p, .len = n, .at = *at };
+	if (*at > n) return false;
+	msg_name(&m);
+	if (m.err == NULL) snprintf(out, NAME, "%s", name_text_in(p, p + *at));
+	*at = m.at;
+	return m.err == NULL;
 }
 
 struct asked { char name[NAME]; unsigned type, class; size_t end; };
@@ -318,7 +300,7 @@ static bool read_asked(const uint8_t *p, size_t n, struct asked *q) {
 	return true;
 }
 
-struct record { int section; char name[NAME]; unsigned type, class; uint32_t ttl; size_t at, len; };
+struct record { int section; char name[NAME]; struct rr rr; };
 
 /* Walks over all records; NULL, or what is wrong with the message. */
 static const char *walk(const uint8_t *p, size_t n, void (*each)(const uint8_t *, size_t, const struct record *, void *), void *ctx) {
@@ -328,15 +310,12 @@ static const char *walk(const uint8_t *p, size_t n, void (*each)(const uint8_t *
 	for (unsigned i = get16at(p + 4); i > 0; i--, at += 4)
 		if (!read_name(p, n, &at, r.name) || at + 4 > n) return "question";
 	for (r.section = 1; r.section <= 3; r.section++)
-		for (unsigned i = get16at(p + 4 + 2 * r.section); i > 0; i--, at += r.len) {
+		for (unsigned i = get16at(p + 4 + 2 * r.section); i > 0; i--, at = r.rr.rdata_at + r.rr.rdlen) {
 			if (!read_name(p, n, &at, r.name)) return "owner";
-			if (at + 10 > n) return "cut";
-			r.type = get16at(p + at);
-			r.class = get16at(p + at + 2);
-			r.ttl = get32at(p + at + 4);
-			r.len = get16at(p + at + 8);
-			r.at = at += 10;
-			if (at + r.len > n) return "rdlength";
+			struct msg m = { .p = p, .len = n, .at = at };
+			msg_rr_head(&m, &r.rr);
+			if (m.err != NULL) return "cut";
+			if (!msg_has(&m, r.rr.rdlen)) return "rdlength";
 			if (each != NULL) each(p, n, &r, ctx);
 		}
 	return at == n ? NULL : "trailing";
@@ -347,7 +326,8 @@ struct opt { int seen; unsigned size, version, flags, ext; const uint8_t *p; siz
 static void see_opt(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
 	struct opt *o = ctx;
 	(void)n;
-	if (r->type == T_OPT) *o = (struct opt){ o->seen + 1, r->class, r->ttl >> 16 & 255, r->ttl & 0xffff, r->ttl >> 24, p + r->at, r->len };
+	if (r->rr.type == T_OPT)
+		*o = (struct opt){ o->seen + 1, r->rr.class, r->rr.ttl >> 16 & 255, r->rr.ttl & 0xffff, r->rr.ttl >> 24, p + r->rr.rdata_at, r->rr.rdlen };
 }
 static struct opt opt_of(const uint8_t *p, size_t n) {
 	struct opt o = { 0 };
@@ -367,34 +347,37 @@ static void print_opt(struct text *t, const struct opt *o) {
 	char ede[80] = "";
 	struct text e = { .p = ede, .size = sizeof ede };
 	const char *sep = " opts=";
+	const uint8_t *data;
+	unsigned code;
+	size_t i = 0, len;
 	if (o->seen == 0) return;
 	text_add(t, " edns=%u", o->size);
 	if (o->version) text_add(t, " ver=%u", o->version);
 	if (o->flags & 0x8000) text_add(t, " do");
 	if (o->flags & 0x7fff) text_add(t, " zflags=%04x", o->flags & 0x7fff);
 	if (o->seen > 1) text_add(t, " opts-too-many=%d", o->seen - 1);
-	for (size_t i = 0, l; i + 4 <= o->n && i + 4 + (l = get16at(o->p + i + 2)) <= o->n; i += 4 + l, sep = ",") {
-		text_add(t, "%s%u:", sep, get16at(o->p + i));
-		print_hex(t, o->p + i + 4, l, 24);
-		if (get16at(o->p + i) == EDNS_EDE && l >= 2) text_add(&e, " ede=%u", get16at(o->p + i + 4));
+	for (; edns_next(o->p, o->n, &i, &code, &data, &len); sep = ",") {
+		text_add(t, "%s%u:", sep, code);
+		print_hex(t, data, len, 24);
+		if (code == EDNS_EDE && len >= 2) text_add(&e, " ede=%u", get16at(data));
 	}
 	text_add(t, "%s", ede);
 }
 
 /* RDATA of the types whose form we know: 's' is a name, digits are a number of so many bytes */
-static bool print_fields(struct text *t, const uint8_t *p, size_t n, const struct record *r) {
+static bool print_fields(struct text *t, const uint8_t *p, size_t n, const struct rr *rr) {
 	static const struct { unsigned type; const char *form; } forms[] = { { T_NS, "s" }, { T_CNAME, "s" }, { 12, "s" }, { 39, "s" },
 		{ T_MX, "2s" }, { T_SRV, "222s" }, { T_SOA, "ss44444" } };
 	char name[NAME];
-	size_t at = r->at, was = t->len, i = 0;
-	while (i < COUNT(forms) && forms[i].type != r->type) i++;
+	size_t at = rr->rdata_at, was = t->len, i = 0;
+	while (i < COUNT(forms) && forms[i].type != rr->type) i++;
 	for (const char *f = i < COUNT(forms) ? forms[i].form : ""; *f != '\0'; f++) {
 		const char *sep = t->len > was ? " " : "";
 		if (*f == 's' ? !read_name(p, n, &at, name) : (at += (size_t)(*f - '0')) > n) break;
 		if (*f == 's') text_add(t, "%s%s", sep, name);
 		else text_add(t, "%s%u", sep, *f == '2' ? get16at(p + at - 2) : get32at(p + at - 4));
 	}
-	if (at == r->at + r->len && i < COUNT(forms)) return true;
+	if (at == rr->rdata_at + rr->rdlen && i < COUNT(forms)) return true;
 	t->len = was;
 	return false;
 }
@@ -402,18 +385,19 @@ static bool print_fields(struct text *t, const uint8_t *p, size_t n, const struc
 static void print_record(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
 	static const char *const sections[] = { "", "", "au: ", "ad: " };
 	struct text *t = ctx;
+	const struct rr *rr = &r->rr;
 	char address[64];
-	int family = r->type == T_A && r->len == 4 ? AF_INET : r->type == T_AAAA && r->len == 16 ? AF_INET6 : 0;
+	int family = rr->type == T_A && rr->rdlen == 4 ? AF_INET : rr->type == T_AAAA && rr->rdlen == 16 ? AF_INET6 : 0;
 	uint32_t h = 2166136261u;
-	if (r->type == T_OPT) return;
-	text_add(t, " | %s%s %u %s%s ", sections[r->section], r->name, r->ttl,
-	    r->class == 1 ? "" : r->class == 3 ? "CH " : r->class == 4 ? "HS " : "CLASS? ", type_text(r->type));
-	if (family != 0) text_add(t, "%s", inet_ntop(family, p + r->at, address, sizeof address));
-	if (family != 0 || print_fields(t, p, n, r)) return;
-	text_add(t, "\\# %zu ", r->len);
-	print_hex(t, p + r->at, r->len, 40);
-	for (size_t at = r->at; at < r->at + r->len; at++) h = (h ^ p[at]) * 16777619u;
-	if (r->len > 40) text_add(t, " hash=%08x", h);
+	if (rr->type == T_OPT) return;
+	text_add(t, " | %s%s %u %s%s%s ", sections[r->section], r->name, rr->ttl,
+	    rr->class == 1 ? "" : class_text(rr->class), rr->class == 1 ? "" : " ", type_text(rr->type));
+	if (family != 0) text_add(t, "%s", inet_ntop(family, p + rr->rdata_at, address, sizeof address));
+	if (family != 0 || print_fields(t, p, n, rr)) return;
+	text_add(t, "\\# %zu ", rr->rdlen);
+	print_hex(t, p + rr->rdata_at, rr->rdlen, 40);
+	for (size_t at = rr->rdata_at; at < rr->rdata_at + rr->rdlen; at++) h = (h ^ p[at]) * 16777619u;
+	if (rr->rdlen > 40) text_add(t, " hash=%08x", h);
 }
 
 /* One line: RCODE, flags, sizes, what "more" says, then the records each after " | ". */
