@@ -301,7 +301,7 @@ exits() {
 }
 
 # adm COMMAND: one line to the admin port, prints the reply
-adm() { peer line 127.0.0.1 "$admin" "$1"; }
+adm() { peer talk 127.0.0.1 "$admin" "text=$1\n" slurp=20000; }
 
 # ---- The scripted upstream and the client (tests/peer_server.h and tests/peer.c say what they take)
 

@@ -6,15 +6,13 @@
  *   cert                            peer_pki.h
  *   ask, many, talk, hold, flood    see above each
  *   zero ADDR PORT NAME             a query from UDP port 0; false where that is not allowed
- *   line ADDR PORT TEXT             sends one line, prints everything until the end
  *   freeport                        a port that is free for UDP and TCP
  *   serves PID PORT MS [ADDR]       waits until TCP connects there; false at the deadline or when PID has gone
  *   gone PID MS                     waits until the process has ended
  *   notify PATH                     a supervisor's socket: prints each datagram as a line
- *   addr NET NAME                   the address that an upstream with net=NET gives NAME
  *   echo, relay, upstream, road, pace, load, bursts, stream, cpu, answers, first, latency, zipf, lru, names, browse, link
  *                                   gauge.h tells what they measure
- *   clock FILE SECONDS|real         what a program under `shim CLOCK` takes the time for from now on;  now: what this one takes it for
+ *   clock FILE SECONDS|real         what a program under `shim CLOCK` takes the time for from now on
  *
  * Everything ends by itself: no wait is without a deadline, but for servers, which are killed. */
 #include "peer_wire.h"
@@ -372,9 +370,9 @@ static bool talk_add(char *w, char *v) {
 		for (long k = atol(v); k > 0; k--) put8(&talk.out, 'x');
 	else if (value_of(w, "text"))
 		for (; *v != '\0'; v++) {
-			bool escape = *v == '\\' && v[1] != '\0';
+			bool escape = *v == '\\' && (v[1] == 'r' || v[1] == 'n');
 			v += escape;
-			put8(&talk.out, escape && *v == 'r' ? '\r' : escape && *v == 'n' ? '\n' : (unsigned char)*v);
+			put8(&talk.out, !escape ? (unsigned char)*v : *v == 'r' ? '\r' : '\n');
 		}
 	else return false;
 	return true;
@@ -616,20 +614,6 @@ static int cmd_gone(char **argv) {
 	return 1;
 }
 
-static int cmd_line(char **argv) {
-	static char in[65536];
-	struct addr to = addr_of(argv[1], argv[2]);
-	int fd = sock(SOCK_STREAM, NULL, &to);
-	if (fd < 0) return printf("no connection: %s\n", strerror(errno)) > 0;
-	if (dprintf(fd, "%s\n", argv[3]) < 0) return 1;
-	for (long end = ms_now() + 20000; readable(fd, end); ) {
-		ssize_t n = read(fd, in, sizeof in);
-		if (n <= 0) return 0;
-		fwrite(in, 1, (size_t)n, stdout);
-	}
-	return puts("the admin port does not close") >= 0;
-}
-
 static int cmd_notify(char **argv) {
 	static char in[65536];
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -651,36 +635,22 @@ static int cmd_freeport(char **argv) {
 	return printf("%u\n", free_port()) < 0;
 }
 
-static int cmd_addr(char **argv) {
-	char name[NAME];
-	snprintf(name, sizeof name, "%s.", argv[2]);
-	uint32_t h = name_number(name);
-	return printf("%s.%u.%u.%u\n", argv[1], h >> 16, h >> 8 & 255, h & 255) < 0;
-}
-
 static int cmd_clock(char **argv) {
 	int64_t offset = strcmp(argv[2], "real") == 0 ? 0 : atol(argv[2]) - (int64_t)time(NULL);
 	int fd = open(argv[1], O_WRONLY | O_CREAT, 0644);
 	return fd < 0 || write(fd, &offset, sizeof offset) != sizeof offset;
 }
 
-static int cmd_now(char **argv) {
-	(void)argv;
-	return printf("%ld\n", (long)time(NULL)) < 0;
-}
-
+#define USE(name, words) { #name, words, cmd_##name }
 int main(int argc, char **argv) {
-	static const struct { const char *name; int args; int (*run)(char **); } uses[] = { { "up", 3, cmd_up }, { "cert", 2, cmd_cert },
-		{ "ask", 4, cmd_ask }, { "many", 3, cmd_many }, { "talk", 4, cmd_talk }, { "hold", 4, cmd_hold }, { "flood", 3, cmd_flood },
-		{ "zero", 4, cmd_zero }, { "freeport", 1, cmd_freeport }, { "serves", 4, cmd_serves }, { "gone", 3, cmd_gone }, { "line", 4, cmd_line },
-		{ "notify", 2, cmd_notify }, { "addr", 3, cmd_addr }, { "clock", 3, cmd_clock }, { "now", 1, cmd_now }, { "echo", 2, cmd_echo },
-		{ "relay", 3, cmd_relay }, { "upstream", 3, cmd_upstream }, { "road", 6, cmd_road }, { "pace", 5, cmd_pace }, { "load", 8, cmd_load },
-		{ "bursts", 6, cmd_bursts }, { "stream", 5, cmd_stream }, { "cpu", 2, cmd_cpu }, { "answers", 3, cmd_answers }, { "first", 3, cmd_first },
-		{ "latency", 5, cmd_latency }, { "zipf", 5, cmd_zipf }, { "lru", 4, cmd_lru }, { "names", 5, cmd_names }, { "browse", 5, cmd_browse },
-		{ "link", 8, cmd_link } };
+	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(cert, 2), USE(ask, 4), USE(many, 3),
+		USE(talk, 4), USE(hold, 4), USE(flood, 3), USE(zero, 4), USE(freeport, 1), USE(serves, 4), USE(gone, 3), USE(notify, 2),
+		USE(clock, 3), USE(echo, 2), USE(relay, 3), USE(upstream, 3), USE(road, 6), USE(pace, 5), USE(load, 8), USE(bursts, 6),
+		USE(stream, 5), USE(cpu, 2), USE(answers, 3), USE(first, 3), USE(latency, 5), USE(zipf, 5), USE(lru, 4), USE(names, 5),
+		USE(browse, 5), USE(link, 8) };
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)
-		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].args) return uses[i].run(argv + 1);
+		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].words) return uses[i].run(argv + 1);
 	fprintf(stderr, "usage: peer COMMAND WORD..., where COMMAND is");
 	for (size_t i = 0; i < COUNT(uses); i++) fprintf(stderr, " %s", uses[i].name);
 	fputc('\n', stderr);

@@ -301,26 +301,20 @@ static void put_wrong(struct buf *b, const struct asked *q) {
 /* Makes the good message b a bad one. */
 static void spoil(struct buf *b, const char *kind, const struct asked *q) {
 	static const struct act none = { .ede = -1, .keepalive = -1 };
-	size_t rr = q->end;
-	const struct { const char *kind; size_t at; unsigned value; } changes[] = { { "id", 0, get16at(b->p) ^ 0x0101 },
-		{ "qname", 13, get16at(b->p + 13) ^ 0x0100 }, { "qtype", rr - 4, q->type == T_TXT ? T_A : T_TXT }, { "qclass", rr - 2, 3 },
-		{ "qr", 2, get16at(b->p + 2) & 0x7fff }, { "opcode", 2, get16at(b->p + 2) | 4 << 11 }, { "qd2", 4, 2 },
-		{ "loop", rr, 0xc000u | (unsigned)rr }, { "label40", rr, 0x400c }, { "rdlen", rr + 10, 60000 }, { "ancount", 6, 65535 } };
-	const struct { const char *kind; size_t n; } cuts[] = { { "zero", 0 }, { "eleven", 11 }, { "header", 12 },
-		{ "cutq", rr - 3 }, { "cutrr", rr + 13 }, { "cname", rr }, { "name256", rr }, { "optan", rr } };
-	bool known = false;
-	size_t i = 0;
-	while (i < COUNT(changes) && strcmp(kind, changes[i].kind) != 0) i++;
-	if (i < COUNT(changes)) {
-		if (changes[i].at + 2 <= b->n) put16at(b->p + changes[i].at, changes[i].value);
-		return;
+	enum { WHOLE = MSG_MAX };
+	size_t rr = q->end, i = 0;
+	const struct { const char *kind; size_t length, at; unsigned value; } ways[] = { { "id", WHOLE, 0, get16at(b->p) ^ 0x0101 },
+		{ "qname", WHOLE, 13, get16at(b->p + 13) ^ 0x0100 }, { "qtype", WHOLE, rr - 4, q->type == T_TXT ? T_A : T_TXT },
+		{ "qclass", WHOLE, rr - 2, 3 }, { "qr", WHOLE, 2, get16at(b->p + 2) & 0x7fff }, { "opcode", WHOLE, 2, get16at(b->p + 2) | 4 << 11 },
+		{ "qd2", WHOLE, 4, 2 }, { "loop", WHOLE, rr, 0xc000u | (unsigned)rr }, { "label40", WHOLE, rr, 0x400c },
+		{ "rdlen", WHOLE, rr + 10, 60000 }, { "ancount", WHOLE, 6, 65535 }, { "header", 12, 4, 0 }, { "zero", 0, 6, 0 }, { "eleven", 11, 6, 0 },
+		{ "cutq", rr - 3, 6, 0 }, { "cutrr", rr + 13, WHOLE, 0 }, { "cname", rr, 6, 0 }, { "name256", rr, 6, 0 }, { "optan", rr, 6, 0 } };
+	while (i < COUNT(ways) && strcmp(kind, ways[i].kind) != 0) i++;
+	if (i < COUNT(ways)) {
+		if (ways[i].at + 2 <= b->n) put16at(b->p + ways[i].at, ways[i].value);
+		b->n = MIN(b->n, ways[i].length);
+		if (ways[i].length <= rr) memset(b->p + 6, 0, 6);
 	}
-	for (i = 0; i < COUNT(cuts); i++)
-		if (strcmp(kind, cuts[i].kind) == 0) {
-			known = true;
-			b->n = MIN(b->n, cuts[i].n);
-			if (b->n <= rr) memset(b->p + (b->n == 12 ? 4 : 6), 0, b->n == 12 ? 8 : 6);
-		}
 	if (strcmp(kind, "noq") == 0) {
 		memmove(b->p + 12, b->p + rr, b->n - rr);
 		b->n -= rr - 12;
@@ -344,7 +338,7 @@ static void spoil(struct buf *b, const char *kind, const struct asked *q) {
 		put32at(b->p + 6, 1 << 16);
 		put16at(b->p + 10, 0);
 		put_wrong(b, q);
-	} else if (!known) die("what is a wrong %s?", kind);
+	} else if (i == COUNT(ways)) die("what is a wrong %s?", kind);
 }
 
 /* ---- Things to be done later, soonest first */
