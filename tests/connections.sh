@@ -1,6 +1,5 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # connections.sh - connections that never take innocent queries with them, before scripted servers and before real ones.
-# Alone: ./test.sh connections connections_real
+# Alone: ./test.sh connections connections_real connections_slow
 
 leg_connections() {
     tls_ready
@@ -56,66 +55,117 @@ leg_connections() {
 }
 one_is_left() { [ "$(grep -c '^end .*by client' "$T/one.q")" -ge $(($(asked one '^open') - 1)) ]; }
 
+# ---- Before real servers
+
+patient='infra-cache-min-rtt: 4000 unknown-server-time-limit: 4000'             # of unbound: it asks back only once
+
+# before KIND [LINE...]: px before a real server of that kind over TLS, with these lines, and the scripted upstream back behind it
+before() {
+    before_k=$1 before_c=$(real_command "$1") real_cert=good real_at=$(freeport)
+    shift
+    needs openssl "${before_c%% *}" || return 1
+    up back '. net=10'
+    real_back=$back
+    real server "$before_k" "$real_at" "$@"
+    real_has_12 "$real_at" || { skip "not here: this $before_k speaks TLS 1.3 only"; return 1; }
+    proxy px "$ca" "127.0.0.1@$real_at 1 tls=dns.test"
+}
+# handshakes LEAST MOST: so many were there with that server;  busy: it is asked
+handshakes() { within "$1" "$2" "$(upstream "127.0.0.1@$real_at" connects)" "handshakes"; }
+busy() { [ "$(upstream "127.0.0.1@$real_at" answered)" -gt 100 ]; }
+
 leg_connections_real() {
-    if ! have nsd unbound kdig; then
-        promise "connections to nsd and unbound"
-        skip "nsd, unbound or kdig is missing"
-        return
-    fi
     tls_ready
     chmod 644 "$T"/pki/*.key
-    real_zone
-    printf '%s\n' '*.n A 192.0.2.9' '*.n AAAA 2001:db8::9' >>"$T/test.zone"
-    real_pp=$(freeport) real_pt=$(freeport)
-    cat >"$T/tls.conf" <<END
-server:
-    ip-address: 127.0.0.1@$real_pp
-    ip-address: 127.0.0.1@$real_pt
-    tls-port: $real_pt
-    tls-service-key: "$T/pki/good.key"
-    tls-service-pem: "$T/pki/good.pem"
-    tcp-query-count: 10
-    username: ""
-    pidfile: ""
-    database: ""
-    zonesdir: "$T"
-    xfrdfile: "$T/tls.xfrd"
-    xfrdir: "$T"
-    zonelistfile: "$T/tls.list"
-    server-count: 1
-remote-control:
-    control-enable: no
-zone:
-    name: test
-    zonefile: test.zone
-END
-    promise "nsd with tcp-query-count: 10: of 1,000 names with 100 in flight none fails"
-    nsd -d -c "$T/tls.conf" </dev/null >"$T/nsd.log" 2>&1 &
-    started nsd $!
-    real_wait nsd 127.0.0.1 "$real_pp" www.test
-    proxy px "$ca" "127.0.0.1@$real_pt 1 tls=dns.test"
-    like 'answered 1000 noerror 1000 ' "$(many n=1000 window=100 name=a%x.n.test)"
-    promise "nsd answers A and AAAA that are asked together in less than 500 ms, from the first pair on"
-    out=$(many n=20 window=2 name=b%x.n.test)
-    like 'answered 20 noerror 20 ' "$out"
-    within 0 500 "$(val slowest_ms "$out")" "slowest, ms"
-    stop px
-    kill_pid nsd TERM
-    promise "unbound that starts again under load: no query is lost"
-    real_unbound_tls() {
-        real_unbound u "$real_pt" "tls-port: $real_pt" "tls-service-key: $T/pki/good.key" "tls-service-pem: $T/pki/good.pem" \
-            'local-zone: test. redirect' 'local-data: "test. A 192.0.2.1"'
-    }
-    real_unbound_tls
-    proxy px "$ca" "127.0.0.1@$real_pt 1 tls=dns.test"
-    await 10 real_px || fail "not answered: $(tail -n 3 "$T/u.log" "$T/px.log")"
-    many n=200 rate=100 name=c%x.test >"$T/got" &
-    started loader $!
-    await 5 real_under_load || fail "not under load: $(upstream "127.0.0.1@$real_pt" answered) answered"
-    kill_pid u TERM
-    real_unbound_tls
-    await 10 test -s "$T/got"
-    like 'answered 200 noerror 200 ' "$(cat "$T/got")"
+    printf '%s\n' '$ORIGIN test.' '$TTL 3600' '@ SOA ns host 1 3600 600 86400 60' '@ NS ns' 'ns A 192.0.2.1' '* A 192.0.2.9' >"$T/test.zone"
+    for kind in nsd unbound dnsdist bind9 kresd haproxy stunnel; do
+        promise "$kind: of two questions that are asked together none waits for a third, from the first pair on"
+        before $kind || continue
+        for i in 1 2 3; do like ' right 2 failed 0 lost 0 ' "$(many n=2 window=2 timeout=$((350 * SLOW)) name=n%x.test)"; done
+        promise "$kind starts again under 400 questions a second: at most 6 of 600 are lost"
+        meanwhile load many n=600 rate=400 window=60000 name=n%x.test
+        await 5 busy || fail "not under load"
+        real server $kind "$real_at"
+        ended load
+        within 594 600 "$(val noerror "$out")" "answered of 600"
+        handshakes 2 4
+    done
+    promise "nsd with tcp-query-count 10: of 2,000 names with 100 in flight none fails"
+    ! before nsd 'tcp-query-count: 10' || like 'answered 2000 noerror 2000 ' "$(many n=2000 window=100 name=n%x.test)"
+    for kind in dnsdist stunnel unbound; do
+        promise "$kind: a name of 1.3 s is asked once, on the connection that there is"
+        case $kind in unbound) before $kind $patient ;; *) before $kind ;; esac || continue
+        answered 10 5 name=n%x.test
+        answered 10 1 in:1600 name=delay=1300.n%x.test
+        saw 1 ' delay=1300' back
+        handshakes 1 1
+    done
+    for kind in haproxy stunnel; do
+        promise "$kind closes after a second without a question: none is lost or late by that"
+        case $kind in haproxy) before $kind 'timeout client 1s' ;; *) before $kind 'TIMEOUTidle = 1' ;; esac || continue
+        for i in 1 2; do
+            answered 10 1 in:400 name=n%x.test
+            await 4 is $((i + 1)) upstream "127.0.0.1@$real_at" connects || fail "not reopened"
+        done
+    done
 }
-real_px() { kdig @127.0.0.1 -p "$port" +retry=0 +timeout=1 www.test A 2>/dev/null | grep -q 'status: NOERROR'; }
-real_under_load() { [ "$(upstream "127.0.0.1@$real_pt" answered)" -gt 20 ] && [ ! -s "$T/got" ]; }
+
+leg_connections_slow() {
+    tls_ready
+    chmod 644 "$T"/pki/*.key
+    idle_at=$(freeport) idle_since=$(date +%s)
+    if have dnsdist; then
+        up back
+        real_cert=good real_back=$back
+        real idle dnsdist "$idle_at"
+        proxy idler "$ca" "127.0.0.1@$idle_at 1 tls=dns.test"
+        says NOERROR idle.test
+    fi
+    promise "dnsdist as it comes: 19 good names beside three a second that it drops are all answered, and it stays up"
+    dropped 19 5 3
+    promise "dnsdist as it comes: of 200 good names beside one dropped in ten all are answered, and it stays up"
+    dropped 200 50 5
+    promise "a busy unbound that closes after 200 ms: 10 names of 400 and 10 of 900 ms are all answered"
+    if before unbound $patient; then
+        stop px                 # unbound gives idle connections that little when more than half of its ten places are taken
+        hold crowd "$real_at" 9
+        await 5 logged crowd '^open 5' || fail "it does not close"
+        proxy px "$ca" "127.0.0.1@$real_at 1 tls=dns.test"
+        answered 10 10 window=4 name=delay=400.n%x.test
+        answered 10 10 window=4 name=delay=900.n%x.test
+        handshakes 3 60
+    fi
+    for kind in dnsdist unbound; do
+        promise "$kind, many at a time: a name of 2.5 s is answered then, and none of 300 others waits for it"
+        case $kind in dnsdist) before $kind 'maxInFlight = 1000' ;; *) before $kind $patient ;; esac || continue
+        answered 10 1 name=n%x.test
+        meanwhile slow many n=1 byname name=delay=2500.n%x.test
+        answered 10 300 rate=100 name=n%x.test
+        within 0 500 $(($(val p99_us "$answered_r") / 1000)) "99 of 100, ms"
+        ended slow ' right 1 '
+        within 2500 3200 "$(val slowest_ms "$out")" "the slow one, ms"
+        handshakes 1 2
+    done
+    promise "dnsdist as it comes before a server that takes 500 ms: 12 names at once are all answered, of 100 at least 60"
+    if before dnsdist; then
+        answered 10 12 window=12 name=delay=500.n%x.test
+        within 60 100 "$(val right "$(many n=100 window=100 name=delay=500.n%x.test)")" "answered of 100"
+        handshakes 2 20
+    fi
+    promise "dnsdist closes after 2 s: at most three handshakes in the 20 s and more after one question"
+    needs dnsdist || return
+    await 30 after 20 || fail "20 s are not over"
+    use idler
+    real_at=$idle_at
+    handshakes 2 3
+}
+after() { [ "$(date +%s)" -ge $((idle_since + $1)) ]; }
+# dropped COUNT RATE DROPPED: so many good names, that many a second, beside so many dropped ones a second, before a dnsdist as it comes
+dropped() {
+    before dnsdist || return
+    meanwhile bad many n=$(($3 * 4)) rate="$3" window=60000 timeout=100 name=silent=.n%x.test
+    answered 10 "$1" rate="$2" name=n%x.test
+    unlike ' is down' "$(cat "$T/px.log")"
+    same up "$(upstream "127.0.0.1@$real_at" state)" "state"
+    ended bad
+}

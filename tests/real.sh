@@ -1,63 +1,92 @@
-# shellcheck shell=sh disable=SC2034,SC2154
 # real.sh - real servers and real clients.
 # Alone: ./test.sh real_upstreams real_clients real_failover netcats tls_real
 
-# real_wait NAME ADDRESS PORT QNAME [KDIG OPTION...]: waits until the server NAME answers there
-real_wait() {
-    real_n=$1 real_a=$2 real_p=$3 real_q=$4
-    shift 4
-    await 10 real_answers "$@" || fail "$real_n does not answer: $(tail -n 3 "$T/$real_n.log")"
-}
-real_answers() { kdig "@$real_a" -p "$real_p" +retry=0 +timeout=1 "$@" "$real_q" A 2>/dev/null | grep -q 'status: NOERROR'; }
+# ---- Servers, each a process of its own
 
-# real_unbound NAME PORT LINE...: unbound at 127.0.0.1 with these lines of configuration besides
-real_unbound() {
-    real_n=$1 real_p=$2
-    shift 2
-    {
-        printf '%s\n' server: "interface: 127.0.0.1@$real_p" 'do-daemonize: no' 'username: ""' 'chroot: ""' 'pidfile: ""' \
-            'use-syslog: no' 'num-threads: 1' 'do-not-query-localhost: no' 'module-config: "iterator"' 'directory: ""'
-        printf '%s\n' "$@" 'remote-control:' 'control-enable: no'
-    } >"$T/$real_n.conf"
-    unbound -d -c "$T/$real_n.conf" </dev/null >"$T/$real_n.log" 2>&1 &
+real_cert='' real_back=''       # a certificate in $T/pki, and ADDRESS@PORT of what is asked by the servers that forward
+
+# real NAME KIND PORT [LINE...]: a server at 127.0.0.1@PORT, over TLS if there is a $real_cert, with these lines in its configuration
+# (dnsdist: words of addTLSLocal). nsd has the zone test, the others ask $real_back. Ended with SIGTERM, for some have children.
+real() {
+    real_n=$1 real_k=$2 real_p=$3 real_c=$T/pki/$real_cert
+    shift 3
+    kill_pid "$real_n" TERM
+    mkdir -p "$T/$real_n.d"
+    "real_$real_k" "$@" >"$T/$real_n.conf"
+    (cd "$T/$real_n.d" && exec $(real_command "$real_k") "$T/$real_n.conf") </dev/null >"$T/$real_n.log" 2>&1 &
     started "$real_n" $!
+    peer serves $! "$real_p" $((10000 * SLOW)) || fail "$real_k does not serve: $(tail -n 3 "$T/$real_n.log")"
+}
+# the words before the file's name, of which the first is the program
+real_command() {
+    case $1 in
+    bind9) echo named -f -g -4 -c ;;
+    dnsdist) echo dnsdist --supervised --disable-syslog -C ;;
+    dnsmasq) echo dnsmasq -k -C ;;
+    haproxy) echo haproxy -db -f ;;
+    kresd) echo kresd -n -c ;;
+    stunnel) echo stunnel ;;
+    *) echo "$1" -d -c ;;
+    esac
 }
 
-# real_dnsmasq NAME PORT OPTION...
-real_dnsmasq() {
-    real_n=$1 real_p=$2
-    shift 2
-    dnsmasq -k -C /dev/null -R -h --pid-file= --user=root --log-facility=- --listen-address=127.0.0.1 --bind-interfaces -p "$real_p" "$@" \
-        </dev/null >"$T/$real_n.log" 2>&1 &
-    started "$real_n" $!
-}
-
-# real_nsd NAME PORT: nsd with the zone test, signed when ldns-signzone is there. Ended with SIGTERM, for it has children.
+# Their configuration:
 real_nsd() {
-    [ -s "$T/test.zone" ] || real_zone
-    cat >"$T/$1.conf" <<END
-server:
-    ip-address: 127.0.0.1@$2
-    username: ""
-    pidfile: ""
-    database: ""
-    zonesdir: "$T"
-    xfrdfile: "$T/$1.xfrd"
-    xfrdir: "$T"
-    zonelistfile: "$T/$1.list"
-    server-count: 1
-remote-control:
-    control-enable: no
-zone:
-    name: test
-    zonefile: test.zone
+    printf '%s\n' server: "ip-address: 127.0.0.1@$real_p" 'database: ""' "zonesdir: \"$T\"" "xfrdfile: \"$T/$real_n.d/xfrd\"" "xfrdir: \"$T\"" \
+        "zonelistfile: \"$T/$real_n.d/list\"" 'server-count: 1'
+    real_nlnet "$@"
+    printf '%s\n' zone: 'name: test' 'zonefile: test.zone'
+}
+real_unbound() {
+    printf '%s\n' server: "interface: 127.0.0.1@$real_p" 'do-daemonize: no' 'chroot: ""' 'use-syslog: no' 'num-threads: 1' 'directory: ""' \
+        'do-not-query-localhost: no' 'module-config: "iterator"' 'local-zone: test. nodefault'
+    real_nlnet "$@"
+    [ -z "$real_back" ] || printf '%s\n' forward-zone: 'name: .' "forward-addr: $real_back"
+}
+real_nlnet() {
+    printf '%s\n' 'username: ""' 'pidfile: ""'
+    [ -z "$real_cert" ] || printf '%s\n' "tls-port: $real_p" "tls-service-key: $real_c.key" "tls-service-pem: $real_c.pem"
+    printf '%s\n' "$@" remote-control: 'control-enable: no'
+}
+real_bind9() {
+    cat <<END
+options { listen-on port $real_p tls here { 127.0.0.1; }; listen-on-v6 { none; }; pid-file none; session-keyfile none; dnssec-validation no;
+    empty-zones-enable no; forward only; forwarders { ${real_back%@*} port ${real_back#*@}; }; };
+tls here { key-file "$real_c.key"; cert-file "$real_c.pem"; };
+controls { };
 END
-    nsd -d -c "$T/$1.conf" </dev/null >"$T/$1.log" 2>&1 &
-    started "$1" $!
-    real_wait "$1" 127.0.0.1 "$2" www.test
+}
+real_kresd() {
+    cat <<END
+net.listen('127.0.0.1', $real_p, { kind = 'tls' })
+net.tls('$real_c.pem', '$real_c.key')
+trust_anchors.remove('.')
+policy.add(policy.all(policy.STUB('$real_back')))
+cache.size = 10 * MB
+END
+}
+real_dnsdist() {
+    cat <<END
+setLocal("127.0.0.1:$(freeport)")
+addTLSLocal("127.0.0.1:$real_p", "$real_c.pem", "$real_c.key", { minTLSVersion = "tls1.2", $* })
+newServer({ address = "${real_back%@*}:${real_back#*@}", healthCheckMode = "up" })
+setSecurityPollSuffix("")
+END
+}
+real_haproxy() {
+    cat "$real_c.pem" "$real_c.key" >"$T/$real_n.pem"
+    printf '%s\n' defaults 'mode tcp' 'timeout connect 5s' 'timeout client 60s' 'timeout server 60s' "$@" 'listen dot' \
+        "bind 127.0.0.1:$real_p ssl crt $T/$real_n.pem" "server back ${real_back%@*}:${real_back#*@}"
+}
+real_stunnel() {
+    printf '%s\n' foreground=yes pid= debug=4 '[dot]' "accept = 127.0.0.1:$real_p" "connect = ${real_back%@*}:${real_back#*@}" "cert = $real_c.pem" \
+        "key = $real_c.key" "$@"
+}
+real_dnsmasq() {
+    printf '%s\n' "port=$real_p" listen-address=127.0.0.1 bind-interfaces no-resolv no-hosts user=root log-facility=- "pid-file=$T/$real_n.d/pid" "$@"
 }
 
-# real_zone: a zone with the types that are asked below
+# real_zone: a zone with the types that are asked below, signed when ldns-signzone is there
 real_zone() {
     cat >"$T/test.zone" <<'END'
 $ORIGIN test.
@@ -75,6 +104,7 @@ www AAAA 2001:db8::10
 www TXT "plain" "with \"quotes\" and \; and \255"
 www TYPE65 \# 10 00010000010003026832
 www TYPE65280 \# 16 00010203040506070809fffefdfcfbfa
+srv SRV 1 2 853 www
 alias CNAME www
 *.wild A 192.0.2.12
 END
@@ -88,61 +118,59 @@ END
 
 # real_reply ADDRESS PORT NAME TYPE [KDIG OPTION...]: RCODE and answer as kdig tells them, without TTLs, in order of text
 real_reply() {
-    real_a=$1 real_p=$2 real_q=$3 real_t=$4
+    real_a=$1 real_o=$2 real_q=$3 real_t=$4
     shift 4
-    kdig "@$real_a" -p "$real_p" +noall +header +answer +nottl +retry=1 +timeout=5 "$@" "$real_q" "$real_t" 2>&1 |
-        sed -n 's/.*status: \([A-Z]*\).*/\1/p; /^[^;]/p' | sort
+    kdig "@$real_a" -p "$real_o" +noall +header +answer +nottl +retry=1 +timeout=5 "$@" "$real_q" "$real_t" 2>&1 |
+        sed -n 's/.*status: \([A-Z]*\).*/\1/p; /^[^;]/p' | tr 'A-Z' 'a-z' | sort
 }
 
-# real_compare PORT: what the upstream at PORT says, the proxy says too, when asked first and from the cache
+# real_compare PORT WORDS [KDIG OPTION...]: what the server at PORT, an upstream with these words, says when asked so, the program says too:
+# when asked first and from the cache, over UDP, TCP and IPv6
 real_compare() {
-    for real_x in 'www.test A' 'www.test AAAA' 'test MX' 'www.test TXT' 'www.test TYPE65' 'test DNSKEY' 'www.test TYPE65280' 'alias.test A' 'a.wild.test A'; do
-        # shellcheck disable=SC2086
-        set -- "$1" $real_x
-        case $3 in DNSKEY) real_o=+dnssec ;; *) real_o=+nodnssec ;; esac
-        real_w=$(real_reply 127.0.0.1 "$1" "$2" "$3" "$real_o" +tcp)
-        like '^NOERROR' "$real_w" "$2 $3 of the upstream"
-        same "$real_w" "$(real_reply 127.0.0.1 "$port" "$2" "$3" "$real_o")" "$2 $3 over UDP"
-        same "$real_w" "$(real_reply 127.0.0.1 "$port" "$2" "$3" "$real_o" +tcp)" "$2 $3 over TCP"
-        same "$real_w" "$(real_reply ::1 "$port" "$2" "$3" "$real_o")" "$2 $3 over IPv6"
-    done
-    adm clear >/dev/null
-    same "$(real_reply 127.0.0.1 "$1" nothing.test A)" "$(real_reply 127.0.0.1 "$port" nothing.test A)" 'a name that does not exist'
+    real_l=$(freeport) real_s=$1
+    proxy front "ca-file $T/pki/ca.pem" "listen 127.0.0.1@$real_l" "listen ::1@$real_l" "127.0.0.1@$1 1 $2"
+    shift 2
+    while read -r real_x real_y real_z; do
+        real_w=$(real_reply 127.0.0.1 "$real_s" "$real_x" "$real_y" "$real_z" "$@")
+        like '^n(oerror|xdomain)' "$real_w" "$real_x $real_y of the upstream"
+        for real_v in '127.0.0.1 +notcp' '127.0.0.1 +tcp' '::1 +notcp'; do
+            same "$real_w" "$(real_reply "${real_v% *}" "$port" "$real_x" "$real_y" "$real_z" "${real_v#* }")" "$real_x $real_y ($real_v)"
+        done
+    done <<'END'
+www.test A +nodnssec
+WwW.tEsT AAAA +nodnssec
+test MX +nodnssec
+test NS +nodnssec
+test SOA +nodnssec
+www.test TXT +nodnssec
+www.test TYPE65 +nodnssec
+www.test TYPE65280 +nodnssec
+srv.test SRV +nodnssec
+alias.test A +nodnssec
+a.wild.test A +nodnssec
+alias.test MX +nodnssec
+nothing.test A +nodnssec
+test DNSKEY +dnssec
+END
 }
 
 leg_real_upstreams() {
-    if ! have kdig nsd; then
-        promise 'real servers as upstreams'
-        skip 'nsd or kdig is missing'
-        return
-    fi
-    real_pn=$(freeport)
     promise 'what nsd says is what clients get: A, AAAA, MX, TXT, HTTPS, DNSKEY, TYPE65280 over UDP, TCP and IPv6'
-    real_nsd nsd "$real_pn"
-    real_pl=$(freeport)
-    proxy front "listen 127.0.0.1@$real_pl" "listen ::1@$real_pl" "127.0.0.1@$real_pn 1"
-    real_compare "$real_pn"
-    stop front
-    promise 'the same through unbound'
+    needs kdig nsd || return
+    real_zone
+    real_pn=$(freeport) real_pu=$(freeport)
+    real nsd nsd "$real_pn"
+    real_compare "$real_pn" ''
+    promise 'the same through unbound, over TCP'
     if needs unbound; then
-        real_pu=$(freeport)
-        real_unbound unbound "$real_pu" 'local-zone: test. nodefault' 'domain-insecure: test.' stub-zone: 'name: test.' "stub-addr: 127.0.0.1@$real_pn"
-        real_wait unbound 127.0.0.1 "$real_pu" www.test
-        proxy front "listen 127.0.0.1@$real_pl" "listen ::1@$real_pl" "127.0.0.1@$real_pu 1 tcp"
-        real_compare "$real_pu"
-        stop front
+        real server unbound "$real_pu" 'domain-insecure: test.' stub-zone: 'name: test.' "stub-addr: 127.0.0.1@$real_pn"
+        real_compare "$real_pu" tcp +tcp
     fi
     promise 'the same through dnsmasq'
     if needs dnsmasq; then
-        real_pm=$(freeport)
-        real_dnsmasq dnsmasq "$real_pm" "--server=/test/127.0.0.1#$real_pn"
-        real_wait dnsmasq 127.0.0.1 "$real_pm" www.test
-        proxy front "listen 127.0.0.1@$real_pl" "listen ::1@$real_pl" "127.0.0.1@$real_pm 1"
-        real_compare "$real_pm"
-        stop front
+        real server dnsmasq "$real_pu" "server=/test/127.0.0.1#$real_pn"
+        real_compare "$real_pu" ''
     fi
-    judge
-    kill_pid nsd TERM
 }
 
 # getaddrinfo(3) as programs use it
@@ -227,11 +255,9 @@ leg_real_failover() {
         return
     fi
     real_p1=$(freeport) real_p2=$(freeport) real_i=0
-    real_first() { real_unbound first "$real_p1" 'local-zone: test. redirect' 'local-data: "test. A 192.0.2.1"'; }
+    real_first() { real first unbound "$real_p1" 'local-zone: test. redirect' 'local-data: "test. A 192.0.2.1"'; }
     real_first
-    real_wait first 127.0.0.1 "$real_p1" www.test
-    real_dnsmasq second "$real_p2" --address=/test/192.0.2.2 --local-ttl=60
-    real_wait second 127.0.0.1 "$real_p2" www.test
+    real second dnsmasq "$real_p2" address=/test/192.0.2.2 local-ttl=60
     proxy front "127.0.0.1@$real_p1 1" "127.0.0.1@$real_p2 2" 'patience 1000'
     promise 'with both well, priority 1 wins'
     for real_x in 1 2 3 4 5; do same 192.0.2.1 "$(real_short "a$real_x.test")"; done
@@ -276,33 +302,6 @@ leg_netcats() {
     stop front
 }
 
-# compare NAME CERT-NAME: every question gets the same answer from the real server at $real directly and through the proxy
-compare() {
-    proxy "px_$1" "$ca" "$real 1 tls=$2"
-    for q in 'www.real.test A' 'www.real.test AAAA' 'real.test MX' 'txt.real.test TXT' 'real.test SOA' 'real.test NS' 'srv.real.test SRV' \
-        'alias.real.test A' 'unk.real.test TYPE65400' 'nothing.real.test A' 'www.real.test MX' 'WwW.rEaL.test A'; do
-        # shellcheck disable=SC2086
-        direct=$(kdig "@${real%@*}" -p "${real#*@}" +tls-ca="$T/pki/ca.pem" +tls-hostname="$2" +retry=0 +noall +header +answer $q 2>&1 | real_plain)
-        # shellcheck disable=SC2086
-        through=$(kdig @127.0.0.1 -p "$port" +retry=0 +noall +header +answer $q 2>&1 | real_plain)
-        like 'status:' "$direct" "$1 directly, $q"
-        same "$direct" "$through" "$q"
-    done
-    answered_r=$(load 50 name=n%x.wild.real.test window=10)
-    like 'wrong 50 .* failed 0 lost 0' "$answered_r" "50 at once (the addresses are not ours)"
-    case $1 in
-    nsd | dnsdist)  # nsd answers one query of a record, until more comes: a pause of a second, then they go one a record.
-                    # dnsdist loses one now and then on a busy machine.
-        within 1 2 "$(upstream "$real" connects)" "connections"
-        within 0 $((2000 * SLOW)) "$(val slowest_ms "$answered_r")" "slowest, ms"
-        ;;
-    *) same 1 "$(upstream "$real" connects)" "connections" ;;
-    esac
-    stop "px_$1"
-}
-# what must be the same: status and records, without TTLs and in one order
-real_plain() { sed -n 's/.*\(status: [A-Z]*\).*/\1/p; /^;/d; s/^\([^[:space:]]*\)[[:space:]]*[0-9]*[[:space:]]*IN/\1 IN/p' | tr 'A-Z' 'a-z' | sort; }
-
 # only_13 ADDRESS: a server there with TLS 1.3 only (nsd from 4.13 on) costs its clients nothing, and the log names TLS 1.3, once
 only_13() {
     dot last good : net=11
@@ -318,114 +317,39 @@ leg_tls_real() {
     crt realec by=int cn=dns.test san=dns:dns.test eku=server
     crt realrsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=server
     chmod 644 "$T"/pki/*.key
-    cat >"$T/real.zone" <<'END'
-$ORIGIN real.test.
-$TTL 300
-@ SOA ns hostmaster 1 3600 600 86400 60
-@ NS ns
-@ MX 10 www
-ns A 192.0.2.53
-www A 192.0.2.80
-www AAAA 2001:db8::80
-alias CNAME www
-txt TXT "one" "two words"
-srv SRV 1 2 853 www
-unk TYPE65400 \# 4 deadbeef
-*.wild A 192.0.2.99
-END
-    for kind in realec realrsa; do
-        promise "kdig gets from nsd through the program what it gets from it directly ($kind)"
-        if needs kdig nsd; then
-            p=$(freeport)
-            cat >"$T/nsd.conf" <<END
-server:
-  ip-address: 127.0.0.1@$p
-  port: $p
-  tls-port: $p
-  tls-service-key: "$T/pki/$kind.key"
-  tls-service-pem: "$T/pki/$kind.pem"
-  username: ""
-  chroot: ""
-  pidfile: "$T/nsd.pidfile"
-  database: ""
-  zonesdir: "$T"
-  xfrdfile: "$T/nsd.xfrd"
-  zonelistfile: "$T/nsd.list"
-  xfrdir: "$T"
-  cookie-secret-file: ""
-  verbosity: 1
-remote-control:
-  control-enable: no
-zone:
-  name: real.test
-  zonefile: real.zone
-END
-            nsd -d -c "$T/nsd.conf" </dev/null >"$T/nsd.log" 2>&1 &
-            started nsd $!
-            real=127.0.0.1@$p
-            await 5 real_up || fail "nsd does not start"
-            if echo | openssl s_client -connect "127.0.0.1:$p" -tls1_2 >"$T/tls12.log" 2>&1; then compare nsd dns.test
-            else promise_text="nsd with TLS 1.3 only is a clean failure, named once ($kind)"; only_13 "$real"; fi
-            kill_pid nsd TERM
-        fi
-    done
-    promise "kdig gets from unbound through the program what it gets from it directly"
-    if needs kdig unbound; then
-        p=$(freeport)
-        cat >"$T/unbound.conf" <<END
-server:
-  interface: 127.0.0.1@$p
-  tls-port: $p
-  tls-service-key: "$T/pki/realec.key"
-  tls-service-pem: "$T/pki/realec.pem"
-  chroot: ""
-  username: ""
-  directory: "$T"
-  pidfile: ""
-  use-syslog: no
-  module-config: "iterator"
-  local-zone: "test." nodefault
-auth-zone:
-  name: real.test
-  zonefile: "$T/real.zone"
-  for-downstream: yes
-  for-upstream: no
-remote-control:
-  control-enable: no
-END
-        unbound -d -c "$T/unbound.conf" </dev/null >"$T/unbound.log" 2>&1 &
-        started unbound $!
-        real=127.0.0.1@$p
-        await 5 real_up || fail "unbound does not start"
-        compare unbound dns.test
-        kill_pid unbound TERM
-    fi
-    promise "kdig gets from dnsdist through the program what it gets from it directly"
-    if needs kdig nsd dnsdist; then
-        p=$(freeport) b=$(freeport)
-        sed "s/$(sed -n 's/^  port: //p' "$T/nsd.conf")/$b/; /tls-/d" "$T/nsd.conf" | sed "s/ip-address:.*/ip-address: 127.0.0.1@$b/; s/^  port:.*/  port: $b/" >"$T/nsd2.conf"
-        nsd -d -c "$T/nsd2.conf" </dev/null >"$T/nsd.log" 2>&1 &
-        started nsd $!
-        cat >"$T/dnsdist.conf" <<END
-setLocal("127.0.0.1:$(freeport)")
-addTLSLocal("127.0.0.1:$p", "$T/pki/realrsa.pem", "$T/pki/realrsa.key", { minTLSVersion = "tls1.2" })
-newServer({ address = "127.0.0.1:$b", healthCheckMode = "up" })
-setSecurityPollSuffix("")
-END
-        dnsdist --supervised --disable-syslog -C "$T/dnsdist.conf" </dev/null >"$T/dnsdist.log" 2>&1 &
-        started dnsdist $!
-        real=127.0.0.1@$p
-        await 5 real_up || fail "dnsdist does not start"
-        compare dnsdist dns.test
-        kill_pid dnsdist TERM
-        kill_pid nsd TERM
-    fi
     promise "a server with TLS 1.3 only is a clean failure, named once"
-    if needs openssl; then
-        p=$(freeport)
-        openssl s_server -accept "127.0.0.1:$p" -tls1_3 -quiet -cert "$T/pki/realec.crt" -key "$T/pki/realec.key" </dev/zero >"$T/s_server.log" 2>&1 &
-        started s_server $!
-        only_13 "127.0.0.1@$p"
-    fi
+    needs kdig nsd openssl || return
+    real_pt=$(freeport) real_pn=$(freeport)
+    real_back=127.0.0.1@$real_pn
+    real_zone
+    openssl s_server -accept "127.0.0.1:$real_pt" -tls1_3 -quiet -cert "$T/pki/realec.crt" -key "$T/pki/realec.key" </dev/zero >"$T/s_server.log" 2>&1 &
+    started s_server $!
+    only_13 "127.0.0.1@$real_pt"
+    kill_pid s_server
+    real nsd nsd "$real_pn"
+    while read -r real_k real_cert; do
+        promise "what $real_k says over TLS is what clients get ($real_cert)"
+        real_x=$(real_command "$real_k")
+        needs "${real_x%% *}" || continue
+        real server "$real_k" "$real_pt"
+        if real_has_12 "$real_pt"; then
+            real_compare "$real_pt" tls=dns.test +tls-ca="$T/pki/ca.pem" +tls-hostname=dns.test
+            like 'noerror 50 ' "$(many n=50 window=10 name=n%x.wild.test)"
+            within 1 2 "$(upstream "127.0.0.1@$real_pt" connects)" "connections"
+        else
+            promise_text="$real_k with TLS 1.3 only is a clean failure, named once ($real_cert)"
+            only_13 "127.0.0.1@$real_pt"
+        fi
+    done <<'END'
+nsd realec
+nsd realrsa
+unbound realec
+dnsdist realrsa
+bind9 realec
+kresd realrsa
+haproxy realec
+stunnel realrsa
+END
 }
-real_up() { kdig "@${real%@*}" -p "${real#*@}" +tls-ca="$T/pki/ca.pem" +tls-hostname=dns.test +retry=0 +time=1 www.real.test A 2>/dev/null | grep -q 192.0.2.80; }
+# real_has_12 PORT: the server there speaks TLS 1.2
+real_has_12() { echo | openssl s_client -connect "127.0.0.1:$1" -tls1_2 >"$T/tls12.log" 2>&1; }

@@ -246,6 +246,11 @@ END
         sees "s$i" '^query' 5 || fail "s$i saw $(asked "s$i" '^query') of 5 queries: $(grep -F "$(at "s$i")" "$T/px.log")"
         same 1 "$(asked "s$i" '^open')" "connections"
     done <"$T/rows"
+    promise "certificates that the path does not use do not end resumption, expired ones neither"
+    for i in $(sed -n '/chain=/=' "$T/rows"); do
+        turn "s$i" kick=1
+        await 4 sees "s$i" '^up .* resumed 1' || fail "s$i is not resumed"
+    done
 }
 
 # refuses ERE LINE...: the program does not start with these lines, and says so
