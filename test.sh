@@ -152,18 +152,18 @@ leg_print() {
         read -r print_p print_f print_s print_t <"$ROOT/$1.sum"
         passed=$((passed + print_p)) failed=$((failed + print_f)) skipped=$((skipped + print_s))
         echo "$print_t $1" >>"$ROOT/.times"
-        if grep -Eq 'test\.sh: (line )?[0-9]+: ' "$ROOT/$1.out"; then      # the shell's own words: a promise may have proved nothing
-            legnow=$1
-            promise "$1 is without an error of the shell"
-            fail "$(grep -E 'test\.sh: (line )?[0-9]+: ' "$ROOT/$1.out" | sort | uniq -c | head -n 5)"
-            judge
-        fi
+        # the shell's own words: a promise may have proved nothing
+        print_w=$(grep -E 'test\.sh: (line )?[0-9]+: ' "$ROOT/$1.out" | sort | uniq -c | head -n 5)
+        [ -z "$print_w" ] || leg_fails "$1" "is without an error of the shell" "$print_w"
     else
-        legnow=$1
-        promise "$1 runs to its end"
-        fail "it was killed, or took longer than $((900 * SLOW)) s"
-        judge
+        leg_fails "$1" "runs to its end" "it was killed, or took longer than $((900 * SLOW)) s"
     fi
+}
+leg_fails() {
+    legnow=$1
+    promise "$1 $2"
+    fail "$3"
+    judge
 }
 
 # run_legs NAME...: false if any promise failed

@@ -214,6 +214,7 @@ a mistake in more than one argument is met by what to write instead
  ; ; exits 1 'one word, expected .*in quotes' -a query www.example.com
  ; ; exits 1 'argument:2: listen: .*no other line has' -t 'listen *@5300' 'listen 127.0.0.1@5300' '1.1.1.1 1'
  ; ; exits 1 'admin .* is a listen address too' -t 'listen *@5300' 'admin 127.0.0.1@5300' '1.1.1.1 1'
+ ; ; exits 1 'cache-min-ttl above cache-max-ttl, expected' -t 'cache-min-ttl 100000' '1.1.1.1 1'
  ; ; exits 1 'user nosuchuser-xyz' -t 'user nosuchuser-xyz' '1.1.1.1 1'
  ; ; exits 1 '^argument:1: ca-file /none/at/all: No such file.*ca-certificates' -t 'ca-file /none/at/all' '1.1.1.1 1' '1.0.0.1 1 tls=a.test'
 an unknown option is one line, which says where help is, and exit 2, as for a bad -p

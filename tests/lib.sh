@@ -217,14 +217,8 @@ build() {
 proxy() {
     proxy_n=$1
     shift
-    port='' admin=''
-    for proxy_l; do
-        case $proxy_l in
-        'listen '*@*) [ -n "$port" ] || port=${proxy_l##*@} ;;
-        'admin off'*) admin=off ;;
-        'admin '*@*) admin=${proxy_l##*@} ;;
-        esac
-    done
+    port=$(printf '%s\n' "$@" | sed -n 's/^listen .*@//p' | head -n 1)
+    admin=$(printf '%s\n' "$@" | sed -n 's/^admin \(off\).*/\1/p; s/^admin .*@//p' | head -n 1)
     if [ -z "$port" ]; then
         port=$(freeport)
         set -- "$@" "listen 127.0.0.1@$port"
@@ -572,7 +566,7 @@ dot() {
 # words NAME [WORD...]: from now on these are the rules of the TLS upstream NAME, for all names
 words() { words_n=$1; shift; rules "$words_n" ". net=10 $*"; }
 
-# sees NAME ERE [N]: the TLS server NAME has logged at least N such events
+# sees NAME ERE [N]: the upstream NAME has logged at least N such events (one, if not said)
 sees() { [ "$(asked "$1" "$2")" -ge "${3:-1}" ]; }
 
 # turn NAME [WORD...]: as words, and waits until the server goes by them
@@ -629,10 +623,8 @@ single() {
     eval "proxy px \"\$ca\" \"\$one 1 tls=dns.test\" $tls_lines"
 }
 pair() {
-    dot last good : net=11
     tls_lines "$@"
-    eval "dot one good : $tls_rules"
-    eval "proxy px \"\$ca\" \"\$one 1 tls=dns.test\" \"\$last 2 tls=dns.test\" $tls_lines"
+    eval "row 'one $tls_rules' -- $tls_lines"
 }
 tls_lines() {
     tls_rules='' tls_lines=''

@@ -86,12 +86,7 @@ leg_readme() {
     cp "$real_x"/bearssl*.h "$real_o/bearssl/inc/"
     cp "$real_y" "$real_o/bearssl/libbearssl.a"
     printf 'lib:\n\tcp libbearssl.a build/libbearssl.a\n' >"$real_o/bearssl/Makefile"
-    cat >"$T/rules/rules.mk" <<'END'
-CP := cp -fpR
-INSTALL_DIR := install -d -m0755
-INSTALL_BIN := install -m0755
-INSTALL_CONF := install -m0600
-END
+    printf '%s\n' 'CP := cp -fpR' 'INSTALL_DIR := install -d -m0755' 'INSTALL_BIN := install -m0755' 'INSTALL_CONF := install -m0600' >"$T/rules/rules.mk"
     cat >"$T/rules/package.mk" <<'END'
 define BuildPackage
 compile:
@@ -104,7 +99,7 @@ END
         DEST="$T/owrt" compile 2>&1)
     same 0 $? "make: $real_x"
     like '^dnsproxy ' "$("$T/owrt/usr/sbin/dnsproxy" -V)" version
-    same 'etc/dns.config etc/init.d/dnsproxy usr/sbin/dnsproxy' "$(cd "$T/owrt" && find . -type f | sed 's|^\./||' | sort | tr '\n' ' ' | sed 's/ $//')"
+    same './etc/dns.config ./etc/init.d/dnsproxy ./usr/sbin/dnsproxy ' "$(cd "$T/owrt" && find . -type f | sort | tr '\n' ' ')"
     promise 'the init script for procd is one'
     like '^#!/bin/sh /etc/rc.common$' "$(head -n 1 "$real_o/files/dnsproxy.init")"
     same '' "$(sh -n "$real_o/files/dnsproxy.init" 2>&1)"
@@ -133,8 +128,7 @@ END
         cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$T/image/src/"
         grep -v apt-get "$T/container.sh" | sed "s|/src|$T/image/src|g; s|/out|$T/image/out|g" >"$T/image.sh"
         sh -e "$T/image.sh" >"$T/image.log" 2>&1 || fail "$(tail -n 3 "$T/image.log")"
-        same 'dnsproxy etc/group etc/passwd etc/ssl/certs/ca-certificates.crt' \
-            "$(cd "$T/image/out" && find . -type f | sed 's|^\./||' | sort | tr '\n' ' ' | sed 's/ $//')" files
+        same './dnsproxy ./etc/group ./etc/passwd ./etc/ssl/certs/ca-certificates.crt ' "$(cd "$T/image/out" && find . -type f | sort | tr '\n' ' ')" files
         same '' "$(chroot --userspec=65534:65534 "$T/image/out" /dnsproxy -t '9.9.9.9 1 tls=dns.quad9.net' 2>&1 >/dev/null)" 'a configuration with tls='
         port=$(freeport) admin=$(freeport)
         launch image chroot --userspec=65534:65534 "$T/image/out" /dnsproxy "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1'
@@ -144,10 +138,7 @@ END
         skip 'musl-gcc is missing, or BearSSL is not the system'"'"'s'
     fi
     promise 'the Kubernetes files are YAML, and their configurations are right'
-    real_py=
-    for real_x in /usr/bin/python3 python3; do
-        [ -n "$real_py" ] || ! "$real_x" -c 'import yaml' 2>/dev/null || real_py=$real_x
-    done
+    real_py=$(for real_x in /usr/bin/python3 python3; do "$real_x" -c 'import yaml, sys; print(sys.executable)' 2>/dev/null; done | head -n 1)
     if [ -n "$real_py" ]; then
         { readme 'kubernetes sidecar'; echo ---; readme 'kubernetes daemonset'; } >"$T/kube.yaml"
         "$real_py" - "$T/kube.yaml" "$T/kube" >"$T/kube.out" 2>&1 <<'END'
@@ -156,19 +147,15 @@ n = 0
 for d in yaml.safe_load_all(open(sys.argv[1])):
     assert {'apiVersion', 'kind', 'metadata'} <= set(d), d
     print(d['kind'])
-    lines = None
-    if d['kind'] == 'ConfigMap':
-        lines = d['data']['dns.config']
-    elif d['kind'] == 'Pod':
-        lines = '\n'.join(next(c for c in d['spec']['containers'] if c['name'] == 'dnsproxy')['args']) + '\n'
-    else:
+    if d['kind'] == 'DaemonSet':
         t = d['spec']['template']
         assert d['spec']['selector']['matchLabels'] == t['metadata']['labels']
         for c in t['spec']['containers']:
             assert {m['name'] for m in c['volumeMounts']} <= {v['name'] for v in t['spec']['volumes']}
-    if lines:
-        n += 1
-        open('%s.%d' % (sys.argv[2], n), 'w').write(lines)
+        continue
+    pods = [c['args'] for c in d.get('spec', {}).get('containers', []) if c['name'] == 'dnsproxy']
+    n += 1
+    open('%s.%d' % (sys.argv[2], n), 'w').write('\n'.join(pods[0]) + '\n' if pods else d['data']['dns.config'])
 END
         same 0 $? "$(cat "$T/kube.out")"
         same 'Pod ConfigMap DaemonSet' "$(tr '\n' ' ' <"$T/kube.out" | sed 's/ $//')"

@@ -47,7 +47,7 @@ END
     proxy p "$u1 1" "listen 127.0.0.1@$port"
     meanwhile load many n=4000 window=200 rate=2000 name=delay=50.load%d.test timeout=300
     hold hold "$port" 20
-    await 3 logged_q u1 load400 || fail "no load"
+    await 3 sees u1 load400 || fail "no load"
     kill -TERM "$(pid p)"
     peer gone "$(pid p)" $((1000 * SLOW)) || fail "still there after a second"
     proxy p "$u1 1" "listen 127.0.0.1@$port"
@@ -109,7 +109,7 @@ END
     kill_pid hold
     promise "who waits for an answer is not closed for those who never asked"
     meanwhile waits talk q=delay=1500.waits.test send replies=1
-    await 3 logged_q u1 ' delay=1500\.waits' || fail "not asked"
+    await 3 sees u1 ' delay=1500\.waits' || fail "not asked"
     hold hold "$port" 40
     ended waits '^NOERROR .*waits'
     kill_pid hold
