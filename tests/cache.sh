@@ -204,7 +204,7 @@ leg_stale() {
     promise "status counts it"
     same 3 "$(count stale)"
     promise "at once while all upstreams are down"
-    down "$u1" st
+    down u1
     gets 1 ms:0-700 ttl=1.old.test +edns
     like ' ede=3( |$)' "$out"
     promise "never while an upstream answers, and refreshed as soon as one returns"
@@ -219,8 +219,7 @@ leg_stale() {
     proxy p "$u1 1" 'serve-stale 60' 'timeout 2500' 'queries 4'
     for i in 0 1 2; do ask ttl=1.stale$i.test >/dev/null; done
     sleep 1.3               # until they have expired
-    rules u1 '. silent'
-    down "$u1" full
+    down u1
     meanwhile full many n=4 window=4 src=127.0.0.2 name=full%d.test timeout=4000
     await 3 sees u1 ' full3\.test' || fail "not asked"
     for i in 0 1 2; do

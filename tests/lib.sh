@@ -505,10 +505,15 @@ lives() {
     ! grep -Eq 'runtime error:|Sanitizer' "$T/$1.log" || fail "$1: a sanitizer's report"
 }
 
-# down NAME ADDR: lets the silent upstream ADDR be down at proxy NAME (asks three names and more, at once)
+# down NAME: the upstream NAME falls silent, and is down once it has left a few queries unanswered;  revive NAME: it answers again
 down() {
-    many n=4 window=4 "name=down%d-$(date +%s)$2.test" timeout=4000 >/dev/null
-    becomes 5 "$1" down
+    rules "$1" '. silent'
+    many n=4 window=4 "name=down%d-$(date +%N).test" timeout=4000 >/dev/null
+    becomes 5 "$(at "$1")" down
+}
+revive() {
+    rules "$1"
+    await 5 returns "$(at "$1")" || fail "$1 does not come back: $(adm status)"
 }
 
 # ---- DNS over TLS ------------------------------------------------------
