@@ -2606,6 +2606,39 @@ static void batch_init(struct mmsghdr *v, struct iovec *iov, uint8_t *bytes, siz
 	}
 }
 
+static bool segments;                           /* the kernel takes apart what leaves as one; not on every way out */
+
+/* Another datagram leaves with those of h, all of one length. */
+static void datagram_join(struct msghdr *h, void *control) {
+	uint16_t len = (uint16_t)h->msg_iov->iov_len;
+	struct cmsghdr *c = (void *)((uint8_t *)control + h->msg_controllen);
+	if (h->msg_iovlen++ > 1) return;
+	*c = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof len), .cmsg_level = IPPROTO_UDP, .cmsg_type = SEGMENT };
+	memcpy(CMSG_DATA(c), &len, sizeof len);
+	h->msg_control = control;
+	h->msg_controllen += (socklen_t)CMSG_SPACE(sizeof len);
+}
+
+/* Sends messages; where the way out does not take several datagrams as one, they leave one by one, from then on. Gives how many are
+ * done; if not all, errno is of the next. */
+static unsigned datagrams_send(int fd, struct mmsghdr *v, unsigned n) {
+	unsigned done = 0;
+	while (done < n) {
+		struct msghdr *h = &v[done].msg_hdr;
+		int r = batch_send(fd, v + done, n - done);
+		if (r < 0 && (h->msg_iovlen == 1 || (errno != EIO && errno != EINVAL && errno != EMSGSIZE))) break;
+		done += (unsigned)MAX(r, 1);
+		if (r >= 0) continue;
+		segments = false;
+		h->msg_controllen -= (socklen_t)CMSG_SPACE(sizeof(uint16_t));
+		for (size_t k = h->msg_iovlen; k > 0; k--, h->msg_iov++) {
+			h->msg_iovlen = 1;
+			batch_send(fd, v + done - 1, 1);
+		}
+	}
+	return done;
+}
+
 #define CONTROL_SIZE (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)))
 
 /* The address a datagram was sent to, out of its control data: one message, the one that listener_open() asks for. */
@@ -2638,31 +2671,24 @@ static void peer_write_local(const struct peer *p, struct msghdr *h, void *contr
 	h->msg_controllen = (socklen_t)CMSG_SPACE(n);
 }
 
-/* Replies over UDP on their way out; they leave together, at the latest when the turn ends. */
+/* Replies over UDP on their way out; they leave together, at the latest when the turn ends. Neighbours of one length that go to
+ * one socket share a message. */
 static struct outbox {
-	unsigned n, listener;
+	unsigned n, messages, listener;
 	struct mmsghdr v[BATCH];
 	struct iovec iov[BATCH];
-	union sockaddrs to[BATCH];
+	struct peer to[BATCH];
 	union { size_t align; uint8_t b[CONTROL_SIZE]; } control[BATCH];
 	uint8_t buf[BATCH][UDP_SIZE];
 } outbox;
 
 static void outbox_flush(void) {
-	unsigned done = 0;
-	int r;
-
-	while (done < outbox.n) {
-		r = batch_send(listeners[outbox.listener].udp, outbox.v + done, outbox.n - done);
-		if (r > 0)
-			done += (unsigned)r;
-		else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
-			break;                  /* the rest is lost, as datagrams are */
-		else if (errno != EINTR)
-			done++;                 /* this one cannot be sent; the others can */
-	}
-	stats.dropped += outbox.n - done;
-	outbox.n = 0;
+	unsigned done = 0, n = outbox.messages;
+	int fd = listeners[outbox.listener].udp;
+	while ((done += datagrams_send(fd, outbox.v + done, n - done)) < n && !later(errno) && errno != ENOBUFS)
+		done++;                         /* this one cannot be sent; the others can */
+	while (done < n) stats.dropped += outbox.v[done++].msg_hdr.msg_iovlen;
+	outbox.n = outbox.messages = 0;
 }
 
 /* Room for a reply to p; outbox_commit() makes it part of the batch. */
@@ -2673,15 +2699,21 @@ static uint8_t *outbox_room(const struct peer *p) {
 }
 
 static void outbox_commit(const struct peer *p, size_t len) {
-	unsigned i = outbox.n++;
-	struct msghdr *h = &outbox.v[i].msg_hdr;
-	outbox.to[i] = p->from;
-	outbox.iov[i].iov_len = len;
-	h->msg_name = &outbox.to[i];
-	h->msg_namelen = p->from.sa.sa_family == AF_INET6 ? sizeof p->from.in6 : sizeof p->from.in;
-	h->msg_control = NULL;
-	h->msg_controllen = 0;
-	if (listeners[p->slot].wild) peer_write_local(p, h, &outbox.control[i]);
+	unsigned m = outbox.messages;
+	struct iovec *iov = &outbox.iov[outbox.n++];
+	struct msghdr *h = &outbox.v[m].msg_hdr, *before = m > 0 ? &outbox.v[m - 1].msg_hdr : NULL;
+
+	iov->iov_len = len;
+	if (segments && m > 0 && iov[-1].iov_len == len && before->msg_iovlen < BATCH / 2 &&
+	    memcmp(&p->from, &outbox.to[m - 1].from, sizeof *p - offsetof(struct peer, from)) == 0) {
+		datagram_join(before, &outbox.control[m - 1]);
+		return;
+	}
+	outbox.messages++;
+	outbox.to[m] = *p;
+	*h = (struct msghdr){ .msg_name = &outbox.to[m].from, .msg_iov = iov, .msg_iovlen = 1,
+		.msg_namelen = p->from.sa.sa_family == AF_INET6 ? sizeof p->from.in6 : sizeof p->from.in };
+	if (listeners[p->slot].wild) peer_write_local(p, h, &outbox.control[m]);
 }
 
 /* The rest of what a reply depends on, beside the message: who asked and how. */
@@ -2997,7 +3029,7 @@ struct out_block { struct out_block *next; unsigned at, len; uint8_t b[16384 - s
  * turn ends. Two lists in order of last activity: of clients that nobody owes anything, who go first when all places are taken,
  * and of the others. */
 struct tcp_client {
-	struct node lru, sending;               /* sending: in order of when they began to hold blocks */
+	struct node lru, sending, dirty;        /* sending: in order of when they began to hold blocks */
 	int fd, slot;
 	unsigned generation, waiting, nout;     /* waiting: answers owed; nout: blocks */
 	bool eof, stopped;                      /* stopped: not read until less is owed and queued */
@@ -3005,14 +3037,13 @@ struct tcp_client {
 	struct peer peer;
 	size_t in_len, skip;                    /* skip: bytes left of a message too long to keep */
 	struct out_block *out, *out_last;
-	struct tcp_client *next_dirty;
-	bool dirty;
 	uint8_t in[2 + QUERY_MAX];
 };
 #define TCP_IDLE SEC(15)
 
-static struct tcp_client *tcp_clients, *tcp_dirty;      /* tcp_clients: the pool as an array */
-static struct node tcp_idle = { &tcp_idle, &tcp_idle }, tcp_owed = { &tcp_owed, &tcp_owed }, tcp_sending = { &tcp_sending, &tcp_sending };
+static struct tcp_client *tcp_clients;           /* the pool as an array */
+static struct node tcp_idle = { &tcp_idle, &tcp_idle }, tcp_owed = { &tcp_owed, &tcp_owed }, tcp_sending = { &tcp_sending, &tcp_sending },
+	tcp_dirty = { &tcp_dirty, &tcp_dirty };
 static struct pool tcp_pool, out_blocks;
 static size_t tcp_most;                         /* tcp-clients, or what descriptors allow */
 
@@ -3057,11 +3088,7 @@ static bool tcp_client_choked(const struct tcp_client *c) { return c->waiting + 
 
 /* Its turn comes when this one of the loop ends: see tcp_flush_dirty(). */
 static void tcp_client_mark(struct tcp_client *c) {
-	if (!c->dirty) {
-		c->dirty = true;
-		c->next_dirty = tcp_dirty;
-		tcp_dirty = c;
-	}
+	if (!list_on(&c->dirty)) list_append(&tcp_dirty, &c->dirty);
 }
 
 /* Sends what it can. A client that is done is closed, and one that may ask again will. */
@@ -3194,10 +3221,9 @@ static void tcp_client_ready(void *owner, short revents) {
 
 /* When a turn ends: what gathered leaves. What a stopped client had sent before is taken up again. */
 static void tcp_flush_dirty(void) {
-	struct tcp_client *c;
-	while ((c = tcp_dirty) != NULL) {
-		tcp_dirty = c->next_dirty;
-		c->dirty = false;
+	while (!list_empty(&tcp_dirty)) {
+		struct tcp_client *c = OWNER(tcp_dirty.next, struct tcp_client, dirty);
+		list_remove(&c->dirty);
 		if (c->fd >= 0) tcp_client_flush(c);
 		if (c->fd >= 0 && !c->stopped && c->in_len > 2) tcp_client_take(c);
 		if (c->fd >= 0) tcp_client_events(c);
@@ -3218,13 +3244,11 @@ static void listener_tcp_ready(void *owner, short revents) {
 	struct listener *l = owner;
 	struct tcp_client *c;
 	struct peer p = { .kind = PEER_TCP };
-	socklen_t n;
 	int fd, on = 1;
 
 	(void)revents;
 	for (int i = 0; i < 16; i++) {
-		n = sizeof p.from;
-		fd = accept4(l->tcp, &p.from.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		fd = accept4(l->tcp, &p.from.sa, &(socklen_t){ sizeof p.from }, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && accept_impossible()) {
 			if (log_now(&warned)) log_error("TCP clients wait: %s", strerror(errno));
 			if (!tcp_evict()) accept_pause(l->tcp_slot);
@@ -4261,19 +4285,14 @@ struct port {
 	int fd, slot;
 	struct upstream *u;
 	unsigned life, open;
-	bool dirty;                             /* something is to leave here, or nothing is open any more */
-	struct port *next_dirty;
+	struct node dirty;                      /* something is to leave here, or nothing is open any more */
 	struct sending sendings[PORT_LIFE];     /* those up to "life" are in use, or were */
 };
 static struct pool ports;
-static struct port *ports_dirty;
+static struct node ports_dirty = { &ports_dirty, &ports_dirty };
 
 static void port_mark(struct port *p) {
-	if (!p->dirty) {
-		p->dirty = true;
-		p->next_dirty = ports_dirty;
-		ports_dirty = p;
-	}
+	if (!list_on(&p->dirty)) list_append(&ports_dirty, &p->dirty);
 }
 
 static void port_ready(void *owner, short revents);
@@ -4310,7 +4329,6 @@ static struct port *port_for(struct upstream *u, bool again) {
 	p->fd = fd;
 	p->u = u;
 	p->life = p->open = 0;
-	p->dirty = false;
 	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
 	if (!again) u->port = p;
 	return p;
@@ -4381,8 +4399,6 @@ static void port_fail(struct port *p, int e) {
 	}
 }
 
-static bool segments = true;                    /* the kernel takes apart what leaves as one; not on every way out */
-
 /* What is due at a port, as messages. Neighbours of one length, such as A and AAAA of a name, share one. */
 static unsigned port_gather(struct port *p, struct mmsghdr *v) {
 	static uint8_t buf[PORT_LIFE][UPSTREAM_QUERY_MAX];
@@ -4391,44 +4407,31 @@ static unsigned port_gather(struct port *p, struct mmsghdr *v) {
 	unsigned n = 0, m = 0;
 
 	for (struct sending *s = p->sendings, *end = port_end(p); s < end; s++) {
-		struct cmsghdr *c = (struct cmsghdr *)(void *)&control[m];
-		uint16_t len;
 		if (!s->due || s->ask == NULL) continue;
 		s->due = false;
-		len = (uint16_t)query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, PAD_NONE);
-		iov[n] = (struct iovec){ buf[n], len };
-		if (segments && n > 0 && iov[n - 1].iov_len == len) {
-			v[m - 1].msg_hdr.msg_iovlen++;
-			v[m - 1].msg_hdr.msg_controllen = sizeof control[0];
-		} else {
-			*c = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof len), .cmsg_level = IPPROTO_UDP, .cmsg_type = SEGMENT };
-			memcpy(CMSG_DATA(c), &len, sizeof len);
-			v[m++].msg_hdr = (struct msghdr){ .msg_iov = &iov[n], .msg_iovlen = 1, .msg_control = c };
-		}
+		iov[n] = (struct iovec){ buf[n], query_write(buf[n], s->id, &s->ask->q->key, !s->ask->bare, PAD_NONE) };
+		if (segments && n > 0 && iov[n - 1].iov_len == iov[n].iov_len)
+			datagram_join(&v[m - 1].msg_hdr, &control[m - 1]);
+		else
+			v[m++].msg_hdr = (struct msghdr){ .msg_iov = &iov[n], .msg_iovlen = 1 };
 		n++;
 	}
 	return m;
 }
 
-/* What the buffers do not take counts as lost, and is sent again; so, once, does what the way out does not take in segments. */
+/* What the buffers do not take counts as lost, and is sent again. */
 static void port_flush(struct port *p) {
 	static struct mmsghdr v[PORT_LIFE];
-	unsigned n = port_gather(p, v), done = 0;
-	int r = 0;
-	while (done < n && (r = batch_send(p->fd, v + done, n - done)) >= 0) done += (unsigned)r;
-	if (r < 0 && segments && (errno == EIO || errno == EINVAL || errno == EMSGSIZE))
-		segments = false;
-	else if (r < 0 && errno != ENOBUFS && !later(errno))
-		port_fail(p, errno);
+	unsigned n = port_gather(p, v);
+	if (datagrams_send(p->fd, v, n) < n && errno != ENOBUFS && !later(errno)) port_fail(p, errno);
 }
 
 static void ports_flush(void) {
-	struct port *p;
-	while ((p = ports_dirty) != NULL) {
-		ports_dirty = p->next_dirty;
-		p->dirty = false;
+	while (!list_empty(&ports_dirty)) {
+		struct port *p = OWNER(ports_dirty.next, struct port, dirty);
+		list_remove(&p->dirty);
 		port_flush(p);
-		if (p->open > 0 || p->dirty) continue;
+		if (p->open > 0 || list_on(&p->dirty)) continue;
 		if (p->u->port == p) p->u->port = NULL;
 		watch_remove(&p->slot);
 		close(p->fd);
@@ -4625,14 +4628,13 @@ static void stream_ready(void *owner, short revents);
 /* Starts to connect. NULL, or why that failed at once. */
 static const char *stream_open(struct upstream *u) {
 	struct addr to = u->spec.addr;
-	int on = 1;
 
 	u->warm_at = 0;
 	u->open_after = u->fails > 0 ? now + AGAIN_AFTER : now;
 	if (!addr_resolve_scope(&to)) return "no such interface yet";
 	int fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
 	if (fd < 0) return "out of descriptors";
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
 	if (connect(fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
 		const char *why = error_words(errno);
 		close(fd);
@@ -4803,9 +4805,7 @@ static void stream_flush(struct stream *s) {
 static void stream_read(struct stream *s) {
 	ssize_t r = recv(s->fd, inbox, s->state == S_HANDSHAKE ? tls_wants(s) : sizeof inbox, 0);
 #ifdef HAVE_TCP
-	int on = 1;
-
-	setsockopt(s->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);  /* servers with Nagle's algorithm wait for it */
+	setsockopt(s->fd, IPPROTO_TCP, TCP_QUICKACK, &(int){ 1 }, sizeof(int)); /* servers with Nagle's algorithm wait for it */
 #endif
 	if (r > 0 && s->tls != NULL)
 		tls_feed(s, &inbox[0][0], (size_t)r);
@@ -4822,10 +4822,9 @@ static void stream_ready(void *owner, short revents) {
 	static usec stepped;
 	struct stream *s = owner;
 	int e = 0;
-	socklen_t n = sizeof e;
 
 	if (s->state == S_CONNECTING) {
-		getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &e, &n);
+		getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &e, &(socklen_t){ sizeof e });
 		if (e != 0)
 			stream_close(s, error_words(e));
 		else if (s->u->spec.proto < P_TLS)
@@ -4930,8 +4929,7 @@ static bool upstream_serve(struct upstream *u) {
 static bool stream_deaf(const struct stream *s) {
 #ifdef HAVE_TCP
 	struct tcp_info i = { 0 };
-	socklen_t n = sizeof i;
-	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &n) == 0 && i.tcpi_unacked > 0;
+	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &(socklen_t){ sizeof i }) == 0 && i.tcpi_unacked > 0;
 #else
 	return s->fd < 0;
 #endif
@@ -6907,6 +6905,7 @@ static bool listener_open(struct listener *l) {
 		if (l->wild)
 			setsockopt(l->udp, addr_is6(&l->addr) ? IPPROTO_IPV6 : IPPROTO_IP, addr_is6(&l->addr) ? IPV6_RECVPKTINFO : IP_PKTINFO,
 			    &on, sizeof on);
+		segments = getsockopt(l->udp, IPPROTO_UDP, SEGMENT, &(int){ 0 }, &(socklen_t){ sizeof(int) }) == 0;     /* else all would leave as one */
 		watch_add(&l->udp_slot, l->udp, POLLIN, listener_udp_ready, l, false);
 	}
 	l->tcp = socket_bound(&l->addr, SOCK_STREAM);
@@ -7160,7 +7159,7 @@ static void turn_end(void) {
 	watchdog_sweep();
 	tcp_flush_dirty();
 	outbox_flush();
-	if (ports_dirty != NULL || streams_due || rechoose)
+	if (!list_empty(&ports_dirty) || streams_due || rechoose)
 		wake_by(now);                   /* what these steps have caused themselves */
 }
 

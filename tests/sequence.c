@@ -272,7 +272,7 @@ static void check_port(const struct port *p, int fd) {
 	unsigned k = 0;
 	for (const struct sending *s = p->sendings; s < p->sendings + PORT_LIFE; s++)
 		k += s->ask != NULL;
-	MUST(p->fd == fd && k == p->open && k > 0 && !p->dirty);
+	MUST(p->fd == fd && k == p->open && k > 0 && !list_on(&p->dirty));
 	sum.ports++;
 }
 
@@ -356,7 +356,7 @@ static void run(bool thorough) {
 		MUST(turns < 2000);             /* else it spins */
 		turn_end();
 		look();
-		MUST(((ports_dirty == NULL && !streams_due) || (wake != 0 && wake <= now)) && tcp_dirty == NULL && outbox.n == 0);
+		MUST(((list_empty(&ports_dirty) && !streams_due) || (wake != 0 && wake <= now)) && list_empty(&tcp_dirty) && outbox.n == 0);
 		if (lab_poll(polls, (nfds_t)npolls, 0) == 0 && (wake == 0 || wake > now)) break;
 		for (int i = 0; i < npolls; i++) polls[i].revents = 0;
 		loop_turn();

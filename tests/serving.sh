@@ -42,6 +42,16 @@ END
         shimmed p "$u1 1" "listen *@$port"
         says '^NOERROR' l.test
     fi
+    promise "replies to one socket leave together, each from the address that was asked; where the way out refuses that, one by one"
+    proxy p "$u1 1" "listen *@$port"
+    meanwhile other many n=900 window=200 name=one%03d.test
+    like ' right 900 failed 0 lost 0 ' "$(many n=900 window=200 +server=127.0.0.77 name=one%03d.test)"
+    ended other ' right 900 failed 0 lost 0 '
+    if shim NO_SEGMENTS; then
+        shimmed p "$u1 1" "listen *@$port"
+        like ' right 900 failed 0 lost 0 ' "$(many n=900 window=200 +server=127.0.0.77 name=one%03d.test)"
+        within 1 8 "$(od -An -tu8 -N8 "$T/shim" | tr -d ' ')" 'messages refused'
+    fi
     promise "SIGTERM under load: it ends within a second, and started again it binds at once"
     port=$(freeport)
     proxy p "$u1 1" "listen 127.0.0.1@$port"

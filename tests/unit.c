@@ -520,10 +520,10 @@ static uint32_t reply_ttl(const char *spelled) {
 	p.from.in.sin_family = AF_INET;
 	p.from.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	say("Q %s/A", spelled);
-	outbox.n = 0;
+	outbox.n = outbox.messages = 0;
 	client_ask(&p, m, mlen);
 	len = outbox.n > 0 ? outbox.iov[0].iov_len : 0;
-	outbox.n = 0;
+	outbox.n = outbox.messages = 0;
 	memcpy(out, outbox.buf[0], len);
 	name_key(&k, spelled, T_A, 0);
 	if (len < mlen || get16at(out) != 0x1234 || (out[3] & 15) != 0 || memcmp(out + 12, m + 12, mlen - 12) != 0 ||
