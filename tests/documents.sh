@@ -21,47 +21,16 @@ doc_manual() {
     ' "$SRC/dnsproxy.8"
 }
 
-# The example: #NAME DEFAULT
-doc_example() { sed -n '/^# ---- Directives/,$s/^#\([a-z][a-z-]*\) \(.*\)$/\1\t\2/p' "$SRC/dns.config.example"; }
-
-# The commands of the admin port, by the manual and by `help`: words and arguments
-doc_commands() { sed -n '/^\.Sh ADMIN PROTOCOL/,/^\.Ss Status/s/^\.It Ic //p' "$SRC/dnsproxy.8" | sed '/^GET /d; s/ Op Ar \([A-Z]*\)/ [\1]/; s/ Ar / /'; }
-
-# The metrics, by the manual: .It Li NAME
-doc_metrics() { sed -n '/^\.Ss Metrics/,/^\.Sh/s/^\.It Li \([a-z_]*\).*/\1/p' "$SRC/dnsproxy.8"; }
-
-# The ranges, by the manual: "From N to M." in the entry of a directive
-doc_ranges() { sed -n '/^\.Ss Directives/,/^\.El/p' "$SRC/dnsproxy.8" | awk '/^\.It Ic/ { n = $3 } /^From [0-9]+ to [0-9]+\.$/ { print n, $2, $4 + 0 }'; }
-
-# doc_many N LINE: N lines like LINE, in which # is the number
-doc_many() {
-    doc_i=0
-    while [ $doc_i -lt "$1" ]; do
-        doc_i=$((doc_i + 1))
-        printf '%s\n' "$2" | sed "s/#/$doc_i/g"
-    done
-}
-
-# doc_limit WORD LINE: the manual, under LIMITS, says how many of WORD there may be; LINE makes one of them
+# doc_limit WORD LINE: the manual, under LIMITS, says how many of WORD there may be; LINE, with a number for #, makes one of them
 doc_limit() {
     doc_n=$(sed -n '/^\.Sh LIMITS/,/^\.Sh/p' "$SRC/dnsproxy.8" | sed -n "s/^\\([0-9]*\\) $1\$/\\1/p")
     [ -n "$doc_n" ] || { fail "the manual does not limit $1"; return; }
     for doc_k in 0 1; do
-        { if [ "$1" = upstreams ]; then echo 'listen 127.0.0.1'; else echo '127.0.0.1@9 1'; fi; doc_many $((doc_n + doc_k)) "$2"; } >"$T/doc.config"
+        { [ "$1" = upstreams ] || echo '127.0.0.1@9 1'; for doc_i in $(seq $((doc_n + doc_k))); do echo "$2" | sed "s/#/$doc_i/g"; done; } >"$T/doc.config"
         doc_x=$("$BIN" -t -c "$T/doc.config" 2>&1 >/dev/null)
         if [ $doc_k = 0 ]; then same '' "$doc_x" "$doc_n $1"; else like 'expected at most|at most|fewer' "$doc_x" "one more than $doc_n $1"; fi
     done
 }
-doc_limits() {
-    doc_limit upstreams '192.0.2.# 1'
-    doc_limit 'listen addresses' 'listen 192.0.2.#'
-    doc_limit 'allow networks' 'allow 192.0.2.#'
-    doc_limit 'hosts files' 'hosts /none/#'
-    real_x='AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
-    same '' "$("$BIN" -t "127.0.0.1 1 tls pin=$real_x pin=$real_x pin=$real_x pin=$real_x" 2>&1 >/dev/null)" '4 pins'
-    like 'at most 4 pins' "$("$BIN" -t "127.0.0.1 1 tls pin=$real_x pin=$real_x pin=$real_x pin=$real_x pin=$real_x" 2>&1 >/dev/null)" '5 pins'
-}
-
 leg_docs() {
     promise 'mandoc finds nothing in the man page'
     if needs mandoc; then
@@ -82,7 +51,8 @@ leg_docs() {
     doc_manual >"$T/doc.manual"
     same '' "$(diff "$T/doc.program" "$T/doc.manual" 2>&1)" 'diff of program and manual'
     promise 'ranges: the least and the greatest value of the manual are taken, what lies beyond is not'
-    doc_ranges >"$T/doc.ranges"
+    sed -n '/^\.Ss Directives/,/^\.El/p' "$SRC/dnsproxy.8" |
+        awk '/^\.It Ic/ { n = $3 } /^From [0-9]+ to [0-9]+\.$/ { print n, $2, $4 + 0 }' >"$T/doc.ranges"
     [ "$(wc -l <"$T/doc.ranges")" -ge 9 ] || fail "only these ranges: $(cat "$T/doc.ranges")"
     while read -r real_n real_lo real_hi; do
         for real_x in "$real_lo" "$real_hi"; do
@@ -93,10 +63,16 @@ leg_docs() {
         done
     done <"$T/doc.ranges"
     promise 'limits: as many upstreams, addresses, networks, pins and domains as the manual says are taken, one more is not'
-    doc_limits
+    doc_limit upstreams '192.0.2.# 1'
+    doc_limit 'listen addresses' 'listen 192.0.2.#'
+    doc_limit 'allow networks' 'allow 192.0.2.#'
+    doc_limit 'hosts files' 'hosts /none/#'
+    real_x=' pin=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
+    exits 0 . -t "127.0.0.1 1 tls$real_x$real_x$real_x$real_x"
+    exits 1 'at most 4 pins' -t "127.0.0.1 1 tls$real_x$real_x$real_x$real_x$real_x"
     promise 'dns.config.example shows every directive with its default'
     awk -F '\t' '$3 != "none" { print $1 "\t" ($1 == "ca-file" ? "/etc/ssl/certs/ca-certificates.crt" : $3) }' "$T/doc.program" >"$T/doc.want"
-    doc_example >"$T/doc.example"
+    sed -n '/^# ---- Directives/,$s/^#\([a-z][a-z-]*\) \(.*\)$/\1\t\2/p' "$SRC/dns.config.example" >"$T/doc.example"
     same '' "$(diff "$T/doc.want" "$T/doc.example" 2>&1)" 'diff of program and example'
     for real_x in $(awk -F '\t' '$3 == "none" { print $1 }' "$T/doc.program"); do
         grep -q "^#$real_x /" "$SRC/dns.config.example" || fail "no example of $real_x"
@@ -118,12 +94,11 @@ leg_docs() {
     proxy front '127.0.0.1@9 1' '127.0.0.1@10 1 tls noverify'
     promise 'commands of the admin port: the manual says what help says'
     adm help | sed 's/ - .*//' >"$T/doc.help"
-    doc_commands >"$T/doc.commands"
+    sed -n '/^\.Sh ADMIN PROTOCOL/,/^\.Ss Status/s/^\.It Ic //p' "$SRC/dnsproxy.8" | sed '/^GET /d; s/ Op Ar \([A-Z]*\)/ [\1]/; s/ Ar / /' >"$T/doc.commands"
     same '' "$(diff "$T/doc.help" "$T/doc.commands" 2>&1)" 'diff of help and manual'
     promise 'metrics: the manual names all that are served, and no other'
-    printf 'GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n' | timeout 10 nc.openbsd 127.0.0.1 "$admin" >"$T/doc.http"
-    sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p' "$T/doc.http" | sort >"$T/doc.served"
-    doc_metrics | sort >"$T/doc.metrics"
+    metrics | sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p' | sort >"$T/doc.served"
+    sed -n '/^\.Ss Metrics/,/^\.Sh/s/^\.It Li \([a-z_]*\).*/\1/p' "$SRC/dnsproxy.8" | sort >"$T/doc.metrics"
     [ -s "$T/doc.served" ] || fail 'no metrics are served'
     same '' "$(diff "$T/doc.served" "$T/doc.metrics" 2>&1)" 'diff of program and manual'
     promise 'status: the manual shows every field in its order'

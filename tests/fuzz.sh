@@ -1,11 +1,6 @@
 # fuzz.sh - libFuzzer looks for what breaks the promises of tests/fuzz.c (six kinds of input) and tests/sequence.c (everything).
 # Alone: ./test.sh fuzz [SECONDS [TARGET...]]. CORPUS=DIR keeps what is found.
 
-# fuzz_build PROGRAM: compiles $T/PROGRAM
-fuzz_build() {
-    [ -x "$T/$1" ] || CC=clang compile "$T/$1" "tests/$1.c" -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-}
-
 # fuzz_seeds DIR: what the unit tests use, certificates (how, length, certificate), sequences that make sense: a query, its answer, the
 # same again, a TCP client that asks, time, an error, a reload
 fuzz_seeds() {
@@ -48,7 +43,8 @@ cmd_fuzz() {
     for TARGET; do
         promise "$TARGET: $fuzz_s s of libFuzzer without a finding"
         case $TARGET in sequence) fuzz_p=sequence ;; *) fuzz_p=fuzz ;; esac
-        fuzz_build $fuzz_p 2>"$T/fuzz.log" || { fail "$(head -n 20 "$T/fuzz.log")"; continue; }
+        [ -x "$T/$fuzz_p" ] || CC=clang compile "$T/$fuzz_p" "tests/$fuzz_p.c" -O1 -g -fsanitize=fuzzer,address,undefined \
+            -fno-sanitize-recover=all 2>"$T/fuzz.log" || { fail "$(head -n 20 "$T/fuzz.log")"; continue; }
         "$T/$fuzz_p" -max_total_time="$fuzz_s" -timeout=20 -rss_limit_mb=2000 -max_len=2000 -len_control=0 -print_final_stats=1 \
             -artifact_prefix="$T/found/$TARGET-" "$fuzz_c/$TARGET" >"$T/fuzz.log" 2>&1 </dev/null || fuzz_found "$TARGET"
         echo "# $TARGET: $(sed -n 's/^stat::number_of_executed_units: */runs /p; s/^stat::average_exec_per_sec: */a second /p' "$T/fuzz.log" |
