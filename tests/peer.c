@@ -278,7 +278,8 @@ static bool load_turn(void) {
 	if (alive == 0 || (load.done >= load.sent && !more)) return false;
 	if (us_now() - load.last > MS(load.timeout)) {
 		if (!more) return false;
-		for (int i = 0; i < 65536 && load.open >= load.window; i++)     /* forget what got no reply */
+		bool full = load.open >= load.window;
+		for (int i = 0; full && i < 65536; i++)                 /* forget all that got no reply */
 			if (waiting[i].used && now - waiting[i].at > MS(load.timeout)) {
 				waiting[i].used = false;
 				load.open--;
