@@ -265,7 +265,7 @@ END
 # Each takes a port, seconds and the server's name, and prints how many queries were answered and how many not.
 
 bench_dnsperf() {
-    dnsperf -s 127.0.0.1 -p "$1" -d "$BENCH/names" -l "$2" -q 100 -t 1 2>/dev/null | awk '
+    dnsperf -s 127.0.0.1 -p "$1" -d "$BENCH/names" -l "$2" -q "${4:-100}" -t 1 2>/dev/null | awk '
         /Queries sent:/ { sent = $3 }
         /Response codes:/ { for (i = 3; i < NF; i++) if ($i == "NOERROR") good = $(i + 1) }
         END { print good + 0, sent - good }'
@@ -288,6 +288,11 @@ bench_stored() {
 bench_new() {
     "$BENCH/gauge" names "$bench_at" 20000 1 1000000 >"$BENCH/names"
     bench_dnsperf "$@"
+}
+
+bench_twenty() {
+    "$BENCH/gauge" names "$bench_at" 20000 1 1000000 >"$BENCH/names"
+    bench_dnsperf "$@" 20
 }
 
 bench_stream() { "$BENCH/gauge" stream "$1" "$2" 100 1000; }
@@ -451,6 +456,102 @@ bench_row_dot() {
     bench_end
 }
 
+bench_row_twenty() {
+    row=twenty warm=0
+    [ -n "$tls" ] || return 0
+    bench_proxy dnsproxy "127.0.0.1@$tls 1 tls pin=$pin"
+    for bench_k in unbound stubby; do bench_peer "$bench_k" dot; done
+    bench_rounds bench_twenty
+    bench_x=$(awk '$1 == "twenty" { good[$2] += $5 } END { print good["dnsproxy"] + 0, good["unbound"] + 0, good["stubby"] + 0 }' "$BENCH/raw" |
+        awk -v s="$(awk "BEGIN { print $ROUNDS * $SLICES * $SLICE }")" '
+            { b = $2 > $3 ? $2 : $3; if (b) printf "%.2f %.0f %.0f %.0f", $1 / b, $1 / s, $2 / s, $3 / s }')
+    # shellcheck disable=SC2086
+    set -- $bench_x
+    bench_verdict 'DoT before unbound, 20 in flight: queries a second, against the better of unbound and stubby' least 1.2 '' "${1:-}" \
+        "${2:-no} a second, unbound ${3:-none}, stubby ${4:-none}"
+    bench_end
+}
+
+# bench_real KIND: such a server over TLS at $tls, with the certificate "good", which answers every name
+bench_real() {
+    real_cert=good real_back='' tls=$(freeport)
+    case $1 in
+    unbound) set -- "$1" 'local-zone: sixty-byte.example. redirect' 'local-data: "sixty-byte.example. 86400 A 192.0.2.1"' ;;
+    nsd) set -- "$1" zone: 'name: sixty-byte.example' 'zonefile: bench/zone' ;;
+    *) real_back=127.0.0.1@$plain1 ;;
+    esac
+    bench_k=$1
+    shift
+    : >"$why"
+    real server "$bench_k" "$tls" "$@"
+    [ ! -s "$why" ] || { bench_lack "$bench_k" "$(tr '\n' ' ' <"$why")"; return 1; }
+}
+
+# A browser: three names every 20 ms, each server's own. And A and AAAA, or any two names, every 0.8 s.
+bench_row_browser() {
+    row=browser warm=0 web_dot=$tls
+    [ -n "$tls" ] || return 0
+    chmod 644 "$T"/pki/*.key
+    cp "$BENCH/zone" "$T/test.zone"
+    while IFS='|' read -r web_k web_c web_x web_n; do
+        have $web_c || { bench_lack browser "$web_c is not installed"; continue; }
+        bench_real "$web_k" || continue
+        for web_r in 1 2 3 4 5 6; do            # in turn, for before unbound both are slow when both ask
+            case $((web_r % 2))$web_n in
+            1*) bench_proxy "dnsproxy.$web_k.$web_n" "$ca" "127.0.0.1@$tls 1 tls=dns.test" ;;
+            03) bench_peer stubby dot "stubby.$web_k.3" ;;
+            *) continue ;;
+            esac
+            bench_paced "${web_x#* }" "$web_r" "${web_x% *}" "$web_n"
+            bench_end
+        done
+        web_m=$(bench_pace "dnsproxy.$web_k.$web_n" 2) web_y=$(bench_pace "dnsproxy.$web_k.$web_n" 3)
+        if [ "$web_n" = 2 ]; then
+            bench_verdict "DoT to $web_k, two names every 0.8 s: the slowest" most 5 ' ms' "$(bench_pace "dnsproxy.$web_k.2" 5)" "median $web_m"
+        else
+            web_z=$(bench_pace "stubby.$web_k.3" 3)
+            bench_verdict "DoT to $web_k, three names every 20 ms: median" most 1 ' ms' "$web_m" "stubby $(bench_pace "stubby.$web_k.3" 2)"
+            bench_verdict 'the same: 99 %' most 2 ' ms' "$web_y" "stubby ${web_z:-no answer}"
+            bench_verdict "the same: 99 %, against stubby's" most 0.5 '' "$(awk -v a="$web_y" -v b="${web_z:-0}" 'BEGIN { if (b && a) printf "%.2f", a / b }')"
+        fi
+        kill_pid server TERM
+    done <<'END'
+unbound|unbound|150 3|3
+nsd|nsd|150 3|3
+bind9|named|150 3|3
+nsd|nsd|2.5 6|2
+dnsdist|dnsdist|2.5 6|2
+END
+    tls=$web_dot
+}
+
+# A connection whose packets are all dropped from now on, while nobody closes it; the scripted server answers after 40 ms
+bench_row_silent() {
+    bench_say silent
+    have iptables && netns || { bench_lack silent "root, iptables or network namespaces are missing"; return; }
+    up other net=11
+    for silent_k in one two; do
+        dot quiet good : net=10 delay=40
+        : >"$why"
+        set -- "$ca" "$quiet 1 tls=dns.test"
+        [ "$silent_k" = one ] || set -- "$@" "$other 2"
+        proxy dnsproxy "$@"
+        meanwhile asked many n=150 rate=50 window=60000 name=n%x.sixty-byte.example
+        await 5 sees quiet '^query' 50
+        silent_p=$(sed -n 's/^open .*@//p' "$T/quiet.q" | tail -n 1)
+        for silent_x in "--sport $silent_p" "--dport $silent_p"; do ns iptables -A INPUT -p tcp $silent_x -j DROP || fail 'iptables does not drop'; done
+        ended asked
+        silent_x=$(val slowest_ms "$out")
+        [ "$(val noerror "$out")" = 150 ] && [ "$(asked quiet '^open')" -gt 1 ] && [ ! -s "$why" ] || silent_x=''
+        bench_verdict "everything on a connection is dropped, answers in 40 ms, $silent_k upstream$([ "$silent_k" = one ] || echo s): the slowest of 50 a second" most 600 ' ms' "$silent_x" \
+            "$([ -n "$silent_x" ] || echo "$out")"
+        kill_pid dnsproxy
+        kill_pid quiet
+    done
+    NS=''
+    kill_pid netns
+}
+
 bench_row_tcp() {
     row=tcp warm=1000
     bench_proxy dnsproxy "127.0.0.1@$plain1 1"
@@ -525,11 +626,11 @@ END
     bench_ups=''
 }
 
-# bench_paced SECONDS ROUND: all of the row at once: 200 new names a second, each asked once
+# bench_paced SECONDS ROUND [RATE BURST]: all of the row at once: 200 or RATE new names a second, each asked once
 bench_paced() {
     bench_w=''
     while read -r bench_n bench_q bench_p; do
-        "$BENCH/gauge" pace "$bench_p" 200 "$1" $(($2 * 20000)) >"$BENCH/pace.$bench_n" &
+        "$BENCH/gauge" pace "$bench_p" "${3:-200}" "$1" $(($2 * 20000)) ${4:-} >"$BENCH/pace.$bench_n" &
         bench_w="$bench_w $!"
     done <"$BENCH/in"
     # shellcheck disable=SC2086
@@ -902,7 +1003,7 @@ bench_target() {
 }
 
 # cmd_bench [quick|counts]: everything, or most of it, less exactly, in under one minute, or instructions only. The tables are Markdown.
-# BEFORE=TREE names the sources of another commit, with whose build the counts are compared.
+# BEFORE=TREE names the sources of another commit, with whose build the counts are compared; ROWS='hit miss' is these rows only.
 cmd_bench() {
     case ${1:-full} in
     full | counts) ROUNDS=5 SLICES=6 SLICE=0.2 ZIPF=1000000 FILL=5 ;;
@@ -923,10 +1024,10 @@ cmd_bench() {
     bench_tools && bench_upstreams || return 1
     bench_start=$(date +%s)
     if [ "${1:-}" != counts ]; then
-        bench_made
-        for bench_x in hit miss road dot tcp entries idle flight latency memory ratio start; do "bench_row_$bench_x" "${1:-}"; done
+        [ -n "${ROWS:-}" ] || bench_made
+        for bench_x in ${ROWS:-hit miss road dot twenty browser silent tcp entries idle flight latency memory ratio start}; do "bench_row_$bench_x" "${1:-}"; done
     fi
-    [ "${1:-}" = quick ] || bench_row_instructions
+    [ "${1:-}" = quick ] || [ -n "${ROWS:-}" ] || bench_row_instructions
     bench_machine
     echo
     { echo 'what|target|figure|verdict'; cat "$BENCH/table"; } | bench_print

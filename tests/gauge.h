@@ -214,18 +214,19 @@ static int cmd_road(char **arg) {
 	return 0;
 }
 
-/* pace PORT RATE SECONDS FIRST: asks for RATE new names a second, from number FIRST on, each once, and waits up to 6 s for an answer.
- * Prints median, 99th and 99.9th percentile and worst of the answers in milliseconds, how many came and how many did not. */
+/* pace PORT RATE SECONDS FIRST [BURST]: asks for RATE new names a second, from number FIRST on, BURST at a time, each once, and waits up
+ * to 6 s for an answer. Prints median, 99th and 99.9th percentile and worst of the answers in milliseconds, how many came and how many did not. */
 static int cmd_pace(char **arg) {
 	static usec asked_at[65536];
 	static long took[65536];
 	int fd = port_sock(SOCK_DGRAM, arg[1], false);
-	unsigned rate = num(arg[2]), count = rate * num(arg[3]), first = num(arg[4]), n = 0, back = 0;
-	usec start = us_now(), last = start + SEC(count) / rate;
+	double gap = 1e6 / strtod(arg[2], NULL);
+	unsigned count = (unsigned)(num(arg[3]) * 1e6 / gap), first = num(arg[4]), burst = arg[5] ? num(arg[5]) : 1, n = 0, back = 0;
+	usec start = us_now(), last = start + (usec)(count * gap);
 	uint8_t p[PACKET];
 	if (fd < 0 || count > 65536) die("pace: not there, or too many");
 	while (back < count && us_now() < last + SEC(6)) {
-		for (; n < count && start + SEC(n) / rate <= us_now(); n++) {
+		for (; n < count && start + (usec)((n - n % burst) * gap) <= us_now(); n++) {
 			name_query(p, n, first + n);
 			asked_at[n] = now;
 			if (send(fd, p, QUERY, 0) < 0) asked_at[n] = 0;
