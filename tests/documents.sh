@@ -111,5 +111,4 @@ leg_docs() {
     for real_x in dnsproxy 'upstream .* tls' cache; do
         same "$(adm status | grep -m 1 "^$real_x " | sed 's/ [^a-z ][^ ]*//g')" "$(grep -m 1 "^$real_x .* [0-9]" "$SRC/README.md" | sed 's/ [^a-z ][^ ]*//g')" "fields of $real_x"
     done
-    stop front
 }

@@ -277,12 +277,10 @@ END
     dot two alone
     proxy px "ca-file $T/none.pem" "$two 1 tls pin=$pin"
     answered 10 3
-    stop px
     promise "a ca-file with comments, junk between and no newline at its end is read whole"
     { echo '# a comment'; cat "$T/pki/stranger.crt"; echo junk; printf %s "$(cat "$T/pki/root.crt")"; } >"$T/pki/odd.pem"
     proxy px "ca-file $T/pki/odd.pem" "$one 1 tls=dns.test"
     answered 10 3
-    stop px
     promise "noverify warns at each start"
     for i in 1 2; do
         proxy px "$two 1 tls noverify"
@@ -299,7 +297,6 @@ END
         proxy px "ca-file $T/pki/large.pem" "$one 1 tls=dns.test"
         answered 10 3
         grew 100 "$small" px
-        stop px
     else
         skip "not here: /etc/ssl/certs/ca-certificates.crt or /proc"
     fi
