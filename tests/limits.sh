@@ -1,6 +1,8 @@
 # limits.sh - hostile clients and upstreams, fixed memory, confinement, crowds, limits of single clients.
 # Alone: ./test.sh hostile fixed confined crowds limits
 
+as_before() { ! plain || within -2000 300 "$(($(rss_kb p) - $1))" "kB more than before"; }
+
 leg_hostile() {
     ups u1 u2
     set -- "$u1 1" "$u2 2" 'patience 100' 'cache-size 256k' 'queries 2048'
@@ -36,16 +38,14 @@ leg_hostile() {
     else
         skip "not here: no raw sockets"
     fi
-    promise "20,000 random datagrams: alive, and none is answered but with an error"
-    like '(^| )sent 20000 ' "$(flood n=20000 kind=random seed=1)"
-    lives p "random datagrams"
-    promise "20,000 mutated queries: alive, and no FORMERR has more than header, question and OPT"
-    same 0 "$(val odd "$(flood n=20000 kind=mutate seed=2)")" "odd replies"
-    lives p "mutated queries"
-    promise "resident memory is flat through both"
-    ! plain || within -2000 300 "$(($(rss_kb p) - kb))" "kB more"
-    promise "datagrams of less than 12 bytes: silence"
-    same 0 "$(val got "$(flood n=1000 kind=short seed=3)")" replies
+    replies flood <<'END'
+20,000 random datagrams: alive, and none is answered but with an error ; sent 20000( |$) ; n=20000 kind=random seed=1
+ ; ; lives p "random datagrams"
+20,000 mutated queries: alive, and no FORMERR has more than header, question and OPT ; odd 0( |$) ; n=20000 kind=mutate seed=2
+ ; ; lives p "mutated queries"
+resident memory is flat through both         ; ; as_before "$kb"
+datagrams of less than 12 bytes: silence     ; got 0( |$) ; n=1000 kind=short seed=3
+END
     promise "1,000 packets with QR=1: silence, and nothing goes to an upstream"
     await 10 is 0 count inflight || fail "queries are still open: $(adm status | head -n 1)"     # they may be sent again
     forget u1
@@ -67,7 +67,7 @@ leg_hostile() {
     lives p "mutated answers"
     promise "descriptors and resident memory are as before all this"
     await 35 fds_within p $((fds + 8)) || fail "descriptors: $fds before, $(fd_count p) now"
-    ! plain || within -2000 300 "$(($(rss_kb p) - kb))" "kB more than before"
+    as_before "$kb"
     promise "a UDP datagram of 4,096 or 60,000 bytes harms nothing"
     for n in 512 513 4096 60000; do ask huge.test +trail="$(awk -v n=$n 'BEGIN { for (i = 0; i < n; i++) printf "41" }')" +timeout=200 >/dev/null; done
     lives p "huge datagrams"
