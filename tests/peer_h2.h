@@ -124,36 +124,21 @@ static void web_answer(struct buf *f, const struct act *a, const struct buf *b, 
 	free(end.p);
 }
 
-/* The headers of a request, in words; the server gives us no table, so all are spelled out. */
+/* The headers of a request, in words; the server gives us no table and the names have numbers, so all that is not here is "?". */
 static void web_request_note(const struct conn *c, uint32_t stream, const uint8_t *p, size_t n) {
-	static const struct { unsigned at; const char *name, *value; } statics[] = { { 1, ":authority", "" }, { 2, ":method", "GET" },
-		{ 3, ":method", "POST" }, { 4, ":path", "/" }, { 6, ":scheme", "http" }, { 7, ":scheme", "https" }, { 17, "accept-language", "" },
-		{ 19, "accept", "" }, { 28, "content-length", "" }, { 31, "content-type", "" }, { 32, "cookie", "" }, { 58, "user-agent", "" } };
+	static const char *const statics[64] = { [1] = ":authority=", [2] = ":method=GET", [3] = ":method=POST", [4] = ":path=", [6] = ":scheme=http",
+		[7] = ":scheme=https", [19] = "accept=", [28] = "content-length=", [31] = "content-type=" };
 	char line[1500] = "";
 	struct text t = { .p = line, .size = sizeof line };
-	struct buf all = { 0 };
-	put(&all, p, n);
-	put(&all, (uint8_t[300]){ 0 }, 300);    /* a damaged block reads nothing but that */
-	for (size_t at = 0, k; at < n; ) {
-		unsigned first = all.p[at++], index = first & 128 ? first & 127 : first & 15, i = 0;
-		if (!(first & 128) && index == 15) index += all.p[at++];
-		while (i < COUNT(statics) && statics[i].at != index) i++;
-		for (int part = index == 0 ? 0 : 1; part < 2; part++) {
-			const char *known = part == 0 || i == COUNT(statics) ? "?" : statics[i].name;
-			if (index != 0) text_add(&t, " %s=", known);
-			if (first & 128) {
-				text_add(&t, "%s", i < COUNT(statics) ? statics[i].value : "?");
-				continue;
-			}
-			k = all.p[at++];
-			if (k == 127) { k += all.p[at++] & 127u; k += (size_t)all.p[at++] << 7; }
-			if (at + k > n) k = 0, at = n;
-			text_add(&t, "%s%.*s%s", index == 0 && part == 0 ? " " : "", (int)k, (const char *)all.p + at, index == 0 && part == 0 ? "=" : "");
-			at += k;
-		}
+	struct msg m = { .p = p, .len = n };
+	while (m.at < n && m.err == NULL) {
+		unsigned first = msg_get8(&m), index = hpack_int(&m, first, first & 128 ? 127 : 15);
+		text_add(&t, " %s", index < COUNT(statics) && statics[index] != NULL ? statics[index] : "?");
+		size_t length = first & 128 ? 0 : hpack_int(&m, msg_get8(&m), 127), at = m.at;
+		msg_skip(&m, length);
+		text_add(&t, "%.*s", m.err == NULL ? (int)length : 0, (const char *)p + at);
 	}
 	note("request", c, "stream %u length %zu%s", stream, n, line);
-	free(all.p);
 }
 
 /* A frame from the client. */
