@@ -8,21 +8,15 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-
-#define MUST(c) do { if (!(c)) { fprintf(stderr, "broken: %s (line %d)\n", #c, __LINE__); abort(); } } while (0)
+#include "bytes.h"
 #pragma GCC diagnostic ignored "-Wunused-parameter"     /* a fake takes what the call takes */
 
 /* A descriptor of the program: to the program a socket, to the target two queues. */
-enum { FIRST_FD = 1000, FDS = 96, QUEUE = 12, QUEUED = 4096, STREAM_IN = QUEUE * QUEUED };
+enum { FIRST_FD = 1000, FDS = 96, QUEUE = 12, QUEUED = 4096, STREAM_IN = 49152, STREAM_OUT = 70000 };
 enum kind { K_FREE, K_UDP, K_TCP, K_LISTEN, K_EPOLL };
 struct fake {
 	enum kind kind;
@@ -30,17 +24,14 @@ struct fake {
 	int err;                                /* what the next call gets */
 	unsigned serial, queued;
 	struct sockaddr_in peer;
-	union { uint8_t datagram[QUEUE][QUEUED], stream[STREAM_IN]; } in;
-	struct sockaddr_in from[QUEUE];
-	size_t in_len[QUEUE];                   /* a stream uses the first only */
-	uint8_t out[70000];                     /* what was sent and not yet looked at; datagrams behind their lengths */
-	size_t out_len;
+	struct buf in, out;                     /* of a stream: what the program has not read, and what the target has not looked at */
 	size_t seen;                            /* of out, what the target has taken note of */
 	bool greeted, ended, odd;               /* TLS: the handshake is done; the target has sent its end; it has said wild things */
 	bool watched;                           /* in the set of epoll, with these events */
 	struct epoll_event set;
 };
 static struct fake fakes[FDS];
+static struct datagram { struct sockaddr_in from; size_t len; uint8_t b[QUEUED]; } datagrams[FDS][QUEUE];
 static bool tracing;                            /* the program's log is heard */
 static int fakes_max = FDS;                     /* descriptors that may be open */
 static int64_t fake_now = 1000000000;
@@ -67,20 +58,12 @@ static int fake_open(enum kind kind) {
 		if (fakes[i].kind == K_FREE && at < 0) at = i;
 	}
 	if (open >= fakes_max || at < 0) return fails(EMFILE);
-	memset(&fakes[at], 0, offsetof(struct fake, in));
-	fakes[at].kind = kind;
-	fakes[at].in_len[0] = fakes[at].out_len = fakes[at].seen = 0;
-	fakes[at].greeted = fakes[at].ended = fakes[at].odd = false;
-	fakes[at].serial = ++serial;
+	fakes[at] = (struct fake){ .kind = kind, .serial = ++serial, .in = fakes[at].in, .out = fakes[at].out };
+	fakes[at].in.n = fakes[at].out.n = 0;
 	return at + FIRST_FD;
 }
 
-static bool fake_takes(const struct fake *f, size_t n) { return !f->eof && f->in_len[0] + n < STREAM_IN; }
-static void fake_put(struct fake *f, const void *p, size_t n) {
-	MUST(f->in_len[0] + n <= STREAM_IN);
-	memcpy(f->in.stream + f->in_len[0], p, n);
-	f->in_len[0] += n;
-}
+static bool fake_takes(const struct fake *f, size_t n) { return !f->eof && f->in.n + n < STREAM_IN; }
 
 static int lab_socket(int family, int type, int proto) { return fake_open((type & 15) == SOCK_STREAM ? K_TCP : K_UDP); }
 static int lab_bind(int fd, const struct sockaddr *to, socklen_t n) { return 0; }
@@ -136,45 +119,42 @@ static bool fake_fails(struct fake *f, enum kind kind, size_t n) {
 static ssize_t lab_send(int fd, const void *p, size_t n, int flags) {
 	struct fake *f = FAKE(fd);
 	if (fake_fails(f, K_TCP, n)) return -1;
-	if (f->stuck || f->out_len == sizeof f->out) return fails(EAGAIN);
-	if (n > sizeof f->out - f->out_len) n = sizeof f->out - f->out_len;
-	memcpy(f->out + f->out_len, p, n);
-	f->out_len += n;
+	if (f->stuck || f->out.n == STREAM_OUT) return fails(EAGAIN);
+	if (n > STREAM_OUT - f->out.n) n = STREAM_OUT - f->out.n;
+	put(&f->out, p, n);
 	return (ssize_t)n;
 }
 
 static ssize_t lab_recv(int fd, void *p, size_t n, int flags) {
 	struct fake *f = FAKE(fd);
 	if (fake_fails(f, K_TCP, n)) return -1;
-	if (f->in_len[0] == 0) return f->eof ? 0 : fails(EAGAIN);
-	if (n > f->in_len[0]) n = f->in_len[0];
-	memcpy(p, f->in.stream, n);
-	memmove(f->in.stream, f->in.stream + n, f->in_len[0] - n);
-	f->in_len[0] -= n;
+	if (f->in.n == 0) return f->eof ? 0 : fails(EAGAIN);
+	if (n > f->in.n) n = f->in.n;
+	memcpy(p, f->in.p, n);
+	take(&f->in, n);
 	return (ssize_t)n;
 }
 
 static int lab_recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct timespec *t) {
 	struct fake *f = FAKE(fd);
+	struct datagram *q = datagrams[fd - FIRST_FD];
 	unsigned done = 0;
 
 	if (fake_fails(f, K_UDP, n)) return -1;
 	for (; done < n && done < f->queued; done++) {
 		struct msghdr *h = &v[done].msg_hdr;
-		size_t k = f->in_len[done], room = h->msg_iov[0].iov_len;
+		size_t k = q[done].len, room = h->msg_iov[0].iov_len;
 		h->msg_flags = k > room ? MSG_TRUNC : 0;
 		k = k > room ? room : k;
-		memcpy(h->msg_iov[0].iov_base, f->in.datagram[done], k);
+		memcpy(h->msg_iov[0].iov_base, q[done].b, k);
 		v[done].msg_len = (unsigned)k;
 		if (h->msg_name != NULL) {
-			memcpy(h->msg_name, &f->from[done], sizeof f->from[0]);
-			h->msg_namelen = sizeof f->from[0];
+			memcpy(h->msg_name, &q[done].from, sizeof q->from);
+			h->msg_namelen = sizeof q->from;
 		}
 	}
 	f->queued -= done;
-	memmove(f->in.datagram[0], f->in.datagram[done], f->queued * sizeof f->in.datagram[0]);
-	memmove(&f->in_len[0], &f->in_len[done], f->queued * sizeof f->in_len[0]);
-	memmove(&f->from[0], &f->from[done], f->queued * sizeof f->from[0]);
+	memmove(q, q + done, f->queued * sizeof *q);
 	return done > 0 ? (int)done : fails(EAGAIN);
 }
 
@@ -202,7 +182,7 @@ static short fake_ready(const struct fake *f, short events) {
 	else if (f->kind == K_UDP)
 		r = (short)((f->queued > 0 ? POLLIN : 0) | (f->err ? POLLERR : 0) | POLLOUT);
 	else if (!f->connecting)
-		r = (short)((f->in_len[0] > 0 || f->eof ? POLLIN : 0) | (f->err ? POLLERR | POLLHUP : 0) | (f->stuck ? 0 : POLLOUT));
+		r = (short)((f->in.n > 0 || f->eof ? POLLIN : 0) | (f->err ? POLLERR | POLLHUP : 0) | (f->stuck ? 0 : POLLOUT));
 	return r & (short)(events | POLLERR | POLLHUP);
 }
 

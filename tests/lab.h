@@ -1,4 +1,4 @@
-/* lab.h - what the unit tests and the fuzz targets share: the program itself without its main(), a way to write messages,
+/* lab.h - what the unit tests and the fuzz targets share: the program itself without its main(), a way to tell messages in words,
  * the invariants of the cache, and readers of configurations and admin lines. Defines nothing that runs by itself.
  *
  * With LAB_FAKES the program's system calls go to fakes.h. */
@@ -8,82 +8,42 @@
 #define main dnsproxy_main
 #include "../dnsproxy.c"
 #undef main
-
-#ifndef MUST
-#define MUST(c) do { if (!(c)) { fprintf(stderr, "broken: %s (line %d)\n", #c, __LINE__); abort(); } } while (0)
+#ifndef LAB_FAKES
+#include "bytes.h"
 #endif
 
-static uint64_t lab_random = 88172645463325252u;
-static inline uint32_t rnd(uint32_t below) {
-	lab_random ^= lab_random << 13;
-	lab_random ^= lab_random >> 7;
-	lab_random ^= lab_random << 17;
-	return (uint32_t)(lab_random >> 16) % below;
-}
+static inline uint32_t rnd(uint32_t below) { return chance_next() % below; }
 
-/* ---- Writing messages: into m, mlen bytes so far */
+/* ---- Writing messages: into m */
 
-static uint8_t m[80000];
-static size_t mlen;
-
-static inline void put8(unsigned v) { m[mlen++] = (uint8_t)v; }
-static inline void put16(unsigned v) { put8(v >> 8 & 255); put8(v & 255); }
-static inline void put32(uint32_t v) { put16(v >> 16); put16(v & 65535); }
-
-/* "a.test" into its labels as they are spelled; "." is the root, "@" leads to the question and "@40" to byte 40. */
-static inline void put_name(const char *s) {
-	if (*s == '@') {
-		put16(0xc000u | (s[1] ? (unsigned)atoi(s + 1) : 12));
-		return;
-	}
-	for (size_t k; *s != '\0'; s += k + (s[k] == '.')) {
-		k = strcspn(s, ".");
-		if (k > 0) put8((unsigned)k);
-		memcpy(m + mlen, s, k);
-		mlen += k;
-	}
-	put8(0);
-}
+static struct buf m;
 
 /* One word of a message, see say(). */
 static inline void put_word(char *s) {
 	static size_t rdata;
-	unsigned f[5], byte;
+	unsigned f[5];
 	char *type = strchr(s, '/'), *ttl = type ? strchr(type + 1, '/') : NULL;
 
-	if (strcmp(s, "Q") == 0 || strcmp(s, "R") == 0) {
-		mlen = 0;
-		put32(*s == 'Q' ? 0x12340100 : 0x12348000);
-		put32(*s == 'Q' ? 0x10000 : 0x10001);
-		put32(0);
-	} else if (*s == '!' && sscanf(s, "!%x:%u,%u,%u,%u", &f[0], &f[1], &f[2], &f[3], &f[4]) == 5) {
-		mlen = 0;
-		put16(0x1234);
-		for (int i = 0; i < 5; i++) put16(f[i]);
-	} else if (*s == '[') {
-		rdata = mlen;
-		put16(0);
-	} else if (*s == ']')
-		put16at(m + rdata, (unsigned)(mlen - rdata - 2));
-	else if (*s == '*')
-		for (int k = atoi(s + 1); k > 0; k--)
-			put8(0);
-	else if (*s == '=')
-		for (; sscanf(s + 1, "%2x", &byte) == 1; s += 2)
-			put8(byte);
-	else if (sscanf(s, "opt/%u/%x", &f[0], &f[1]) == 2) {
-		put8(0);
-		put16(T_OPT);
-		put16(f[0]);
-		put32(f[1]);
-	} else {
+	if (*s == '!' || strcmp(s, "Q") == 0 || strcmp(s, "R") == 0) m.n = 0;
+	if (strcmp(s, "Q") == 0) put_as(&m, "444", 0x12340100, 0x10000, 0);
+	else if (strcmp(s, "R") == 0) put_as(&m, "444", 0x12348000, 0x10001, 0);
+	else if (*s == '!' && sscanf(s, "!%x:%u,%u,%u,%u", &f[0], &f[1], &f[2], &f[3], &f[4]) == 5)
+		put_as(&m, "222222", 0x1234, f[0], f[1], f[2], f[3], f[4]);
+	else if (*s == '[') {
+		put16(&m, 0);
+		rdata = m.n;
+	} else if (*s == ']') put16at(m.p + rdata - 2, (unsigned)(m.n - rdata));
+	else if (*s == '*') memset(put_room(&m, (size_t)atoi(s + 1)), 0, (size_t)atoi(s + 1));
+	else if (*s == '=') put_hex(&m, s + 1);
+	else if (sscanf(s, "opt/%u/%x", &f[0], &f[1]) == 2) put_as(&m, "1224", 0, T_OPT, f[0], f[1]);
+	else {
 		if (type != NULL) *type = '\0';
-		put_name(s);
+		if (*s == '@') put_as(&m, "p", s[1] ? (unsigned)atoi(s + 1) : 12);
+		else put_name(&m, s);
 		if (type == NULL) return;
 		if (ttl != NULL) *ttl = '\0';
-		put16((unsigned)type_parse(type + 1));
-		put16(1);
-		if (ttl != NULL) put32((uint32_t)strtoul(ttl + 1, NULL, 10));
+		put_as(&m, "22", (unsigned)type_parse(type + 1), 1);
+		if (ttl != NULL) put32(&m, (uint32_t)strtoul(ttl + 1, NULL, 10));
 	}
 }
 
@@ -111,12 +71,12 @@ static inline void name_key(struct key *k, const char *name, unsigned type, unsi
 
 /* The key of the question in m, or of that for another type. */
 static inline void lab_key(struct key *k, unsigned type) {
-	size_t n = 0, end = mlen > 12 ? MIN(mlen - 12, NAME_MAX_WIRE - 1) : 0;
-	while (n < end && m[12 + n] != 0 && m[12 + n] < 64) n += 1u + m[12 + n];
+	size_t n = 0, end = m.n > 12 ? MIN(m.n - 12, NAME_MAX_WIRE - 1) : 0;
+	while (n < end && m.p[12 + n] != 0 && m.p[12 + n] < 64) n += 1u + m.p[12 + n];
 	n = MIN(n, end);
-	for (size_t i = 0; i < n; i++) k->b[i] = lower(m[12 + i]);
+	for (size_t i = 0; i < n; i++) k->b[i] = lower(m.p[12 + i]);
 	k->b[n++] = 0;
-	key_set(k, n, type ? type : get16at(m + 12 + n), 1, 0);
+	key_set(k, n, type ? type : get16at(m.p + 12 + n), 1, 0);
 }
 
 /* A copy that ends where its memory ends, so that a sanitizer sees what reads beyond; good until the third call after this. */
@@ -179,7 +139,7 @@ static inline bool cache_message(uint32_t ttl) {
 	struct keep keep = { .key = &k, .ttl = ttl };
 	lab_key(&k, 0);
 	keep.hash = hash_bytes(k.b, k.len);
-	if (answer_read(&a, m, mlen, &k) != NULL) return false;
+	if (answer_read(&a, m.p, m.n, &k) != NULL) return false;
 	keep.old = cache_find(keep.key, keep.hash);
 	cache_put(&keep, &a);
 	return true;

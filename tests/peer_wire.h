@@ -1,13 +1,13 @@
-/* peer_wire.h - what test programs need on the wire: sockets, bytes that grow, messages written, read and printed
+/* peer_wire.h - what test programs need on the wire: sockets, words, messages read and printed
  *
- * Includes dnsproxy.c for addresses, the clock, randomness and the names of types and RCODEs. Messages are written without a
- * check, so that wrong ones can be sent, and read by the program's cursor.
+ * Includes dnsproxy.c for addresses, the clock, randomness and the names of types and RCODEs. Messages are read by its
+ * cursor, and written by bytes.h.
  * Not a program; peer.c includes it. */
 #define main dnsproxy_main
 #include "../dnsproxy.c"
 #undef main
-#include <ctype.h>
 #include <sched.h>
+#include "bytes.h"
 #ifndef __clang__
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"         /* it loses sight of what lies in a pool */
 #endif
@@ -22,20 +22,13 @@ static void die(const char *fmt, ...) {
 	exit(2);
 }
 
-/* ---- Time, chance, memory */
+/* ---- Time, chance */
 
 static usec us_now(void) { clock_read(); return now; }
 static long ms_now(void) { return (long)(us_now() / MS(1)); }
 static void ms_sleep(long ms) { poll(NULL, 0, (int)ms); }
 
-/* Repeatable chance: the same seed, the same numbers. */
-static uint64_t chance = UINT64_C(88172645463325252);
-static uint32_t rnd(void) {
-	chance ^= chance << 13;
-	chance ^= chance >> 7;
-	chance ^= chance << 17;
-	return (uint32_t)(chance >> 16);
-}
+static uint32_t rnd(void) { return chance_next(); }
 static void rnd_seed(uint64_t seed) {
 	chance = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
 	rnd();
@@ -43,49 +36,12 @@ static void rnd_seed(uint64_t seed) {
 }
 static void rnd_stir(void) { random_bytes(&chance, sizeof chance); }
 
-static void *grow(void *p, size_t n) {
-	p = realloc(p, n > 0 ? n : 1);
-	if (p == NULL) die("out of memory");
-	return p;
-}
-
 /* ---- Bytes */
 
-struct buf { uint8_t *p; size_t n, room; };
-
-/* n bytes more, to be written. */
-static uint8_t *put_room(struct buf *b, size_t n) {
-	if (b->p == NULL || b->n + n > b->room) b->p = grow(b->p, b->room = 2 * (b->n + n) + 512);
-	b->n += n;
-	return b->p + b->n - n;
-}
-static void put(struct buf *b, const void *p, size_t n) {
-	uint8_t *to = put_room(b, n);
-	if (n > 0) memcpy(to, p, n);
-}
-static void put8(struct buf *b, unsigned v) { *put_room(b, 1) = (uint8_t)v; }
-static void put16(struct buf *b, unsigned v) { put16at(put_room(b, 2), v); }
-static void put32(struct buf *b, uint32_t v) { put32at(put_room(b, 4), v); }
 static void put_text(struct buf *b, const char *s) { put(b, s, strlen(s)); }
-static void put_buf(struct buf *b, const struct buf *from) { put(b, from->p, from->n); }
-
-static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : lower((uint8_t)c) >= 'a' && lower((uint8_t)c) <= 'f' ? (c & 15) + 9 : -1; }
-static void put_hex(struct buf *b, const char *h) {
-	for (; hex_digit(h[0]) >= 0 && hex_digit(h[1]) >= 0; h += 2) put8(b, (unsigned)(hex_digit(h[0]) << 4 | hex_digit(h[1])));
-}
-
-/* Takes n bytes off the front. */
-static void take(struct buf *b, size_t n) {
-	b->n -= n;
-	if (b->n > 0) memmove(b->p, b->p + n, b->n);
-}
 
 /* The length of the message framed at the front, or -1 when it is not whole. */
 static long framed(const struct buf *b) { return b->n < 2 || b->n < 2 + (size_t)get16at(b->p) ? -1 : (long)get16at(b->p); }
-static void put_framed(struct buf *b, const struct buf *m) {
-	put16(b, (unsigned)m->n);
-	put_buf(b, m);
-}
 
 static struct buf file_read(const char *path) {
 	struct buf b = { 0 };
@@ -200,48 +156,6 @@ static bool read_framed(int fd, struct buf *b, long end) {
 }
 
 /* ---- Messages: writing */
-
-/* A name in presentation form with \. and \DDD; nothing is checked. */
-static void put_name(struct buf *b, const char *s) {
-	for (s += strcmp(s, ".") == 0; *s != '\0'; s += *s == '.') {
-		size_t at = b->n;
-		for (put8(b, 0); *s != '\0' && *s != '.'; s++) {
-			bool number = *s == '\\' && strspn(s + 1, "0123456789") >= 3;
-			if (*s == '\\' && s[1] != '\0') s++;
-			put8(b, number ? (unsigned)((s[0] - '0') * 100 + (s[1] - '0') * 10 + s[2] - '0') : (unsigned char)*s);
-			if (number) s += 2;
-		}
-		b->p[at] = (uint8_t)(b->n - at - 1);
-	}
-	put8(b, 0);
-}
-/* Appends by a pattern: "1", "2" and "4" are a number of so many bytes, "n" is a name, "l" one without its end, "p" a pointer to
- * an offset, "@" bytes (a pointer and a size_t), "#" hex digits, "(...)" stands behind its length of two bytes. */
-static void put_as(struct buf *b, const char *f, ...) {
-	size_t open[4] = { 0 }, depth = 0;
-	va_list ap;
-	va_start(ap, f);
-	for (; *f != '\0'; f++) {
-		if (*f == '1') put8(b, va_arg(ap, unsigned));
-		else if (*f == '2') put16(b, va_arg(ap, unsigned));
-		else if (*f == '4') put32(b, va_arg(ap, unsigned));
-		else if (*f == 'p') put16(b, 0xc000 | va_arg(ap, unsigned));
-		else if (*f == 'n' || *f == 'l') put_name(b, va_arg(ap, const char *));
-		else if (*f == '#') put_hex(b, va_arg(ap, const char *));
-		else if (*f == '@') {
-			const void *p = va_arg(ap, const void *);
-			put(b, p, va_arg(ap, size_t));
-		} else if (*f == '(') {
-			put16(b, 0);
-			open[depth++] = b->n;
-		} else if (*f == ')' && depth > 0) {
-			size_t at = open[--depth];
-			put16at(b->p + at - 2, (unsigned)(b->n - at));
-		}
-		b->n -= *f == 'l';
-	}
-	va_end(ap);
-}
 
 /* One more record in section 1, 2 or 3. */
 static void count_up(struct buf *b, int section) { put16at(b->p + 4 + 2 * section, get16at(b->p + 4 + 2 * section) + 1); }

@@ -31,11 +31,11 @@ static int64_t reloaded, heard[NAMES * TYPES][32];      /* when; when each upstr
 static int64_t was_down[MAX_UPSTREAMS][KINDS];
 
 /* A connection of a client; rest: of a question that has not been sent whole. */
-static struct conn { bool open, admin, wild; unsigned serial; struct fake *f; size_t nrest; uint8_t rest[302]; } conns[CONNS];
+static struct conn { bool open, admin, wild; unsigned serial; struct fake *f; struct buf rest; } conns[CONNS];
 static unsigned due_tcp, due_admin;             /* connections that wait to be accepted */
 
 /* What the program has asked an upstream on a descriptor: number of the HTTP stream, length, message. raw: not yet whole. */
-static struct told { size_t len, raw_len; uint8_t b[TOLD], raw[8192]; } told[FDS];
+static struct told { struct buf b, raw; } told[FDS];
 
 static const char *const names[NAMES] = { "a.test", "b.test", "x.b.test", "one", "c.test", "d.test", "e.test", "f.lan" };
 static const unsigned types[TYPES] = { T_A, T_AAAA, T_TXT, 65280, T_ANY };
@@ -103,12 +103,8 @@ static void reply_seen(struct asked *q, const uint8_t *p, size_t len) {
 static void told_add(struct fake *f, uint32_t stream, const uint8_t *p, size_t n) {
 	struct told *t = &told[f - fakes];
 	MUST(n >= 17 && n <= UPSTREAM_QUERY_MAX);
-	if (t->len + 6 + n > TOLD)
-		t->len = 0;                     /* what is forgotten is never answered */
-	put32at(t->b + t->len, stream);
-	put16at(t->b + t->len + 4, (unsigned)n);
-	memcpy(t->b + t->len + 6, p, n);
-	t->len += 6 + n;
+	if (t->b.n + 6 + n > TOLD) t->b.n = 0;  /* what is forgotten is never answered */
+	put_as(&t->b, "4(@)", stream, p, n);
 }
 
 /* Bytes that the program has sent on a connection: questions behind their lengths, or in frames of HTTP/2. */
@@ -116,19 +112,17 @@ static void told_bytes(struct fake *f, const uint8_t *p, size_t n) {
 	struct told *t = &told[f - fakes];
 	size_t at = 0, len, head = is_http(f) ? 9 : 2;
 
-	MUST(n <= sizeof t->raw - t->raw_len);
-	memcpy(t->raw + t->raw_len, p, n);
-	t->raw_len += n;
-	for (; t->raw_len - at >= head; at += len) {
-		const uint8_t *r = t->raw + at;
+	MUST(t->raw.n + n <= 8192);
+	put(&t->raw, p, n);
+	for (; t->raw.n - at >= head; at += len) {
+		const uint8_t *r = t->raw.p + at;
 		bool preface = head == 9 && memcmp(r, "PRI * HTT", 9) == 0;
 		len = preface ? 24 : head == 9 ? 9 + (get32at(r) >> 8) : 2u + get16at(r);
-		if (t->raw_len - at < len) break;
+		if (t->raw.n - at < len) break;
 		if (head == 2 || (!preface && r[3] == H2_DATA))
 			told_add(f, head == 9 ? get32at(r + 5) : 0, r + head, len - head);
 	}
-	t->raw_len -= at;
-	memmove(t->raw, t->raw + at, t->raw_len);
+	take(&t->raw, at);
 }
 
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t len) {
@@ -136,7 +130,7 @@ static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_
 
 	if (!is_listener(f)) {
 		MUST(f->connected && len <= UPSTREAM_QUERY_MAX);
-		if (f->seen++ == 0) told[f - fakes].len = 0;
+		if (f->seen++ == 0) told[f - fakes].b.n = 0;
 		told_add(f, 0, p, len);
 		return;
 	}
@@ -152,18 +146,17 @@ static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_
 static void stream_look(struct fake *f) {
 	size_t at = 0, n;
 
-	if (f->seen == 0) told[f - fakes].len = told[f - fakes].raw_len = 0;
+	if (f->seen == 0) told[f - fakes].b.n = told[f - fakes].raw.n = 0;
 	if (!is_tls(f))
-		for (; at < f->out_len; at += n)
-			told_bytes(f, f->out + at, n = MIN(f->out_len - at, (size_t)4096));
+		for (; at < f->out.n; at += n)
+			told_bytes(f, f->out.p + at, n = MIN(f->out.n - at, (size_t)4096));
 	else
-		while (f->out_len - at >= RECORD && f->out_len - at - RECORD >= (n = get16at(f->out + at + 3))) {
-			if (f->out[at] == R_DATA) told_bytes(f, f->out + at + RECORD, n);
+		while (f->out.n - at >= RECORD && f->out.n - at - RECORD >= (n = get16at(f->out.p + at + 3))) {
+			if (f->out.p[at] == R_DATA) told_bytes(f, f->out.p + at + RECORD, n);
 			at += RECORD + n;
 		}
 	f->seen += at;
-	f->out_len -= at;
-	memmove(f->out, f->out + at, f->out_len);
+	take(&f->out, at);
 }
 
 /* Takes whole replies out of what the program has sent to a TCP client. */
@@ -171,16 +164,15 @@ static void conn_drain(struct conn *c) {
 	struct fake *f = c->f;
 	size_t at = 0, len;
 
-	while (f->out_len - at >= 2 && f->out_len - at - 2 >= (len = get16at(f->out + at))) {
+	while (f->out.n - at >= 2 && f->out.n - at - 2 >= (len = get16at(f->out.p + at))) {
 		unsigned i = 0;
-		while (i < TRACKED && !(asked[i].tcp && asked[i].open && asked[i].conn == c->serial && asked[i].id == get16at(f->out + at + 2)))
+		while (i < TRACKED && !(asked[i].tcp && asked[i].open && asked[i].conn == c->serial && asked[i].id == get16at(f->out.p + at + 2)))
 			i++;
 		MUST(c->wild || i < TRACKED);
-		if (!c->wild) reply_seen(&asked[i], f->out + at + 2, len);
+		if (!c->wild) reply_seen(&asked[i], f->out.p + at + 2, len);
 		at += 2 + len;
 	}
-	f->out_len -= at;
-	memmove(f->out, f->out + at, f->out_len);
+	take(&f->out, at);
 }
 
 /* What was asked there waits no more. */
@@ -194,7 +186,7 @@ static void look(void) {
 	for (struct conn *c = conns; c < conns + CONNS; c++) {
 		if (!c->open) continue;
 		if (c->admin)
-			c->f->out_len = 0;
+			c->f->out.n = 0;
 		else if (c->f->serial == c->serial)
 			conn_drain(c);
 		if (!is_conn(c)) {              /* the program has closed it */
@@ -223,7 +215,7 @@ static struct fake *fake_accept(struct fake *l) {
 	f = FAKE(fd);
 	f->peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 + i), .sin_port = htons(5000) };
 	if (i < CONNS)
-		conns[i] = (struct conn){ .open = true, .admin = admin, .serial = f->serial, .f = f };
+		conns[i] = (struct conn){ .open = true, .admin = admin, .serial = f->serial, .f = f, .rest = { conns[i].rest.p, 0, conns[i].rest.room } };
 	else
 		f->eof = true;
 	return f;
@@ -279,14 +271,14 @@ static void check_port(const struct port *p, int fd) {
 /* A client that has read everything and sent everything: the program waits for as many answers for it as it does. */
 static void check_conn(const struct conn *c) {
 	unsigned open = 0;
-	if (!is_conn(c) || c->admin || c->wild || c->f->stuck || c->f->out_len > 0 || c->f->in_len[0] > 0)
+	if (!is_conn(c) || c->admin || c->wild || c->f->stuck || c->f->out.n > 0 || c->f->in.n > 0)
 		return;
 	for (unsigned j = 0; j < TRACKED; j++)
 		open += asked[j].open && asked[j].tcp && asked[j].conn == c->serial;
 	for (int k = 0; k < npolls; k++)
 		if (polls[k].fd == FD(c->f)) {
 			const struct tcp_client *t = watches[k].owner;
-			MUST(t->stopped || open == t->waiting + (c->nrest > 0));
+			MUST(t->stopped || open == t->waiting + (c->rest.n > 0));
 		}
 }
 
@@ -374,15 +366,16 @@ static unsigned below(unsigned n) { return byte() % n; }
 static void wild_bytes(struct fake *f, unsigned n) {
 	for (uint8_t b; n > 0 && fake_takes(f, 1); n--) {
 		b = (uint8_t)byte();
-		fake_put(f, &b, 1);
+		put(&f->in, &b, 1);
 	}
 }
 
 static void datagram(struct fake *f, const struct sockaddr_in *from, const uint8_t *p, size_t n) {
-	MUST(f->queued < QUEUE);
-	memcpy(f->in.datagram[f->queued], p, n);
-	f->in_len[f->queued] = n;
-	f->from[f->queued++] = *from;
+	struct datagram *d = &datagrams[f - fakes][f->queued++];
+	MUST(f->queued <= QUEUE && n <= QUEUED);
+	memcpy(d->b, p, n);
+	d->len = n;
+	d->from = *from;
 }
 
 static struct sockaddr_in client_at(unsigned who, unsigned port) {
@@ -392,7 +385,6 @@ static struct sockaddr_in client_at(unsigned who, unsigned port) {
 /* A client's good question, over UDP (c is NULL) or TCP. */
 static void client_query(struct conn *c) {
 	unsigned who = byte(), subject = below(NAMES * TYPES), how = byte(), i = 0;
-	uint8_t framed[302];
 	struct asked *q;
 
 	while (i < TRACKED && asked[i].open) i++;
@@ -400,25 +392,24 @@ static void client_query(struct conn *c) {
 	q = &asked[i];
 	say("!%x:1,0,0,%u %s/%s", F_RD | (how & 4 ? F_CD : 0) | (how & 8 ? F_AD : 0), how & 1, names[subject % NAMES],
 	    type_text(types[subject / NAMES]));
-	put16at(m, next_id);
-	if (how & 16) m[13] &= 0xdf;
+	put16at(m.p, next_id);
+	if (how & 16) m.p[13] &= 0xdf;
 	if (how & 1) say("opt/%u/%x [ ]", how & 32 ? 4096 : 700, how & 2 ? 0x8000 : 0);
-	*q = (struct asked){ .open = true, .tcp = c != NULL, .id = (uint16_t)next_id, .born = fake_now, .life_from = fake_now, .len = mlen,
+	*q = (struct asked){ .open = true, .tcp = c != NULL, .id = (uint16_t)next_id, .born = fake_now, .life_from = fake_now, .len = m.n,
 		.subject = subject, .full = (unsigned)stats.full, .limit = c != NULL ? MSG_MAX : how & 1 ? how & 32 ? 1232 : 700 : 512 };
 	next_id = next_id % 65535 + 1;
-	memcpy(q->query, m, mlen);
+	memcpy(q->query, m.p, m.n);
 	if (c == NULL) {
 		q->from = client_at(who % 4, 2000 + q->id % 30000u);
-		datagram(FAKE(listeners[0].udp), &q->from, m, mlen);
+		datagram(FAKE(listeners[0].udp), &q->from, m.p, m.n);
 		return;
 	}
 	q->conn = c->serial;
-	put16at(framed, (unsigned)mlen);
-	memcpy(framed + 2, m, mlen);
-	i = who % 4 == 0 ? who % (unsigned)(mlen + 2) : (unsigned)mlen + 2;
-	fake_put(c->f, framed, i);
-	c->nrest = mlen + 2 - i;
-	memcpy(c->rest, framed + i, c->nrest);
+	c->rest.n = 0;
+	put_framed(&c->rest, &m);
+	i = who % 4 == 0 ? who % (unsigned)c->rest.n : (unsigned)c->rest.n;
+	put(&c->f->in, c->rest.p, i);
+	take(&c->rest, i);
 }
 
 enum { MUTATED = 14, CUT = 15, BARE = 16 };
@@ -440,10 +431,9 @@ static void answer_build(const uint8_t *p, size_t len, bool stream) {
 	qlen += 5;
 	type = get16at(p + qlen - 4);
 	say("!%x:1,%u,%u,%u", kinds[kind].flags | (kind == 7 ? below(16) : 0), kinds[kind].an, kinds[kind].ns, kinds[kind].ar);
-	put16at(m, get16at(p) ^ (kind == 9));
-	memcpy(m + 12, p + 12, qlen - 12);
-	mlen = qlen;
-	if (kind == 10) m[13] ^= 1;
+	put16at(m.p, get16at(p) ^ (kind == 9));
+	put(&m, p + 12, qlen - 12);
+	if (kind == 10) m.p[13] ^= 1;
 	if (kinds[kind].records == NULL)
 		say("@/TYPE%u/%u [ *%d ]", type == T_ANY ? T_A : type, ttl, type == T_AAAA ? 16 : 4);
 	else if (strstr(kinds[kind].records, "TXT") != NULL)
@@ -454,12 +444,12 @@ static void answer_build(const uint8_t *p, size_t len, bool stream) {
 	mutated |= kind == MUTATED;
 	for (unsigned k = kind == MUTATED ? below(4) : 0; k > 0; k--) {
 		unsigned at = byte();
-		m[at % mlen] = (uint8_t)byte();
+		m.p[at % m.n] = (uint8_t)byte();
 	}
-	if (kind == CUT) mlen = below((unsigned)mlen + 1);
+	if (kind == CUT) m.n = below((unsigned)m.n + 1);
 	if (kind == BARE) {
-		mlen = 12;
-		m[5] = 0;
+		m.n = 12;
+		m.p[5] = 0;
 	}
 }
 
@@ -485,12 +475,12 @@ static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_
 		whole = false;
 		k = MIN(k, (size_t)16384);
 		record_head(head, type, k);
-		fake_put(f, head, RECORD);
-		fake_put(f, p, k);
+		put(&f->in, head, RECORD);
+		put(&f->in, p, k);
 		p += k;
 		n -= k;
 	}
-	fake_put(f, p, n);
+	put(&f->in, p, n);
 }
 
 /* A frame of HTTP/2; padded now and then. */
@@ -520,10 +510,10 @@ static void h2_answer(struct fake *f, uint32_t stream) {
 	h2_says(f, H2_HEADERS, cut ? 0 : H2_END_HEADERS, stream, how == 1 ? other : head, n - cut);
 	if (cut > 0) h2_says(f, H2_CONTINUATION, H2_END_HEADERS, stream, head + n - cut, cut);
 	do {
-		n = MIN(mlen - at, (size_t)(how == 4 ? 1 + below(200) : H2_FRAME_MAX));
-		h2_says(f, H2_DATA, at + n == mlen ? H2_END_STREAM : 0, stream, m + at, n);
+		n = MIN(m.n - at, (size_t)(how == 4 ? 1 + below(200) : H2_FRAME_MAX));
+		h2_says(f, H2_DATA, at + n == m.n ? H2_END_STREAM : 0, stream, m.p + at, n);
 		at += n;
-	} while (at < mlen);
+	} while (at < m.n);
 }
 
 /* Frames that are not about one answer: settings, pings, windows, the end, and those that nobody should send. */
@@ -541,29 +531,30 @@ static void upstream_answer(enum kind kind) {
 	const struct told *t = f ? &told[f - fakes] : NULL;
 	size_t at = 0, k = 0;
 	uint8_t query[UPSTREAM_QUERY_MAX];
+	static struct buf framed;
 	struct question q;
 
 	if (f == NULL || (kind == K_UDP ? f->queued == QUEUE || f->seen == 0 : f->connecting))
 		return;
-	for (; at < t->len; k++) at += 6 + get16at(t->b + at + 4);
+	for (; at < t->b.n; k++) at += 6 + get16at(t->b.p + at + 4);
 	if (k == 0) return;
 	k = below((unsigned)k);
-	for (at = 0; k > 0; k--) at += 6 + get16at(t->b + at + 4);
-	k = get16at(t->b + at + 4);
-	memcpy(query, t->b + at + 6, k);
+	for (at = 0; k > 0; k--) at += 6 + get16at(t->b.p + at + 4);
+	k = get16at(t->b.p + at + 4);
+	memcpy(query, t->b.p + at + 6, k);
 	MUST(question_read(&q, query, k) == NOERROR);
 	for (unsigned i = 0; i < NAMES * TYPES; i++)
 		if (key_type(&q.key) == types[i / NAMES] && strncmp(name_text(q.key.b), names[i % NAMES], strlen(names[i % NAMES])) == 0)
 			heard[i][upstream_bit(&f->peer)] = fake_now;
 	answer_build(query, k, kind == K_TCP);
 	if (kind == K_UDP)
-		datagram(f, &f->peer, m, MIN(mlen, (size_t)QUEUED));
+		datagram(f, &f->peer, m.p, MIN(m.n, (size_t)QUEUED));
 	else if (is_http(f))
-		h2_answer(f, get32at(t->b + at));
+		h2_answer(f, get32at(t->b.p + at));
 	else {
-		memmove(m + 2, m, mlen);
-		put16at(m, (unsigned)mlen);
-		upstream_says(f, R_DATA, m, mlen + 2);
+		framed.n = 0;
+		put_framed(&framed, &m);
+		upstream_says(f, R_DATA, framed.p, framed.n);
 	}
 }
 
@@ -626,14 +617,14 @@ static void conn_event(unsigned what) {
 	bool room;
 
 	if (!is_conn(c)) return;
-	if (c->nrest > 0 && !c->f->eof && c->f->in_len[0] + c->nrest < QUEUED) {
-		fake_put(c->f, c->rest, c->nrest);
-		c->nrest = 0;
+	if (!c->f->eof && c->f->in.n + c->rest.n < QUEUED) {
+		put_buf(&c->f->in, &c->rest);
+		c->rest.n = 0;
 	}
-	room = !c->f->eof && c->f->in_len[0] <= 2000;
+	room = !c->f->eof && c->f->in.n <= 2000;
 	if (what == 0 && room && c->admin) {
 		const char *s = lines[below(COUNT(lines))];
-		fake_put(c->f, s, strlen(s));
+		put(&c->f->in, s, strlen(s));
 	} else if (what == 0 && room && !c->wild)
 		client_query(c);
 	else if (what == 1)

@@ -218,10 +218,10 @@ static void test_round_trips(void) {
 /* What the program makes of the message m, as a client's: "silence", an RCODE, or what was asked and how. */
 static const char *question_read_of(void) {
 	struct question q;
-	const uint8_t *p = exactly(m, mlen);
-	int rcode = question_read(&q, p, mlen);
+	const uint8_t *p = exactly(m.p, m.n);
+	int rcode = question_read(&q, p, m.n);
 	char size[20];
-	seed("client", m, mlen);
+	seed("client", m.p, m.n);
 	if (rcode != NOERROR) return rcode < 0 ? "silence" : rcode_text((unsigned)rcode);
 	each(q.id == 0x1234 && q.name == p + 12, "ID %x", q.id);
 	snprintf(size, sizeof size, " edns=%u", q.edns_size);
@@ -242,10 +242,10 @@ static const char *answer_read_of(unsigned type) {
 	char ttl[20] = "", soa[20] = "";
 	struct key k;
 	lab_key(&k, type);
-	seed("answer", m, mlen);
-	ans_bytes = exactly(m, mlen);
-	if (!answer_matches(ans_bytes, mlen, &k)) return "no match";
-	if (answer_read(&ans, ans_bytes, mlen, &k) != NULL) return "malformed";
+	seed("answer", m.p, m.n);
+	ans_bytes = exactly(m.p, m.n);
+	if (!answer_matches(ans_bytes, m.n, &k)) return "no match";
+	if (answer_read(&ans, ans_bytes, m.n, &k) != NULL) return "malformed";
 	if (ans.ttl != NO_TTL) snprintf(ttl, sizeof ttl, " ttl %u", ans.ttl);
 	if (ans.soa_ttl != NO_TTL) snprintf(soa, sizeof soa, " soa %u", ans.soa_ttl);
 	return form("%s %u of %u%s%s%s", verdicts[ans.verdict], ans.ancount, ans.records, ttl, soa, ans.opt ? " opt" : "");
@@ -379,8 +379,8 @@ static void test_names(void) {
 static void test_questions(void) {
 	size_t whole;
 	say("!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ]");
-	for (whole = mlen, mlen = 0; mlen < whole; mlen++)
-		each(strcmp(question_read_of(), mlen < 12 ? "silence" : "FORMERR") == 0, "%zu bytes", mlen);
+	for (whole = m.n, m.n = 0; m.n < whole; m.n++)
+		each(strcmp(question_read_of(), m.n < 12 ? "silence" : "FORMERR") == 0, "%zu bytes", m.n);
 	all("every beginning of a question is FORMERR, and silence below 12 bytes");
 	say("!100:1,0,0,65535 x.test/A");
 	for (unsigned i = 0; i < 5000; i++) say("./TYPE99/0 [ ]");
@@ -391,10 +391,10 @@ static void test_answers(void) {
 	size_t whole, at;
 
 	say("!8180:1,2,0,1 www.test/A @/CNAME/300 [ web.test ] web.test/A/60 " IP " opt/1232/0 [ ]");
-	for (whole = mlen, mlen = 0; mlen < whole; mlen++)
-		each(strchr("mn", answer_read_of(T_A)[0]) != NULL, "%zu bytes", mlen);
+	for (whole = m.n, m.n = 0; m.n < whole; m.n++)
+		each(strchr("mn", answer_read_of(T_A)[0]) != NULL, "%zu bytes", m.n);
 	all("no beginning of an answer is an answer");
-	put8(1);
+	put8(&m, 1);
 	is(strncmp(answer_read_of(0), "success", 7) == 0 && ans.len == whole - 11, "bytes after the last record are cut off, and the OPT");
 	for (unsigned code = 0; code < 30; code++) {
 		say("!8003:1,0,0,1 ad.test/A opt/1232/0 [ =000f0002%04x ]", code);
@@ -402,28 +402,28 @@ static void test_answers(void) {
 	}
 	all("an Extended DNS Error of 15 to 17, and no other, makes an answer final");
 	say("!8000:1,400,0,0 www.test/TXT www.test/TXT/60 [ =0161 ]");
-	for (unsigned i = 1; i < 400; i++) say("@%zu/TXT/60 [ =0161 ]", i == 1 ? 26 : mlen - 14);
+	for (unsigned i = 1; i < 400; i++) say("@%zu/TXT/60 [ =0161 ]", i == 1 ? 26 : m.n - 14);
 	is(strcmp(answer_read_of(0), "malformed") == 0 || ans.records == 400, "400 records whose names are pointers to pointers end");
 
 	say("!8000:1,1,0,3 www.test/SRV @/SRV/60 [ *6 host.test ] opt/1232/0 [ " COOKIE " ]");
-	at = mlen;                              /* the OPT first, names behind it that point behind it */
+	at = m.n;                              /* the OPT first, names behind it that point behind it */
 	say("host.test/A/50 " IP " =0178 @%zu/MX/40 [ =0005 @%zu ]", at, at);
 	is(strcmp(answer_read_of(0), "success 1 of 1 ttl 60 opt") == 0 && ans.len == at - 23, "an OPT before other records is found, and they stay behind with it");
-	mlen = ans.len;
-	memcpy(m, ans_bytes, mlen);
+	m.n = ans.len;
+	memcpy(m.p, ans_bytes, m.n);
 	is(strcmp(answer_read_of(0), "success 1 of 1 ttl 60") == 0, "what is left is an answer without OPT");
 }
 
 /* Changes a few bytes of m behind the first "from", again and again: what fuzz.c promises must hold. */
 static void mutate(void (*check)(const uint8_t *data, size_t size), unsigned rounds, size_t from) {
 	static uint8_t copy[400];
-	size_t len = mlen;
-	memcpy(copy, m, len);
+	size_t len = m.n;
+	memcpy(copy, m.p, len);
 	for (; rounds > 0; rounds--) {
-		memcpy(m, copy, len);
+		memcpy(m.p, copy, len);
 		for (unsigned changes = rnd(4); changes > 0; changes--)
-			m[from + rnd((uint32_t)(len - from))] = (uint8_t)(rnd(3) ? rnd(256) : 0xc0 + rnd(2));
-		check(m, len);
+			m.p[from + rnd((uint32_t)(len - from))] = (uint8_t)(rnd(3) ? rnd(256) : 0xc0 + rnd(2));
+		check(m.p, len);
 	}
 }
 
@@ -443,7 +443,7 @@ static void test_mutations(void) {
 	say("=0000008f3082008b3081f0a003020102020101300030003000300030003000a320301e301c0603551d1104153013");
 	say("=8208646e732e7465737487047f000001 *100");
 	for (unsigned how = 0; how < 16; how++) {
-		m[0] = (uint8_t)how;
+		m.p[0] = (uint8_t)how;
 		mutate(check_cert, 1250, 3);
 	}
 	all("20,000 random certificates are looked at without harm");
@@ -484,9 +484,9 @@ static const char *numbered(const char *name, unsigned i) {
 }
 
 /* Puts an answer of about "size" bytes into the cache. */
-static void put(const char *name, unsigned type, uint32_t ttl, size_t size) {
+static void store(const char *name, unsigned type, uint32_t ttl, size_t size) {
 	say("!8180:1,1,0,0 %s/%s", name, type_text(type));
-	say("@/%s/%u [ *%zu ]", type_text(type), ttl, type == T_A ? 4 : type == T_AAAA ? 16 : size > mlen + 12 ? size - mlen - 12 : 0);
+	say("@/%s/%u [ *%zu ]", type_text(type), ttl, type == T_A ? 4 : type == T_AAAA ? 16 : size > m.n + 12 ? size - m.n - 12 : 0);
 	each(cache_message(ttl), "the test's own answer for %s is wrong", name);
 }
 
@@ -501,7 +501,7 @@ static int found(const char *name, unsigned type, unsigned flags) {
 
 /* Puts A records of NAMEfrom up to NAMEto, and counts those of them that the cache has. */
 static void put_many(const char *name, unsigned from, unsigned to, uint32_t ttl) {
-	for (unsigned i = from; i < to; i++) put(numbered(name, i), T_A, ttl, 60);
+	for (unsigned i = from; i < to; i++) store(numbered(name, i), T_A, ttl, 60);
 }
 static unsigned found_many(const char *name, unsigned to) {
 	unsigned count = 0;
@@ -521,12 +521,12 @@ static uint32_t reply_ttl(const char *spelled) {
 	p.from.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	say("Q %s/A", spelled);
 	outbox.n = outbox.messages = 0;
-	client_ask(&p, m, mlen);
+	client_ask(&p, m.p, m.n);
 	len = outbox.n > 0 ? outbox.iov[0].iov_len : 0;
 	outbox.n = outbox.messages = 0;
 	memcpy(out, outbox.buf[0], len);
 	name_key(&k, spelled, T_A, 0);
-	if (len < mlen || get16at(out) != 0x1234 || (out[3] & 15) != 0 || memcmp(out + 12, m + 12, mlen - 12) != 0 ||
+	if (len < m.n || get16at(out) != 0x1234 || (out[3] & 15) != 0 || memcmp(out + 12, m.p + 12, m.n - 12) != 0 ||
 	    !answer_matches(out, len, &k) || answer_read(&a, out, len, &k) != NULL)
 		return NO_TTL;
 	return a.ttl;
@@ -538,7 +538,7 @@ static void cache_churn(size_t size) {
 	cache_again(size);
 	for (unsigned k = 0; k < 6000; k++) {
 		const char *name = numbered("n", rnd(3000));
-		put(name, k % 3 ? T_A : T_TXT, 1 + rnd(300), lens[rnd(size < 65536 ? 4 : 8)]);
+		store(name, k % 3 ? T_A : T_TXT, 1 + rnd(300), lens[rnd(size < 65536 ? 4 : 8)]);
 		if (rnd(4) == 0) found(name, T_A, 0);
 		if (rnd(50) == 0) now += SEC(rnd(40));
 		if (rnd(1000) == 0) cache_sweep(true, NULL, -1);
@@ -556,9 +556,9 @@ static void test_cache_room(void) {
 		cache_churn(*size);
 	all("in caches of 4,096 bytes to 1 MiB every invariant holds after each of 6,000 random changes");
 	cache_again(65536);
-	put("big.test", T_TXT, 100, 65535);
-	put("eighth.test", T_TXT, 100, cache.size / 8 + 1);
-	put("fits.test", T_TXT, 100, cache.size / 8 - 200);
+	store("big.test", T_TXT, 100, 65535);
+	store("eighth.test", T_TXT, 100, cache.size / 8 + 1);
+	store("fits.test", T_TXT, 100, cache.size / 8 - 200);
 	is(found("big.test", T_TXT, 0) < 0 && found("eighth.test", T_TXT, 0) < 0 && found("fits.test", T_TXT, 0) == 1 && cache_broken() == NULL,
 	    "an answer of over an eighth of the cache is not kept");
 	for (unsigned secret = 0; secret < 40; secret++) {
@@ -573,10 +573,10 @@ static void test_cache_room(void) {
 	cache_again(65536);
 	put_many("hot", 0, 20, 3000);
 	for (unsigned i = 0; i < 5000; i++) {
-		put(numbered("cold", i), T_A, 3000, 60);
+		store(numbered("cold", i), T_A, 3000, 60);
 		if (reply_ttl(numbered("hot", i % 20)) == NO_TTL) {
 			lost++;
-			put(numbered("hot", i % 20), T_A, 3000, 60);
+			store(numbered("hot", i % 20), T_A, 3000, 60);
 		}
 	}
 	each(lost <= 25, "%u of 5,000 questions for them miss", lost);
@@ -587,7 +587,7 @@ static void test_cache_room(void) {
 	put_many("new", 0, 250, 3000);
 	is(found_many("hot", 20) >= 18, "expired answers make room before those in use");
 	cfg.serve_stale = 100;
-	put("stale.test", T_A, 10, 60);
+	store("stale.test", T_A, 10, 60);
 	for (const char *at = "\x0b\x62\x01"; *at; at++) {           /* seconds, each after the one before */
 		now += SEC(*at);
 		each(found("stale.test", T_A, 0) == (at[1] ? 0 : -1), "after %d s more: %d", *at, found("stale.test", T_A, 0));

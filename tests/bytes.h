@@ -1,0 +1,102 @@
+/* bytes.h - what every test program needs, the peer as the unit tests and the fuzz targets: bytes that grow, messages written
+ * without a check so that wrong ones can be made, chance that repeats itself. Stands on its own; not a program. */
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MUST(c) do { if (!(c)) { fprintf(stderr, "broken: %s (line %d)\n", #c, __LINE__); abort(); } } while (0)
+
+/* The same seed, the same numbers. */
+static uint64_t chance = UINT64_C(88172645463325252);
+static inline uint32_t chance_next(void) {
+	chance ^= chance << 13;
+	chance ^= chance >> 7;
+	chance ^= chance << 17;
+	return (uint32_t)(chance >> 16);
+}
+
+static inline void *grow(void *p, size_t n) {
+	p = realloc(p, n > 0 ? n : 1);
+	MUST(p != NULL);
+	return p;
+}
+
+struct buf { uint8_t *p; size_t n, room; };
+
+/* n bytes more, to be written. */
+static inline uint8_t *put_room(struct buf *b, size_t n) {
+	if (b->p == NULL || b->n + n > b->room) b->p = grow(b->p, b->room = 2 * (b->n + n) + 512);
+	b->n += n;
+	return b->p + b->n - n;
+}
+static inline void put(struct buf *b, const void *p, size_t n) {
+	uint8_t *to = put_room(b, n);
+	if (n > 0) memcpy(to, p, n);
+}
+static inline void put8(struct buf *b, unsigned v) { *put_room(b, 1) = (uint8_t)v; }
+static inline void put16(struct buf *b, unsigned v) { put(b, (uint8_t[]){ (uint8_t)(v >> 8), (uint8_t)v }, 2); }
+static inline void put32(struct buf *b, uint32_t v) { put16(b, v >> 16); put16(b, v & 65535); }
+static inline void put_buf(struct buf *b, const struct buf *from) { put(b, from->p, from->n); }
+static inline void put_framed(struct buf *b, const struct buf *m) {
+	put16(b, (unsigned)m->n);
+	put_buf(b, m);
+}
+
+static inline int hex_digit(char c) { return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ? (c & 15) + 9 : -1; }
+static inline void put_hex(struct buf *b, const char *h) {
+	for (; hex_digit(h[0]) >= 0 && hex_digit(h[1]) >= 0; h += 2) put8(b, (unsigned)(hex_digit(h[0]) << 4 | hex_digit(h[1])));
+}
+
+/* Takes n bytes off the front. */
+static inline void take(struct buf *b, size_t n) {
+	b->n -= n;
+	if (b->n > 0) memmove(b->p, b->p + n, b->n);
+}
+
+/* A name in presentation form with \. and \DDD. */
+static inline void put_name(struct buf *b, const char *s) {
+	for (s += strcmp(s, ".") == 0; *s != '\0'; s += *s == '.') {
+		size_t at = b->n;
+		for (put8(b, 0); *s != '\0' && *s != '.'; s++) {
+			bool number = *s == '\\' && strspn(s + 1, "0123456789") >= 3;
+			if (*s == '\\' && s[1] != '\0') s++;
+			put8(b, number ? (unsigned)((s[0] - '0') * 100 + (s[1] - '0') * 10 + s[2] - '0') : (unsigned char)*s);
+			if (number) s += 2;
+		}
+		b->p[at] = (uint8_t)(b->n - at - 1);
+	}
+	put8(b, 0);
+}
+
+/* Appends by a pattern: "1", "2" and "4" are a number of so many bytes, "n" is a name, "l" one without its end, "p" a pointer to
+ * an offset, "@" bytes (a pointer and a size_t), "#" hex digits, "(...)" stands behind its length of two bytes. */
+static inline void put_as(struct buf *b, const char *f, ...) {
+	size_t open[4] = { 0 }, depth = 0;
+	va_list ap;
+	va_start(ap, f);
+	for (; *f != '\0'; f++) {
+		if (*f == '1') put8(b, va_arg(ap, unsigned));
+		else if (*f == '2') put16(b, va_arg(ap, unsigned));
+		else if (*f == '4') put32(b, va_arg(ap, unsigned));
+		else if (*f == 'p') put16(b, 0xc000 | va_arg(ap, unsigned));
+		else if (*f == 'n' || *f == 'l') put_name(b, va_arg(ap, const char *));
+		else if (*f == '#') put_hex(b, va_arg(ap, const char *));
+		else if (*f == '@') {
+			const void *p = va_arg(ap, const void *);
+			put(b, p, va_arg(ap, size_t));
+		} else if (*f == '(') {
+			put16(b, 0);
+			open[depth++] = b->n;
+		} else if (*f == ')' && depth > 0) {
+			size_t at = open[--depth];
+			b->p[at - 2] = (uint8_t)((b->n - at) >> 8);
+			b->p[at - 1] = (uint8_t)(b->n - at);
+		}
+		b->n -= *f == 'l';
+	}
+	va_end(ap);
+}
