@@ -240,7 +240,8 @@ static void text_clean(char *s) {
 /* A number that is the whole string and within the bounds, else -1. */
 static int64_t number(const char *s, int64_t lo, int64_t hi) {
 	size_t n = strspn(s, "0123456789");
-	int64_t v = n > 0 && n <= 15 && s[n] == '\0' ? strtoll(s, NULL, 10) : -1;
+	int64_t v = n > 0 && n <= 15 && s[n] == '\0' ? 0 : -1;
+	for (; v >= 0 && *s != '\0'; s++) v = v * 10 + (*s - '0');
 	return v >= lo && v <= hi ? v : -1;
 }
 
@@ -5816,7 +5817,7 @@ static int64_t build_time(void) {
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec", date[] = __DATE__;
 	int64_t m = 1;
 	while (m < 12 && strncmp(months + 3 * (m - 1), date, 3) != 0) m++;
-	return days_of(strtol(date + 7, NULL, 10), m, strtol(date + 4, NULL, 10)) * 86400;
+	return days_of(number(date + 7, 1970, 9999), m, (date[4] & 15) * 10 + (date[5] & 15)) * 86400;    /* " 7" or "27" */
 }
 
 /* Sets up the engine for one upstream, once; resets keep it. TLS 1.2 with forward secrecy and AEAD only. */
