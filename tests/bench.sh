@@ -796,6 +796,7 @@ bench_resident() {
 
 bench_row_memory() {
     bench_say memory
+    bench_made
     bench_x=$(freeport)
     bench_run reference "$BENCH/gauge" echo "$bench_x"
     "$BENCH/gauge" bursts "$bench_x" 64 64 0 64 >/dev/null
@@ -1024,7 +1025,6 @@ cmd_bench() {
     bench_tools && bench_upstreams || return 1
     bench_start=$(date +%s)
     if [ "${1:-}" != counts ]; then
-        [ -n "${ROWS:-}" ] || bench_made
         for bench_x in ${ROWS:-hit miss road dot twenty browser silent tcp entries idle flight latency memory ratio start}; do "bench_row_$bench_x" "${1:-}"; done
     fi
     [ "${1:-}" = quick ] || [ -n "${ROWS:-}" ] || bench_row_instructions
