@@ -2947,7 +2947,7 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len) {
 	struct slot *slot;
 	const char *here;
 	uint32_t hash;
-	bool stale_now = false;
+	bool stale_now;
 
 	stats.dropped += rcode < 0;
 	if (rcode < 0) return;
@@ -2974,6 +2974,7 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len) {
 		return;
 	}
 	stats.misses++;
+	stale_now = slot != NULL;
 	if (!query_ask(p, &q, hash, &stale_now)) {
 		stats.failed++;
 		client_error(p, &q, SERVFAIL, EDE_NETWORK);
@@ -3833,14 +3834,14 @@ static struct query *query_new(const struct key *k, uint32_t hash) {
 	return q;
 }
 
-/* A client's question that the cache could not answer. False when there is no room or no upstream for it. *stale_now is set
- * when the caller is to answer with the stale entry at once, since every upstream is down. */
+/* A client's question that the cache could not answer. False when there is no room or no upstream for it. *stale_now says that there
+ * is a stale entry, and then, that the caller is to answer with it at once, since every upstream is down. */
 static bool query_ask(const struct peer *p, const struct question *ask, uint32_t hash, bool *stale_now) {
 	struct query *q = query_find(&ask->key, hash);
 	uint32_t mask = route(&ask->key);
-	bool stale = cfg.serve_stale > 0 && cache_find(&ask->key, hash) != NULL;
-	bool fresh = q == NULL || q->replied;
+	bool stale = cfg.serve_stale > 0 && *stale_now, fresh = q == NULL || q->replied;
 
+	*stale_now = false;
 	if (mask == 0) return false;
 	if (stale && all_down(mask, key_kind(&ask->key))) {     /* nobody to wait for */
 		*stale_now = true;
@@ -4285,7 +4286,7 @@ struct sending {
 struct port {
 	int fd, slot;
 	struct upstream *u;
-	unsigned life, open;
+	unsigned life, open, mask;              /* mask: hides from strangers which place an ID tells */
 	struct node dirty;                      /* something is to leave here, or nothing is open any more */
 	struct sending sendings[PORT_LIFE];     /* those up to "life" are in use, or were */
 };
@@ -4338,23 +4339,21 @@ static struct port *port_for(struct upstream *u, bool again) {
 static struct sending *port_end(struct port *p) { return p->sendings + MIN(p->life, (unsigned)PORT_LIFE); }
 
 static struct sending *port_find(struct port *p, unsigned id) {
-	for (struct sending *s = p->sendings, *end = port_end(p); s < end; s++)
-		if (s->id == id)
-			return s;
-	return NULL;
+	struct sending *s = &p->sendings[(id ^ p->mask) % PORT_LIFE];
+	return s < port_end(p) && s->id == id ? s : NULL;
 }
 
-/* Another datagram of an ask: the next place at a port that is free, and an ID that is new there. It leaves when the turn ends,
- * together with what else leaves there. */
+/* Another datagram of an ask: the next place at a port that is free, and an ID that is new there, for it tells the place. It leaves
+ * when the turn ends, together with what else leaves there. */
 static void sending_new(struct ask *a, struct port *p) {
 	struct sending *s;
 	unsigned id;
 	do
-		id = random16();
-	while (port_find(p, id) != NULL);
-	do
 		s = &p->sendings[p->life++ % PORT_LIFE];
 	while (p->life > PORT_LIFE && s->ask != NULL);
+	id = random16();
+	if (p->life == 1) p->mask = id;
+	id = id / PORT_LIFE * PORT_LIFE + ((unsigned)(s - p->sendings) ^ p->mask) % PORT_LIFE;
 	*s = (struct sending){ .ask = a, .port = p, .next = a->sendings, .id = (uint16_t)id, .due = true };
 	a->sendings = s;
 	p->open++;
