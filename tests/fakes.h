@@ -240,8 +240,9 @@ struct engine {
 	const br_ssl_engine_context *of;
 	bool open, closing, alpn;               /* closing: closed once what is in out has gone; alpn: the server speaks h2 */
 	int err;
-	uint8_t in[RECORD + 16384], out[RECORD + APP_ROOM];
-	size_t in_len, app_at, app_len, out_len, out_at, put;   /* put: bytes in out that are no record yet */
+	struct buf out;                         /* records that have not left */
+	size_t in_len, app_at, app_len, put;    /* put: bytes in app that are in no record yet */
+	uint8_t in[RECORD + 16384], app[APP_ROOM];
 };
 static struct engine *engines[ENGINES];
 
@@ -257,32 +258,21 @@ static struct engine *engine_of(const br_ssl_engine_context *e) {
 	return engines[i];
 }
 
-static void record_head(uint8_t *p, unsigned type, size_t n) {
-	p[0] = (uint8_t)type;
-	p[1] = p[2] = 3;
-	p[3] = (uint8_t)(n >> 8);
-	p[4] = (uint8_t)n;
-}
-
-static void engine_say(struct engine *e, unsigned type, const char *bytes, size_t n) {
-	record_head(e->out, type, n);
-	memcpy(e->out + RECORD, bytes, n);
-	e->out_len = RECORD + n;
-	e->out_at = 0;
-}
+static void put_record(struct buf *b, unsigned type, const void *bytes, size_t n) { put_as(b, "12(@)", type, 0x303, bytes, n); }
 
 static int lab_client_reset(br_ssl_client_context *c, const char *name, int resume) {
 	struct engine *e = engine_of(&c->eng);
+	struct buf out = { e->out.p, 0, e->out.room };
 	memset(e, 0, offsetof(struct engine, in));
 	e->of = &c->eng;
-	e->in_len = e->app_at = e->app_len = e->put = 0;
-	engine_say(e, R_HANDSHAKE, "hello", 5);
+	e->out = out;
+	put_record(&e->out, R_HANDSHAKE, "hello", 5);
 	return 1;
 }
 
 static unsigned lab_state(const br_ssl_engine_context *of) {
 	const struct engine *e = engine_of(of);
-	if (e->out_at < e->out_len) return BR_SSL_SENDREC | (e->closing ? 0u : BR_SSL_RECVREC);
+	if (e->out.n > 0) return BR_SSL_SENDREC | (e->closing ? 0u : BR_SSL_RECVREC);
 	if (e->closing) return BR_SSL_CLOSED;
 	return (e->app_len > 0 ? BR_SSL_RECVAPP : BR_SSL_RECVREC) | (e->open ? BR_SSL_SENDAPP : 0u);
 }
@@ -290,39 +280,34 @@ static unsigned lab_state(const br_ssl_engine_context *of) {
 static const char *lab_protocol(const br_ssl_engine_context *of) { return engine_of(of)->alpn ? "h2" : NULL; }
 static int lab_last_error(const br_ssl_engine_context *of) { return engine_of(of)->err; }
 
-static unsigned char *lab_sendrec_buf(const br_ssl_engine_context *of, size_t *n) {
-	struct engine *e = engine_of(of);
-	*n = e->out_len - e->out_at;
-	return *n > 0 ? e->out + e->out_at : NULL;
-}
+/* What BearSSL gives of a buffer: NULL when there is no room in it, or nothing. */
+static unsigned char *room_of(uint8_t *p, size_t room, size_t *n) { return (*n = room) > 0 ? p : NULL; }
+
+static unsigned char *lab_sendrec_buf(const br_ssl_engine_context *of, size_t *n) { return room_of(engine_of(of)->out.p, engine_of(of)->out.n, n); }
 static void lab_sendrec_ack(br_ssl_engine_context *of, size_t n) {
-	MUST(n > 0 && n <= engine_of(of)->out_len - engine_of(of)->out_at);
-	engine_of(of)->out_at += n;
+	MUST(n > 0 && n <= engine_of(of)->out.n);
+	take(&engine_of(of)->out, n);
 }
 
 static unsigned char *lab_sendapp_buf(const br_ssl_engine_context *of, size_t *n) {
 	struct engine *e = engine_of(of);
-	*n = e->open && !e->closing && e->out_at == e->out_len ? APP_ROOM - e->put : 0;
-	return *n > 0 ? e->out + RECORD + e->put : NULL;
+	return room_of(e->app + e->put, e->open && !e->closing && e->out.n == 0 ? APP_ROOM - e->put : 0, n);
 }
 static void lab_flush(br_ssl_engine_context *of, int force) {
 	struct engine *e = engine_of(of);
-	if (e->put == 0) return;
-	record_head(e->out, R_DATA, e->put);
-	e->out_len = RECORD + e->put;
-	e->out_at = e->put = 0;
+	if (e->put > 0) put_record(&e->out, R_DATA, e->app, e->put);
+	e->put = 0;
 }
 static void lab_sendapp_ack(br_ssl_engine_context *of, size_t n) {
 	struct engine *e = engine_of(of);
-	MUST(n > 0 && n <= APP_ROOM - e->put && e->out_at == e->out_len);
+	MUST(n > 0 && n <= APP_ROOM - e->put && e->out.n == 0);
 	e->put += n;
 	if (e->put == APP_ROOM) lab_flush(of, 0);
 }
 
 static unsigned char *lab_recvapp_buf(const br_ssl_engine_context *of, size_t *n) {
 	struct engine *e = engine_of(of);
-	*n = e->app_len;
-	return *n > 0 ? e->in + e->app_at : NULL;
+	return room_of(e->in + e->app_at, e->app_len, n);
 }
 static void lab_recvapp_ack(br_ssl_engine_context *of, size_t n) {
 	MUST(n > 0 && n <= engine_of(of)->app_len);
@@ -330,11 +315,20 @@ static void lab_recvapp_ack(br_ssl_engine_context *of, size_t n) {
 	engine_of(of)->app_len -= n;
 }
 
+static size_t record_len(const struct engine *e) { return e->in_len < RECORD ? RECORD : RECORD + (size_t)(e->in[3] << 8 | e->in[4]); }
 static unsigned char *lab_recvrec_buf(const br_ssl_engine_context *of, size_t *n) {
 	struct engine *e = engine_of(of);
-	*n = e->in_len < RECORD ? RECORD - e->in_len : RECORD + (size_t)(e->in[3] << 8 | e->in[4]) - e->in_len;
-	return e->app_len > 0 || e->closing ? NULL : e->in + e->in_len;
+	return room_of(e->in + e->in_len, e->app_len > 0 || e->closing ? 0 : record_len(e) - e->in_len, n);
 }
+
+/* The connection ends; the server is told, if it is not told anything now. */
+static void engine_end(struct engine *e, int err) {
+	if (e->out.n == 0 && !e->closing) put_record(&e->out, R_ALERT, "\1\0", (size_t)2);
+	e->closing = true;
+	e->err = err;
+}
+static void lab_ssl_close(br_ssl_engine_context *of) { engine_end(engine_of(of), engine_of(of)->err); }
+
 static void engine_record(struct engine *e, unsigned type, const uint8_t *p, size_t n) {
 	if (type == R_HANDSHAKE && !e->open) {
 		e->open = true;
@@ -342,31 +336,21 @@ static void engine_record(struct engine *e, unsigned type, const uint8_t *p, siz
 	} else if (type == R_DATA && e->open) {
 		e->app_at = RECORD;
 		e->app_len = n;
-	} else {
-		e->closing = true;
-		e->err = type != R_ALERT || n < 2 ? BR_ERR_UNEXPECTED : p[1] == 0 ? BR_ERR_OK : BR_ERR_RECV_FATAL_ALERT + p[1];
-		if (e->out_at == e->out_len) engine_say(e, R_ALERT, "\1\0", 2);
-	}
+	} else
+		engine_end(e, type != R_ALERT || n < 2 ? BR_ERR_UNEXPECTED : p[1] == 0 ? BR_ERR_OK : BR_ERR_RECV_FATAL_ALERT + p[1]);
 }
 static void lab_recvrec_ack(br_ssl_engine_context *of, size_t n) {
 	struct engine *e = engine_of(of);
-	size_t len;
-
 	e->in_len += n;
-	len = e->in_len < RECORD ? 0 : (size_t)(e->in[3] << 8 | e->in[4]);
-	MUST(n > 0 && e->in_len <= RECORD + len);
-	if (len > 16384) {
+	MUST(n > 0 && e->in_len <= record_len(e));
+	if (record_len(e) > sizeof e->in) {
 		e->closing = true;
 		e->err = BR_ERR_TOO_LARGE;
-	} else if (e->in_len >= RECORD && e->in_len == RECORD + len) {
+	} else if (e->in_len == record_len(e)) {
+		n = e->in_len - RECORD;
 		e->in_len = 0;
-		engine_record(e, e->in[0], e->in + RECORD, len);
+		engine_record(e, e->in[0], e->in + RECORD, n);
 	}
-}
-static void lab_ssl_close(br_ssl_engine_context *of) {
-	struct engine *e = engine_of(of);
-	if (e->out_at == e->out_len && !e->closing) engine_say(e, R_ALERT, "\1\0", 2);
-	e->closing = true;
 }
 
 #define socket lab_socket

@@ -465,7 +465,6 @@ static struct fake *upstream_pick(enum kind kind) {
 
 /* Bytes for the program over a connection; over TLS in records, of which there may be two. */
 static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_t n) {
-	uint8_t head[RECORD];
 	bool whole = true;
 
 	if (!fake_takes(f, n + 8 * (size_t)RECORD) || f->ended || (is_tls(f) && !f->greeted && type == R_DATA))
@@ -474,9 +473,7 @@ static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_
 		size_t k = type == R_DATA && whole && n > 2 && below(4) == 0 ? 1 + below((unsigned)n - 1) : n;
 		whole = false;
 		k = MIN(k, (size_t)16384);
-		record_head(head, type, k);
-		put(&f->in, head, RECORD);
-		put(&f->in, p, k);
+		put_record(&f->in, type, p, k);
 		p += k;
 		n -= k;
 	}
