@@ -649,36 +649,28 @@ static struct secure *tls_new(void) {
 	return t;
 }
 
-/* The handshake messages in the records that came, put together. */
-static struct buf hello_message(const struct buf *first) {
-	struct buf m = { 0 };
-	for (size_t at = 0, n; at + 5 <= first->n && first->p[at] == 22 && at + 5 + (n = get16at(first->p + at + 3)) <= first->n; at += 5 + n)
-		put(&m, first->p + at + 5, n);
-	return m;
-}
-
-/* The ClientHello in words; false when it is not whole yet. */
+/* The ClientHello in words; false when it is not whole yet. It may come in several records. */
 static bool hello_note(const struct conn *c) {
-	struct buf m = hello_message(&c->tls->first);
-	char sni[256] = "-", alpn[256] = "-", ids[512] = "", exts[256] = "";
-	struct text list = { .p = ids, .size = sizeof ids }, ext = { .p = exts, .size = sizeof exts };
-	bool whole = m.n >= 44 && m.n >= 4 + (size_t)get16at(m.p + 2);
-	if (whole) {
-		const uint8_t *p = m.p + 4, *end = m.p + m.n;
-		unsigned version = get16at(p), sid = p[34];
-		p += 35 + sid;
-		size_t n = get16at(p);
-		for (p += 2; n >= 2 && p + 2 <= end; n -= 2, p += 2) text_add(&list, "%s%04x", list.len > 0 ? "," : "", get16at(p));
-		for (p += 1 + p[0] + 2; p + 4 <= end; p += 4 + n) {
-			n = get16at(p + 2);
-			text_add(&ext, "%s%u", ext.len > 0 ? "," : "", get16at(p));
-			if (get16at(p) == 0 && n > 5) snprintf(sni, sizeof sni, "%.*s", (int)(n - 5), (const char *)p + 9);
-			if (get16at(p) == 16 && n > 3) snprintf(alpn, sizeof alpn, "%.*s", (int)p[6], (const char *)p + 7);
-		}
-		note("hello", c, "sni %s alpn %s sid %u version %04x suites %s exts %s", sni, alpn, sid, version, ids, exts);
+	static struct buf all;
+	const struct buf *first = &c->tls->first;
+	char sni[256] = "-", alpn[256] = "-", ids[512] = "";
+	struct text list = { .p = ids, .size = sizeof ids };
+	all.n = 0;
+	for (size_t at = 0, n; at + 5 <= first->n && first->p[at] == 22 && at + 5 + (n = get16at(first->p + at + 3)) <= first->n; at += 5 + n)
+		put(&all, first->p + at + 5, n);
+	if (all.n < 44 || all.n < 4 + (size_t)get16at(all.p + 2)) return false;
+	struct msg m = { .p = all.p, .len = all.n, .at = 38 };
+	unsigned sid = msg_get8(&m), type, n;
+	msg_skip(&m, sid);
+	for (n = msg_get16(&m); n >= 2 && m.err == NULL; n -= 2) text_add(&list, "%s%04x", list.len > 0 ? "," : "", msg_get16(&m));
+	msg_skip(&m, msg_get8(&m));             /* compression */
+	for (msg_skip(&m, 2); m.at < m.len && m.err == NULL; msg_skip(&m, n)) {
+		type = msg_get16(&m), n = msg_get16(&m);
+		if (type == 0 && n > 5 && msg_has(&m, n)) snprintf(sni, sizeof sni, "%.*s", (int)n - 5, (const char *)m.p + m.at + 5);
+		if (type == 16 && n > 3 && msg_has(&m, n)) snprintf(alpn, sizeof alpn, "%.*s", (int)m.p[m.at + 2], (const char *)m.p + m.at + 3);
 	}
-	free(m.p);
-	return whole;
+	note("hello", c, "sni %s alpn %s sid %u version %04x suites %s ", sni, alpn, sid, get16at(all.p + 4), ids);
+	return true;
 }
 
 /* How much of "out" may leave now: all of it, or what record= and dribble= allow. */
