@@ -43,12 +43,13 @@ fresh_made() {
     (cd "$SRC" && tar -cf - test.sh tests Makefile dnsproxy.c dnsproxy.8 dns.config.example README.md .ci .gitignore) | tar -xf - -C "$fresh_d/src"
 }
 
-# fresh_works: installs what README.md names for the matrix too: all at once, or each by itself when one is not known there any more, by
-# that name or the next; a row says what it misses
+# fresh_works: installs what README.md names for the matrix too; a name that is gone by that of the next version, and when a package
+# cannot be installed each by itself: a row says what it misses
 fresh_works() {
     fresh_i=$(readme works | sed 's/ && .*//') fresh_n=${fresh_i#*recommends }
     fresh_i=${fresh_i%"$fresh_n"}
-    echo " && { $fresh_i $fresh_n || for p in $fresh_n; do $fresh_i \$p || $fresh_i \${p}6; done; $fresh_i -d systemd-resolved; true; }"
+    echo " && { l=; for p in $fresh_n; do apt-cache policy \$p | grep -q \"Candidate: [0-9]\" || p=\${p}6; l=\"\$l \$p\"; done
+        $fresh_i \$l || for p in \$l; do $fresh_i \$p; done; $fresh_i -d systemd-resolved; true; }"
 }
 
 # fresh_inside COMMAND [MORE [PACKAGES]]: runs COMMAND there, with processes and mounts of its own: the part up to the packages, and what

@@ -478,6 +478,7 @@ leg_works_clients()
         if ! have "$w_program"; then skip "$w_program is missing"; continue; fi
         [ "$w_needs" = - ] || w_build "$w_needs" || { fail "it cannot be built: $(tail -n 2 "$W/build.log")"; continue; }
         w_client "$w_command" "$w_resolver" >"$W/want"
+        if grep -Eq "^Can't locate|^ModuleNotFound" "$W/want"; then skip "its library is missing: $(grep -E "^Can't|^Module" "$W/want")"; continue; fi
         like '203[.,]0[.,]113[.,]10' "$(cat "$W/want")" 'asked directly'
         w_front
         w_hears 'when asked first'
