@@ -5364,24 +5364,24 @@ static void ca_take_dn(void *ctx, const void *p, size_t n) {
 	r->dn_len += n;
 }
 
-/* Decodes the first certificate of a PEM text, which begins with it. True when it is a usable CA. */
-static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n) {
-	const uint8_t *end = p + n;
-	uint32_t bits = 0;
-	unsigned nbits = 0;
+static void ca_take_der(void *ctx, const void *p, size_t n) { br_x509_decoder_push(&((struct ca_reader *)ctx)->x, p, n); }
 
+/* Decodes the first certificate of a PEM text. True when it is a usable CA. */
+static bool ca_decode(struct ca_reader *r, const uint8_t *p, size_t n) {
+	br_pem_decoder_context pem;
+	int event = 0;
+
+	br_pem_decoder_init(&pem);
 	br_x509_decoder_init(&r->x, ca_take_dn, r);
 	r->dn_len = 0;
-	p = memchr(p, '\n', n);
-	for (; p != NULL && p < end && *p != '-'; p++) {
-		const char *digit = memchr(base64_digits, *p, 64);
-		if (digit == NULL && memchr("\n\r\t =", *p, 5) == NULL) return false;
-		if (digit == NULL) continue;
-		bits = bits << 6 | (uint32_t)(digit - base64_digits);
-		nbits += 6;
-		if (nbits % 8 < 6) br_x509_decoder_push(&r->x, &(uint8_t){ (uint8_t)(bits >> nbits % 8) }, 1);
+	for (size_t k; n > 0 && event != BR_PEM_END_OBJ && event != BR_PEM_ERROR; p += k, n -= k) {
+		k = br_pem_decoder_push(&pem, p, n);
+		event = br_pem_decoder_event(&pem);
+		if (event == BR_PEM_BEGIN_OBJ) br_pem_decoder_setdest(&pem, ca_take_der, r);
 	}
-	return p != NULL && p < end && br_x509_decoder_get_pkey(&r->x) && br_x509_decoder_isCA(&r->x) && r->dn_len <= sizeof r->dn;
+	if (event == 0 && br_pem_decoder_push(&pem, "\n", 1) == 1)      /* the last line may lack its end */
+		event = br_pem_decoder_event(&pem);
+	return event == BR_PEM_END_OBJ && br_x509_decoder_get_pkey(&r->x) && br_x509_decoder_isCA(&r->x) && r->dn_len <= sizeof r->dn;
 }
 
 static uint32_t ca_hash(const uint8_t *dn, size_t n) {
