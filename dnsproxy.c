@@ -4987,11 +4987,12 @@ static void streams_turn(void) {
 	streams_due = false;
 	for (unsigned i = 0; i < norder; i++) {
 		struct upstream *u = &upstreams[order[i]];
+		bool idle = u->nstreams == 0 && u->warm_at == 0 && list_empty(&u->line), want = !idle && upstream_serve(u);
 		const char *why;
 		if (u->warm_at > now) wake_by(u->warm_at);
-		if (upstream_serve(u) && now < u->open_after)
+		if (want && now < u->open_after)
 			wake_by(u->open_after);
-		else if (upstream_serve(u) && (why = stream_open(u)) != NULL)
+		else if (want && (why = stream_open(u)) != NULL)
 			upstream_fails(u, why);
 		for (struct node *x = u->streams.next, *next; x != &u->streams; x = next) {
 			next = x->next;
