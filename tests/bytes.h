@@ -29,6 +29,7 @@ struct buf { uint8_t *p; size_t n, room; };
 
 /* n bytes more, to be written. */
 static inline uint8_t *put_room(struct buf *b, size_t n) {
+	MUST(b->p != NULL || b->n == 0);
 	if (b->p == NULL || b->n + n > b->room) b->p = grow(b->p, b->room = 2 * (b->n + n) + 512);
 	b->n += n;
 	return b->p + b->n - n;
@@ -48,7 +49,7 @@ static inline void put_framed(struct buf *b, const struct buf *m) {
 
 static inline int hex_digit(char c) { return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ? (c & 15) + 9 : -1; }
 static inline void put_hex(struct buf *b, const char *h) {
-	for (; hex_digit(h[0]) >= 0 && hex_digit(h[1]) >= 0; h += 2) put8(b, (unsigned)(hex_digit(h[0]) << 4 | hex_digit(h[1])));
+	for (int a, z; (a = hex_digit(h[0])) >= 0 && (z = hex_digit(h[1])) >= 0; h += 2) put8(b, (unsigned)(a << 4 | z));
 }
 
 /* Takes n bytes off the front. */
