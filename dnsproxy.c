@@ -2192,12 +2192,14 @@ static struct source_msg source_error(const struct key *k, unsigned rcode, int e
 		.cap = NO_TTL, .rcode = rcode };
 }
 
-/* Adds a record of the name, if its type is asked, to a message of our own. What has no room is left out. */
+/* Adds a record of the name, if its type is asked, to a message of our own. What has no room, or is there, is left out. */
 static void source_add(struct source_msg *s, const struct key *k, unsigned type, const uint8_t *data, size_t n) {
 	const uint8_t head[12] = { 0xc0, 12, 0, (uint8_t)type, 0, 1, 0, 0, 0, OWN_TTL, 0, (uint8_t)n };
 	uint8_t *msg = (uint8_t *)(uintptr_t)s->msg;
 	if ((key_type(k) != type && key_type(k) != T_ANY) || s->len + sizeof head + n > OWN_MAX)
 		return;
+	for (size_t at = 12 + k->name_len + 4; at < s->len; at += sizeof head + msg[at + 11])
+		if (memcmp(msg + at, head, sizeof head) == 0 && memcmp(msg + at + sizeof head, data, n) == 0) return;
 	memcpy(msg + s->len, head, sizeof head);
 	memcpy(msg + s->len + sizeof head, data, n);
 	s->len += sizeof head + n;

@@ -26,6 +26,8 @@ END
 duid 00:01:00:01:2b:aa
 1999999999 12345 fd00::77 laptop 00:01
 END
+    printf '192.168.1.11 tv.lan tv\n' >>"$T/hosts"
+    echo '1999999999 aa:bb:cc:dd:ee:05 192.168.1.11 tv.lan *' >>"$T/leases"
     proxy p "$u1 1" "hosts $T/hosts lan" "hosts $T/leases home.arpa" "hosts $T/later" 'cache-negative 60'
     replies <<'END'
 a name of the file is answered here: A, AAAA, with the TTL of 60, whatever its case ; ^NOERROR qr aa .*\| [^ ]* 60 A 192\.168\.1\.5( \||$) ; printer
@@ -35,6 +37,7 @@ with SUFFIX a name without a dot is also known with it, and one with a dot is no
  ; A 192\.168\.1\.77 ; laptop.home.arpa
  ; AAAA fd00::77 ; laptop.home.arpa AAAA
  ; !192 ; nas.home.lan
+an address that is found twice is answered once ; ^NOERROR [^|]*\| [^|]*A 192\.168\.1\.11$ ; tv.lan
 PTR gives the first name of the line, with SUFFIX where it has no dot ; PTR printer\.lan ; 5.1.168.192.in-addr.arpa PTR
  ; PTR laptop\.home\.arpa ; 7.7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa PTR
 other types of such a name are NODATA, and no upstream is asked ; ^NOERROR qr aa .*answers=0|^NOERROR qr aa [^|]*$ ; printer TXT
