@@ -1174,7 +1174,7 @@ struct config {
 	struct addr admin;
 	bool admin_off;
 	int64_t cache_size, queries, tcp_clients;
-	char user[64];
+	char user[64], user_place[80];
 	struct cidr allows[MAX_ALLOW];          /* from here on: what a reload changes */
 	struct spec specs[MAX_UPSTREAMS];
 	unsigned nallows, nspecs;
@@ -1622,8 +1622,8 @@ static void config_line(struct reader *r, char *line) {
 		text_add(&t, "%s%s", k > 1 ? " " : "", w[k]);
 	if (expected != NULL)
 		config_error(r, r->place, "%s: \"%s\" is not valid, expected %s", w[0], t.len ? args : "", expected);
-	else if (strcmp(w[0], "ca-file") == 0)
-		memcpy(r->c->ca_place, r->place, sizeof r->place);
+	else if (strcmp(w[0], "ca-file") == 0 || strcmp(w[0], "user") == 0)
+		memcpy(w[0][0] == 'c' ? r->c->ca_place : r->c->user_place, r->place, sizeof r->place);
 }
 
 static void config_init(struct config *c, unsigned default_port) {
@@ -1713,7 +1713,14 @@ static void config_check(struct reader *r) {
 		config_error(r, r->place, "cache-min-ttl above cache-max-ttl, expected it not above");
 }
 
-static void config_print(FILE *out, const struct config *c) {
+/* What a start and -t warn of. */
+static void spec_warn(const struct spec *s) {
+	const char *what = s->noverify ? "encrypted but not authenticated (noverify)" :
+	    s->proto < P_TLS && addr_port(&s->addr) == 853 ? "asked in plain DNS at the port of DNS over TLS: is \"tls\" missing?" : NULL;
+	if (what != NULL) log_info("warning: upstream %s is %s", addr_text(&s->addr), what);
+}
+
+static int config_print(FILE *out, const struct config *c) {
 	char buf[8192];
 	for (size_t i = 0; i < COUNT(directives) + c->nspecs; i++) {
 		struct text t = { .p = buf, .size = sizeof buf };
@@ -1723,9 +1730,11 @@ static void config_print(FILE *out, const struct config *c) {
 		else {
 			spec_print(&t, &c->specs[i - COUNT(directives)]);
 			text_add(&t, "\n");
+			spec_warn(&c->specs[i - COUNT(directives)]);
 		}
 		fputs(buf, out);
 	}
+	return fflush(out) != 0;
 }
 
 /* Reads it all. What was chosen goes into "from" (80 bytes). False when errors were added. */
@@ -1749,7 +1758,7 @@ static bool config_read(struct config *c, struct text *errors, char *from) {
 		if (strlen(source.lines[i]) >= sizeof line || strchr(line, '\n'))
 			config_error(&r, r.place, "not one line, expected at most 4095 bytes");
 		else if (*line != '\0' && *line != '#' && strpbrk(line, " \t") == NULL && address_hint(line, NULL) == NULL) {
-			config_error(&r, r.place, "\"%s\" is one word, expected each line or command whole, in quotes", line);
+			config_error(&r, r.place, "\"%s\" is one word, expected each line or command whole, in quotes, and a file behind -c", line);
 			break;
 		} else
 			config_line(&r, line);
@@ -6691,10 +6700,7 @@ static void upstream_start(struct upstream *u, const struct spec *s) {
 	if (s->proto >= P_TLS)
 		u->warm_at = now;               /* warm for the first query */
 	log_info("asking %s %s, priority %u", addr_text(&s->addr), proto_names[s->proto], s->priority);
-	if (s->proto < P_TLS && addr_port(&s->addr) == 853)
-		log_info("warning: upstream %s is asked in plain DNS at the port of DNS over TLS: is \"tls\" missing?", addr_text(&s->addr));
-	if (s->noverify)
-		log_info("warning: upstream %s is encrypted but not authenticated (noverify)", addr_text(&s->addr));
+	spec_warn(s);
 }
 
 /* The line is gone: nothing it still says counts. */
@@ -6963,7 +6969,8 @@ static bool listeners_open(void) {
 	if (cfg.admin_off) return true;
 	admin_fd = socket_bound(&cfg.admin, SOCK_STREAM);
 	if (admin_fd < 0) {
-		log_error("admin %s: %s%s", addr_text(&cfg.admin), strerror(errno), bind_hint(errno));
+		log_error("admin %s: %s%s", addr_text(&cfg.admin), strerror(errno), errno != EADDRINUSE ? bind_hint(errno) :
+		    " (\"ss -lntp\" tells by whom; a second dnsproxy needs an admin line of its own, such as \"admin 127.0.0.1@5354\")");
 		return false;
 	}
 	watch_add(&admin_slot, admin_fd, POLLIN, admin_accept, NULL, true);
@@ -6980,14 +6987,9 @@ static bool privileges_drop(void) {
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	if (geteuid() != 0) return true;
 	pw = id < 0 ? getpwnam(cfg.user) : getpwuid(uid);
-	if (pw != NULL) {
-		uid = pw->pw_uid;
-		gid = pw->pw_gid;
-	} else if (id < 0 && strcmp(cfg.user, "nobody") == 0)
-		uid = gid = 65534;              /* an image without a user database */
-	else if (id < 0) {
-		log_error("user %s: there is no such user", cfg.user);
-		return false;
+	if (pw != NULL || id < 0) {             /* without a user database it is nobody, see config_usable() */
+		uid = pw != NULL ? pw->pw_uid : 65534;
+		gid = pw != NULL ? pw->pw_gid : 65534;
 	}
 	if (uid != 0 && (setgroups(0, NULL) != 0 || setgid(gid) != 0 || setuid(uid) != 0 || setuid(0) == 0)) {
 		log_error("user %s: cannot become it: %s", cfg.user, strerror(errno));
@@ -7248,7 +7250,7 @@ static int options_read(int argc, char **argv) {
 static bool config_usable(struct text *errors) {
 	if (number(cfg.user, 0, UINT32_MAX - 1) >= 0 || strcmp(cfg.user, "nobody") == 0 || getpwnam(cfg.user) != NULL)
 		return tls_prepare(&cfg, errors);
-	text_add(errors, "user %s: there is no such user, expected a name or a number\n", cfg.user);
+	text_add(errors, "%s: user %s: there is no such user, expected a name or a number\n", cfg.user_place, cfg.user);
 	return false;
 }
 
@@ -7272,10 +7274,7 @@ int main(int argc, char **argv) {
 			fprintf(stderr, "%s%s\n", log_journal ? "<3>" : "", line);
 		return source.test || source.command != NULL ? 1 : EX_CONFIG;
 	}
-	if (source.test) {
-		config_print(stdout, &cfg);
-		return fflush(stdout) != 0;
-	}
+	if (source.test) return config_print(stdout, &cfg);
 	log_level = (enum level)cfg.level;
 	log_syslog = cfg.syslog;
 	log_info("dnsproxy %s, configuration from %s", VERSION, from);

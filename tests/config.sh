@@ -212,10 +212,12 @@ leg_mistakes() {
 a mistake in more than one argument is met by what to write instead
  ; ; exits 1 'one word, expected .*in quotes' -t 9.9.9.9 1 tls
  ; ; exits 1 'one word, expected .*in quotes' -a query www.example.com
+ ; ; exits 1 'one word, expected .*behind -c' -t /etc/dns.config
+ ; ; exits 0 'warning: .*192\.0\.2\.1@853 .*"tls" missing' -t '192.0.2.1@853 1'
  ; ; exits 1 'argument:2: listen: .*no other line has' -t 'listen *@5300' 'listen 127.0.0.1@5300' '1.1.1.1 1'
  ; ; exits 1 'admin .* is a listen address too' -t 'listen *@5300' 'admin 127.0.0.1@5300' '1.1.1.1 1'
  ; ; exits 1 'cache-min-ttl above cache-max-ttl, expected' -t 'cache-min-ttl 100000' '1.1.1.1 1'
- ; ; exits 1 'user nosuchuser-xyz' -t 'user nosuchuser-xyz' '1.1.1.1 1'
+ ; ; exits 1 '^argument:1: user nosuchuser-xyz: ' -t 'user nosuchuser-xyz' '1.1.1.1 1'
  ; ; exits 1 '^argument:1: ca-file /none/at/all: No such file.*ca-certificates' -t 'ca-file /none/at/all' '1.1.1.1 1' '1.0.0.1 1 tls=a.test'
 an unknown option is one line, which says where help is, and exit 2, as for a bad -p
  ; ; exits 2 'is not a port' -p 0
@@ -240,6 +242,7 @@ END
     done
     promise "a port that is taken, and one that may not be bound: exit 1, which it is, and what to do"
     exits 1 "listen 127\.0\.0\.1@$port.*systemd-resolved.*dnsmasq" "listen 127.0.0.1@$port" 'admin off' "$u1 1"
+    exits 1 "admin 127\.0\.0\.1@$port: .*an admin line of its own" "listen 127.0.0.1@$(freeport)" "admin 127.0.0.1@$port" "$u1 1"
     if [ "$(id -u)" = 0 ] && have setpriv; then
         like 'Permission denied.*CAP_NET_BIND_SERVICE' "$(setpriv --reuid=65534 --clear-groups --bounding-set=-all --inh-caps=-all "$BIN" 'listen 127.0.0.1@99' 'admin off' "$u1 1" 2>&1)"
     fi
