@@ -6,19 +6,16 @@
 #
 # Cost is CPU time (user and system, threads and children included, from /proc) divided by good answers, on loopback. A row's
 # servers all run at once and are loaded in turn for a fraction of a second, many times over, so that what disturbs the machine
-# disturbs them alike. A ratio is the median of the rounds' ratios.
-
-# bench_tools: compiles the reference and the loads (tests/gauge.h) to $BENCH/gauge
-bench_tools() { compile "$BENCH/gauge" tests/peer.c -O2; }
+# disturbs them alike. A ratio is the median of the rounds' ratios. The reference and the loads (tests/gauge.h) are $BENCH/gauge.
 
 # ---- bench: servers ----
 
 # bench_say TEXT: what is going on, to standard error
 bench_say() { echo "# bench: $*" >&2; }
 
-# bench_run NAME CMD...: starts CMD as NAME, not measured
+# bench_run NAME CMD...: starts CMD as NAME, not measured, until the row ends
 bench_run() {
-    bench_n=$1
+    bench_n=$1 bench_also="$bench_also $1"
     shift
     : >"$T/$bench_n.log"
     "$@" </dev/null >"$T/$bench_n.log" 2>&1 &
@@ -26,80 +23,42 @@ bench_run() {
 }
 
 # bench_upstreams: $plain1 to $plain3 and $tls are ports of name servers that answer every name; $pin belongs to the last, which
-# is unbound, since nsd 4.6 answers only the first of the queries in a TLS record
+# is unbound, since nsd 4.6 answers only the first of the queries in a TLS record; $hasty is one that soon closes what is idle
 bench_upstreams() {
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=dot.example \
-        -addext subjectAltName=DNS:dot.example -keyout "$BENCH/key.pem" -out "$BENCH/cert.pem" 2>/dev/null &&
-        pin=$(openssl x509 -in "$BENCH/cert.pem" -pubkey -noout | openssl pkey -pubin -outform der |
-            openssl dgst -sha256 -binary | openssl base64)
-    cat >"$BENCH/zone" <<END
-\$TTL 86400
+    tls_ready
+    crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
+    crt below by=int384 cn=other.test san=dns:other.test
+    chmod 644 "$T"/pki/*.key
+    dot below below
+    cat >"$T/test.zone" <<'END'
+$TTL 86400
 @ SOA ns host 1 3600 600 86400 300
 @ NS ns
 ns A 192.0.2.53
 * A 192.0.2.1
 END
-    plain1='' plain2='' plain3='' tls=''
-    for bench_i in 1 2 3; do
-        bench_p=$(freeport)
-        eval "plain$bench_i=$bench_p"
-        mkdir -p "$BENCH/nsd$bench_i"
-        cat >"$BENCH/nsd$bench_i/conf" <<END
-server:
- ip-address: 127.0.0.1@$bench_p
- server-count: 1
- username: ""
- chroot: ""
- zonesdir: "$BENCH"
- pidfile: ""
- database: ""
- xfrdfile: "$BENCH/nsd$bench_i/xfrd"
- xfrdir: "$BENCH/nsd$bench_i"
- zonelistfile: "$BENCH/nsd$bench_i/zones"
- minimal-responses: yes
- rrl-ratelimit: 0
-remote-control:
- control-enable: no
-zone:
- name: sixty-byte.example
- zonefile: zone
-END
-        bench_run "nsd$bench_i" nsd -d -c "$BENCH/nsd$bench_i/conf"
-        "$BENCH/gauge" answers "$bench_p" 10 || { bench_say "nsd does not start: $(tail -n 3 "$T/nsd$bench_i.log")"; return 1; }
+    plain1=$(freeport) plain2=$(freeport) plain3=$(freeport) tls=$(freeport) hasty=$(freeport)
+    bench_i=0 real_cert=''
+    for bench_p in "$plain1" "$plain2" "$plain3"; do
+        bench_i=$((bench_i + 1))
+        bench_real "nsd$bench_i" nsd "$bench_p" 'minimal-responses: yes' 'rrl-ratelimit: 0' || return 1
     done
-    if ! have unbound; then
-        bench_lack DoT 'unbound, the upstream over TLS, is not installed'
-        return
-    fi
-    bench_p=$(freeport)
-    tls=$(freeport) hasty=$(freeport)
-    cat >"$BENCH/dot.conf" <<END
-$(bench_unbound_base)
- interface: 127.0.0.1@$tls
- tls-port: $tls
- tcp-idle-timeout: 30000
- tls-service-key: "$BENCH/key.pem"
- tls-service-pem: "$BENCH/cert.pem"
- incoming-num-tcp: 200
- local-zone: "sixty-byte.example." redirect
- local-data: "sixty-byte.example. 86400 A 192.0.2.1"
-remote-control:
- control-enable: no
-END
-    sed "s/30000/500/; s/$tls/$hasty/; s/@$bench_p/@$(freeport)/" "$BENCH/dot.conf" >"$BENCH/hasty.conf"
-    bench_run dot unbound -d -c "$BENCH/dot.conf"
-    bench_run hasty unbound -d -c "$BENCH/hasty.conf"
-    "$BENCH/gauge" answers "$bench_p" 10 || { bench_lack DoT "unbound does not start: $(tail -n 3 "$T/dot.log")"; tls=''; }
-    tls_ready
-    crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
-    crt below by=int384 cn=dot.example san=dns:dot.example
-    dot below below
+    real_cert=other pin=$(cat "$T/pki/other.pin")
+    bench_real dot unbound "$tls" 'tcp-idle-timeout: 30000' 'incoming-num-tcp: 200' &&
+        bench_real hasty unbound "$hasty" 'tcp-idle-timeout: 500' 'incoming-num-tcp: 200' || tls=''
 }
 
-# bench_unbound_base: how every configuration of unbound begins
-bench_unbound_base() {
-    printf '%s\n' server: " interface: 127.0.0.1@$bench_p" ' num-threads: 1' ' username: ""' ' chroot: ""' " directory: \"$BENCH\"" ' pidfile: ""' \
-        ' use-syslog: no' ' verbosity: 0' ' module-config: "iterator"'
+# bench_real NAME KIND PORT [LINE...]: a real server, over TLS if there is a $real_cert, which answers every name
+bench_real() {
+    real_back='' bench_k=$2
+    : >"$why"
+    case $2 in
+    unbound) set -- "$@" 'local-zone: sixty-byte.example. redirect' 'local-data: "sixty-byte.example. 86400 A 192.0.2.1"' ;;
+    nsd) set -- "$@" zone: 'name: sixty-byte.example' 'zonefile: test.zone' ;;
+    *) real_back=127.0.0.1@$plain1 ;;
+    esac
+    real "$@"
+    [ ! -s "$why" ] || { bench_lack "$bench_k" "$(tr '\n' ' ' <"$why")"; return 1; }
 }
 
 # bench_lack WORD WHY: remembers why something could not be measured
@@ -117,203 +76,121 @@ bench_in() {
 # bench_echo NAME [poll]: the reference
 bench_echo() {
     bench_p=$(freeport)
-    "$BENCH/gauge" echo "$bench_p" ${2:-} &
-    started "$1" $!
-    echo "$1 $! $bench_p" >>"$BENCH/in"
+    bench_run "$1" "$BENCH/gauge" echo "$bench_p" ${2:-}
+    bench_in "$1" "$(pid "$1")" "$bench_p"
 }
 
 # bench_proxy NAME LINE...: dnsproxy
 bench_proxy() {
-    : >"$why"
     proxy "$@"
-    if [ -s "$why" ]; then
-        bench_lack "$1" "$(tr '\n' ' ' <"$why") $(tail -n 2 "$T/$1.log" | tr '\n' ' ')"
-    else
-        bench_in "$1" "$(pid "$1")" "$port"
-    fi
+    bench_in "$1" "$(pid "$1")" "$port"
 }
 
 # bench_peer KIND MODE [NAME]: another forwarder at its best: one thread, no logs; MODE hit has a cache, miss has none and asks
 # $bench_ups or $plain1, dot asks $tls
 bench_peer() {
-    if ! have "$1"; then
-        bench_lack "$1" "not installed"
-        return
-    fi
+    have "$1" || { bench_lack "$1" 'not installed'; return; }
     bench_p=$(freeport)
     bench_c=$BENCH/${3:-$1}.$2.yml
     size=0
     [ "$2" != hit ] || size=20000
     "bench_$1" "$2" >"$bench_c"
-    bench_x=$("bench_$1" command)
-    # shellcheck disable=SC2086
-    $bench_x </dev/null >"$T/${3:-$1}.log" 2>&1 &
+    # shellcheck disable=SC2046
+    $(real_command "$1") "$bench_c" </dev/null >"$T/${3:-$1}.log" 2>&1 &
     started "${3:-$1}" $!
     bench_in "${3:-$1}" $! "$bench_p"
 }
 
 # bench_each FORMAT: a line for each upstream
-bench_each() {
-    for bench_u in ${bench_ups:-$plain1}; do
-        # shellcheck disable=SC2059
-        printf "$1\n" "$bench_u"
-    done
+# shellcheck disable=SC2059,SC2086
+bench_each() { printf "$1\n" ${bench_ups:-$plain1}; }
+
+# bench_peers MODE KIND...
+bench_peers() {
+    bench_y=$1
+    shift
+    for bench_k; do bench_peer "$bench_k" "$bench_y"; done
 }
 
-# Each of these prints the configuration for a mode or, when asked for the command, that.
+# Each of these prints the configuration for a mode.
 
 bench_dnsmasq() {
-    case $1 in
-    command) echo dnsmasq -k -C "$bench_c" -u "$(id -un)" ;;
-    *) printf '%s\n' "port=$bench_p" listen-address=127.0.0.1 bind-interfaces no-resolv no-hosts "pid-file=$BENCH/dnsmasq.pid" \
-        "cache-size=$([ "$size" = 0 ] && echo 0 || echo 10000)" dns-forward-max=2000
-        bench_each server=127.0.0.1#%s ;;
-    esac
+    printf '%s\n' "port=$bench_p" listen-address=127.0.0.1 bind-interfaces no-resolv no-hosts "pid-file=$BENCH/dnsmasq.pid" "user=$(id -un)" \
+        "cache-size=$((size / 2))" dns-forward-max=2000
+    bench_each server=127.0.0.1#%s
 }
 
 bench_unbound() {
+    printf '%s\n' server: "interface: 127.0.0.1@$bench_p" 'num-threads: 1' 'username: ""' 'chroot: ""' "directory: \"$BENCH\"" 'pidfile: ""' \
+        'use-syslog: no' 'verbosity: 0' 'module-config: "iterator"' 'do-not-query-localhost: no' 'so-reuseport: no' 'outgoing-range: 4096' \
+        'num-queries-per-thread: 2048' 'incoming-num-tcp: 100' 'minimal-responses: yes' 'qname-minimisation: no' 'aggressive-nsec: no' \
+        'unblock-lan-zones: yes' 'msg-cache-slabs: 1' 'rrset-cache-slabs: 1' 'infra-cache-slabs: 1' 'key-cache-slabs: 1'
+    [ "$size" != 0 ] || printf '%s\n' 'msg-cache-size: 0' 'rrset-cache-size: 0'
+    printf '%s\n' remote-control: 'control-enable: no' forward-zone: 'name: .'
     case $1 in
-    command) echo unbound -d -c "$bench_c" ;;
-    *)
-        cat <<END
-$(bench_unbound_base)
- do-not-query-localhost: no
- so-reuseport: no
- outgoing-range: 4096
- num-queries-per-thread: 2048
- incoming-num-tcp: 100
- minimal-responses: yes
- qname-minimisation: no
- aggressive-nsec: no
- unblock-lan-zones: yes
- msg-cache-slabs: 1
- rrset-cache-slabs: 1
- infra-cache-slabs: 1
- key-cache-slabs: 1
-$([ "$size" != 0 ] || echo ' msg-cache-size: 0
- rrset-cache-size: 0')
-remote-control:
- control-enable: no
-forward-zone:
- name: .
-END
-        case $1 in
-        dot) printf ' forward-tls-upstream: yes\n forward-addr: 127.0.0.1@%s\n' "$tls" ;;
-        *) bench_each ' forward-addr: 127.0.0.1@%s' ;;
-        esac
-        ;;
+    dot) printf '%s\n' 'forward-tls-upstream: yes' "forward-addr: 127.0.0.1@$tls" ;;
+    *) bench_each 'forward-addr: 127.0.0.1@%s' ;;
     esac
 }
 
 bench_dnsdist() {
+    printf '%s\n' 'setSecurityPollSuffix("")' "setLocal('127.0.0.1:$bench_p')" 'setMaxTCPClientThreads(1)' 'setMaxUDPOutstanding(65535)' \
+        'setVerboseHealthChecks(false)'
     case $1 in
-    command) echo dnsdist --supervised --disable-syslog -C "$bench_c" ;;
-    *)
-        cat <<END
-setSecurityPollSuffix("")
-setLocal("127.0.0.1:$bench_p")
-setMaxTCPClientThreads(1)
-setMaxUDPOutstanding(65535)
-setVerboseHealthChecks(false)
-END
-        case $1 in
-        dot) echo "newServer({address='127.0.0.1:$tls', tls='openssl', validateCertificates=false, maxInFlight=1000}):setUp()" ;;
-        *) bench_each "newServer({address='127.0.0.1:%s'}):setUp()" ;;
-        esac
-        [ "$size" = 0 ] || echo "getPool(''):setCache(newPacketCache($size, {numberOfShards=1}))"
-        ;;
+    dot) echo "newServer({address='127.0.0.1:$tls', tls='openssl', validateCertificates=false, maxInFlight=1000}):setUp()" ;;
+    *) bench_each "newServer({address='127.0.0.1:%s'}):setUp()" ;;
     esac
+    [ "$size" = 0 ] || echo "getPool(''):setCache(newPacketCache($size, {numberOfShards=1}))"
 }
 
 bench_smartdns() {
+    printf '%s\n' "bind 127.0.0.1:$bench_p" "cache-size $size" 'cache-persist no' 'speed-check-mode none' \
+        'dualstack-ip-selection no' 'prefetch-domain no' 'serve-expired no' 'rr-ttl-min 0' 'log-level fatal' "log-file $BENCH/smartdns.log"
     case $1 in
-    command) echo smartdns -f -c "$bench_c" -p "$BENCH/smartdns.pid" ;;
-    *)
-        printf '%s\n' "bind 127.0.0.1:$bench_p" "cache-size $size" 'cache-persist no' 'speed-check-mode none' \
-            'dualstack-ip-selection no' 'prefetch-domain no' 'serve-expired no' 'rr-ttl-min 0' 'log-level fatal' "log-file $BENCH/smartdns.log"
-        case $1 in
-        dot) echo "server-tls 127.0.0.1:$tls -no-check-certificate" ;;
-        *) bench_each 'server 127.0.0.1:%s' ;;
-        esac
-        ;;
+    dot) echo "server-tls 127.0.0.1:$tls -no-check-certificate" ;;
+    *) bench_each 'server 127.0.0.1:%s' ;;
     esac
 }
 
 bench_stubby() {
-    case $1 in
-    command) echo stubby -C "$bench_c" -v 0 ;;
-    *)
-        cat <<END
-resolution_type: GETDNS_RESOLUTION_STUB
-dns_transport_list:
-  - GETDNS_TRANSPORT_TLS
-tls_authentication: GETDNS_AUTHENTICATION_NONE
-idle_timeout: 60000
-round_robin_upstreams: 0
-listen_addresses:
-  - 127.0.0.1@$bench_p
-upstream_recursive_servers:
-  - address_data: 127.0.0.1
-    tls_port: $tls
-END
-        ;;
-    esac
+    printf '%s\n' 'resolution_type: GETDNS_RESOLUTION_STUB' 'dns_transport_list: [GETDNS_TRANSPORT_TLS]' \
+        'tls_authentication: GETDNS_AUTHENTICATION_NONE' 'idle_timeout: 60000' 'round_robin_upstreams: 0' \
+        "listen_addresses: [127.0.0.1@$bench_p]" 'upstream_recursive_servers:' '  - address_data: 127.0.0.1' "    tls_port: $tls"
 }
 
 # ---- bench: loads and rounds ----
 
 # Each takes a port, seconds and the server's name, and prints how many queries were answered and how many not.
 
-bench_dnsperf() {
-    dnsperf -s 127.0.0.1 -p "$1" -d "$BENCH/names" -l "$2" -q "${4:-100}" -t 1 2>/dev/null | awk '
+# The names (at + I * STEP) % MOD, FLIGHT of them in flight; a server whose name says so is asked for 100,000 names
+bench_dnsperf() {       # ... STEP MOD [FLIGHT]
+    case $3 in *-100000-*) set -- "$1" "$2" "$3" "$4" 100000 ;; esac
+    "$BENCH/gauge" names "$bench_at" 20000 "$4" "$5" >"$BENCH/names"
+    dnsperf -s 127.0.0.1 -p "$1" -d "$BENCH/names" -l "$2" -q "${6:-100}" -t 1 2>/dev/null | awk '
         /Queries sent:/ { sent = $3 }
         /Response codes:/ { for (i = 3; i < NF; i++) if ($i == "NOERROR") good = $(i + 1) }
         END { print good + 0, sent - good }'
-}
-
-bench_thousand() {
-    "$BENCH/gauge" names "$bench_at" 20000 7919 1000 >"$BENCH/names"
-    bench_dnsperf "$@"
-}
-
-bench_stored() {
-    case $3 in
-    *100000*) bench_m=100000 ;;
-    *) bench_m=1000 ;;
-    esac
-    "$BENCH/gauge" names "$bench_at" 20000 7919 "$bench_m" >"$BENCH/names"
-    bench_dnsperf "$@"
-}
-
-bench_new() {
-    "$BENCH/gauge" names "$bench_at" 20000 1 1000000 >"$BENCH/names"
-    bench_dnsperf "$@"
-}
-
-bench_twenty() {
-    "$BENCH/gauge" names "$bench_at" 20000 1 1000000 >"$BENCH/names"
-    bench_dnsperf "$@" 20
 }
 
 bench_stream() { "$BENCH/gauge" stream "$1" "$2" 100 1000; }
 
 # 25 queries a millisecond both times: 5,000 at an upstream that takes 200 ms, 100 at one that takes 4
 bench_flight() {
-    case $3 in
-    *5000*) "$BENCH/gauge" load "$1" 1 1000000 5000 "$bench_at" 100000 25 ;;
-    *) "$BENCH/gauge" load "$1" 1 1000000 100 "$bench_at" 100000 25 ;;
-    esac
+    bench_y=100
+    case $3 in *5000*) bench_y=5000 ;; esac
+    "$BENCH/gauge" load "$1" 1 1000000 "$bench_y" "$bench_at" 100000 25
 }
 
-# bench_rounds LOAD: loads the servers of the row in turn; results go to $BENCH/raw as ROW NAME ROUND CPU ANSWERED LOST
+# bench_rounds LOAD [WORD...]: loads the servers of the row in turn; results go to $BENCH/raw as ROW NAME ROUND CPU ANSWERED LOST
 bench_rounds() {
-    bench_say "$row: $(awk '{ printf "%s ", $1 }' "$BENCH/in")"
-    bench_at=0
+    bench_say "$row: $(sed 's/ .*//' "$BENCH/in" | paste -s -d ' ')"
+    bench_at=0 bench_l=$1
+    shift
     for bench_r in $(seq "$ROUNDS"); do
         for _ in $(seq "$SLICES"); do
             while read -r bench_n bench_q bench_p; do
                 bench_a=$("$BENCH/gauge" cpu "$bench_q")
-                bench_d=$("$1" "$bench_p" "$SLICE" "$bench_n")
+                bench_d=$("$bench_l" "$bench_p" "$SLICE" "$bench_n" "$@")
                 bench_b=$("$BENCH/gauge" cpu "$bench_q")
                 echo "$row $bench_n $bench_r $((bench_b - bench_a)) $bench_d"
             done <"$BENCH/in" >>"$BENCH/raw"
@@ -324,31 +201,32 @@ bench_rounds() {
 
 # bench_end: the row's servers end
 bench_end() {
-    while read -r bench_n bench_q bench_p; do kill_pid "$bench_n"; done <"$BENCH/in"
+    for bench_n in $(sed 's/ .*//' "$BENCH/in") $bench_also; do kill_pid "$bench_n"; done
     : >"$BENCH/in"
+    bench_also=''
 }
+
+# bench_middle: median, least and most of the numbers that begin the lines, if there are any, and what follows the last
+bench_middle() { sort -n | awk '{ v[NR] = $1; rest = $2 } END { if (NR) print v[int((NR + 1) / 2)], v[1], v[NR], rest }'; }
 
 # bench_cost ROW NAME: microseconds an answer: median, least, most of the rounds, share of queries that failed in percent; nothing
 # when nothing was answered
 bench_cost() {
     awk -v row="$1" -v name="$2" '$1 == row && $2 == name { cpu[$3] += $4; good[$3] += $5; all += $5 + $6; bad += $6 }
-        END { for (r in cpu) if (good[r]) printf "%.3f %.2f\n", cpu[r] / good[r], 100 * bad / all }' "$BENCH/raw" | sort -n |
-        awk '{ v[NR] = $1; bad = $2 } END { if (NR) print v[int((NR + 1) / 2)], v[1], v[NR], bad }'
+        END { for (r in cpu) if (good[r]) printf "%.3f %.2f\n", cpu[r] / good[r], 100 * bad / all }' "$BENCH/raw" | bench_middle
 }
 
-# bench_best ROW NAME...: the cheapest that failed less than one query in twenty
+# bench_best: the cheapest of the row's peers that failed less than one query in twenty
 bench_best() {
-    bench_w=$1
-    shift
-    for bench_n; do echo "$(bench_cost "$bench_w" "$bench_n") $bench_n"; done |
+    awk -v row="$row" '$1 == row && $2 !~ /^(dnsproxy|echo)/ && !seen[$2]++ { print $2 }' "$BENCH/raw" |
+        while read -r bench_n; do echo "$(bench_cost "$row" "$bench_n") $bench_n"; done |
         awk 'NF == 5 && $4 < 5 && (best == "" || $1 < least) { least = $1; best = $5 } END { print best }'
 }
 
 # bench_ratio ROW NAME OTHER: median, least and most of the rounds' ratios
 bench_ratio() {
     awk -v row="$1" -v a="$2" -v b="$3" '$1 == row { cpu[$2, $3] += $4; good[$2, $3] += $5; rounds[$3] }
-        END { for (r in rounds) if (good[a, r] && good[b, r]) printf "%.3f\n", cpu[a, r] / good[a, r] / (cpu[b, r] / good[b, r]) }' "$BENCH/raw" |
-        sort -n | awk '{ v[NR] = $1 } END { if (NR) print v[int((NR + 1) / 2)], v[1], v[NR] }'
+        END { for (r in rounds) if (good[a, r] && good[b, r]) printf "%.3f\n", cpu[a, r] / good[a, r] / (cpu[b, r] / good[b, r]) }' "$BENCH/raw" | bench_middle
 }
 
 # ---- bench: the table ----
@@ -363,28 +241,27 @@ bench_verdict() {
     echo "$1|at $2 $3$4|${5:+$5$4${6:+ ($6)}}|$bench_v" >>"$BENCH/table"
 }
 
-# bench_compare WHAT LIMIT ROW NAME OTHER: a line of the table that is a ratio of two servers of a row
+# bench_compare WHAT LIMIT NAME OTHER: a line of the table that is a ratio of two servers of the row; OTHER may be "best"
 bench_compare() {
-    if [ -z "$5" ]; then
-        bench_verdict "$1" most "$2" '' '' 'no peer'
-        return
-    fi
-    bench_x=$(bench_ratio "$3" "$4" "$5")
-    bench_y=$(bench_cost "$3" "$4")
+    [ "$4" != best ] || set -- "$1" "$2" "$3" "$(bench_best)"
+    bench_x=$(bench_ratio "$row" "$3" "${4:-none}")
+    bench_y=$(bench_cost "$row" "$3")
     if [ -z "$bench_x" ]; then
-        bench_verdict "$1" most "$2" '' '' "$4 or $5 did not answer"
+        bench_verdict "$1" most "$2" '' '' "$3 or ${4:-every peer} did not answer"
     elif [ "$(echo "${bench_y##* }" | awk '{ print ($1 >= 5) }')" = 1 ]; then
-        bench_verdict "$1" most "$2" '' '' "${bench_y##* }% of the queries of $4 failed"
+        bench_verdict "$1" most "$2" '' '' "${bench_y##* }% of the queries of $3 failed"
     else
         # shellcheck disable=SC2086
-        set -- "$1" "$2" "$3" "$4" "$5" $bench_x
-        bench_verdict "$1" most "$2" '' "$6" "against $5; rounds $7 to $8"
+        set -- "$1" "$2" "$3" "$4" $bench_x
+        bench_verdict "$1" most "$2" '' "$5" "against $4; rounds $6 to $7"
     fi
 }
 
-# bench_print: lines a|b|c become a table
+# bench_print NAME [HEAD]: lines a|b|c of $BENCH/NAME, below HEAD, become a table, if there are any
 bench_print() {
-    awk -F'|' '
+    [ -s "$BENCH/$1" ] || return 0
+    echo
+    { [ $# = 1 ] || echo "$2"; cat "$BENCH/$1"; } | awk -F'|' '
         { n = NF > n ? NF : n; for (i = 1; i <= NF; i++) { c[NR, i] = $i; if (length($i) > w[i]) w[i] = length($i) } }
         END {
             for (r = 1; r <= NR; r++) {
@@ -400,103 +277,69 @@ bench_print() {
 # bench_machine: where this was measured
 bench_machine() {
     bench_m=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+    bench_v=$(dpkg-query -W -f '${Package} ${Version}\n' libbearssl-dev dnsperf nsd dnsmasq-base unbound bind9 dnsdist smartdns stubby 2>/dev/null |
+        sort -u | paste -s -d , | sed 's/,/, /g')
     echo "$(date +%Y-%m-%d): ${bench_m:-unknown processor}, $(uname -m), $(nproc) processors, Linux $(uname -r), $("$CC" --version | head -n 1)," \
-        "$(ldd --version 2>&1 | head -n 1), BearSSL $(bench_version libbearssl-dev)," \
-        "dnsperf $(bench_version dnsperf), nsd $(bench_version nsd), dnsmasq $(bench_version dnsmasq-base), unbound $(bench_version unbound)," \
-        "dnsdist $(bench_version dnsdist), smartdns $(bench_version smartdns), stubby $(bench_version stubby)." \
-        "Load average at the start $load_before, at the end $(cut -d ' ' -f 1 /proc/loadavg)."
-}
-
-# bench_version PACKAGE
-bench_version() {
-    bench_x=$(dpkg-query -W -f '${Version}\n' "$1" 2>/dev/null | head -n 1)
-    echo "${bench_x:-absent}"
+        "$(ldd --version 2>&1 | head -n 1), $bench_v. Load average at the start $load_before, at the end $(cut -d ' ' -f 1 /proc/loadavg)."
 }
 
 # ---- bench: the rows ----
 
-# A row is a set of servers, a load and what is compared. warm is how many names the caches hold before the load.
+# A row is a set of servers, a load and what is compared. warm is how many names the caches hold before the load; $row is the row.
 
 bench_row_hit() {
-    row=hit warm=1000
+    warm=1000
     bench_echo echo
     bench_echo echo-with-poll poll
     bench_proxy dnsproxy "127.0.0.1@$plain1 1"
-    for bench_k in dnsdist unbound smartdns dnsmasq; do bench_peer "$bench_k" hit; done
-    bench_rounds bench_thousand
-    bench_compare 'cached answer over UDP, CPU a query, against the batch echo' 1.10 hit dnsproxy echo
-    bench_compare 'the same against the best peer' 0.75 hit dnsproxy "$(bench_best hit dnsdist unbound smartdns dnsmasq)"
-    bench_end
+    bench_peers hit dnsdist unbound smartdns dnsmasq
+    bench_rounds bench_dnsperf 7919 1000
+    bench_compare 'cached answer over UDP, CPU a query, against the batch echo' 1.10 dnsproxy echo
+    bench_compare 'the same against the best peer' 0.75 dnsproxy best
 }
 
 bench_row_miss() {
-    row=miss warm=0
     bench_proxy dnsproxy "127.0.0.1@$plain1 1"
     bench_proxy dnsproxy-without-cache "127.0.0.1@$plain1 1" 'cache-size 0'
     bench_proxy dnsproxy-3-upstreams "127.0.0.1@$plain1 1" "127.0.0.1@$plain2 1" "127.0.0.1@$plain3 1"
-    for bench_k in dnsdist unbound smartdns dnsmasq; do bench_peer "$bench_k" miss; done
-    bench_rounds bench_new
+    bench_peers miss dnsdist unbound smartdns dnsmasq
+    bench_rounds bench_dnsperf 1 1000000
     bench_missed dnsproxy
-    bench_compare 'miss over one UDP upstream, against the best peer' 0.70 miss dnsproxy "$(bench_best miss dnsdist unbound smartdns dnsmasq)"
-    bench_compare 'miss over three UDP upstreams in parallel, against one' 2.2 miss dnsproxy-3-upstreams dnsproxy
-    bench_end
+    bench_compare 'miss over one UDP upstream, against the best peer' 0.70 dnsproxy best
+    bench_compare 'miss over three UDP upstreams in parallel, against one' 2.2 dnsproxy-3-upstreams dnsproxy
 }
 
 bench_row_dot() {
-    row=dot warm=0
-    if [ -z "$tls" ]; then
-        bench_verdict 'miss over DoT, 100 in flight, against the best peer' most 0.35 '' '' 'no DoT server'
-        return
-    fi
     bench_proxy dnsproxy "127.0.0.1@$tls 1 tls pin=$pin"
-    for bench_k in unbound smartdns stubby dnsdist; do bench_peer "$bench_k" dot; done
-    bench_rounds bench_new
+    bench_peers dot unbound smartdns stubby dnsdist
+    bench_rounds bench_dnsperf 1 1000000
     bench_missed dnsproxy
-    bench_compare 'miss over DoT, 100 in flight, against the best peer' 0.35 dot dnsproxy "$(bench_best dot unbound smartdns stubby dnsdist)"
-    bench_end
+    bench_compare 'miss over DoT, 100 in flight, against the best peer' 0.35 dnsproxy best
 }
 
 bench_row_twenty() {
-    row=twenty warm=0
-    [ -n "$tls" ] || return 0
     bench_proxy dnsproxy "127.0.0.1@$tls 1 tls pin=$pin"
-    for bench_k in unbound stubby; do bench_peer "$bench_k" dot; done
-    bench_rounds bench_twenty
-    bench_x=$(awk '$1 == "twenty" { good[$2] += $5 } END { print good["dnsproxy"] + 0, good["unbound"] + 0, good["stubby"] + 0 }' "$BENCH/raw" |
-        awk -v s="$(awk "BEGIN { print $ROUNDS * $SLICES * $SLICE }")" '
-            { b = $2 > $3 ? $2 : $3; if (b) printf "%.2f %.0f %.0f %.0f", $1 / b, $1 / s, $2 / s, $3 / s }')
-    # shellcheck disable=SC2086
-    set -- $bench_x
+    bench_peers dot unbound stubby
+    bench_rounds bench_dnsperf 1 1000000 20
+    # shellcheck disable=SC2046
+    set -- $(awk -v s="$(awk "BEGIN { print $ROUNDS * $SLICES * $SLICE }")" '
+        $1 == "twenty" { good[$2] += $5 / s }
+        END {
+            b = good["unbound"] > good["stubby"] ? good["unbound"] : good["stubby"]
+            if (b) printf "%.2f %.0f %.0f %.0f", good["dnsproxy"] / b, good["dnsproxy"], good["unbound"], good["stubby"]
+        }' "$BENCH/raw")
     bench_verdict 'DoT before unbound, 20 in flight: queries a second, against the better of unbound and stubby' least 1.2 '' "${1:-}" \
         "${2:-no} a second, unbound ${3:-none}, stubby ${4:-none}"
-    bench_end
-}
-
-# bench_real KIND: such a server over TLS at $tls, with the certificate "good", which answers every name
-bench_real() {
-    real_cert=good real_back='' tls=$(freeport)
-    case $1 in
-    unbound) set -- "$1" 'local-zone: sixty-byte.example. redirect' 'local-data: "sixty-byte.example. 86400 A 192.0.2.1"' ;;
-    nsd) set -- "$1" zone: 'name: sixty-byte.example' 'zonefile: bench/zone' ;;
-    *) real_back=127.0.0.1@$plain1 ;;
-    esac
-    bench_k=$1
-    shift
-    : >"$why"
-    real server "$bench_k" "$tls" "$@"
-    [ ! -s "$why" ] || { bench_lack "$bench_k" "$(tr '\n' ' ' <"$why")"; return 1; }
 }
 
 # A browser: three names every 20 ms, each server's own. And A and AAAA, or any two names, every 0.8 s.
 bench_row_browser() {
-    row=browser warm=0 web_dot=$tls
-    [ -n "$tls" ] || return 0
-    chmod 644 "$T"/pki/*.key
-    cp "$BENCH/zone" "$T/test.zone"
+    web_dot=$tls real_cert=good
     while IFS='|' read -r web_k web_c web_x web_n; do
         have $web_c || { bench_lack browser "$web_c is not installed"; continue; }
-        bench_real "$web_k" || continue
-        for web_r in 1 2 3 4 5 6; do            # in turn, for before unbound both are slow when both ask
+        tls=$(freeport)
+        bench_real server "$web_k" "$tls" || continue
+        for web_r in 1 2 $([ "${1:-}" = quick ] || seq 3 6); do            # in turn, for before unbound both are slow when both ask
             case $((web_r % 2))$web_n in
             1*) bench_proxy "dnsproxy.$web_k.$web_n" "$ca" "127.0.0.1@$tls 1 tls=dns.test" ;;
             03) bench_peer stubby dot "stubby.$web_k.3" ;;
@@ -527,7 +370,6 @@ END
 
 # A connection whose packets are all dropped from now on, while nobody closes it; the scripted server answers after 40 ms
 bench_row_silent() {
-    bench_say silent
     have iptables && netns || { bench_lack silent "root, iptables or network namespaces are missing"; return; }
     up other net=11
     for silent_k in one two; do
@@ -553,41 +395,37 @@ bench_row_silent() {
 }
 
 bench_row_tcp() {
-    row=tcp warm=1000
+    warm=1000
     bench_proxy dnsproxy "127.0.0.1@$plain1 1"
     bench_peer unbound hit
     bench_rounds bench_stream
-    bench_compare 'cached answer over a TCP connection with pipelined queries, against unbound' 0.6 tcp dnsproxy "$(bench_best tcp unbound)"
-    bench_end
+    bench_compare 'cached answer over a TCP connection with pipelined queries, against unbound' 0.6 dnsproxy best
 }
 
 bench_row_entries() {
-    row=entries warm=1000
+    warm=1000
     bench_proxy dnsproxy-1000-entries "127.0.0.1@$plain1 1" 'cache-size 16m'
     warm=100000
     bench_proxy dnsproxy-100000-entries "127.0.0.1@$plain1 1" 'cache-size 16m'
-    bench_x=$(val entries "$(adm status | grep '^cache ')")
+    bench_x=$(cached entries)
     [ "${bench_x:-0}" -ge 99000 ] || bench_lack entries "of 100,000 names the cache holds ${bench_x:-none}"
-    bench_rounds bench_stored
-    bench_compare 'cached, with 100,000 entries in the cache against 1,000' 1.15 entries dnsproxy-100000-entries dnsproxy-1000-entries
-    bench_end
+    bench_rounds bench_dnsperf 7919 1000
+    bench_compare 'cached, with 100,000 entries in the cache against 1,000' 1.15 dnsproxy-100000-entries dnsproxy-1000-entries
 }
 
 bench_row_idle() {
-    row=idle warm=1000
+    warm=1000
     bench_proxy dnsproxy "127.0.0.1@$plain1 1" 'tcp-clients 1200'
     bench_proxy dnsproxy-1000-idle "127.0.0.1@$plain1 1" 'tcp-clients 1200'
     hold hold "$port" 1000 again
-    bench_rounds bench_thousand
-    bench_x=$(val tcp "$(adm status | head -n 1)")
+    bench_rounds bench_dnsperf 7919 1000
+    bench_x=$(count tcp)
     [ "${bench_x:-0}" -ge 990 ] || bench_lack idle "of 1,000 idle clients ${bench_x:-none} were there at the end"
-    bench_compare 'cached, with 1,000 idle TCP clients against none' 1.10 idle dnsproxy-1000-idle dnsproxy
+    bench_compare 'cached, with 1,000 idle TCP clients against none' 1.10 dnsproxy-1000-idle dnsproxy
     kill_pid hold
-    bench_end
 }
 
 bench_row_flight() {
-    row=flight warm=0
     bench_x=$(freeport)
     bench_run near "$BENCH/gauge" upstream "$bench_x" 4
     bench_proxy dnsproxy-100-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
@@ -595,10 +433,7 @@ bench_row_flight() {
     bench_run far "$BENCH/gauge" upstream "$bench_x" 200
     bench_proxy dnsproxy-5000-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
     bench_rounds bench_flight
-    bench_compare 'misses with 5,000 in flight (`queries 8192`) against 100' 1.3 flight dnsproxy-5000-in-flight dnsproxy-100-in-flight
-    kill_pid near
-    kill_pid far
-    bench_end
+    bench_compare 'misses with 5,000 in flight (`queries 8192`) against 100' 1.3 dnsproxy-5000-in-flight dnsproxy-100-in-flight
 }
 
 # bench_road NAME LOSS MS JITTER THEN [KIND UPSTREAMS]...: servers at the end of a road of their own (see gauge), called KIND-UPSTREAMS.NAME,
@@ -630,22 +465,20 @@ END
 bench_paced() {
     bench_w=''
     while read -r bench_n bench_q bench_p; do
-        "$BENCH/gauge" pace "$bench_p" "${3:-200}" "$1" $(($2 * 20000)) ${4:-} >"$BENCH/pace.$bench_n" &
+        echo "$bench_n $("$BENCH/gauge" pace "$bench_p" "${3:-200}" "$1" $(($2 * 20000)) ${4:-})" >>"$BENCH/paced" &
         bench_w="$bench_w $!"
     done <"$BENCH/in"
     # shellcheck disable=SC2086
     wait $bench_w
-    while read -r bench_n bench_q bench_p; do echo "$bench_n $(cat "$BENCH/pace.$bench_n")"; done <"$BENCH/in" >>"$BENCH/paced"
 }
 
 # bench_pace NAME COLUMN: the median of its rounds: 2 median, 3 99 %, 4 99.9 %, 5 worst, 7 without an answer
-bench_pace() { awk -v n="$1" -v c="$2" '$1 == n && NF == 7 { print $c }' "$BENCH/paced" | sort -n | awk '{ v[NR] = $1 } END { if (NR) print v[int((NR + 1) / 2)] }'; }
+bench_pace() { awk -v n="$1" -v c="$2" '$1 == n && NF == 7 { print $c }' "$BENCH/paced" | bench_middle | sed 's/ .*//'; }
 
 # bench_sent NAME: datagrams a name that its road has counted at the first door
 bench_sent() { awk 'NR == 1 && $3 { printf "%.3f", $2 / $3 }' "$BENCH/road.$1"; }
 
 bench_row_road() {
-    row=road warm=0
     : >"$BENCH/paced"
     if [ "${1:-}" = quick ]; then
         bench_road lossy 3 20 5 20 dnsproxy 1 unbound 1
@@ -657,8 +490,7 @@ bench_row_road() {
         bench_road clear 0 20 5 20 dnsproxy 1
         for bench_r in 1 2 3; do bench_paced 30 "$bench_r"; done
         bench_road jump 0 5 1 75 dnsproxy 1
-        grep jump "$BENCH/in" >"$BENCH/in.jump"
-        read -r bench_n bench_q bench_p <"$BENCH/in.jump"
+        bench_p=$(sed -n 's/.*jump.* //p' "$BENCH/in")
         "$BENCH/gauge" pace "$bench_p" 200 15 0 >/dev/null &
         for bench_x in 3 5; do
             sleep $bench_x
@@ -693,39 +525,29 @@ END
         bench_verdict 'datagrams a query 5 s after the delay went from 10 to 150 ms' most 1.05 '' "$(bench_sent jump)"
         bench_verdict 'a name that takes its resolver 3.5 s, which drops what is older than 1.9 s' most 4000 ' ms' "$(echo "$bench_x" | cut -d ' ' -f 1)"
     fi
-    {
-        echo 'on the road|median ms|99 %|99.9 %|worst|without an answer'
-        cut -d ' ' -f 1 "$BENCH/paced" | sort -u | while read -r bench_n; do
-            echo "$bench_n|$(for bench_c in 2 3 4 5 7; do bench_pace "$bench_n" $bench_c; done | paste -s -d '|')"
-        done
-    } >"$BENCH/roads"
-    bench_end
+    cut -d ' ' -f 1 "$BENCH/paced" | sort -u | while read -r bench_n; do
+        echo "$bench_n|$(for bench_c in 2 3 4 5 7; do bench_pace "$bench_n" $bench_c; done | paste -s -d '|')"
+    done >"$BENCH/roads"
 }
 
 # bench_missed NAME: says so when the server of a row of misses had hits
 bench_missed() {
     use "$1"
-    bench_x=$(val hits "$(adm status | head -n 1)")
+    bench_x=$(count hits)
     [ "${bench_x:-0}" -lt 100 ] || bench_lack "$row" "$1 had $bench_x hits"
 }
 
 # All on one processor: else the time it takes to wake another one is what is measured.
 bench_row_latency() {
-    bench_say latency
     bench_one='taskset -c 0'
     have taskset || bench_one=''
     bench_x=$(freeport) bench_y=$(freeport)
     # shellcheck disable=SC2086
-    {
-        $bench_one "$BENCH/gauge" upstream "$bench_x" 0 &
-        started near $!
-        $bench_one "$BENCH/gauge" relay "$bench_y" "$bench_x" &
-        started relay $!
-    }
+    bench_run near $bench_one "$BENCH/gauge" upstream "$bench_x" 0
+    # shellcheck disable=SC2086
+    bench_run relay $bench_one "$BENCH/gauge" relay "$bench_y" "$bench_x"
     : >"$why"
-    WRAP=$bench_one
-    proxy dnsproxy "127.0.0.1@$bench_x 1"
-    WRAP=''
+    wrapped "$bench_one" dnsproxy "127.0.0.1@$bench_x 1"
     for bench_r in $(seq "$ROUNDS"); do
         # shellcheck disable=SC2086
         {
@@ -738,8 +560,6 @@ bench_row_latency() {
     bench_verdict 'latency added to a miss at low load (one query at a time), median' most 60 ' us' "${3#-1}" \
         "${2:-} us instead of ${1:-}; rounds ${7:-} to ${8:-}; a bare relay adds ${6:-}"
     kill_pid dnsproxy
-    kill_pid relay
-    kill_pid near
 }
 
 # bench_made: the program as "make" makes it, and the static musl build, if there can be one; their paths are $made and $static
@@ -753,13 +573,12 @@ bench_made() {
 }
 
 # bench_connected: have all upstreams over TLS a connection?
-bench_connected() {
-    case $(adm status) in *'connects 0'*) false ;; esac
-}
+bench_connected() { ! adm status | grep -q 'connects 0'; }
 
-# bench_filled PROGRAM LINE...: KiB that PROGRAM has resident once its cache is full; $cache is the line of its status
+# bench_filled PROGRAM LINE...: $rss is the KiB that PROGRAM has resident once its cache is full; $cache is the line of its status
 bench_filled() {
-    bench_bin=$BIN
+    rss='' bench_bin=$BIN
+    [ -n "$1" ] || return 0
     BIN=$1
     shift
     : >"$why"
@@ -768,65 +587,48 @@ bench_filled() {
     await 10 bench_connected || fail 'no connection to the DoT server'
     "$BENCH/gauge" load "$port" 30 15000 50 0 15000 "$FILL" >/dev/null
     cache=$(adm status | grep '^cache ')
-    rss=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid filled)/status")
-    [ ! -s "$why" ] || rss=''
+    [ -s "$why" ] || rss=$(bench_rss filled)
     kill_pid filled
 }
+bench_rss() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid "$1")/status"; }
 
 # mib KIB
 mib() { [ -z "$1" ] || awk -v k="$1" 'BEGIN { printf "%.2f", k / 1024 }'; }
 
 # bench_resident PROGRAM WHAT MOST MORE [NOTE]: two lines of the table: what it has resident, and MORE: what a pinned upstream adds
 bench_resident() {
-    if [ -z "$1" ]; then
-        bench_verdict "$2" most "$3" ' MiB' '' 'not built'
-        bench_verdict "$4" most 0.1 ' MiB' '' 'not built'
-        return
-    fi
     bench_filled "$1" "127.0.0.1@$plain1 1"
     bench_m=$rss bench_cache=$cache
-    bench_verdict "$2" most "$3" ' MiB' "$(mib "$bench_m")" "filled at $FILL,000 answers a second${5:+; $5}"
-    if [ -z "$tls" ]; then
-        bench_verdict "$4" most 0.1 ' MiB' '' 'no DoT server'
-        return
-    fi
-    bench_filled "$1" "127.0.0.1@$tls 1 tls pin=$pin"
-    bench_verdict "$4" most 0.1 ' MiB' "$(mib "${rss:+$((rss - bench_m))}")" 'the same, but all answers from it'
+    bench_verdict "$2" most "$3" ' MiB' "$(mib "$rss")" "${rss:+filled at $FILL,000 answers a second${5:+; $5}}"
+    [ -z "$tls" ] || bench_filled "$1" "127.0.0.1@$tls 1 tls pin=$pin"
+    bench_verdict "$4" most 0.1 ' MiB' "${tls:+$(mib "${rss:+$((rss - bench_m))}")}" "${rss:+the same, but all answers from it}"
 }
 
 bench_row_memory() {
-    bench_say memory
     bench_made
     bench_x=$(freeport)
     bench_run reference "$BENCH/gauge" echo "$bench_x"
     "$BENCH/gauge" bursts "$bench_x" 64 64 0 64 >/dev/null
-    bench_echo_kib=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid reference)/status")
-    kill_pid reference
+    bench_echo_kib=$(bench_rss reference)
     bench_resident "$static" 'resident memory, default config, cache full, plain upstream: static musl' 1.85 'one pinned DoT upstream more: static musl'
     bench_resident "$made" 'resident memory, default config, cache full, plain upstream: dynamic glibc' 3.0 'one pinned DoT upstream more: dynamic glibc' \
         "the echo: $(mib "$bench_echo_kib")"
     bench_entries=$(val entries "$bench_cache")
     bench_size=$(val size "$bench_cache")
-    bench_x=''
-    [ "${bench_entries:-0}" = 0 ] || bench_x=$(awk -v s="$bench_size" -v n="$bench_entries" 'BEGIN { printf "%.1f", s / n }')
-    bench_verdict 'bytes of cache memory for an answer of 60 bytes' most 100 '' "$bench_x" "$bench_size bytes hold $bench_entries answers"
-    bench_x=''
+    bench_verdict 'bytes of cache memory for an answer of 60 bytes' most 100 '' \
+        "$(awk -v s="$bench_size" -v n="${bench_entries:-0}" 'BEGIN { if (n) printf "%.1f", s / n }')" "$bench_size bytes hold $bench_entries answers"
+    bench_x=0
     [ -z "$static" ] || bench_x=$(wc -c <"$static")
-    bench_verdict 'static musl binary, stripped, -Os' most 205 ' KiB' "$([ -z "$bench_x" ] || awk -v b="$bench_x" 'BEGIN { printf "%.1f", b / 1024 }')" \
-        "${bench_x:-no static build}${bench_x:+ bytes}"
+    bench_verdict 'static musl binary, stripped, -Os' most 205 ' KiB' "$(awk -v b="$bench_x" 'BEGIN { if (b) printf "%.1f", b / 1024 }')" "$bench_x bytes"
 }
 
 bench_row_ratio() {
-    bench_say 'hit ratio'
-    if [ "${bench_entries:-0}" = 0 ]; then
-        bench_verdict 'hit ratio, Zipf(1.0) stream of 1,000,000 names, memory for 10,000, share of that of an exact LRU' least 0.95 '' '' 'no cache'
-        return
-    fi
+    [ "${bench_entries:-0}" != 0 ] || { bench_lack ratio 'wants the row memory before it'; return; }
     bench_x=$(freeport)
     : >"$why"
     proxy dnsproxy "127.0.0.1@$bench_x 1" "cache-size $((bench_size * 100 / bench_entries * 100))"
     bench_y=$("$BENCH/gauge" zipf "$port" "$bench_x" "$ZIPF" 7)
-    bench_m=$(val entries "$(adm status | grep '^cache ')")
+    bench_m=$(cached entries)
     kill_pid dnsproxy
     bench_g=$("$BENCH/gauge" lru "${bench_m:-1}" "$ZIPF" 7)
     bench_v=''
@@ -836,14 +638,13 @@ bench_row_ratio() {
 }
 
 bench_row_start() {
-    bench_say start
     for bench_r in 1 2 3 4 5 6 7 8 9 10 11; do
         bench_x=$(freeport)
         "$BENCH/gauge" first "$bench_x" "$BIN" "listen 127.0.0.1@$bench_x" "admin 127.0.0.1@$(freeport)" "127.0.0.1@$plain1 1"
-    done | sort -n >"$BENCH/start"
-    bench_verdict 'start to first answer, plain upstream' most 5 ' ms' \
-        "$(awk '{ v[NR] = $1 / 1000 } END { if (v[NR] < 5000) printf "%.1f", v[6] }' "$BENCH/start")" \
-        "$(awk '{ v[NR] = $1 / 1000 } END { printf "11 starts, %.1f to %.1f", v[1], v[NR] }' "$BENCH/start")"
+    done | bench_middle | awk '{ printf "%s %.1f %.1f %.1f\n", $3 < 5000000, $1 / 1000, $2 / 1000, $3 / 1000 }' >"$BENCH/start"
+    read -r bench_x bench_m bench_y bench_z <"$BENCH/start"
+    [ "$bench_x" = 1 ] || bench_m=''
+    bench_verdict 'start to first answer, plain upstream' most 5 ' ms' "$bench_m" "11 starts, $bench_y to $bench_z"
 }
 
 # bench_compile MACHINE TREE OUT: dnsproxy of that tree; MACHINE is native, or i386, which stands for 32 bits
@@ -900,7 +701,7 @@ bench_counted_dnsmasq() {
     bench_dnsmasq "$2" >"$BENCH/dnsmasq.conf"
     # shellcheck disable=SC2086
     LD_LIBRARY_PATH=$BENCH/i386/lib/i386-linux-gnu:$BENCH/i386/usr/lib/i386-linux-gnu \
-        $WRAP "$1" -k -C "$BENCH/dnsmasq.conf" -u "$(id -un)" </dev/null >"$T/counted.log" 2>&1 &
+        $WRAP "$1" -k -C "$BENCH/dnsmasq.conf" </dev/null >"$T/counted.log" 2>&1 &
     started counted $!
     "$BENCH/gauge" answers "$port" 30 || fail "dnsmasq does not serve: $(tail -n 2 "$T/counted.log")"
 }
@@ -914,10 +715,10 @@ bench_handshake() {
         : >"$why"
         rm -f "$BENCH/callgrind"*
         bench_under --dump-before=poll
-        bench_y=127.0.0.1@$tls bench_c=$BENCH/cert.pem
+        bench_y=127.0.0.1@$tls
         [ "$bench_x" != resumed ] || bench_y=127.0.0.1@$hasty
-        [ "$bench_x" != below ] || bench_y=$(at below) bench_c=$T/pki/ca.pem
-        bench_counted_proxy "$2" 'log debug' "ca-file $bench_c" "$bench_y 1 tls=dot.example"
+        [ "$bench_x" != below ] || bench_y=$(at below)
+        bench_counted_proxy "$2" 'log debug' "$ca" "$bench_y 1 tls=other.test"
         await 30 logged counted 'full handshake' || fail 'no handshake'
         [ "$bench_x" != resumed ] || { "$BENCH/gauge" answers "$port" 30 && await 30 logged counted 'resumed handshake'; } || fail 'no resumed handshake'
         bench_stop
@@ -938,10 +739,9 @@ bench_row_instructions() {
             bench_lack i386 'gcc-i686-linux-gnu, libc6-dev-i386-cross or libbearssl-dev:i386 is not installed (after dpkg --add-architecture i386)'
             continue
         fi
-        for bench_v in now before; do
+        for bench_v in now ${BEFORE:+before}; do
             bench_d=$SRC
             [ "$bench_v" = now ] || bench_d=$BEFORE
-            [ -n "$bench_d" ] || continue
             bench_o=$BENCH/counted.$bench_m.$bench_v
             bench_compile "$bench_m" "$bench_d" "$bench_o" || { bench_lack "$bench_m" "$bench_d does not compile: $(tail -n 2 "$bench_o.log" | tr '\n' ' ')"; continue; }
             bench_counted hit "$bench_m" "$bench_v" 100 bench_counted_proxy "$bench_o" "127.0.0.1@$plain1 1"
@@ -986,24 +786,23 @@ bench_instructions() {
                     print line
                 }
         }' "$BENCH/counts" >"$BENCH/instructions"
-    bench_target hit i386 5 dnsmasq 0.5
+    bench_target hit i386 5 0.5 dnsmasq
     [ -n "$BEFORE" ] || return 0
     for bench_x in 'hit i386 4 0.40' 'hit i386 5 0.35' 'miss i386 4 0.50' 'miss i386 5 0.45' 'DoT-miss i386 4 0.8' \
         'hit native 4 0.95' 'hit native 5 0.95' 'miss native 4 0.95' 'miss native 5 0.95'; do
         # shellcheck disable=SC2086
-        set -- $bench_x
-        bench_target "$1" "$2" "$3" before "$4"
+        bench_target $bench_x before
     done
 }
 
-# bench_target KIND MACHINE COLUMN SERVER LIMIT: a line of the table: instructions as a share of SERVER's; COLUMN 4 is one at a time, 5 in bursts
+# bench_target KIND MACHINE COLUMN LIMIT SERVER: a line of the table: instructions as a share of SERVER's; COLUMN 4 is one at a time, 5 in bursts
 bench_target() {
-    bench_x=$(awk -v k="$1" -v m="$2" -v c="$3" -v s="$4" '
+    bench_x=$(awk -v k="$1" -v m="$2" -v c="$3" -v s="$5" '
         $1 == k && $2 == m { v[$3] = $c } END { if (v["now"] && v[s]) printf "%.3f", v["now"] / v[s] }' "$BENCH/counts")
-    bench_verdict "$2, $1, $([ "$3" = 4 ] && echo 'one at a time' || echo 'in bursts of 64'): instructions against $4" most "$5" '' "$bench_x" "$([ -n "$bench_x" ] || echo 'not counted')"
+    bench_verdict "$2, $1, $([ "$3" = 4 ] && echo 'one at a time' || echo 'in bursts of 64'): instructions against $5" most "$4" '' "$bench_x" "$([ -n "$bench_x" ] || echo 'not counted')"
 }
 
-# cmd_bench [quick|counts]: everything, or most of it, less exactly, in under one minute, or instructions only. The tables are Markdown.
+# cmd_bench [quick|counts]: everything, or most of it, less exactly, in three minutes, or instructions only. The tables are Markdown.
 # BEFORE=TREE names the sources of another commit, with whose build the counts are compared; ROWS='hit miss' is these rows only.
 cmd_bench() {
     case ${1:-full} in
@@ -1014,39 +813,33 @@ cmd_bench() {
         return 2
         ;;
     esac
-    if ! have dnsperf nsd openssl || [ ! -r /proc/self/stat ]; then
-        echo 'bench needs Linux and the Debian packages dnsperf, nsd and openssl' >&2
-        return 1
-    fi
-    BENCH=$T/bench BEFORE=${BEFORE:-}
+    { have dnsperf nsd && proc_here; } || { echo 'bench needs Linux and the Debian packages dnsperf and nsd' >&2; return 1; }
+    BENCH=$T/bench BEFORE=${BEFORE:-} bench_also=''
     mkdir -p "$BENCH"
     for bench_x in lacks in raw table instructions counts handshakes; do : >"$BENCH/$bench_x"; done
     load_before=$(cut -d ' ' -f 1 /proc/loadavg)
-    bench_tools && bench_upstreams || return 1
+    compile "$BENCH/gauge" tests/peer.c -O2 && bench_upstreams || return 1
     bench_start=$(date +%s)
     if [ "${1:-}" != counts ]; then
-        for bench_x in ${ROWS:-hit miss road dot twenty browser silent tcp entries idle flight latency memory ratio start}; do "bench_row_$bench_x" "${1:-}"; done
+        for row in ${ROWS:-hit miss road dot twenty browser silent tcp entries idle flight latency memory ratio start}; do
+            case $row-$tls in dot- | twenty- | browser-) bench_lack "$row" 'no server over TLS'; continue ;; esac
+            warm=0
+            bench_say "$row"
+            "bench_row_$row" "${1:-}"
+            bench_end
+        done
     fi
     [ "${1:-}" = quick ] || [ -n "${ROWS:-}" ] || bench_row_instructions
     bench_machine
-    echo
-    { echo 'what|target|figure|verdict'; cat "$BENCH/table"; } | bench_print
-    echo
-    {
-        echo 'row|server|us a query|least round|most round|failed %'
-        awk '!seen[$1, $2]++ { print $1, $2 }' "$BENCH/raw" | while read -r bench_w bench_n; do
-            bench_x=$(bench_cost "$bench_w" "$bench_n" | awk '{ printf "%.2f|%.2f|%.2f|%.2f", $1, $2, $3, $4 }')
-            echo "$bench_w|$bench_n|${bench_x:-not measured|||}"
-        done
-    } | bench_print
-    echo
-    [ ! -s "$BENCH/roads" ] || bench_print <"$BENCH/roads"
-    echo
-    [ ! -s "$BENCH/instructions" ] || bench_print <"$BENCH/instructions"
-    [ ! -s "$BENCH/handshakes" ] || {
-        echo
-        { echo 'millions of instructions of a TLS handshake, P-256|full|resumed|longest turn of the loop in the first|P-256 below P-384|longest turn'; cat "$BENCH/handshakes"; } | bench_print
-    }
+    awk '!seen[$1, $2]++ { print $1, $2 }' "$BENCH/raw" | while read -r bench_w bench_n; do
+        bench_x=$(bench_cost "$bench_w" "$bench_n" | awk '{ printf "%.2f|%.2f|%.2f|%.2f", $1, $2, $3, $4 }')
+        echo "$bench_w|$bench_n|${bench_x:-not measured|||}"
+    done >"$BENCH/costs"
+    bench_print table 'what|target|figure|verdict'
+    bench_print costs 'row|server|us a query|least round|most round|failed %'
+    bench_print roads 'on the road|median ms|99 %|99.9 %|worst|without an answer'
+    bench_print instructions
+    bench_print handshakes 'millions of instructions of a TLS handshake, P-256|full|resumed|longest turn of the loop in the first|P-256 below P-384|longest turn'
     if [ -s "$BENCH/lacks" ]; then
         echo
         echo 'Missing or doubtful:'

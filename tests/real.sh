@@ -25,6 +25,8 @@ real_command() {
     dnsmasq) echo dnsmasq -k -C ;;
     haproxy) echo haproxy -db -f ;;
     kresd) echo kresd -n -c ;;
+    smartdns) echo smartdns -f -p - -c ;;
+    stubby) echo stubby -v 0 -C ;;
     stunnel) echo stunnel ;;
     *) echo "$1" -d -c ;;
     esac
