@@ -6715,6 +6715,7 @@ static void upstream_stop(struct upstream *u) {
 			}
 			if (*a == q->best) {
 				held_free(q);
+				list_remove(&q->patient);
 				q->best = NULL;
 				q->best_verdict = V_NONE;
 			}

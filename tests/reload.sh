@@ -72,10 +72,10 @@ leg_reload() {
     conf "$u1 1" 'queries 99' 'tcp-clients 9' 'cache-size 2m' 'user root' 'timeout 1000'
     like '^Reloaded.* cache-size queries tcp-clients user$' "$(adm reload)"
     reload "$u1 1" 'timeout 2000'
-    promise "an answer that another upstream gave is asked for again when the line of the best one goes"
+    promise "an answer that another upstream gave is asked for again when the line of the best one goes, and waited for"
     up u3
     reload "$u1 1" "$u2 2" "$u3 3" 'timeout 3000' 'patience 2000'
-    meanwhile again ask 1silent=.again.test
+    meanwhile again ask 1silent=.3delay=700.again.test
     await 3 sees u3 again || fail "not asked"
     reload "$u1 1" "$u3 3" 'timeout 3000' 'patience 200'
     ended again ' A 192\.0\.2\.3$'
