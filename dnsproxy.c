@@ -1614,7 +1614,7 @@ static void config_line(struct reader *r, char *line) {
 		;
 	if (i == COUNT(directives)) {
 		config_error(r, r->place, "\"%s\" is unknown, expected %s", w[0], address_hint(w[0], strchr(w[0], '.') && !strchr(w[0], '=') ?
-		    "an IP address, for nobody is there yet who could resolve a name" : "an IP address or a directive (see dnsproxy --help)"));
+		    "an IP address, for nobody could resolve a name yet" : "an IP address or a directive, a blank, its value (dnsproxy --help)"));
 		return;
 	}
 	expected = directives[i].set(r->c, &directives[i], w + 1);

@@ -102,7 +102,7 @@ without brackets                                  ; [::1]@53 1
 tls=NAME                                          ; tls://1.1.1.1
 https=NAME and no scheme                          ; https://dns.google/dns-query
 , https=NAME                                      ; 1.1.1.1 1 https://dns.google/dns-query
-or a directive                                    ; listen-address=127.0.0.1 # as in dnsmasq
+or a directive, a blank                           ; listen-address=127.0.0.1 # as in dnsmasq
 name behind tls=                                  ; 1.1.1.1@853#name 1
 ADDRESS PRIORITY                                  ; server=1.1.1.1
 ADDRESS PRIORITY                                  ; nameserver 1.1.1.1
