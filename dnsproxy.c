@@ -3347,7 +3347,7 @@ struct upstream {
 	unsigned nstreams;
 	bool alone;                             /* a question is asked alone, or is to be */
 	unsigned fails, idle_ends;              /* tries in a row that brought no answer; idle connections that ended */
-	unsigned quota, window;                 /* most questions a connection, in its life and at a time */
+	unsigned quota, window, requests;       /* most questions a connection, in its life and at a time; as HTTP/2 said last, or 0 */
 	usec open_after, warm_at, pace;         /* no connection before; one though nobody asks, 0 for none; usual wait for an answer */
 	usec heard;                             /* its last answer */
 	char trouble[320], reason[320];         /* the last failure of a connection that was logged; the last one */
@@ -5072,7 +5072,7 @@ static void h2_start(struct stream *s) {
 	struct h2 *h = s->h2 = &h2s[pool_slot(&streams, s)];
 	memset(h, 0, offsetof(struct h2, block));
 	h->next = 1;
-	h->most = 100;                          /* until the server says so */
+	h->most = s->u->requests ? s->u->requests : 100;        /* until the server says so */
 	h->window = h->window_each = 65535;
 	memcpy(stream_room(s), hello, sizeof hello - 1);
 	stream_put(s, sizeof hello - 1);
@@ -5322,7 +5322,7 @@ static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint
 			what = msg_get16(m);
 			*(what == 3 ? &h->most : what == 4 ? &h->window_each : &other) = msg_get32(m);
 		}
-		h->most = MIN(h->most, H2_REQUESTS);
+		h->most = s->u->requests = MIN(h->most, H2_REQUESTS);
 		if (!(flags & H2_ACK)) h2_send(s, H2_SETTINGS, H2_ACK, NULL, 0);
 		break;
 	case H2_PUSH_PROMISE:
