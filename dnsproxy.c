@@ -3260,8 +3260,8 @@ static void listener_tcp_ready(void *owner, short revents) {
 	int fd, on = 1;
 
 	(void)revents;
-	for (int i = 0; i < 16; i++) {
-		fd = accept4(l->tcp, &p.from.sa, &(socklen_t){ sizeof p.from }, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	for (socklen_t i = 0, n = sizeof p.from; i < 16; i++, n = sizeof p.from) {
+		fd = accept4(l->tcp, &p.from.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && accept_impossible()) {
 			if (log_now(&warned)) log_error("TCP clients wait: %s", strerror(errno));
 			if (!tcp_evict()) accept_pause(l->tcp_slot);
