@@ -3429,7 +3429,7 @@ struct ask {
 	uint8_t up, state, verdict;
 	uint8_t resends, backoff;               /* how often it was sent again; its upstream's at the first time */
 	uint8_t bare_for;                       /* the RCODE for which it is asked without EDNS, or one of these */
-	uint8_t ends;                           /* connections that ended with this as their oldest question */
+	uint8_t ends;                           /* connections that refused this, or ended with it as their oldest question */
 	bool bare, charged, answered;
 	bool alone;                             /* it may hold up others: it gets a connection for itself */
 	bool doubted;                           /* somebody guessed IDs: TCP was asked too */
@@ -5226,9 +5226,9 @@ static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n,
 	s->got++;
 	if (error == H2_REFUSED_STREAM)         /* nothing was done for it (RFC 9113 8.7) */
 		s->h2->most = MAX(s->open, 2u) - 1;
-	if (a != NULL && error == H2_REFUSED_STREAM && a->ends == 0) {
+	if (a != NULL && error == H2_REFUSED_STREAM && a->ends < 3) {
 		ask_over_stream(a);
-		a->ends = 1;                    /* it comes again once */
+		a->ends++;                      /* it comes again, perhaps to another connection that refuses */
 	} else if (a != NULL) {
 		h2_judge(&t, r, a, p, n, error);
 		a->age = r->age;
