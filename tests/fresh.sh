@@ -15,7 +15,7 @@ cmd_fresh() {
         like '^dnsproxy .* queries ' "$(cat "$T/first.log")"
         promise "$fresh_s: the second command installs what the tests want, and they pass"
         case " $* " in *' works '*) fresh_w=$(fresh_works) ;; *) fresh_w='' ;; esac
-        fresh_inside "$(fresh_readme tests) $*" '' "$fresh_w" 2>&1 | tee "$T/second.log" | sed 's/^/    /'
+        fresh_inside "$(readme tests) $*" '' "$fresh_w" 2>&1 | tee "$T/second.log" | sed 's/^/    /'
         like '^[0-9]+ passed, 0 failed' "$(tail -n 1 "$T/second.log")"
     fi
     judge
@@ -43,16 +43,12 @@ fresh_made() {
     (cd "$SRC" && tar -cf - test.sh tests Makefile dnsproxy.c dnsproxy.8 dns.config.example README.md .ci .gitignore) | tar -xf - -C "$fresh_d/src"
 }
 
-# fresh_readme NAME: that command of README.md; knot-resolver has another name where the first command has found that
-fresh_readme() {
+# fresh_works: installs what README.md names for the matrix too, each by itself when one cannot be installed: a row says what it misses.
+# knot-resolver has another name in newer Debians.
+fresh_works() {
     fresh_6=''
     ! chroot "$fresh_d" apt-cache policy knot-resolver6 | grep -q 'Candidate: [0-9]' || fresh_6=6
-    readme "$1" | sed "s/ knot-resolver/&$fresh_6/"
-}
-
-# fresh_works: installs what README.md names for the matrix too, each by itself when one cannot be installed: a row says what it misses
-fresh_works() {
-    fresh_i=$(fresh_readme works | sed 's/ && .*//') fresh_n=${fresh_i#*recommends }
+    fresh_i=$(readme works | sed "s/ && .*//; s/ knot-resolver/&$fresh_6/") fresh_n=${fresh_i#*recommends }
     fresh_i=${fresh_i%"$fresh_n"}
     echo " && { $fresh_i $fresh_n || for p in $fresh_n; do $fresh_i \$p; done; $fresh_i -d systemd-resolved; true; }"
 }
