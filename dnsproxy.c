@@ -4519,7 +4519,7 @@ struct stream {
 	usec idle_limit;                        /* from keepalive (RFC 7828); 0 for none */
 	struct node asks;                       /* as they were written */
 	unsigned open, written, got;            /* asks on the list; questions and answers in its life */
-	bool deaf;                              /* what was sent was not even acknowledged */
+	bool deaf, slow;                        /* what was sent was not even acknowledged; others waited while one was worked on */
 	struct tls *tls;                        /* NULL for plain TCP */
 	struct h2 *h2;                          /* NULL but for HTTPS */
 	const char *broken;                     /* why it must end, when the turn does */
@@ -4762,8 +4762,8 @@ static void stream_answer(struct stream *s, struct ask *a, uint8_t *msg, size_t 
 	usec took = now - a->written;
 	u->fails = 0;
 	if (a->stream == s) {
-		if (s->asks.next != &a->on || now - s->answered < took / 4)
-			u->window = MIN(u->window * 2, UNLIMITED);
+		s->slow = s->asks.next == &a->on && s->open > 1 && now - MAX(s->answered, a->written) >= SILENT_LIMIT;
+		if (s->asks.next != &a->on || now - s->answered < took / 4) u->window = MIN(u->window * 2, UNLIMITED);
 		u->pace = s->got == 1 ? took : u->pace + (MIN(took, 2 * u->pace) - u->pace) / 8;
 	}
 	s->answered = now;
@@ -4949,7 +4949,7 @@ static bool stream_deaf(const struct stream *s) {
 /* Questions wait on s: for too long? */
 static void stream_wait(struct stream *s) {
 	struct ask *first = LINED(s->asks.next), *second = s->open > 1 ? LINED(first->on.next) : NULL;
-	usec limit = MIN(MAX(8 * s->u->pace, SILENT_LIMIT), SLOW_LIMIT);
+	usec limit = s->slow && s->u->window == UNLIMITED ? SILENT_LIMIT : MIN(MAX(8 * s->u->pace, SILENT_LIMIT), SLOW_LIMIT);
 	usec due = MAX(s->heard, second ? second->written : first->written) + limit;
 	usec late = MAX(s->heard, first->written) + SLOW_LIMIT;
 
