@@ -17,7 +17,8 @@ leg_cross_armhf() { cross armhf arm-linux-gnueabihf arm; }
 leg_cross_aarch64() { cross arm64 aarch64-linux-gnu aarch64; }
 leg_cross_riscv64() { cross riscv64 riscv64-linux-gnu riscv64; }
 leg_cross_i386() { cross i386 i686-linux-gnu i386 i386-linux-gnu; }
-leg_cross_s390x() { cross s390x s390x-linux-gnu s390x; }
+# One query at a time: qemu-user does not turn round the length with which replies that leave together are taken apart
+leg_cross_s390x() { anywhere_w=1; cross s390x s390x-linux-gnu s390x; }
 leg_cross_mipsel() { cross mipsel mipsel-linux-gnu mipsel; }
 
 # cross ARCHITECTURE COMPILER QEMU [LIBRARY]: a machine, by Debian's name, the names of its compiler, emulator and library
@@ -70,7 +71,7 @@ serves_anywhere() {
     says '^NOERROR .*192\.0\.2\.1' www.cross.test
     says '^NOERROR .*192\.0\.2\.1' tcp.cross.test +tcp
     says '^NOERROR .* edns=1232' edns.cross.test AAAA +edns +do
-    like 'answered 500 noerror 500 .* wrong 0 dup 0' "$(many n=500 window=50)"
+    like 'answered 500 noerror 500 .* wrong 0 dup 0' "$(many n=500 window="${anywhere_w:-50}")"
     promise "$1 answers from the cache with a lowered TTL and the client's spelling"
     forget u1
     await 5 cross_aged || fail "the TTL stays: $(ask www.cross.test)"
