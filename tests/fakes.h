@@ -232,125 +232,58 @@ static int lab_getentropy(void *p, size_t n) {
 	return 0;
 }
 
-/* ---- TLS: BearSSL's engine with records of TLS and no secrets. The client says hello in a handshake record, the first
- * handshake record of the server ends the handshake; alert 0 is close_notify. */
+/* ---- TLS: BearSSL's engine with its buffers and records, but no secrets and a handshake of our own: the client says hello, and
+ * the first handshake record of the server ends it, with HTTP/2 if that begins with 'h'. Alert 0 is close_notify. */
 
-enum { R_ALERT = 21, R_HANDSHAKE = 22, R_DATA = 23, RECORD = 5, ENGINES = 200, APP_ROOM = 4096 };
-struct engine {
-	const br_ssl_engine_context *of;
-	bool open, closing, alpn;               /* closing: closed once what is in out has gone; alpn: the server speaks h2 */
-	int err;
-	struct buf out;                         /* records that have not left */
-	size_t in_len, app_at, app_len, put;    /* put: bytes in app that are in no record yet */
-	uint8_t in[RECORD + 16384], app[APP_ROOM];
-};
-static struct engine *engines[ENGINES];
-
-static struct engine *engine_of(const br_ssl_engine_context *e) {
-	unsigned i = 0;
-	while (i < ENGINES && engines[i] != NULL && engines[i]->of != e) i++;
-	MUST(i < ENGINES);
-	if (engines[i] == NULL) {
-		engines[i] = calloc(1, sizeof *engines[i]);
-		MUST(engines[i] != NULL);
-		engines[i]->of = e;
-	}
-	return engines[i];
-}
+enum { R_ALERT = 21, R_HANDSHAKE = 22, R_DATA = 23, RECORD = 5, TLS_OPEN = 1, TLS_ENDING };
+void br_ssl_engine_hs_reset(br_ssl_engine_context *e, void (*init)(void *), void (*run)(void *));
+void br_ssl_engine_flush_record(br_ssl_engine_context *e);
+void br_ssl_engine_fail(br_ssl_engine_context *e, int err);
 
 static void put_record(struct buf *b, unsigned type, const void *bytes, size_t n) { put_as(b, "12(@)", type, 0x303, bytes, n); }
 
+static void tls_says(br_ssl_engine_context *e, unsigned char type, const void *bytes, size_t n) {
+	if (e->hbuf_out == NULL) return;        /* something else is on its way */
+	e->record_type_out = type;
+	e->version_out = 0x303;
+	memcpy(e->hbuf_out, bytes, n);
+	e->hbuf_out += n;
+	br_ssl_engine_flush_record(e);
+}
+
+/* The connection ends once this has left. */
+static void tls_ends(br_ssl_engine_context *e, int err) {
+	tls_says(e, R_ALERT, "\1\0", 2);
+	e->application_data = TLS_ENDING;
+	e->dp_stack[0] = (uint32_t)err;
+}
+
+static void tls_begin(void *cpu) { (void)cpu; }
+
+/* What the engine runs at the start, when a record that is no data has come, when all has left, and for br_ssl_engine_close() */
+static void tls_run(void *cpu) {
+	br_ssl_engine_context *e = (void *)((char *)cpu - offsetof(br_ssl_engine_context, cpu));
+	const uint8_t *p = e->hbuf_in;
+	size_t n = e->hlen_in;
+
+	e->hlen_in = 0;
+	if (e->version_out == 0)
+		tls_says(e, R_HANDSHAKE, "hello", 5);
+	else if (e->application_data == TLS_ENDING) {
+		if (e->hbuf_out != NULL) br_ssl_engine_fail(e, (int)e->dp_stack[0]);
+	} else if (e->action == 1)
+		tls_ends(e, BR_ERR_OK);
+	else if (n > 0 && e->record_type_in == R_HANDSHAKE && e->application_data != TLS_OPEN) {
+		e->application_data = TLS_OPEN;
+		e->record_type_out = R_DATA;
+		e->selected_protocol = p[0] == 'h';
+	} else if (n > 0)
+		tls_ends(e, e->record_type_in != R_ALERT || n < 2 ? BR_ERR_UNEXPECTED : p[1] == 0 ? BR_ERR_OK : BR_ERR_RECV_FATAL_ALERT + p[1]);
+}
+
 static int lab_client_reset(br_ssl_client_context *c, const char *name, int resume) {
-	struct engine *e = engine_of(&c->eng);
-	struct buf out = { e->out.p, 0, e->out.room };
-	memset(e, 0, offsetof(struct engine, in));
-	e->of = &c->eng;
-	e->out = out;
-	put_record(&e->out, R_HANDSHAKE, "hello", 5);
+	br_ssl_engine_hs_reset(&c->eng, tls_begin, tls_run);
 	return 1;
-}
-
-static unsigned lab_state(const br_ssl_engine_context *of) {
-	const struct engine *e = engine_of(of);
-	if (e->out.n > 0) return BR_SSL_SENDREC | (e->closing ? 0u : BR_SSL_RECVREC);
-	if (e->closing) return BR_SSL_CLOSED;
-	return (e->app_len > 0 ? BR_SSL_RECVAPP : BR_SSL_RECVREC) | (e->open ? BR_SSL_SENDAPP : 0u);
-}
-
-static const char *lab_protocol(const br_ssl_engine_context *of) { return engine_of(of)->alpn ? "h2" : NULL; }
-static int lab_last_error(const br_ssl_engine_context *of) { return engine_of(of)->err; }
-
-/* What BearSSL gives of a buffer: NULL when there is no room in it, or nothing. */
-static unsigned char *room_of(uint8_t *p, size_t room, size_t *n) { return (*n = room) > 0 ? p : NULL; }
-
-static unsigned char *lab_sendrec_buf(const br_ssl_engine_context *of, size_t *n) { return room_of(engine_of(of)->out.p, engine_of(of)->out.n, n); }
-static void lab_sendrec_ack(br_ssl_engine_context *of, size_t n) {
-	MUST(n > 0 && n <= engine_of(of)->out.n);
-	take(&engine_of(of)->out, n);
-}
-
-static unsigned char *lab_sendapp_buf(const br_ssl_engine_context *of, size_t *n) {
-	struct engine *e = engine_of(of);
-	return room_of(e->app + e->put, e->open && !e->closing && e->out.n == 0 ? APP_ROOM - e->put : 0, n);
-}
-static void lab_flush(br_ssl_engine_context *of, int force) {
-	struct engine *e = engine_of(of);
-	if (e->put > 0) put_record(&e->out, R_DATA, e->app, e->put);
-	e->put = 0;
-}
-static void lab_sendapp_ack(br_ssl_engine_context *of, size_t n) {
-	struct engine *e = engine_of(of);
-	MUST(n > 0 && n <= APP_ROOM - e->put && e->out.n == 0);
-	e->put += n;
-	if (e->put == APP_ROOM) lab_flush(of, 0);
-}
-
-static unsigned char *lab_recvapp_buf(const br_ssl_engine_context *of, size_t *n) {
-	struct engine *e = engine_of(of);
-	return room_of(e->in + e->app_at, e->app_len, n);
-}
-static void lab_recvapp_ack(br_ssl_engine_context *of, size_t n) {
-	MUST(n > 0 && n <= engine_of(of)->app_len);
-	engine_of(of)->app_at += n;
-	engine_of(of)->app_len -= n;
-}
-
-static size_t record_len(const struct engine *e) { return e->in_len < RECORD ? RECORD : RECORD + (size_t)(e->in[3] << 8 | e->in[4]); }
-static unsigned char *lab_recvrec_buf(const br_ssl_engine_context *of, size_t *n) {
-	struct engine *e = engine_of(of);
-	return room_of(e->in + e->in_len, e->app_len > 0 || e->closing ? 0 : record_len(e) - e->in_len, n);
-}
-
-/* The connection ends; the server is told, if it is not told anything now. */
-static void engine_end(struct engine *e, int err) {
-	if (e->out.n == 0 && !e->closing) put_record(&e->out, R_ALERT, "\1\0", (size_t)2);
-	e->closing = true;
-	e->err = err;
-}
-static void lab_ssl_close(br_ssl_engine_context *of) { engine_end(engine_of(of), engine_of(of)->err); }
-
-static void engine_record(struct engine *e, unsigned type, const uint8_t *p, size_t n) {
-	if (type == R_HANDSHAKE && !e->open) {
-		e->open = true;
-		e->alpn = n > 0 && p[0] == 'h';
-	} else if (type == R_DATA && e->open) {
-		e->app_at = RECORD;
-		e->app_len = n;
-	} else
-		engine_end(e, type != R_ALERT || n < 2 ? BR_ERR_UNEXPECTED : p[1] == 0 ? BR_ERR_OK : BR_ERR_RECV_FATAL_ALERT + p[1]);
-}
-static void lab_recvrec_ack(br_ssl_engine_context *of, size_t n) {
-	struct engine *e = engine_of(of);
-	e->in_len += n;
-	MUST(n > 0 && e->in_len <= record_len(e));
-	if (record_len(e) > sizeof e->in) {
-		e->closing = true;
-		e->err = BR_ERR_TOO_LARGE;
-	} else if (e->in_len == record_len(e)) {
-		n = e->in_len - RECORD;
-		e->in_len = 0;
-		engine_record(e, e->in[0], e->in + RECORD, n);
-	}
 }
 
 #define socket lab_socket
@@ -372,16 +305,3 @@ static void lab_recvrec_ack(br_ssl_engine_context *of, size_t n) {
 #define clock_gettime lab_clock_gettime
 #define getentropy lab_getentropy
 #define br_ssl_client_reset lab_client_reset
-#define br_ssl_engine_current_state lab_state
-#define br_ssl_engine_last_error lab_last_error
-#define br_ssl_engine_get_selected_protocol lab_protocol
-#define br_ssl_engine_sendrec_buf lab_sendrec_buf
-#define br_ssl_engine_sendrec_ack lab_sendrec_ack
-#define br_ssl_engine_sendapp_buf lab_sendapp_buf
-#define br_ssl_engine_sendapp_ack lab_sendapp_ack
-#define br_ssl_engine_recvapp_buf lab_recvapp_buf
-#define br_ssl_engine_recvapp_ack lab_recvapp_ack
-#define br_ssl_engine_recvrec_buf lab_recvrec_buf
-#define br_ssl_engine_recvrec_ack lab_recvrec_ack
-#define br_ssl_engine_flush lab_flush
-#define br_ssl_engine_close lab_ssl_close
