@@ -5,14 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,14 +18,15 @@
 /* the function of that name that comes after this library */
 #define REAL(f) static __typeof__(f) *real; if (real == NULL) *(void **)&real = dlsym(RTLD_NEXT, #f)
 
-/* the shared file in memory, or `none` without one */
-__attribute__((unused)) static void *shared(void *none) {
+/* what the file begins with, in memory; a word of our own without a file */
+static int64_t none, *shared = &none;
+__attribute__((constructor)) static void share(void) {
 	const char *name = getenv("SHIM");
 	int fd = name != NULL ? open(name, O_RDWR) : -1;
 	void *p = fd >= 0 ? mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
 
 	if (fd >= 0) close(fd);
-	return p == MAP_FAILED ? none : p;
+	if (p != MAP_FAILED) shared = p;
 }
 
 #ifdef NO_IPV6			/* a host without it */
@@ -41,13 +40,11 @@ int socket(int domain, int type, int protocol) {
 
 #ifdef NO_SEGMENTS		/* a way out that takes one datagram a message; the file begins with the number of messages refused */
 int sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags) {
-	static uint64_t *refused, none;
 	unsigned ones = 0;
 	REAL(sendmmsg);
-	if (refused == NULL) refused = shared(&none);
 	while (ones < n && v[ones].msg_hdr.msg_iovlen == 1) ones++;
 	if (ones > 0) return real(fd, v, ones, flags);
-	++*refused;
+	++*shared;
 	errno = EIO;
 	return -1;
 }
@@ -55,38 +52,23 @@ int sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags) {
 
 #ifdef COUNT			/* the file begins with the number of calls that allocate */
 void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
-static void count(void) {
-	static uint64_t *calls, none;
-	if (calls == NULL) calls = shared(&none);
-	++*calls;
-}
-void *malloc(size_t n) { count(); return __libc_malloc(n); }
-void *calloc(size_t n, size_t s) { count(); return __libc_calloc(n, s); }
-void *realloc(void *p, size_t n) { count(); return __libc_realloc(p, n); }
+void *malloc(size_t n) { ++*shared; return __libc_malloc(n); }
+void *calloc(size_t n, size_t s) { ++*shared; return __libc_calloc(n, s); }
+void *realloc(void *p, size_t n) { ++*shared; return __libc_realloc(p, n); }
 #endif
 
 #ifdef CLOCK			/* the file begins with the seconds that the time of day is off; `peer clock` writes them */
 int clock_gettime(clockid_t id, struct timespec *t) {
-	static int64_t *offset, none;
-	int r;
 	REAL(clock_gettime);
-	if (offset == NULL) offset = shared(&none);
-	r = real(id, t);
-	if (r == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
-		t->tv_sec += (time_t)*offset;
-	return r;
+	if (real(id, t) != 0) return -1;
+	if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) t->tv_sec += (time_t)*shared;
+	return 0;
 }
 time_t time(time_t *to) {
 	struct timespec t;
 	clock_gettime(CLOCK_REALTIME, &t);
 	if (to != NULL) *to = t.tv_sec;
 	return t.tv_sec;
-}
-int gettimeofday(struct timeval *restrict to, void *restrict zone) {
-	(void)zone;
-	to->tv_sec = time(NULL);
-	to->tv_usec = 0;
-	return 0;
 }
 #endif
 
@@ -110,19 +92,20 @@ ssize_t sendto(int fd, const void *p, size_t n, int flags, const struct sockaddr
 #endif
 
 #ifdef TURNS			/* the file begins with the longest processor time between two polls, in microseconds */
-int poll(struct pollfd *fds, nfds_t n, int timeout) {
-	static uint64_t *longest, none, last;
+static int64_t cpu_us(void) {
 	struct timespec t;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+int poll(struct pollfd *fds, nfds_t n, int timeout) {
+	static int64_t last;
+	int64_t turn = last != 0 ? cpu_us() - last : 0;
 	int r;
 	REAL(poll);
 
-	if (longest == NULL) longest = shared(&none);
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	if (last != 0 && (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000 - last > *longest)
-		*longest = (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000 - last;
+	if (turn > *shared) *shared = turn;
 	r = real(fds, n, timeout);
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	last = (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+	last = cpu_us();
 	return r;
 }
 #endif

@@ -3,19 +3,17 @@
 
 # With sanitizers where the compiler has them
 leg_unit() {
-    compile "$T/unit" tests/unit.c -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all 2>"$T/unit.log" ||
-        compile "$T/unit" tests/unit.c -O1 -g 2>"$T/unit.log" || { promise "the unit tests compile"; fail "$(cat "$T/unit.log")"; return; }
-    (ASAN_OPTIONS=detect_leaks=0 "$T/unit"; echo "status $?") >"$T/unit.out" 2>"$T/unit.err" </dev/null
-    unit_end='' unit_note=''
+    compile "$T/unit" tests/unit.c -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all 2>"$T/unit.log" ||
+        compile "$T/unit" tests/unit.c -O1 -g 2>"$T/unit.log"
+    ASAN_OPTIONS=detect_leaks=0 "$T/unit" >"$T/unit.out" 2>>"$T/unit.log" </dev/null
+    unit_s="status $?"
     while read -r unit_w unit_l; do
         case $unit_w in
         ok) promise "$unit_l" ;;
         not) promise "${unit_l#ok }"; fail "$unit_note" ;;
-        '#') unit_note=$unit_l; continue ;;
-        end) unit_end=yes ;;
-        status) [ "$unit_l" = 0 ] && [ -n "$unit_end" ] || { promise "the unit tests run to their end"; fail "status $unit_l: $(head -n 30 "$T/unit.err")"; } ;;
+        end) unit_s=${unit_s#status 0} ;;
         esac
-        unit_note=''
+        unit_note=$unit_l
     done <"$T/unit.out"
-    judge
+    [ -z "$unit_s" ] || { promise "the unit tests run to their end"; fail "$unit_s: $(head -n 30 "$T/unit.log")"; }
 }
