@@ -16,22 +16,22 @@
 #pragma GCC diagnostic ignored "-Wunused-parameter"     /* a fake takes what the call takes */
 
 /* A descriptor of the program: to the program a socket, to the target two queues. */
-enum { FIRST_FD = 1000, FDS = 96, QUEUE = 12, QUEUED = 4096, STREAM_IN = 49152, STREAM_OUT = 70000 };
+enum { FIRST_FD = 1000, FDS = 96, QUEUED = 4096, STREAM_IN = 49152, STREAM_OUT = 70000 };
 enum kind { K_FREE, K_UDP, K_TCP, K_LISTEN, K_EPOLL };
 struct fake {
 	enum kind kind;
 	bool connecting, connected, eof, stuck;
 	int err;                                /* what the next call gets */
-	unsigned serial, queued;
+	unsigned serial;
 	struct sockaddr_in peer;
-	struct buf in, out;                     /* of a stream: what the program has not read, and what the target has not looked at */
+	struct buf in, out;                     /* what the program has not read, and what the target has not looked at; before a */
+						/* datagram in "in" are its sender and its length */
 	size_t seen;                            /* of out, what the target has taken note of */
 	bool greeted, ended, odd;               /* TLS: the handshake is done; the target has sent its end; it has said wild things */
 	bool watched;                           /* in the set of epoll, with these events */
 	struct epoll_event set;
 };
 static struct fake fakes[FDS];
-static struct datagram { struct sockaddr_in from; size_t len; uint8_t b[QUEUED]; } datagrams[FDS][QUEUE];
 static bool tracing;                            /* the program's log is heard */
 static int fakes_max = FDS;                     /* descriptors that may be open */
 static int64_t fake_now = 1000000000;
@@ -98,13 +98,13 @@ static int lab_getsockopt(int fd, int level, int what, void *v, socklen_t *n) {
 }
 
 static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags) {
-	(void)flags;
-	struct fake *f = fake_waiting(FAKE(fd)) ? fake_accept(FAKE(fd)) : (errno = EAGAIN, NULL);
-	if (f != NULL && from != NULL) {
+	struct fake *f = fake_accept(FAKE(fd));
+	if (f == NULL) return -1;
+	if (from != NULL) {
 		memcpy(from, &f->peer, sizeof f->peer);
 		*n = sizeof f->peer;
 	}
-	return f != NULL ? FD(f) : -1;
+	return FD(f);
 }
 
 /* Every call on a socket: it must be of this kind; a failure that waits is what the call gets. */
@@ -137,24 +137,22 @@ static ssize_t lab_recv(int fd, void *p, size_t n, int flags) {
 
 static int lab_recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct timespec *t) {
 	struct fake *f = FAKE(fd);
-	struct datagram *q = datagrams[fd - FIRST_FD];
 	unsigned done = 0;
 
 	if (fake_fails(f, K_UDP, n)) return -1;
-	for (; done < n && done < f->queued; done++) {
+	while (done < n && f->in.n > 0) {
 		struct msghdr *h = &v[done].msg_hdr;
-		size_t k = q[done].len, room = h->msg_iov[0].iov_len;
-		h->msg_flags = k > room ? MSG_TRUNC : 0;
-		k = k > room ? room : k;
-		memcpy(h->msg_iov[0].iov_base, q[done].b, k);
-		v[done].msg_len = (unsigned)k;
+		const uint8_t *p = f->in.p + sizeof f->peer;
+		size_t len = (size_t)(p[0] << 8 | p[1]), room = h->msg_iov[0].iov_len, k = len > room ? room : len;
+		h->msg_flags = len > room ? MSG_TRUNC : 0;
+		memcpy(h->msg_iov[0].iov_base, p + 2, k);
+		v[done++].msg_len = (unsigned)k;
 		if (h->msg_name != NULL) {
-			memcpy(h->msg_name, &q[done].from, sizeof q->from);
-			h->msg_namelen = sizeof q->from;
+			memcpy(h->msg_name, f->in.p, sizeof f->peer);
+			h->msg_namelen = sizeof f->peer;
 		}
+		take(&f->in, sizeof f->peer + 2 + len);
 	}
-	f->queued -= done;
-	memmove(q, q + done, f->queued * sizeof *q);
 	return done > 0 ? (int)done : fails(EAGAIN);
 }
 
@@ -179,10 +177,9 @@ static short fake_ready(const struct fake *f, short events) {
 			r = fakes[i].watched && fake_ready(&fakes[i], (short)fakes[i].set.events) ? POLLIN : 0;
 	} else if (f->kind == K_LISTEN)
 		r = fake_waiting(f) ? POLLIN : 0;
-	else if (f->kind == K_UDP)
-		r = (short)((f->queued > 0 ? POLLIN : 0) | (f->err ? POLLERR : 0) | POLLOUT);
 	else if (!f->connecting)
-		r = (short)((f->in.n > 0 || f->eof ? POLLIN : 0) | (f->err ? POLLERR | POLLHUP : 0) | (f->stuck ? 0 : POLLOUT));
+		r = (short)((f->in.n > 0 || f->eof ? POLLIN : 0) | (f->err ? POLLERR : 0) | (f->err && f->kind == K_TCP ? POLLHUP : 0) |
+		    (f->stuck ? 0 : POLLOUT));
 	return r & (short)(events | POLLERR | POLLHUP);
 }
 
@@ -258,7 +255,7 @@ static void tls_ends(br_ssl_engine_context *e, int err) {
 	e->dp_stack[0] = (uint32_t)err;
 }
 
-static void tls_begin(void *cpu) { (void)cpu; }
+static void tls_begin(void *cpu) { }
 
 /* What the engine runs at the start, when a record that is no data has come, when all has left, and for br_ssl_engine_close() */
 static void tls_run(void *cpu) {

@@ -13,12 +13,12 @@
 #define LAB_FAKES 1
 #include "lab.h"
 
-enum { TRACKED = 256, CONNS = 6, WILD_PORT = 999, LONGEST = 5000, NAMES = 8, TYPES = 5, TOLD = 20000 };
+enum { TRACKED = 256, CONNS = 6, CLIENT_PORT = 5000, WILD_PORT = 999, LONGEST = 5000, NAMES = 8, TYPES = 5, TOLD = 200 };
 
 /* A question of a client. */
 static struct asked {
-	bool open, tcp;
-	unsigned conn, limit, subject, full;    /* subject: which name and type; full: how often the table had been full */
+	bool open;
+	unsigned conn, limit, subject, full;    /* conn: over TCP; subject: which name and type; full: how often the table had been full */
 	uint16_t id;
 	struct sockaddr_in from;
 	int64_t born, life_from;                /* life_from: when the question that it joined began */
@@ -34,8 +34,12 @@ static int64_t was_down[MAX_UPSTREAMS][KINDS];
 static struct conn { bool open, admin, wild; unsigned serial; struct fake *f; struct buf rest; } conns[CONNS];
 static unsigned due_tcp, due_admin;             /* connections that wait to be accepted */
 
-/* What the program has asked an upstream on a descriptor: number of the HTTP stream, length, message. raw: not yet whole. */
-static struct told { struct buf b, raw; } told[FDS];
+/* What the program has asked an upstream on a descriptor. raw: not yet whole. */
+static struct told {
+	unsigned n;
+	struct { uint32_t stream; size_t len; uint8_t b[UPSTREAM_QUERY_MAX]; } q[TOLD];
+	struct buf raw;
+} told[FDS];
 
 static const char *const names[NAMES] = { "a.test", "b.test", "x.b.test", "one", "c.test", "d.test", "e.test", "f.lan" };
 static const unsigned types[TYPES] = { T_A, T_AAAA, T_TXT, 65280, T_ANY };
@@ -55,6 +59,7 @@ static const char *const sets[] = {
 };
 
 static bool is_listener(const struct fake *f) { return nlisteners > 0 && f == FAKE(listeners[0].udp); }
+static bool is_stream(const struct fake *f) { return f->kind == K_TCP && f->peer.sin_port != htons(CLIENT_PORT); }
 static bool is_conn(const struct conn *c) { return c->open && c->f->kind != K_FREE && c->f->serial == c->serial; }
 static unsigned upstream_bit(const struct sockaddr_in *a) { return ntohl(a->sin_addr.s_addr) % 32; }
 static bool is_http(const struct fake *f) { return f->kind == K_TCP && ntohs(f->peer.sin_port) == 443; }
@@ -83,13 +88,18 @@ static void failure_seen(const struct asked *q, const struct key *k) {
 	}
 }
 
-/* A reply to a client: it must be the first to something that was asked, and be well-formed. */
-static void reply_seen(struct asked *q, const uint8_t *p, size_t len) {
+/* A reply to a client, over a connection or as a datagram (0) to there: it must be the first to something that was asked, and be
+ * well-formed. */
+static void reply_seen(unsigned conn, const struct sockaddr_in *to, const uint8_t *p, size_t len) {
 	struct question question;
 	struct answer a;
+	struct asked *q = asked;
 
-	MUST(q->open && question_read(&question, q->query, q->len) == NOERROR);
+	MUST(len >= 12);
+	while (!q->open || q->conn != conn || q->id != get16at(p) || (conn == 0 && memcmp(&q->from, to, sizeof *to) != 0))
+		MUST(++q < asked + TRACKED);    /* else nobody waits for it */
 	q->open = false;
+	MUST(question_read(&question, q->query, q->len) == NOERROR);
 	MUST(len >= q->len - (question.edns ? 11 : 0) && len <= q->limit);
 	MUST((p[2] & 0x80) && get16at(p + 4) == 1);
 	MUST(memcmp(p + 12, q->query + 12, question.key.name_len + 4) == 0);
@@ -103,8 +113,10 @@ static void reply_seen(struct asked *q, const uint8_t *p, size_t len) {
 static void told_add(struct fake *f, uint32_t stream, const uint8_t *p, size_t n) {
 	struct told *t = &told[f - fakes];
 	MUST(n >= 17 && n <= UPSTREAM_QUERY_MAX);
-	if (t->b.n + 6 + n > TOLD) t->b.n = 0;  /* what is forgotten is never answered */
-	put_as(&t->b, "4(@)", stream, p, n);
+	if (t->n == TOLD) t->n = 0;             /* what is forgotten is never answered */
+	t->q[t->n].stream = stream;
+	t->q[t->n].len = n;
+	memcpy(t->q[t->n++].b, p, n);
 }
 
 /* Bytes that the program has sent on a connection: questions behind their lengths, or in frames of HTTP/2. */
@@ -126,27 +138,20 @@ static void told_bytes(struct fake *f, const uint8_t *p, size_t n) {
 }
 
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t len) {
-	unsigned i = 0;
-
-	if (!is_listener(f)) {
-		MUST(f->connected && len <= UPSTREAM_QUERY_MAX);
-		if (f->seen++ == 0) told[f - fakes].b.n = 0;
-		told_add(f, 0, p, len);
+	if (is_listener(f)) {
+		if (ntohs(to->sin_port) != WILD_PORT) reply_seen(0, to, p, len);
 		return;
 	}
-	if (ntohs(to->sin_port) == WILD_PORT) return;
-	MUST(len >= 12);
-	while (i < TRACKED && !(!asked[i].tcp && asked[i].open && asked[i].id == get16at(p) && memcmp(&asked[i].from, to, sizeof *to) == 0))
-		i++;
-	MUST(i < TRACKED);                      /* else nobody waits for it */
-	reply_seen(&asked[i], p, len);
+	MUST(f->connected);
+	if (f->seen++ == 0) told[f - fakes].n = 0;
+	told_add(f, 0, p, len);
 }
 
 /* Takes note of what the program has sent on a connection to an upstream, out of TLS records where there are such. */
 static void stream_look(struct fake *f) {
 	size_t at = 0, n;
 
-	if (f->seen == 0) told[f - fakes].b.n = told[f - fakes].raw.n = 0;
+	if (f->seen == 0) told[f - fakes].raw.n = told[f - fakes].n = 0;
 	if (!is_tls(f))
 		for (; at < f->out.n; at += n)
 			told_bytes(f, f->out.p + at, n = MIN(f->out.n - at, (size_t)4096));
@@ -165,11 +170,7 @@ static void conn_drain(struct conn *c) {
 	size_t at = 0, len;
 
 	while (f->out.n - at >= 2 && f->out.n - at - 2 >= (len = get16at(f->out.p + at))) {
-		unsigned i = 0;
-		while (i < TRACKED && !(asked[i].tcp && asked[i].open && asked[i].conn == c->serial && asked[i].id == get16at(f->out.p + at + 2)))
-			i++;
-		MUST(c->wild || i < TRACKED);
-		if (!c->wild) reply_seen(&asked[i], f->out.p + at + 2, len);
+		if (!c->wild) reply_seen(c->serial, NULL, f->out.p + at + 2, len);
 		at += 2 + len;
 	}
 	take(&f->out, at);
@@ -178,8 +179,7 @@ static void conn_drain(struct conn *c) {
 /* What was asked there waits no more. */
 static void conn_forget(const struct conn *c) {
 	for (unsigned i = 0; i < TRACKED; i++)
-		if (asked[i].tcp && asked[i].conn == c->serial)
-			asked[i].open = false;
+		if (asked[i].conn == c->serial) asked[i].open = false;
 }
 
 static void look(void) {
@@ -195,8 +195,7 @@ static void look(void) {
 		}
 	}
 	for (struct fake *f = fakes; f < fakes + FDS; f++)
-		if (f->kind == K_TCP && f->peer.sin_port != htons(5000))
-			stream_look(f);
+		if (is_stream(f)) stream_look(f);
 }
 
 static bool fake_waiting(const struct fake *l) { return l == FAKE(admin_fd) ? due_admin > 0 : due_tcp > 0; }
@@ -207,13 +206,15 @@ static struct fake *fake_accept(struct fake *l) {
 	struct fake *f;
 	int fd;
 
+	errno = EAGAIN;
+	if (!fake_waiting(l)) return NULL;
 	look();
 	while (i < CONNS && conns[i].open) i++;
 	fd = fake_open(K_TCP);
 	if (fd < 0) return NULL;
 	*(admin ? &due_admin : &due_tcp) -= 1;
 	f = FAKE(fd);
-	f->peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 + i), .sin_port = htons(5000) };
+	f->peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 + i), .sin_port = htons(CLIENT_PORT) };
 	if (i < CONNS)
 		conns[i] = (struct conn){ .open = true, .admin = admin, .serial = f->serial, .f = f, .rest = { conns[i].rest.p, 0, conns[i].rest.room } };
 	else
@@ -274,7 +275,7 @@ static void check_conn(const struct conn *c) {
 	if (!is_conn(c) || c->admin || c->wild || c->f->stuck || c->f->out.n > 0 || c->f->in.n > 0)
 		return;
 	for (unsigned j = 0; j < TRACKED; j++)
-		open += asked[j].open && asked[j].tcp && asked[j].conn == c->serial;
+		open += asked[j].open && asked[j].conn == c->serial;
 	for (int k = 0; k < npolls; k++)
 		if (polls[k].fd == FD(c->f)) {
 			const struct tcp_client *t = watches[k].owner;
@@ -317,8 +318,8 @@ static void check(bool thorough) {
 		}
 	MUST(sum.holders == sum.waiters);
 	for (unsigned i = 0; i < TRACKED; i++) {
-		MUST(!asked[i].open || asked[i].tcp || now < asked[i].born + MS(LONGEST + 1));
-		waiting += asked[i].open && !asked[i].tcp;
+		MUST(!asked[i].open || asked[i].conn > 0 || now < asked[i].born + MS(LONGEST + 1));
+		waiting += asked[i].open && asked[i].conn == 0;
 	}
 	MUST(waiting == sum.udp);
 	for (int i = 0; i < npolls; i++) {
@@ -371,11 +372,7 @@ static void wild_bytes(struct fake *f, unsigned n) {
 }
 
 static void datagram(struct fake *f, const struct sockaddr_in *from, const uint8_t *p, size_t n) {
-	struct datagram *d = &datagrams[f - fakes][f->queued++];
-	MUST(f->queued <= QUEUE && n <= QUEUED);
-	memcpy(d->b, p, n);
-	d->len = n;
-	d->from = *from;
+	put_as(&f->in, "@(@)", from, sizeof *from, p, n);
 }
 
 static struct sockaddr_in client_at(unsigned who, unsigned port) {
@@ -395,7 +392,7 @@ static void client_query(struct conn *c) {
 	put16at(m.p, next_id);
 	if (how & 16) m.p[13] &= 0xdf;
 	if (how & 1) say("opt/%u/%x [ ]", how & 32 ? 4096 : 700, how & 2 ? 0x8000 : 0);
-	*q = (struct asked){ .open = true, .tcp = c != NULL, .id = (uint16_t)next_id, .born = fake_now, .life_from = fake_now, .len = m.n,
+	*q = (struct asked){ .open = true, .conn = c != NULL ? c->serial : 0, .id = (uint16_t)next_id, .born = fake_now, .life_from = fake_now, .len = m.n,
 		.subject = subject, .full = (unsigned)stats.full, .limit = c != NULL ? MSG_MAX : how & 1 ? how & 32 ? 1232 : 700 : 512 };
 	next_id = next_id % 65535 + 1;
 	memcpy(q->query, m.p, m.n);
@@ -404,7 +401,6 @@ static void client_query(struct conn *c) {
 		datagram(FAKE(listeners[0].udp), &q->from, m.p, m.n);
 		return;
 	}
-	q->conn = c->serial;
 	c->rest.n = 0;
 	put_framed(&c->rest, &m);
 	i = who % 4 == 0 ? who % (unsigned)c->rest.n : (unsigned)c->rest.n;
@@ -412,14 +408,12 @@ static void client_query(struct conn *c) {
 	take(&c->rest, i);
 }
 
-enum { MUTATED = 14, CUT = 15, BARE = 16 };
-/* The kinds of answers: flags and RCODE, and the records; "%u" is the TTL. NULL: one record of the type that was asked. */
-static const struct { unsigned flags, an, ns, ar; const char *records; } kinds[] = {
-	{ 0x8180, 1, 0, 0, NULL }, { 0x8180, 1, 0, 0, NULL }, { 0x81a0, 1, 0, 0, NULL }, { 0x8180, 1, 0, 1, NULL }, { 0x8180, 0, 0, 0, "" },
-	{ 0x8180, 0, 1, 0, "test/SOA/%u [ ns.test @ *19 =3c ]" }, { 0x8183, 0, 1, 0, "test/SOA/%u [ ns.test @ *19 =3c ]" },
-	{ 0x8180, 0, 0, 0, "" }, { 0x8380, 0, 0, 0, "" }, { 0x8180, 1, 0, 0, NULL }, { 0x8180, 1, 0, 0, NULL }, { 0x0180, 1, 0, 0, NULL },
-	{ 0x8183, 0, 1, 1, "test/SOA/%u [ ns.test @ *19 =3c ]" }, { 0x8180, 1, 0, 0, "@/TXT/%u [ *%u ]" }, { 0x8180, 1, 0, 0, NULL },
-	{ 0x8180, 0, 0, 0, "" }, { 0x8181, 0, 0, 0, "" }, { 0x8181, 0, 0, 0, "" } };
+enum { WITH_RCODE = 7, WRONG_ID = 9, WRONG_NAME, MUTATED = 14, CUT, BARE };
+/* The kinds of answers: their flags and RCODE, and their records, a letter each: A of the asked type, T of text, S of a zone, O the OPT. */
+static const struct { unsigned flags; const char *records; } kinds[] = {
+	{ 0x8180, "A" }, { 0x8180, "A" }, { 0x81a0, "A" }, { 0x8180, "AO" }, { 0x8180, "" }, { 0x8180, "S" }, { 0x8183, "S" }, { 0x8180, "" },
+	{ 0x8380, "" }, { 0x8180, "A" }, { 0x8180, "A" }, { 0x0180, "A" }, { 0x8183, "SO" }, { 0x8180, "T" }, { 0x8180, "A" }, { 0x8180, "" },
+	{ 0x8181, "" }, { 0x8181, "" } };
 
 /* An answer of some kind to the query at p, into m. */
 static void answer_build(const uint8_t *p, size_t len, bool stream) {
@@ -430,17 +424,17 @@ static void answer_build(const uint8_t *p, size_t len, bool stream) {
 	while (qlen < len && p[qlen] != 0) qlen += 1 + (size_t)p[qlen];
 	qlen += 5;
 	type = get16at(p + qlen - 4);
-	say("!%x:1,%u,%u,%u", kinds[kind].flags | (kind == 7 ? below(16) : 0), kinds[kind].an, kinds[kind].ns, kinds[kind].ar);
-	put16at(m.p, get16at(p) ^ (kind == 9));
+	say("!%x:1,0,0,0", kinds[kind].flags | (kind == WITH_RCODE ? below(16) : 0));
+	put16at(m.p, get16at(p) ^ (kind == WRONG_ID));
 	put(&m, p + 12, qlen - 12);
-	if (kind == 10) m.p[13] ^= 1;
-	if (kinds[kind].records == NULL)
-		say("@/TYPE%u/%u [ *%d ]", type == T_ANY ? T_A : type, ttl, type == T_AAAA ? 16 : 4);
-	else if (strstr(kinds[kind].records, "TXT") != NULL)
-		say("@/TXT/%u [ *%u ]", ttl, stream ? 100 + byte() * 150 : 100 + byte() * 14);
-	else if (kinds[kind].ns > 0)
-		say("test/SOA/%u [ ns.test @ *19 =3c ]", ttl);
-	if (kinds[kind].ar > 0) say("opt/1232/0 [ =000f0002%04x ]", 12 + below(8));
+	if (kind == WRONG_NAME) m.p[13] ^= 1;
+	for (const char *r = kinds[kind].records; *r != '\0'; r++) {
+		if (*r == 'A') say("@/TYPE%u/%u [ *%d ]", type == T_ANY ? T_A : type, ttl, type == T_AAAA ? 16 : 4);
+		if (*r == 'T') say("@/TXT/%u [ *%u ]", ttl, 100 + byte() * (stream ? 150 : 14));
+		if (*r == 'S') say("test/SOA/%u [ ns.test @ *19 =3c ]", ttl);
+		if (*r == 'O') say("opt/1232/0 [ =000f0002%04x ]", 12 + below(8));
+		m.p[*r == 'S' ? 9 : *r == 'O' ? 11 : 7] = 1;
+	}
 	mutated |= kind == MUTATED;
 	for (unsigned k = kind == MUTATED ? below(4) : 0; k > 0; k--) {
 		unsigned at = byte();
@@ -458,7 +452,7 @@ static struct fake *upstream_pick(enum kind kind) {
 	struct fake *list[FDS];
 	unsigned count = 0, k = byte();
 	for (struct fake *f = fakes; f < fakes + FDS; f++)
-		if (f->kind == kind && !is_listener(f) && (kind == K_UDP ? f->connected : f->peer.sin_port != htons(5000)))
+		if (f->kind == kind && (kind == K_UDP ? f->connected : is_stream(f)))
 			list[count++] = f;
 	return count > 0 ? list[k % count] : NULL;
 }
@@ -526,28 +520,23 @@ static void h2_event(struct fake *f) {
 static void upstream_answer(enum kind kind) {
 	struct fake *f = upstream_pick(kind);
 	const struct told *t = f ? &told[f - fakes] : NULL;
-	size_t at = 0, k = 0;
 	uint8_t query[UPSTREAM_QUERY_MAX];
 	static struct buf framed;
 	struct question q;
+	unsigned k;
 
-	if (f == NULL || (kind == K_UDP ? f->queued == QUEUE || f->seen == 0 : f->connecting))
-		return;
-	for (; at < t->b.n; k++) at += 6 + get16at(t->b.p + at + 4);
-	if (k == 0) return;
-	k = below((unsigned)k);
-	for (at = 0; k > 0; k--) at += 6 + get16at(t->b.p + at + 4);
-	k = get16at(t->b.p + at + 4);
-	memcpy(query, t->b.p + at + 6, k);
-	MUST(question_read(&q, query, k) == NOERROR);
+	if (f == NULL || f->seen == 0 || t->n == 0) return;
+	k = below(t->n);
+	memcpy(query, t->q[k].b, t->q[k].len);
+	MUST(question_read(&q, query, t->q[k].len) == NOERROR);
 	for (unsigned i = 0; i < NAMES * TYPES; i++)
 		if (key_type(&q.key) == types[i / NAMES] && strncmp(name_text(q.key.b), names[i % NAMES], strlen(names[i % NAMES])) == 0)
 			heard[i][upstream_bit(&f->peer)] = fake_now;
-	answer_build(query, k, kind == K_TCP);
+	answer_build(query, t->q[k].len, kind == K_TCP);
 	if (kind == K_UDP)
 		datagram(f, &f->peer, m.p, MIN(m.n, (size_t)QUEUED));
 	else if (is_http(f))
-		h2_answer(f, get32at(t->b.p + at));
+		h2_answer(f, t->q[k].stream);
 	else {
 		framed.n = 0;
 		put_framed(&framed, &m);
@@ -566,37 +555,28 @@ static void upstream_event(struct fake *f) {
 		f->err = what < COUNT(refusals) ? refusals[what] : 0;
 		return;
 	}
-	switch (what) {
-	case 0:
+	if (what == 0)
 		f->err = ECONNRESET;
-		break;
-	case 1:
+	else if (what == 1)
 		f->eof = true;
-		break;
-	case 2:
+	else if (what == 2)
 		f->stuck = !f->stuck;
-		break;
-	case 3:
+	else if (what == 3) {
 		wild_bytes(f, below(40));
 		f->ended |= is_tls(f);
-		break;
-	case 4:
+	} else if (what == 4) {
 		k = below(COUNT(alerts));
-		if (is_tls(f) && (f->greeted || k > 1)) {
-			upstream_says(f, R_ALERT, alerts[k], 2);
-			f->ended = true;
-			f->eof = below(2);
-		}
-		break;
-	default:
-		if (is_tls(f) && !f->greeted && f->seen > 0) {
-			upstream_says(f, R_HANDSHAKE, (const uint8_t *)(what == 7 && is_http(f) ? "x" : "h"), 1);
-			f->greeted = true;
-			f->odd = what == 7;             /* no HTTP/2 */
-			if (is_http(f)) h2_says(f, H2_SETTINGS, 0, 0, NULL, 0);
-		} else if (is_http(f))
-			h2_event(f);
-	}
+		if (!is_tls(f) || (!f->greeted && k < 2)) return;
+		upstream_says(f, R_ALERT, alerts[k], 2);
+		f->ended = true;
+		f->eof = below(2);
+	} else if (is_tls(f) && !f->greeted && f->seen > 0) {
+		upstream_says(f, R_HANDSHAKE, (const uint8_t *)(what == 7 && is_http(f) ? "x" : "h"), 1);
+		f->greeted = true;
+		f->odd = what == 7;             /* no HTTP/2 */
+		if (is_http(f)) h2_says(f, H2_SETTINGS, 0, 0, NULL, 0);
+	} else if (is_http(f))
+		h2_event(f);
 }
 
 static void reload(unsigned k) {
@@ -652,50 +632,35 @@ static void event(void) {
 
 	if (tracing)
 		fprintf(stderr, "at %lld ms: event %u, %d bytes are left\n", (long long)(fake_now - 1000000000) / 1000, what, (int)(in_end - in));
-	switch (what) {
-	case 0: case 1: case 2:
+	if (what <= 2)
 		client_query(NULL);
-		break;
-	case 3: case 4: case 5:
+	else if (what <= 5)
 		upstream_answer(K_UDP);
-		break;
-	case 6: case 7:
+	else if (what <= 7)
 		upstream_answer(K_TCP);
-		break;
-	case 8: case 9:
+	else if (what <= 9) {
 		k = byte();
 		time_passes(k & 128 && wake > fake_now ? wake - fake_now : steps[k % COUNT(steps)]);
-		break;
-	case 10:
+	} else if (what == 10) {
 		if ((f = upstream_pick(K_UDP)) != NULL) f->err = errs[below(COUNT(errs))];
-		break;
-	case 11: case 12:
+	} else if (what <= 12) {
 		if ((f = upstream_pick(K_TCP)) != NULL) upstream_event(f);
-		break;
-	case 13:
-		if (below(4) == 0)
-			due_admin += due_admin < 3;
-		else
-			due_tcp += due_tcp < 3;
-		break;
-	case 14: case 15:
+	} else if (what == 13) {
+		unsigned *due = below(4) == 0 ? &due_admin : &due_tcp;
+		*due = MIN(*due + 1, 3u);
+	} else if (what <= 15)
 		conn_event(0);
-		break;
-	case 16:
+	else if (what == 16)
 		conn_event(below(5));
-		break;
-	case 17:
+	else if (what == 17)
 		reload(below(COUNT(sets)));
-		break;
-	case 18:
+	else if (what == 18) {
 		k = byte();
 		fakes_max = k % 3 ? FDS : 3 + (int)k % 12;
-		break;
-	case 19:
+	} else {
 		n = below(sizeof noise);
 		for (k = 0; k < n; k++) noise[k] = (uint8_t)byte();
 		datagram(FAKE(listeners[0].udp), &wild, noise, n);
-		break;
 	}
 }
 
