@@ -6,20 +6,13 @@
  * The target for the whole machinery is sequence.c. */
 #include "lab.h"
 
-/* The reply of our own to a question. */
-enum { ERROR_REPLY_MAX = 12 + NAME_MAX_WIRE + 4 + 11 + 6 };
-static size_t error_write(uint8_t *out, const struct question *q, unsigned rcode, int ede) {
-	struct source_msg s = source_error(&q->key, rcode, ede);
-	struct reply_to r;
-	reply_to_question(&r, q, false);
-	return reply_write(out, &s, &r);
-}
-
 /* A client's message: what is read, the error that refuses it, and the question that would go to upstreams. */
 static void check_client(const uint8_t *data, size_t size) {
-	static uint8_t out[ERROR_REPLY_MAX], back[UPSTREAM_QUERY_MAX];
+	static uint8_t out[12 + NAME_MAX_WIRE + 4 + 11 + 6], back[UPSTREAM_QUERY_MAX];
 	const uint8_t *p = exactly(data, size);
 	struct question q, again;
+	struct source_msg s;
+	struct reply_to r;
 	uint8_t name[NAME_MAX_WIRE];
 	size_t len;
 	int rcode = question_read(&q, p, size);
@@ -29,7 +22,9 @@ static void check_client(const uint8_t *data, size_t size) {
 		return;
 	}
 	MUST(rcode == NOERROR || rcode == FORMERR || rcode == NOTIMP || rcode == REFUSED || rcode == BADVERS);
-	len = error_write(out, &q, (unsigned)rcode, size & 1 ? EDE_PROHIBITED : EDE_NONE);
+	s = source_error(&q.key, (unsigned)rcode, size & 1 ? EDE_PROHIBITED : EDE_NONE);
+	reply_to_question(&r, &q, false);
+	len = reply_write(out, &s, &r);
 	MUST(len <= sizeof out && len <= size + 11 + 6 && get16at(out) == get16at(p) && (out[2] & 0x80));
 	if (rcode != NOERROR) return;
 	MUST(q.key.name_len >= 1 && q.key.name_len <= NAME_MAX_WIRE && q.key.len == q.key.name_len + 5);
@@ -43,31 +38,26 @@ static void check_client(const uint8_t *data, size_t size) {
 	}
 }
 
-/* Asks for key as a client with this limit does (0: no EDNS; MSG_MAX: TCP), and looks hard at the reply from the cache. Gives
- * its lowest TTL, or NO_TTL when the cache has nothing. */
-static uint32_t cached(const struct key *k, unsigned limit) {
-	static uint8_t out[MSG_MAX], query[600];
-	struct question q;
-	struct reply_to r;
-	struct slot *slot;
+/* The reply made of s to a client that takes so much, with an OPT or without; a hard look at it. Gives its lowest TTL, 0
+ * when it is cut, NO_TTL for none. */
+static uint32_t reply_ttl(const struct source_msg *s, const struct key *k, size_t limit, bool edns) {
+	static uint8_t out[MSG_MAX];
+	struct reply_to r = { .id = 99, .edns = edns, .limit = limit, .name = k->b, .name_len = k->name_len };
 	struct answer a;
-	size_t len = query_write(query, 99, k, limit > 0, false);
-	struct source_msg s;
-	bool cut;
+	size_t n = reply_write(out, s, &r);
 
-	if (limit > 0) put16at(query + 12 + k->name_len + 4 + 3, limit);
-	if (question_read(&q, query, len) != NOERROR) return NO_TTL;
-	q.key.b[q.key.name_len + 4] = k->b[k->name_len + 4];    /* without OPT no DO is sent */
-	reply_to_question(&r, &q, limit == MSG_MAX);
-	slot = cache_find(&q.key, hash_bytes(k->b, k->len));
+	MUST(n <= limit && n >= 12 + k->name_len + 4 && get16at(out) == 99 && (get16at(out + 2) & F_QR) && answer_matches(out, n, k));
+	MUST(answer_read(&a, exactly(out, n), n, k) == NULL && (a.opt ? a.len < n : a.len == n));
+	return get16at(out + 2) & F_TC ? 0 : a.ttl;
+}
+
+/* The same from the cache; NO_TTL when it has nothing. */
+static uint32_t cached(const struct key *k, size_t limit, bool edns) {
+	struct slot *slot = cache_find(k, hash_bytes(k->b, k->len));
+	struct source_msg s;
 	if (slot == NULL || entry_expired(slot_entry(slot))) return NO_TTL;
 	s = entry_source(slot_entry(slot), false);
-	len = reply_write(out, &s, &r);
-	MUST(len <= (limit ? limit : 512) && len >= 12 + k->name_len + 4);
-	MUST(get16at(out) == 99 && (get16at(out + 2) & F_QR) && answer_matches(out, len, k));
-	cut = get16at(out + 2) & F_TC;
-	MUST(answer_read(&a, exactly(out, len), len, k) == NULL && (a.opt ? a.len < len : a.len == len));
-	return cut ? 0 : a.ttl;
+	return reply_ttl(&s, k, limit, edns);
 }
 
 /* Is the answer without its OPT still one, whatever its TTLs are? A name that runs through a TTL changes with it: no promise there. */
@@ -87,26 +77,19 @@ static bool answer_stands(const struct answer *a, const struct key *k) {
 
 /* The stripped answer as it goes out fresh, to clients of every kind. */
 static void answer_goes_out(const struct answer *a, const struct key *k) {
-	static uint8_t out[MSG_MAX];
 	struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .rcode = a->rcode };
-	struct reply_to r = { .id = 7, .edns = true, .name = k->b, .name_len = k->name_len };
-	struct answer again;
 
 	for (unsigned i = 0; i < 8; i++) {
-		size_t n;
-		r.limit = i & 1 ? MSG_MAX : 512;
+		uint32_t ttl;
 		s.cap = i & 2 ? MARKED_TTL : NO_TTL;
 		s.age = i & 4 ? 10 : 0;
-		n = reply_write(out, &s, &r);
-		MUST(n <= r.limit && n >= 12 + k->name_len + 4);
-		MUST(answer_read(&again, exactly(out, n), n, k) == NULL && (again.opt ? again.len < n : again.len == n));
-		MUST(!(i & 2) || again.records == 0 || again.ttl <= MARKED_TTL);
+		ttl = reply_ttl(&s, k, i & 1 ? MSG_MAX : 512, true);
+		MUST(!(i & 2) || ttl == NO_TTL || ttl <= MARKED_TTL);
 	}
 }
 
 /* And out of the cache, now and at the end of its life. */
 static void answer_is_kept(const struct answer *a, const struct key *k) {
-	static const unsigned limits[] = { 0, 512, 1232, MSG_MAX };
 	struct keep keep = { .key = k, .ttl = MIN(a->ttl, 86400u), .hash = hash_bytes(k->b, k->len) };
 	const char *broken;
 	uint32_t ttl;
@@ -116,30 +99,26 @@ static void answer_is_kept(const struct answer *a, const struct key *k) {
 	broken = cache_broken();
 	if (broken != NULL) fprintf(stderr, "%s\n", broken);
 	MUST(broken == NULL);
-	for (size_t i = 0; i < COUNT(limits); i++) {
-		ttl = cached(k, limits[i]);
+	for (unsigned i = 0; i < 4; i++) {
+		ttl = cached(k, i < 2 ? 512 : i < 3 ? UDP_SIZE : MSG_MAX, i > 0);
 		MUST(ttl == NO_TTL || ttl <= 86400);
 	}
 	now += SEC(keep.ttl - 1);
-	ttl = cached(k, MSG_MAX);
+	ttl = cached(k, MSG_MAX, true);
 	MUST(ttl == NO_TTL || ttl <= 1);
 	now += SEC(1);
-	MUST(cached(k, MSG_MAX) == NO_TTL);
+	MUST(cached(k, MSG_MAX, true) == NO_TTL);
 	if (now > SEC(1000000000)) now = started;
 }
 
 /* An upstream's answer to the question that it tells itself. */
 static void check_answer(const uint8_t *data, size_t size) {
 	static struct answer a;
-	static uint8_t *p;
+	uint8_t *p = exactly(data, size);
 	struct key k;
 	size_t n = 0;
 
 	if (size < 17) return;
-	free(p);
-	p = calloc(1, size);
-	MUST(p != NULL);
-	memcpy(p, data, size);
 	while (12 + n < size && n < NAME_MAX_WIRE && p[12 + n] > 0 && p[12 + n] < 64)
 		n += 1u + p[12 + n];
 	if (n >= NAME_MAX_WIRE || n + 17 > size || p[12 + n] != 0) return;
@@ -160,21 +139,28 @@ static void check_printable(const char *p) {
 	for (; *p != '\0'; p++) MUST(*p == '\n' || *p == '\r' || (*p >= ' ' && *p <= '~'));
 }
 
-/* The normal form of a good configuration is its own normal form; a bad one is refused with words. */
-static void check_config(const uint8_t *data, size_t size) {
-	static char text[8192], once[sizeof normal];
+/* The normal form of a configuration, which is its own normal form; NULL for a bad one, which is refused with words. */
+static const char *normal_of(const char *text) {
+	static char once[sizeof normal];
 
-	if (size >= sizeof text || memchr(data, 0, size) != NULL) return;
-	memcpy(text, data, size);
-	text[size] = '\0';
 	if (config_of(text) == NULL) {
 		check_printable(errors);
-		return;
+		return NULL;
 	}
 	strcpy(once, normal);
 	if (config_of(once) == NULL || strcmp(once, normal) != 0)
 		fprintf(stderr, "first:\n%s\nsecond:\n%s\n%s\n", once, normal, errors);
 	MUST(strcmp(once, normal) == 0);
+	return normal;
+}
+
+static void check_config(const uint8_t *data, size_t size) {
+	static char text[8192];
+
+	if (size >= sizeof text || memchr(data, 0, size) != NULL) return;
+	memcpy(text, data, size);
+	text[size] = '\0';
+	normal_of(text);
 }
 
 /* Admin lines, as the program reads them: the first is the command, those behind it are headers. */
@@ -187,16 +173,13 @@ static void check_admin(const uint8_t *data, size_t size) {
 	line[size] = '\0';
 	if (strstr(line, "query") || strstr(line, "reload"))
 		return;                         /* sequence.c does those */
-	line[strcspn(line, "\n")] = '\0';
-	check_printable(admin_of(line));
 	memset(&a, 0, sizeof a);
 	a.reply = (struct text){ .p = a.out, .size = sizeof a.out };
-	for (const uint8_t *p = data, *end = data + size, *nl; p < end; p = nl + 1) {
-		if ((nl = memchr(p, '\n', (size_t)(end - p))) == NULL) break;
-		memcpy(line, p, (size_t)(nl - p));
-		line[nl - p] = '\0';
-		if (admin_http_line(&a, line)) break;
+	for (char *p = line, *nl; (nl = memchr(p, '\n', (size_t)(line + size - p))) != NULL; p = nl + 1) {
+		*nl = '\0';
+		if (admin_http_line(&a, p)) break;
 	}
+	check_printable(admin_of(line));
 	if (cache.entries < 20) {
 		say("!8180:1,1,0,0 n%u.test/A @/A/100 [ *4 ]", cache.entries);
 		MUST(cache_message(100));

@@ -79,14 +79,12 @@ static inline void lab_key(struct key *k, unsigned type) {
 	key_set(k, n, type ? type : get16at(m.p + 12 + n), 1, 0);
 }
 
-/* A copy that ends where its memory ends, so that a sanitizer sees what reads beyond; good until the third call after this. */
+/* A copy that ends where its memory ends, so that a sanitizer sees what reads beyond; good until the 32nd call after this. */
 static inline uint8_t *exactly(const uint8_t *p, size_t k) {
-	static uint8_t *copies[3];
+	static uint8_t *copies[32];
 	static unsigned turn;
-	uint8_t **copy = &copies[++turn % 3];
-	free(*copy);
-	*copy = calloc(1, k ? k : 1);
-	MUST(*copy != NULL);
+	uint8_t **copy = &copies[++turn % COUNT(copies)];
+	*copy = grow(*copy, k);
 	if (k > 0) memcpy(*copy, p, k);
 	return *copy;
 }

@@ -11,8 +11,7 @@ static unsigned nbad;
 static char bad[600];
 
 /* One of the things that make a promise; all() sums up what each() saw since the last of them. */
-static bool each(bool good, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static bool each(bool good, const char *fmt, ...) {
+static __attribute__((format(printf, 2, 3))) bool each(bool good, const char *fmt, ...) {
 	va_list ap;
 	if (good || nbad++ > 0) return good;
 	va_start(ap, fmt);
@@ -61,8 +60,7 @@ static void rows(const struct row *r, size_t n) {
 }
 
 /* Text for a result; good until the next. */
-static const char *form(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static const char *form(const char *fmt, ...) {
+static __attribute__((format(printf, 1, 2))) const char *form(const char *fmt, ...) {
 	static char buf[2000];
 	va_list ap;
 	va_start(ap, fmt);
@@ -491,10 +489,10 @@ static void store(const char *name, unsigned type, uint32_t ttl, size_t size) {
 }
 
 /* -1: not there; 0: expired; 1: there */
-static int found(const char *name, unsigned type, unsigned flags) {
+static int found(const char *name, unsigned type) {
 	struct slot *s;
 	struct key k;
-	name_key(&k, name, type, flags);
+	name_key(&k, name, type, 0);
 	s = cache_find(&k, hash_bytes(k.b, k.len));
 	return s == NULL ? -1 : !entry_expired(slot_entry(s));
 }
@@ -505,31 +503,21 @@ static void put_many(const char *name, unsigned from, unsigned to, uint32_t ttl)
 }
 static unsigned found_many(const char *name, unsigned to) {
 	unsigned count = 0;
-	for (unsigned i = 0; i < to; i++) count += found(numbered(name, i), T_A, 0) == 1;
+	for (unsigned i = 0; i < to; i++) count += found(numbered(name, i), T_A) == 1;
 	return count;
 }
 
-/* The TTL of the first record of the reply from the cache to a client that spells the name so; NO_TTL for none. */
-static uint32_t reply_ttl(const char *spelled) {
+/* A client asks: is it answered from the cache? */
+static bool hit(const char *name) {
 	struct peer p = { .kind = PEER_UDP };
-	static uint8_t out[UDP_SIZE];
-	struct answer a;
-	struct key k;
-	size_t len;
+	uint64_t before = stats.hits;
 
 	p.from.in.sin_family = AF_INET;
 	p.from.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	say("Q %s/A", spelled);
-	outbox.n = outbox.messages = 0;
+	say("Q %s/A", name);
 	client_ask(&p, m.p, m.n);
-	len = outbox.n > 0 ? outbox.iov[0].iov_len : 0;
 	outbox.n = outbox.messages = 0;
-	memcpy(out, outbox.buf[0], len);
-	name_key(&k, spelled, T_A, 0);
-	if (len < m.n || get16at(out) != 0x1234 || (out[3] & 15) != 0 || memcmp(out + 12, m.p + 12, m.n - 12) != 0 ||
-	    !answer_matches(out, len, &k) || answer_read(&a, out, len, &k) != NULL)
-		return NO_TTL;
-	return a.ttl;
+	return stats.hits > before;
 }
 
 /* 6,000 random changes to a cache of this size, and a look at all of it after each (at each 16th of a big one). */
@@ -539,7 +527,7 @@ static void cache_churn(size_t size) {
 	for (unsigned k = 0; k < 6000; k++) {
 		const char *name = numbered("n", rnd(3000));
 		store(name, k % 3 ? T_A : T_TXT, 1 + rnd(300), lens[rnd(size < 65536 ? 4 : 8)]);
-		if (rnd(4) == 0) found(name, T_A, 0);
+		if (rnd(4) == 0) found(name, T_A);
 		if (rnd(50) == 0) now += SEC(rnd(40));
 		if (rnd(1000) == 0) cache_sweep(true, NULL, -1);
 		if (k % (size > 100000 ? 16 : 1) == 0 && !each(cache_broken() == NULL, "size %zu, step %u: %s", size, k, cache_broken()))
@@ -559,7 +547,7 @@ static void test_cache_room(void) {
 	store("big.test", T_TXT, 100, 65535);
 	store("eighth.test", T_TXT, 100, cache.size / 8 + 1);
 	store("fits.test", T_TXT, 100, cache.size / 8 - 200);
-	is(found("big.test", T_TXT, 0) < 0 && found("eighth.test", T_TXT, 0) < 0 && found("fits.test", T_TXT, 0) == 1 && cache_broken() == NULL,
+	is(found("big.test", T_TXT) < 0 && found("eighth.test", T_TXT) < 0 && found("fits.test", T_TXT) == 1 && cache_broken() == NULL,
 	    "an answer of over an eighth of the cache is not kept");
 	for (unsigned secret = 0; secret < 40; secret++) {
 		const char *name = secret & 1 ? "n" : "host-000";
@@ -574,7 +562,7 @@ static void test_cache_room(void) {
 	put_many("hot", 0, 20, 3000);
 	for (unsigned i = 0; i < 5000; i++) {
 		store(numbered("cold", i), T_A, 3000, 60);
-		if (reply_ttl(numbered("hot", i % 20)) == NO_TTL) {
+		if (!hit(numbered("hot", i % 20))) {
 			lost++;
 			store(numbered("hot", i % 20), T_A, 3000, 60);
 		}
@@ -583,14 +571,14 @@ static void test_cache_room(void) {
 	all("answers that are used stay while 5,000 others pass through a full cache: at most 1 of 200 questions for them misses");
 	put_many("old", 0, 300, 5);
 	now += SEC(10);
-	for (unsigned i = 0; i < 20; i++) reply_ttl(numbered("hot", i));
+	for (unsigned i = 0; i < 20; i++) hit(numbered("hot", i));
 	put_many("new", 0, 250, 3000);
 	is(found_many("hot", 20) >= 18, "expired answers make room before those in use");
 	cfg.serve_stale = 100;
 	store("stale.test", T_A, 10, 60);
 	for (const char *at = "\x0b\x62\x01"; *at; at++) {           /* seconds, each after the one before */
 		now += SEC(*at);
-		each(found("stale.test", T_A, 0) == (at[1] ? 0 : -1), "after %d s more: %d", *at, found("stale.test", T_A, 0));
+		each(found("stale.test", T_A) == (at[1] ? 0 : -1), "after %d s more: %d", *at, found("stale.test", T_A));
 	}
 	cfg.serve_stale = 0;
 	all("with serve-stale an expired answer stays for so long to the second, as expired");
@@ -667,7 +655,7 @@ static const char *lines_of(char *in) {
 
 /* The last line of the normal form, where upstreams are. */
 static const char *upstream_of(char *in) {
-	if (config_of(in) == NULL) return errors;
+	if (normal_of(lines_of(in)) == NULL) return errors;
 	normal[strlen(normal) - 1] = '\0';
 	return strrchr(normal, '\n') + 1;
 }
@@ -677,7 +665,7 @@ static const char *directive_of(char *in) {
 	static char out[400];
 	struct text t = { .p = out, .size = sizeof out };
 	size_t n;
-	if (config_of(form("%s\n198.18.2.1 1", lines_of(in))) == NULL) return errors;
+	if (normal_of(form("%s\n198.18.2.1 1", lines_of(in))) == NULL) return errors;
 	in += *in == '#';
 	n = strcspn(in, " ");
 	out[0] = '\0';
@@ -698,25 +686,18 @@ static const char *wrong_of(char *in) {
 	return "refused";
 }
 
-/* The normal form of a good configuration is its own normal form; a bad one is refused with words. */
-static const char *normal_of(char *in) {
-	static char once[sizeof normal];
-	if (config_of(lines_of(in)) == NULL)
-		return errors[0] != '\0' ? errors : "refused without a word";
-	strcpy(once, normal);
-	return config_of(once) != NULL && strcmp(once, normal) == 0 ? "fixed" : "another one";
-}
-
 #define PIN "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 #define UP "198.18.2.1 1"
 static const struct row config_rows[] = {
-	{ "every form of an upstream line is read, and printed in its normal form", upstream_of,
+	{ "every form of an upstream line is read, and printed in its normal form, which is its own", upstream_of,
 	    "198.18.2.1@53 1<-" UP "|\t198.18.2.1\t 1   # comment|" UP " // comment|" UP "\r\n2001:db8::1@53 2 tcp<-2001:db8::1 2 tcp\n"
 	    "198.18.2.1@5353 65535|fe80::1%br-lan@54 3\n198.18.2.1@853 1 tls<-" UP " tls\n"
 	    "198.18.2.1@853 1 tls=dns.test<-" UP " tls=DNS.Test|" UP " tls=dns.test.\n198.18.2.1@853 1 tls pin=" PIN "<-" UP " tls pin=" PIN "\n"
 	    "198.18.2.1@853 1 tls noverify final<-" UP " final noverify tls\n198.18.2.1@53 1 domain=.<-" UP " domain=.\n"
-	    "198.18.2.1@53 1 domain=corp.test. domain=10.in-addr.arpa.<-" UP " domain=Corp.Test domain=10.in-addr.arpa" },
-	{ "every directive is read, and printed in its normal form; each has its default", directive_of,
+	    "198.18.2.1@53 1 domain=corp.test. domain=10.in-addr.arpa.<-" UP " domain=Corp.Test domain=10.in-addr.arpa\n"
+	    "198.18.2.1@853 1 tls=dns.test pin=" PIN " final domain=a.test. domain=b-c.test.|198.18.2.1@53 1 domain=x_y.test.|"
+	    "198.18.2.1@853 1 tls pin=" PIN " pin=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA=" },
+	{ "every directive is read, and printed in its normal form, which is its own; each has its default", directive_of,
 	    "listen 127.0.0.1@53<-listen 127.0.0.1\nlisten ::1@5300|listen *@5300\nlisten *@53<-listen *|#listen\n"
 	    "admin 127.0.0.2@99|admin ::1@99|admin off\nadmin 127.0.0.1@5353<-#admin\nallow 198.18.2.0/24\n"
 	    "allow 10.0.0.1/32 ::/0 fe80::1/128<-allow 10.0.0.1;allow ::/0 fe80::1\n"
@@ -742,13 +723,9 @@ static const struct row config_rows[] = {
 	    "block /dev/null x|rebind-protect|rebind-protect yes|rebind-protect on off|user|user a b|ca-file|log|log loud|log info file|log info syslog x|Listen 127.0.0.1|"
 	    "listen 1.2.3|allow ::/129|rate x|cache-size 99999999999999m|cache-max-ttl -5|timeout 1 2|timeout 99999999999999999999|include x|"
 	    "listen 1.2.3.4@x|fe80:: 1::1 1|timeout 500ms|198.18.2.1 1 final final x|block /" },
-	{ "the normal form of a normal form is itself", normal_of,
-	    "fixed<-" UP "|" UP " tls=dns.test pin=" PIN " final domain=a.test domain=b-c.test;log debug syslog;allow ::/0;listen *@99;"
-	    "ca-file /a;admin off|fe80::1%eth0@99 7 tcp;2001:db8::1 1 tls noverify;listen 127.0.0.1@5300;listen ::1@5300;cache-size 0;"
-	    "user 65534|" UP " domain=x_y.test|" UP " tls pin=" PIN " pin=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA=" },
-	{ "no upstream, the same upstream twice, and one that is our own listen address are errors", normal_of,
+	{ "no upstream, the same upstream twice, and one that is our own listen address are errors", upstream_of,
 	    "argument:2:~<-" UP ";198.18.2.1 2\nargument:~<-127.0.0.1@5300 1;listen 127.0.0.1@5300|127.0.0.1@5300 1;listen *@5300|"
-	    "listen 127.0.0.1@5300\nfixed<-127.0.0.1@5301 1;listen 127.0.0.1@5300" } };
+	    "listen 127.0.0.1@5300\n127.0.0.1@5301 1<-127.0.0.1@5301 1;listen 127.0.0.1@5300" } };
 static const char *const some_words[] = { "198.18.2.1", "::1", "1", "tls", "tls=", "tls=a.b", "pin=", "domain=", "listen", "allow", "log",
 	"cache-size", "#", "//", "*", "@", "10.0.0.0/8", "%", "\\", "4096m", "\377", "-1", "noverify" };
 
@@ -762,11 +739,6 @@ static void test_config(void) {
 		each(strstr(config_rows[1].cases, name) != NULL, "%s", directives[i].name);
 	}
 	all("no directive is left out of these tests");
-	for (unsigned i = 0; i < MAX_UPSTREAMS; i++) text_add(&t, "198.18.2.%u 1\n", i + 1);
-	each(config_of(lines) != NULL, "32: %s", errors);
-	text_add(&t, "198.18.2.200 1\n");
-	each(config_of(lines) == NULL && strncmp(errors, "argument:33: ", 13) == 0, "33: %s", errors);
-	all("32 upstreams are read, the 33rd is an error");
 	for (int i = 0; i < (getenv("SEEDS") ? 200 : 20000); i++) {
 		t.len = 0;
 		for (unsigned k = rnd(6); k > 0; k--)
@@ -780,17 +752,12 @@ static void test_config(void) {
 
 static const char *admin_line_of(char *in) { return admin_of(in); }
 
-static const char *http_of(char *in) {
-	const char *reply = admin_of(in);
-	return strncmp(reply, "HTTP/1.1 4", 10) == 0 || strncmp(reply, "error: ", 7) == 0 ? "refused" : reply;
-}
-
 static const struct row admin_rows[] = {
 	{ "what is no command, or has wrong arguments, is an error", admin_line_of, "error: ~<-| |statu|STATUS|status x|status;clear|clear a b|"
 	    "clear a..b|log|log loud|log info debug|query|query a b c|query a..b|query x OPT|query x AXFR|query x NOTYPE|help me|reload now|"
 	    "top 10|\001|status\tx|#|clear #" },
-	{ "an HTTP request other than GET /metrics is refused", http_of, "refused<-GET / HTTP/1.1|GET /status HTTP/1.1|POST /metrics HTTP/1.1|"
-	    "clear HTTP/1.0|GET /metrics HTTP/2|get /metrics HTTP/1.1|GET  /metrics HTTP/1.1| HTTP/1.1|status HTTP/" },
+	{ "an HTTP request other than GET /metrics is refused", admin_line_of, "HTTP/1.1 4~<-GET / HTTP/1.1|GET /status HTTP/1.1|"
+	    "POST /metrics HTTP/1.1|clear HTTP/1.0|GET /metrics HTTP/2|get /metrics HTTP/1.1|GET  /metrics HTTP/1.1| HTTP/1.1|status HTTP/" },
 	{ "GET /metrics waits for its headers", admin_line_of, "(more)<-GET /metrics HTTP/1.1|GET /metrics HTTP/1.0" } };
 
 static void test_admin(void) {
