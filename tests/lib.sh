@@ -168,6 +168,12 @@ await() {
     done
 }
 
+# comes NAME ERE: within five seconds the upstream has seen such a query, or logged such an event
+# tells NAME ERE: within that time the log of a program has such a line;  shows ERE: status has such a line
+comes() { await 5 sees "$@" || fail "$1 sees nothing like /$2/: $(tail -n 3 "$T/$1.q")"; }
+tells() { await 5 logged "$@" || fail "$1 says nothing like /$2/"; }
+shows() { like "$1" "$(adm status)" status; }
+
 # is WANT CMD...: it prints that, as in `await 5 is 0 count inflight`
 is() {
     is_w=$1
@@ -404,14 +410,14 @@ gets() {
 
 # replies [COMMAND]: each line PROMISE ; WANT ; WORDS of standard input says what `COMMAND WORDS` prints (COMMAND is ask if not
 # said). WANT is an ERE, with ! before it one that does not match; or @ and what `gets` takes; or # and how many times u1 has seen
-# the question by then. Without WANT, WORDS is a command that judges by itself. A line without PROMISE belongs to the promise
-# before it. The shell expands WORDS.
+# the question by then. A line PROMISE ; WORDS is a command that judges by itself, or does what the next lines need. A line without
+# PROMISE belongs to the promise before it. The shell expands WORDS.
 replies() {
     sed 's/ *; */;/g' >"$T/.rows"
     while IFS=';' read -r row_p row_e row_w; do
         [ -z "$row_p" ] || promise "$row_p"
+        [ -n "$row_e" ] && [ -n "$row_w" ] || { eval "$row_e$row_w"; continue; }
         case $row_e in
-        '') eval "$row_w"; continue ;;
         @*) eval "gets ${row_e#@} $row_w"; continue ;;
         esac
         eval "row_o=\$(${1:-ask} $row_w)"
@@ -421,6 +427,13 @@ replies() {
         *) like "$row_e" "$row_o" "$row_w" ;;
         esac
     done <"$T/.rows"
+}
+
+# each COMMAND VALUE...: the command, once for each VALUE, which it finds in $it
+each() {
+    each_c=$1
+    shift
+    for it; do eval "$each_c"; done
 }
 
 # many [WORD...]: mass queries;  talk [WORD...]: a scripted TCP connection;  flood [WORD...]: random datagrams
