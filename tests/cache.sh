@@ -17,281 +17,248 @@ leg_cache() {
     ask hit.test >/dev/null
     replies <<'END'
 the second question is answered from the cache ; A 10\.0\.0\.1$ ; hit.test
- ; ; saw 1 ' hit\.test' u1
- ; ; same '1 1' "$(count hits) $(count misses)" "hits and misses in status"
-over TCP too                                   ; A 10\.0\.0\.1$ ; hit.test +tcp
-the key is the name without case               ; A 10\.0\.0\.1$ ; HiT.TEST
- ; ; saw 1 ' [hH][iI][tT]\.' u1
-and the type                                   ; AAAA ; hit.test AAAA
+ ; saw 1 ' hit\.test' u1
+ ; same '1 1' "$(count hits) $(count misses)" "hits and misses in status"
+over TCP too ; A 10\.0\.0\.1$ ; hit.test +tcp
+the key is the name without case ; A 10\.0\.0\.1$ ; HiT.TEST
+ ; saw 1 ' [hH][iI][tT]\.' u1
+and the type ; AAAA ; hit.test AAAA
  ; #2 ; hit.test
-and the class                                  ; #1 ; cls.test TXT +class=CH
+and the class ; #1 ; cls.test TXT +class=CH
  ; #2 ; cls.test TXT
 a record that came beside an answer does not answer a question of its own ; 6\.6\.6\.6 ; extra=.beside.test
  ; !6\.6\.6\.6 ; victim.test
  ; #1 ; victim.test
 a reply from the cache has the client's ID and spelling ; ^NOERROR.* id=31337 q=HIT\.Test\./A .*\| HIT\.Test\. ; HIT.Test +id=31337
-nothing with TTL 0 ; ; kept 2 ttl=0.zero.test ttl=300,0.n=2.zero.test
-a TTL with the top bit set counts as 0, a huge one is capped (RFC 2181) ; ; kept 2 ttl=2147483648.big.test ttl=4294967295.big.test
+nothing with TTL 0 ; kept 2 ttl=0.zero.test ttl=300,0.n=2.zero.test
+a TTL with the top bit set counts as 0, a huge one is capped (RFC 2181) ; kept 2 ttl=2147483648.big.test ttl=4294967295.big.test
  ; #1 ; ttl=2147483647.big.test
  ; @. ttl:86390-86400 ; ttl=2147483647.big.test
 only successes: not SERVFAIL, REFUSED, FORMERR, NOTIMP, NXDOMAIN, NODATA, TC=1
- ; ; kept 2 servfail=.bad.test refused=.bad.test notimp=.bad.test nxdomain=.soa=60,60.bad.test nodata=.soa=60,60.bad.test
- ; ; kept 2 cname=1.cnameonly=.bad.test tcrec=.tcpsilent=.bad.test
- ; ; kept 4 formerr=.bad.test
+ ; kept 2 servfail=.bad.test refused=.bad.test notimp=.bad.test nxdomain=.soa=60,60.bad.test nodata=.soa=60,60.bad.test
+ ; kept 2 cname=1.cnameonly=.bad.test tcrec=.tcpsilent=.bad.test
+ ; kept 4 formerr=.bad.test
 ANY is relayed, and not kept ; ^NOERROR .*an=1 ; some.test ANY
  ; #2 ; some.test ANY
+and DO and CD: four combinations are four entries ; each 'ask four.test $it >/dev/null' '' +do +cd '+do +cd' '' +do +cd '+do +cd'
+ ; saw 4 ' four\.test' u1
+ ; shows 4 '^entry four\.test\. A '
+names are octets with lengths: a.b.test, the label a\.b, and a\000b.test are three
+ ; kept 1 a.b.test 'a\.b.test' 'a\000b.test' a.test
+the whole answer is kept: all records of all sections, as they were ;  an=8 ns=1 ar=1 ; extra=.cname=3.n=5.whole.test
+ ; one=$(ask extra=.cname=3.n=5.fresh.test) two=$(ask extra=.cname=3.n=5.fresh.test)
+ ; same "${one#*ms=* }" "${two#*ms=* }"
+it lives for the lowest TTL of the message ; asks ttl=900,2,400.n=3.low.test ttl=300.soa=1,60.low.test ttl=1.one.test
+ ; . ; ttl=4,300.n=2.aged.test +do
+ ; sleep 2.2            # time is what is tested
+ ; asks ttl=900,2,400.n=3.low.test ttl=300.soa=1,60.low.test ttl=1.one.test
+ ; each 'saw 2 "$it" u1' 'ttl=900.*low' 'ttl=300.*low' 'ttl=1\.one'
+every TTL is lowered by the time spent in the cache, OPT is not aged
+ ; edns=[0-9]+ do ms=[^|]*\| ttl=4,300\.n=2\.aged\.test\. [12] A .*\| ttl=4,300\.n=2\.aged\.test\. 29[78] A ; ttl=4,300.n=2.aged.test +do
+ ; saw 1 aged u1
+a failure does not drop what is kept ; rules u1 '. servfail'
+ ; ^NOERROR ; hit.test
+cache-size 0 is no cache ; rules u1 '. count'
+ ; proxy p "$u1 1" 'cache-size 0'
+ ; kept 2 off.test
+cache-min-ttl and cache-max-ttl clamp what is kept, TTL 0 is not kept for all that
+ ; proxy p "$u1 1" 'cache-min-ttl 60' 'cache-max-ttl 100'
+ ; asks ttl=5.c.test ttl=500.c.test
+ ; @. ttl:50-60 ; ttl=5.c.test
+ ; @. ttl:90-100 ; ttl=500.c.test
+ ; left 50-60 'ttl=5\.'
+ ; left 90-100 'ttl=500'
+ ; kept 2 ttl=0.c.test
+20,000 names with 20,000 addresses, asked twice: no reply carries another name's address ; rules u1 '. byname'
+ ; proxy p "$u1 1" 'cache-size 8m'
+ ; good 20000 window=60 byname
+ ; forget u1
+ ; good 20000 window=60 byname
+ ; saw 0-2000 ' id=' u1
 END
-    promise "and DO and CD: four combinations are four entries"
-    for o in '' +do +cd '+do +cd' '' +do +cd '+do +cd'; do ask four.test $o >/dev/null; done
-    saw 4 ' four\.test' u1
-    same 4 "$(adm status | grep -c '^entry four\.test\. A ')" "entries in status"
-    promise "names are octets with lengths: a.b.test, the label a\\.b, and a\\000b.test are three"
-    for i in 1 2; do asks a.b.test 'a\.b.test' 'a\000b.test' a.test; done
-    saw 4 ' a.*test\. A ' u1
-    promise "the whole answer is kept: all records of all sections, as they were"
-    one=$(ask extra=.cname=3.n=5.whole.test) two=$(ask extra=.cname=3.n=5.whole.test)
-    same "${one#*ms=* }" "${two#*ms=* }"
-    like ' an=8 ns=1 ar=1 ' "$two"
-    promise "it lives for the lowest TTL of the message"
-    asks ttl=900,2,400.n=3.low.test ttl=300.soa=1,60.low.test ttl=1.one.test
-    ask ttl=4,300.n=2.aged.test +do >/dev/null
-    sleep 2.2               # time is what is tested
-    asks ttl=900,2,400.n=3.low.test ttl=300.soa=1,60.low.test ttl=1.one.test
-    for x in 'ttl=900.*low' 'ttl=300.*low' 'ttl=1\.one'; do saw 2 "$x" u1; done
-    promise "every TTL is lowered by the time spent in the cache, OPT is not aged"
-    says '\| ttl=4,300\.n=2\.aged\.test\. [12] A .*\| ttl=4,300\.n=2\.aged\.test\. 29[78] A ' ttl=4,300.n=2.aged.test +do
-    like ' edns=[0-9]+ do ' "$out"
-    unlike ' ver=|zflags=' "$out"
-    saw 1 aged u1
-    promise "a failure does not drop what is kept"
-    rules u1 '. servfail'
-    says '^NOERROR' hit.test
-    rules u1 '. count'
-    promise "cache-size 0 is no cache"
-    proxy p "$u1 1" 'cache-size 0'
-    kept 2 off.test
-    promise "cache-min-ttl and cache-max-ttl clamp what is kept; TTL 0 is not kept for all that"
-    proxy p "$u1 1" 'cache-min-ttl 60' 'cache-max-ttl 100'
-    asks ttl=5.c.test ttl=500.c.test ttl=0.c.test
-    gets . ttl:50-60 ttl=5.c.test
-    gets . ttl:90-100 ttl=500.c.test
-    left 50-60 'ttl=5\.'
-    left 90-100 'ttl=500'
-    ask ttl=0.c.test >/dev/null
-    saw 2 'ttl=0\.c' u1
-    promise "20,000 names with 20,000 addresses, asked twice: no reply carries another name's address"
-    rules u1 '. byname'
-    proxy p "$u1 1" 'cache-size 8m'
-    like 'noerror 20000 .* wrong 0 dup 0 bad 0' "$(many n=20000 window=60 byname)"
-    forget u1
-    like 'noerror 20000 .* wrong 0 dup 0 bad 0' "$(many n=20000 window=60 byname)"
-    saw 0-2000 ' id=' u1
 }
 
 # left RANGE NAME: the time that status gives the entry whose name begins so
 left() { within "${1%-*}" "${1#*-}" "$(adm status | sed -n "s/^entry $2.* remaining \\([0-9]*\\) .*/\\1/p")" "seconds that $2 has left"; }
 
 leg_cachefull() {
-    up u1
-    rules u1 '. byname ttl=3000'
+    up u1 '. byname ttl=3000'
     proxy p "$u1 1" 'cache-size 256k'
-    promise "when the cache is full it makes room: the newest names are kept"
-    like 'noerror 10000 .* wrong 0' "$(many n=10000 window=60 byname)"
-    forget u1
-    like 'noerror 100 .* wrong 0' "$(many n=100 from=9900 window=20 byname)"
-    saw 0-20 ' id=' u1
-    promise "and never grows: bytes is at most size, size is what was asked for"
-    within 1 262144 "$(cached bytes)" bytes
-    within 1 262144 "$(cached size)" size
-    within 1000 10000 "$(cached entries)" entries
-    within 1 10000 "$(cached evicted)" evicted
-    promise "a small answer costs no more than its bytes and 60"
-    within 1 140 "$(($(cached bytes) / $(cached entries)))" "bytes an entry"
-    promise "big answers do not crowd out small ones for ever, nor break the bound"
-    many n=300 window=2 tcp=1 name=big=60000.big%d.test type=TXT >/dev/null
-    within 1 262144 "$(cached bytes)" bytes
-    like 'noerror 200 .* wrong 0' "$(many n=200 name=small%d.test window=20 byname)"
-    forget u1
-    like 'noerror 200 .* wrong 0' "$(many n=200 name=small%d.test window=20 byname)"
-    saw 0-40 ' id=' u1
-    promise "resident memory does not grow with what is asked"
-    a=$(rss_kb p)
-    many n=10000 window=60 name=grow%d.test >/dev/null
-    many n=20 window=2 tcp=1 name=big=60000.grow%d.test type=TXT >/dev/null
-    ! plain || within -2000 200 "$(($(rss_kb p) - a))" "kB more"
-    promise "200,000 names through a cache of 1 MB: the last 100 are hits"
-    proxy p "$u1 1"
-    many n=3000 window=60 name=few%d.test byname >/dev/null
-    few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)")
-    a=$(rss_kb p)
-    like 'noerror 200000 .* wrong 0' "$(many n=200000 window=60 byname)"
-    forget u1
-    like 'noerror 100 .* wrong 0' "$(many n=100 from=199900 window=20 byname)"
-    saw 0-10 ' id=' u1
-    within 1 1048576 "$(cached bytes)" bytes
-    promise "and memory grows by no more than what was set aside"
-    ! plain || within 0 1300 "$(($(rss_kb p) - a))" "kB more"
-    promise "and a hit costs what it cost before"
-    within 1 $((few * 3 + 300)) "$(val p50_us "$(many n=3000 from=197000 window=1 byname)")" "median in us, $few with 3,000 names"
+    replies <<'END'
+when the cache is full it makes room: the newest names are kept ; good 10000 window=60 byname
+ ; forget u1
+ ; good 100 from=9900 window=20 byname
+ ; saw 0-20 ' id=' u1
+and never grows: bytes is at most size, size is what was asked for ; within 1 262144 "$(cached bytes)" bytes
+ ; within 1 262144 "$(cached size)" size
+ ; within 1000 10000 "$(cached entries)" entries
+ ; within 1 10000 "$(cached evicted)" evicted
+a small answer costs no more than its bytes and 60 ; within 1 140 "$(($(cached bytes) / $(cached entries)))" "bytes an entry"
+big answers do not crowd out small ones for ever, nor break the bound
+ ; many n=300 window=2 tcp=1 name=big=60000.big%d.test type=TXT >/dev/null
+ ; within 1 262144 "$(cached bytes)" bytes
+ ; good 200 name=small%d.test window=20 byname
+ ; forget u1
+ ; good 200 name=small%d.test window=20 byname
+ ; saw 0-40 ' id=' u1
+resident memory does not grow with what is asked ; a=$(rss_kb p)
+ ; many n=10000 window=60 name=grow%d.test >/dev/null
+ ; many n=20 window=2 tcp=1 name=big=60000.grow%d.test type=TXT >/dev/null
+ ; ! plain || within -2000 200 "$(($(rss_kb p) - a))" "kB more"
+200,000 names through a cache of 1 MB: the last 100 are hits ; proxy p "$u1 1"
+ ; many n=3000 window=60 name=few%d.test byname >/dev/null
+ ; few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)") a=$(rss_kb p)
+ ; good 200000 window=60 byname
+ ; forget u1
+ ; good 100 from=199900 window=20 byname
+ ; saw 0-10 ' id=' u1
+ ; within 1 1048576 "$(cached bytes)" bytes
+and memory grows by no more than what was set aside ; ! plain || within 0 1300 "$(($(rss_kb p) - a))" "kB more"
+and a hit costs what it cost before
+ ; within 1 $((few * 3 + 300)) "$(val p50_us "$(many n=3000 from=197000 window=1 byname)")" "us, $few before"
+END
 }
 
 leg_negative() {
     up u1
-    proxy p "$u1 1" 'cache-negative 60'
-    promise "cache-negative: NXDOMAIN and NODATA are kept for the least of SOA TTL, MINIMUM and the cap"
-    for w in nxdomain= nodata=; do
-        asks $w.soa=50,20.n.test $w.soa=15,50.n.test $w.soa=900,900.n.test
-        says " an=0 ns=1 " $w.soa=50,20.n.test
-        left 15-20 $w.soa=50
-        left 10-15 $w.soa=15
-        left 55-60 $w.soa=900
-    done
-    promise "in a kept 'no' no TTL is above what the entry has left"
-    for w in nxdomain= nodata=; do says ' au: [^ ]* (5[0-9]|60) SOA ' $w.soa=900,900.n.test; done
-    promise "several addresses take turns to be first, from hit to hit"
-    ask n=3.turn.test >/dev/null
-    same '2 3 1 2 ' "$(for i in 1 2 3 4; do ask n=3.turn.test | sed 's/.*ms=[0-9]* | [^ ]* [0-9]* A 192\.0\.2\.\([0-9]\).*/\1/'; done | tr '\n' ' ')"
-    promise "without an SOA they are not kept"
-    kept 2 nxdomain=.nosoa.test nodata=.nosoa.test
-    promise "NODATA is for one type, and a positive answer of another type serves"
-    ask nodata=.soa=60,60.t.test AAAA >/dev/null
-    ask nodata=.soa=60,60.t.test A >/dev/null
-    saw 2 'nodata=\.soa=60,60\.t\.' u1
-    promise "an NXDOMAIN at the end of a CNAME chain is kept for its own type alone: the first name exists"
-    for x in A A CNAME; do ask cname=1.nxdomain=.soa=60,60.chain.test $x >/dev/null; done
-    same 'A CNAME' "$(sed -n 's/.* cname=1[^ ]*chain\.test\. \([A-Z]*\) .*/\1/p' "$T/u1.q" | tr '\n' ' ' | sed 's/ $//')" "questions at the upstream"
-    promise "a 'no' that was sent while an upstream was silent is not kept: that one may know better"
     up u2
-    proxy q "$u1 1" "$u2 2" 'cache-negative 60' 'timeout 600'
-    says '^NXDOMAIN' 1nxdomain=.1soa=60,60.2silent=.half.test
-    same 0 "$(adm status | grep -c '^entry .*half')" entries
-    use p
-    promise "a kept NXDOMAIN is for its own type, and comes with the client's letters and ID"
-    for t in A AAAA A AAAA; do
-        says "^NXDOMAIN .* id=99 q=NXdomain=\\.soa=60,60\\.Gone\\.TEST\\./$t qd=1 an=0 ns=1 " NXdomain=.soa=60,60.Gone.TEST $t +id=99
-        unlike 'WRONG' "$out" "$t"
-    done
-    saw 2 '[nN][xX]domain=.soa=60,60\.[gG]one' u1
-    says '^NXDOMAIN' nxdomain=.soa=60,60.gone.test A +do
-    saw 3 '[nN][xX]domain=.soa=60,60\.[gG]one' u1
-    promise "other failures are not kept"
-    kept 2 servfail=.soa=60,60.f.test
-    promise "a name below one that does not exist is asked for itself"
-    ask nxdomain=.soa=60,60.top.test >/dev/null
-    says '^NXDOMAIN' 1=.nxdomain=.soa=60,60.top.test
-    promise "cache-negative 0 keeps neither"
-    proxy p "$u1 1" 'cache-negative 0'
-    kept 2 nxdomain=.soa=60,60.z.test nodata=.soa=60,60.z.test
+    proxy p "$u1 1" 'cache-negative 60'
+    replies <<'END'
+cache-negative: NXDOMAIN and NODATA are kept for the least of SOA TTL, MINIMUM and the cap ; each leaves nxdomain= nodata=
+in a kept 'no' no TTL is above what the entry has left
+ ; each "says ' au: [^ ]* (5[0-9]|60) SOA ' \$it.soa=900,900.n.test" nxdomain= nodata=
+several addresses take turns to be first, from hit to hit ; asks n=3.turn.test
+ ; each 'says "ms=[0-9]* . [^ ]* [0-9]* A 192\.0\.2\.$it" n=3.turn.test' 2 3 1 2
+without an SOA they are not kept ; kept 2 nxdomain=.nosoa.test nodata=.nosoa.test
+NODATA is for one type, and a positive answer of another type serves ; . ; nodata=.soa=60,60.t.test AAAA
+ ; #2 ; nodata=.soa=60,60.t.test
+an NXDOMAIN at the end of a CNAME chain is kept for its own type alone: the first name exists
+ ; each 'ask cname=1.nxdomain=.soa=60,60.chain.test $it >/dev/null' A A CNAME
+ ; saw 1 ' cname=1.*chain\.test\. A ' u1
+ ; saw 1 ' cname=1.*chain\.test\. CNAME ' u1
+a 'no' that was sent while an upstream was silent is not kept: that one may know better
+ ; proxy q "$u1 1" "$u2 2" 'cache-negative 60' 'timeout 600'
+ ; ^NXDOMAIN ; 1nxdomain=.1soa=60,60.2silent=.half.test
+ ; shows 0 '^entry .*half'
+a kept NXDOMAIN is for its own type, and comes with the client's letters and ID ; use p
+ ; each 'says "^NXDOMAIN .* id=99 .*/$it qd=1 an=0 ns=1 " NXdomain=.soa=60,60.Gone.TEST $it +id=99' A AAAA A AAAA
+ ; saw 2 '[nN][xX]domain=.soa=60,60\.[gG]one' u1
+ ; ^NXDOMAIN ; nxdomain=.soa=60,60.gone.test A +do
+ ; saw 3 '[nN][xX]domain=.soa=60,60\.[gG]one' u1
+other failures are not kept ; kept 2 servfail=.soa=60,60.f.test
+a name below one that does not exist is asked for itself ; . ; nxdomain=.soa=60,60.top.test
+ ; ^NXDOMAIN ; 1=.nxdomain=.soa=60,60.top.test
+cache-negative 0 keeps neither ; proxy p "$u1 1" 'cache-negative 0'
+ ; kept 2 nxdomain=.soa=60,60.z.test nodata=.soa=60,60.z.test
+END
+}
+# for each kind of 'no': the time that it is kept
+leaves() {
+    asks "$it.soa=50,20.n.test" "$it.soa=15,50.n.test" "$it.soa=900,900.n.test"
+    says " an=0 ns=1 " "$it.soa=50,20.n.test"
+    left 15-20 "$it.soa=50"
+    left 10-15 "$it.soa=15"
+    left 55-60 "$it.soa=900"
 }
 
 leg_stale() {
     up u1
     proxy p "$u1 1" 'serve-stale 8' 'timeout 3000'
-    promise "serve-stale: when no upstream answers, the expired answer comes with TTL 30 or less, within 1.8 s, with Extended DNS Error 3"
     asks ttl=1.old.test ttl=1,500.n=2.old.test ttl=1.gone.test
     began=$(date +%s)
     sleep 1.3               # until it has expired
-    rules u1 '. silent'
-    meanwhile two ask ttl=1,500.n=2.old.test
-    meanwhile bare ask ttl=1.old.test
-    gets 1 ms:0-2300 ttl:1-30 ttl=1.old.test +edns
-    like '^NOERROR .* ede=3( |$)' "$out"
-    ended bare '^NOERROR '
-    unlike ' ede=' "$out" "without OPT"
-    promise "all its TTLs are 30 or less"
-    ended two
-    same 2 "$(printf '%s\n' "$out" | tr '|' '\n' | grep -cE '^ ttl=1,500\.n=2\.old\.test\. ([12]?[0-9]|30) A ')" "records with TTLs of 30 at most: $out"
-    promise "status counts it"
-    same 3 "$(count stale)"
-    promise "at once while all upstreams are down"
-    down u1
-    gets 1 ms:0-700 ttl=1.old.test +edns
-    like ' ede=3( |$)' "$out"
-    promise "never while an upstream answers, and refreshed as soon as one returns"
-    rules u1 '. a=192.0.2.99'
-    await 4 hears '192\.0\.2\.99$' ttl=1.old.test || fail "still $(ask ttl=1.old.test)"
-    promise "not later than serve-stale allows"
-    rules u1 '. silent'
-    while [ $(($(date +%s) - began)) -le 10 ]; do sleep 0.2; done
-    says '^SERVFAIL' ttl=1.gone.test
+    replies <<'END'
+serve-stale: when no upstream answers, the expired answer comes with TTL 30 or less, within 1.8 s, with Extended DNS Error 3
+ ; rules u1 '. silent'
+ ; meanwhile two ask ttl=1,500.n=2.old.test
+ ; meanwhile bare ask ttl=1.old.test
+ ; @'^NOERROR .* ede=3 .* A 192\.0\.2\.1$' ms:0-2300 ttl:1-30 ; ttl=1.old.test +edns
+ ; ended bare '^NOERROR .* size=[0-9]+ ms='     # nothing of EDNS
+all its TTLs are 30 or less ; ended two '\| [^ ]* ([12]?[0-9]|30) A [^|]*\| [^ ]* ([12]?[0-9]|30) A '
+status counts it ; same 3 "$(count stale)"
+at once while all upstreams are down ; down u1
+ ; @'^NOERROR .* ede=3 .* A 192\.0\.2\.1$' ms:0-700 ; ttl=1.old.test +edns
+never while an upstream answers, and refreshed as soon as one returns ; rules u1 '. a=192.0.2.99'
+ ; await 4 hears '192\.0\.2\.99$' ttl=1.old.test || fail "still $(ask ttl=1.old.test)"
+not later than serve-stale allows ; rules u1 '. silent'
+ ; await 12 past $((began + 10))
+ ; ^SERVFAIL ; ttl=1.gone.test
+END
     promise "a stale answer while the table of queries is full: each client gets its own reply, and no byte of another's"
     rules u1
     proxy p "$u1 1" 'serve-stale 60' 'timeout 2500' 'queries 4'
-    for i in 0 1 2; do ask ttl=1.stale$i.test >/dev/null; done
+    asks ttl=1.stale0.test ttl=1.stale1.test ttl=1.stale2.test
     sleep 1.3               # until they have expired
     down u1
     meanwhile full many n=4 window=4 src=127.0.0.2 name=full%d.test timeout=4000
-    await 3 sees u1 ' full3\.test' || fail "not asked"
+    comes u1 ' full3\.test'
     for i in 0 1 2; do
         says "^NOERROR .* q=ttl=1\\.stale$i\\.test\\./A .* ede=3 .* replies=1 .* 192\\.0\\.2\\.1\$" ttl=1.stale$i.test +src=127.0.0.3 +edns +wait=50
-        unlike WRONG "$out" "over UDP"
     done
     ended full 'answered 4 .* servfail 4 .* wrong 0 dup 0 bad 0 '
     talk qs=4:fulltcp%d.test q=ttl=1.stale0.test send replies=5 >"$T/full"
     same "NOERROR ttl=1.stale0.test./A SERVFAIL fulltcp0.test./A SERVFAIL fulltcp1.test./A SERVFAIL fulltcp2.test./A SERVFAIL fulltcp3.test./A" \
         "$(sed 's/^\([A-Z]*\) .* q=\([^ ]*\) .*/\1 \2/' "$T/full" | sort | tr '\n' ' ' | sed 's/ $//')" "on one TCP connection"
-    promise "serve-stale 0: never"
-    rules u1
-    proxy p "$u1 1" 'timeout 700'
-    ask ttl=1.old.test >/dev/null
-    sleep 1.3
-    rules u1 '. silent'
-    says '^SERVFAIL' ttl=1.old.test
-    promise "an upstream that fails at once: stale at once"
-    rules u1
-    proxy p "$u1 1" 'serve-stale 60' 'timeout 3000'
-    ask ttl=1.old.test >/dev/null
-    sleep 1.3
-    kill_pid u1
-    gets 1 ms:0-2500 ttl=1.old.test
-    promise "serve-stale: SERVFAIL and REFUSED are no answers, NXDOMAIN is; and with it a 'no' is kept, and stale as any answer"
-    up u3 -n 1
-    proxy q "$u3 1" 'serve-stale 60'
-    asks ttl=1.fails.test nodata=.soa=1,1.fails.test
-    sleep 1.2               # until they have expired
-    for r in servfail refused; do
-        rules u3 ". $r"
-        gets 1 ms:0-900 ttl:1-30 ttl=1.fails.test
-        says '^NOERROR .*an=0 ns=1 ' nodata=.soa=1,1.fails.test
-    done
-    rules u3 '. nxdomain'
-    says '^NXDOMAIN' ttl=1.fails.test
+    replies <<'END'
+serve-stale 0: never ; rules u1
+ ; proxy p "$u1 1" 'timeout 700'
+ ; asks ttl=1.old.test
+ ; sleep 1.3
+ ; rules u1 '. silent'
+ ; ^SERVFAIL ; ttl=1.old.test
+an upstream that fails at once: stale at once ; rules u1
+ ; proxy p "$u1 1" 'serve-stale 60' 'timeout 3000'
+ ; asks ttl=1.old.test
+ ; sleep 1.3
+ ; kill_pid u1
+ ; @1 ms:0-2500 ; ttl=1.old.test
+serve-stale: SERVFAIL and REFUSED are no answers, NXDOMAIN is, and with it a 'no' is kept, and stale as any answer ; up u3 -n 1
+ ; proxy q "$u3 1" 'serve-stale 60'
+ ; asks ttl=1.fails.test nodata=.soa=1,1.fails.test
+ ; sleep 1.2            # until they have expired
+ ; each fails_with servfail refused
+ ; rules u3 '. nxdomain'
+ ; ^NXDOMAIN ; ttl=1.fails.test
+END
+}
+past() { [ "$(date +%s)" -gt "$1" ]; }
+# for each failure of u3: what has expired comes
+fails_with() {
+    rules u3 ". $it"
+    gets 1 ms:0-900 ttl:1-30 ttl=1.fails.test
+    says '^NOERROR .*an=0 ns=1 ' nodata=.soa=1,1.fails.test
 }
 
 leg_prefetch() {
-    up u1
-    rules u1 '. count delay=300'           # from the first, so that no round trip looks shorter
-    proxy p "$u1 1"
-    promise "an entry hit twice before, with less than a tenth of its TTL left, no earlier, is refreshed when it is hit again, and the client answered at once from the cache"
-    one=$(addresses "$(ask ttl=11.pre.test)")
-    asks ttl=11.pre.test ttl=11.pre.test ttl=11.unused.test
-    saw 1 ' .*\.pre\.test' u1
-    for i in 1 2 3; do ask ttl=11.middle.test >/dev/null; done
-    sleep 7                 # until a third is left
-    for i in 1 2; do ask ttl=11.middle.test >/dev/null; done
-    saw 1 middle u1
-    sleep 3                 # until less than a tenth is left
-    ask ttl=11.unused.test >/dev/null
-    same "$one" "$(addresses "$(ask ttl=11.pre.test)")" "the answer"
-    out=$(many n=20 window=1 same name=ttl=11.pre.test)
-    like 'noerror 20 ' "$out"
-    within 0 280 "$(($(val p50_us "$out") / 1000))" "ms, the median of 20 more"
-    promise "by one query at a time, and then the new answer serves"
-    await 2 prefetched "$one" || fail "still the old one"
-    gets . ttl:9-11 ttl=11.pre.test
-    saw 2 ' .*\.pre\.test' u1
-    promise "one that was not hit twice is not refreshed"
-    saw 1 unused u1
-    promise "what lives for three seconds is refreshed in its last one; a worse answer of the moment replaces nothing"
+    up u1 '. count delay=300'           # from the first, so that no round trip looks shorter
     up u2
-    proxy q "$u1 1" "$u2 2"
-    asks ttl=3.short.test ttl=3.short.test ttl=3.short.test
-    for i in 1 2 3; do ask 1nodata=.ttl=3.split.test >/dev/null; done
-    sleep 2.2               # until less than a second is left
-    asks ttl=3.short.test 1nodata=.ttl=3.split.test
-    await 2 is 2 asked u1 ' ttl=3\.short' || fail "not refreshed"
-    await 2 is 2 asked u2 split || fail "not refreshed"
-    sleep 0.5               # until both have answered, the better one last
-    like '^entry 1nodata=\.ttl=3\.split\.test\. A IN .* remaining [23] ' "$(adm status)"
+    proxy p "$u1 1"
+    replies <<'END'
+an entry hit twice before, with less than a tenth of its TTL left, no earlier, is refreshed when it is hit again, and the client answered at once
+ ; one=$(addresses "$(ask ttl=11.pre.test)")
+ ; asks ttl=11.pre.test ttl=11.pre.test ttl=11.unused.test ttl=11.middle.test ttl=11.middle.test ttl=11.middle.test
+ ; saw 1 ' .*\.pre\.test' u1
+ ; sleep 7              # until a third is left
+ ; asks ttl=11.middle.test ttl=11.middle.test
+ ; saw 1 middle u1
+ ; sleep 3              # until less than a tenth is left
+ ; asks ttl=11.unused.test
+ ; same "$one" "$(addresses "$(ask ttl=11.pre.test)")" "the answer"
+ ; good 20 window=1 same name=ttl=11.pre.test
+ ; within 0 280 "$(($(val p50_us "$out") / 1000))" "ms, the median of 20 more"
+by one query at a time, and then the new answer serves ; await 2 prefetched "$one" || fail "still the old one"
+ ; @. ttl:9-11 ; ttl=11.pre.test
+ ; saw 2 ' .*\.pre\.test' u1
+one that was not hit twice is not refreshed ; saw 1 unused u1
+what lives for three seconds is refreshed in its last one, a worse answer of the moment replaces nothing ; proxy q "$u1 1" "$u2 2"
+ ; asks ttl=3.short.test ttl=3.short.test ttl=3.short.test
+ ; asks 1nodata=.ttl=3.split.test 1nodata=.ttl=3.split.test 1nodata=.ttl=3.split.test
+ ; sleep 2.2            # until less than a second is left
+ ; asks ttl=3.short.test 1nodata=.ttl=3.split.test
+ ; await 2 is 2 asked u1 ' ttl=3\.short' || fail "not refreshed"
+ ; await 2 is 2 asked u2 split || fail "not refreshed"
+ ; sleep 0.5            # until both have answered, the better one last
+ ; shows '^entry 1nodata=\.ttl=3\.split\.test\. A IN .* remaining [23] '
+END
 }
 prefetched() { x=$(addresses "$(ask ttl=11.pre.test)"); [ -n "$x" ] && [ "$x" != "$1" ]; }

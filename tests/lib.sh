@@ -169,10 +169,12 @@ await() {
 }
 
 # comes NAME ERE: within five seconds the upstream has seen such a query, or logged such an event
-# tells NAME ERE: within that time the log of a program has such a line;  shows ERE: status has such a line
+# tells NAME ERE: within that time the log of a program has such a line;  shows [N] ERE: status has (N) such lines
 comes() { await 5 sees "$@" || fail "$1 sees nothing like /$2/: $(tail -n 3 "$T/$1.q")"; }
 tells() { await 5 logged "$@" || fail "$1 says nothing like /$2/"; }
-shows() { like "$1" "$(adm status)" status; }
+shows() {
+    if [ $# = 1 ]; then like "$1" "$(adm status)" status; else same "$1" "$(adm status | grep -Ec -e "$2")" "lines of status like /$2/"; fi
+}
 
 # is WANT CMD...: it prints that, as in `await 5 is 0 count inflight`
 is() {
@@ -370,6 +372,9 @@ saw() {
 ask() { peer ask 127.0.0.1 "$port" "$@"; }
 asks() { for asks_n; do ask "$asks_n" >/dev/null; done; }
 
+# sound REPLY: it is no malformed one, and none to another question
+sound() { unlike 'MALFORMED|WRONG|too-many' "$1"; }
+
 # hears ERE WORD...: the reply to `ask WORD...` matches, as in `await 5 hears '^NOERROR' back.test`
 hears() {
     hears_e=$1
@@ -382,6 +387,7 @@ says() {
     says_e=$1
     shift
     out=$(ask "$@")
+    sound "$out"
     like "$says_e" "$out" "ask $*"
 }
 
@@ -397,6 +403,7 @@ gets() {
         esac
     done
     out=$(ask "$@")
+    sound "$out"
     case $gets_a in
     [1-9]) same "192.0.2.$gets_a" "$(addresses "$out")" "ask $*: $out" ;;
     *) like "$gets_a" "$out" "ask $*" ;;
@@ -421,6 +428,7 @@ replies() {
         @*) eval "gets ${row_e#@} $row_w"; continue ;;
         esac
         eval "row_o=\$(${1:-ask} $row_w)"
+        sound "$row_o"
         case $row_e in
         '#'*) same "${row_e#?}" "$(grep -cF " ${row_w%% *}. " "$T/u1.q")" "queries at u1, $row_w" ;;
         !*) unlike "${row_e#!}" "$row_o" "$row_w" ;;
@@ -440,6 +448,17 @@ each() {
 many() { peer many 127.0.0.1 "$port" "$@"; }
 talk() { peer talk 127.0.0.1 "$port" "$@"; }
 flood() { peer flood 127.0.0.1 "$port" "$@"; }
+
+# good N [in:MS] WORD...: N queries of `many WORD...`, whose words are then in $out, are all answered NOERROR, once and with what was
+# asked, none later than MS
+good() {
+    good_n=$1 good_ms=''
+    shift
+    case $1 in in:*) good_ms=${1#in:}; shift ;; esac
+    out=$(many n="$good_n" "$@")
+    like "answered $good_n noerror $good_n .* wrong 0 dup 0 bad 0 " "$out" "many $*"
+    [ -z "$good_ms" ] || within 0 "$good_ms" "$(val slowest_ms "$out")" "slowest ms"
+}
 
 # hold NAME PORT N [WORD...]: N idle connections to 127.0.0.1, until kill_pid NAME; the log says how many are open
 hold() {
