@@ -1,38 +1,27 @@
 # fuzz.sh - libFuzzer looks for what breaks the promises of tests/fuzz.c (six kinds of input) and tests/sequence.c (everything).
 # Alone: ./test.sh fuzz [SECONDS [TARGET...]]. CORPUS=DIR keeps what is found.
 
-# fuzz_seeds DIR: what the unit tests use, certificates (how, length, certificate), sequences that make sense: a query, its answer, the
-# same again, a TCP client that asks, time, an error, a reload
+FUZZ_TARGETS="client answer config admin cert http2 sequence"
+
+# fuzz_seeds DIR: what the unit tests use, certificates (how, a length beyond the end, certificate), sequences that make sense: a
+# query, its answer, the same again, a TCP client that asks, time, an error, a reload
 fuzz_seeds() {
-    for fuzz_t in client answer config admin cert http2 sequence; do mkdir -p "$1/$fuzz_t"; done
+    for fuzz_t in $FUZZ_TARGETS; do mkdir -p "$1/$fuzz_t"; done
     compile "$T/unit" tests/unit.c -O1 2>/dev/null && SEEDS=$1 "$T/unit" >/dev/null 2>&1
     for fuzz_f in "$T/pki"/*.crt; do
-        sed -n '1,/END/{/-----/!p;}' "$fuzz_f" | base64 -d >"$T/fuzz.der"
-        fuzz_i=$(wc -c <"$T/fuzz.der")
         for fuzz_o in 0 1 2; do
-            { printf "\\00$fuzz_o\\$(printf %o $((fuzz_i / 256)))\\$(printf %03o $((fuzz_i % 256)))"; cat "$T/fuzz.der"; } >"$1/cert/$fuzz_o.${fuzz_f##*/}"
+            { printf "\00$fuzz_o\377\377"; sed -n '1,/END/{/-----/!p;}' "$fuzz_f" | base64 -d; } >"$1/cert/$fuzz_o.${fuzz_f##*/}"
         done
     done
     printf '\0\0\0\1\3\0\0\0\0\0\1\0\1\15\1\16\0\1\2\3\10\6\12\0\0\21\1\0\2\11\3\10\200\13\0\2' >"$1/sequence/one"
     for fuzz_i in 0 1 2 3 4 5 6 7 8; do             # in each configuration: connections open, questions, answers, time
-        { printf "\21\$fuzz_i\13\0\5\13\0\5\13\1\5\13\1\5\0\1\0\1\6\0\0\0\0\3\0\0\0\0\0\2\2\7\6\1\0\10\10\5"; head -c $((200 * fuzz_i)) /dev/urandom; } >"$1/sequence/set$fuzz_i"
-    done
-}
-
-# fuzz_found TARGET: what libFuzzer said, and the input
-fuzz_found() {
-    fail "$(grep -E 'broken:|ERROR: |runtime error|^    #[0-9] ' "$T/fuzz.log" | head -n 14)"
-    for fuzz_f in "$T/found/$1-"*; do
-        [ -s "$fuzz_f" ] || continue
-        fail "input in base64: $(base64 -w 0 "$fuzz_f" | cut -c 1-3000)"
-        cp "$fuzz_f" "${CORPUS:-$T}/" 2>/dev/null
+        { printf "\21\\$fuzz_i\13\0\5\13\0\5\13\1\5\13\1\5\0\1\0\1\6\0\0\0\0\3\0\0\0\0\0\2\2\7\6\1\0\10\10\5"; head -c $((200 * fuzz_i)) /dev/urandom; } >"$1/sequence/set$fuzz_i"
     done
 }
 
 cmd_fuzz() {
     fuzz_s=${1:-20}
-    [ $# -eq 0 ] || shift
-    [ $# -gt 0 ] || set -- client answer config admin cert http2 sequence
+    [ $# -lt 2 ] || { shift; FUZZ_TARGETS=$*; }
     promise "fuzz targets are built"
     needs clang || return 0
     tls_ready
@@ -40,13 +29,15 @@ cmd_fuzz() {
     fuzz_c=${CORPUS:-$T/corpus}
     fuzz_seeds "$fuzz_c"
     export CA="$T/pki/ca.pem" ASAN_OPTIONS=detect_leaks=0 TARGET
-    for TARGET; do
+    for TARGET in $FUZZ_TARGETS; do
         promise "$TARGET: $fuzz_s s of libFuzzer without a finding"
         case $TARGET in sequence) fuzz_p=sequence ;; *) fuzz_p=fuzz ;; esac
         [ -x "$T/$fuzz_p" ] || CC=clang compile "$T/$fuzz_p" "tests/$fuzz_p.c" -O1 -g -fsanitize=fuzzer,address,undefined \
             -fno-sanitize-recover=all 2>"$T/fuzz.log" || { fail "$(head -n 20 "$T/fuzz.log")"; continue; }
         "$T/$fuzz_p" -max_total_time="$fuzz_s" -timeout=20 -rss_limit_mb=2000 -max_len=2000 -len_control=0 -print_final_stats=1 \
-            -artifact_prefix="$T/found/$TARGET-" "$fuzz_c/$TARGET" >"$T/fuzz.log" 2>&1 </dev/null || fuzz_found "$TARGET"
+            -artifact_prefix="$T/found/$TARGET-" "$fuzz_c/$TARGET" >"$T/fuzz.log" 2>&1 </dev/null ||
+            fail "$(grep -E 'broken:|ERROR: |runtime error|^    #[0-9] ' "$T/fuzz.log" | head -n 14)" "and the input in base64:" \
+                "$(cat "$T/found/$TARGET-"* 2>/dev/null | tee "${CORPUS:-$T}/found.$TARGET" | base64 -w 0 | cut -c 1-3000)"
         echo "# $TARGET: $(sed -n 's/^stat::number_of_executed_units: */runs /p; s/^stat::average_exec_per_sec: */a second /p' "$T/fuzz.log" |
             tr '\n' ' ')$(grep -Eo 'cov: [0-9]+ ft: [0-9]+' "$T/fuzz.log" | tail -n 1)"
     done
