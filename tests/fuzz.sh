@@ -21,7 +21,8 @@ fuzz_seeds() {
 
 cmd_fuzz() {
     fuzz_s=${1:-20}
-    [ $# -lt 2 ] || { shift; FUZZ_TARGETS=$*; }
+    [ $# = 0 ] || shift
+    [ $# -gt 0 ] || set -- $FUZZ_TARGETS
     promise "fuzz targets are built"
     needs clang || return 0
     tls_ready
@@ -29,15 +30,15 @@ cmd_fuzz() {
     fuzz_c=${CORPUS:-$T/corpus}
     fuzz_seeds "$fuzz_c"
     export CA="$T/pki/ca.pem" ASAN_OPTIONS=detect_leaks=0 TARGET
-    for TARGET in $FUZZ_TARGETS; do
+    for TARGET; do
         promise "$TARGET: $fuzz_s s of libFuzzer without a finding"
         case $TARGET in sequence) fuzz_p=sequence ;; *) fuzz_p=fuzz ;; esac
         [ -x "$T/$fuzz_p" ] || CC=clang compile "$T/$fuzz_p" "tests/$fuzz_p.c" -O1 -g -fsanitize=fuzzer,address,undefined \
             -fno-sanitize-recover=all 2>"$T/fuzz.log" || { fail "$(head -n 20 "$T/fuzz.log")"; continue; }
         "$T/$fuzz_p" -max_total_time="$fuzz_s" -timeout=20 -rss_limit_mb=2000 -max_len=2000 -len_control=0 -print_final_stats=1 \
             -artifact_prefix="$T/found/$TARGET-" "$fuzz_c/$TARGET" >"$T/fuzz.log" 2>&1 </dev/null ||
-            fail "$(grep -E 'broken:|ERROR: |runtime error|^    #[0-9] ' "$T/fuzz.log" | head -n 14)" "and the input in base64:" \
-                "$(cat "$T/found/$TARGET-"* 2>/dev/null | tee "${CORPUS:-$T}/found.$TARGET" | base64 -w 0 | cut -c 1-3000)"
+            fail "$(grep -E 'broken:|ERROR: |runtime error|^    #[0-9] ' "$T/fuzz.log" | head -n 14)
+    the input in base64: $(cat "$T/found/$TARGET-"* 2>/dev/null | tee "${CORPUS:-$T}/found.$TARGET" | base64 -w 0 | cut -c 1-3000)"
         echo "# $TARGET: $(sed -n 's/^stat::number_of_executed_units: */runs /p; s/^stat::average_exec_per_sec: */a second /p' "$T/fuzz.log" |
             tr '\n' ' ')$(grep -Eo 'cov: [0-9]+ ft: [0-9]+' "$T/fuzz.log" | tail -n 1)"
     done
