@@ -15,8 +15,7 @@ leg_choosing() {
 2: a priority-1 success is sent at once ; @1 ms:0-900 ; 2silent=.3silent=.at-once.test
 2: the success of the best priority wins, though it comes later ; @1 ; 1delay=300.best.test
  ; @2 ; 1servfail=.2delay=300.best.test
-2: NOERROR with a record of the asked type is a success, with none it is not ; @2 ; 1nodata=.s.test
- ; @2 ; 1type=TXT.s.test
+2: NOERROR with a record of the asked type is a success, with none it is not ; @2 ; 1nodata=.s.test | 1type=TXT.s.test
  ; @2 ; 1cname=1.1cnameonly=.s.test
  ; @1 ; 1cname=2.s.test
 2: it is sent the moment every better upstream has answered without success ; @2 ms:290-1300 ; 1delay=300.1nxdomain=.moment.test
@@ -28,13 +27,11 @@ leg_choosing() {
  ; 12 SOA ; 1servfail=.2nxdomain=.2soa=12,5.3nxdomain=.3soa=13,5.no.test
  ; ^REFUSED ; 1refused=.2servfail=.3notimp=.no.test
 3: FORMERR, NOTIMP, BADVERS, BADCOOKIE and what nobody knows become SERVFAIL ; ^SERVFAIL .*ede=22 ; 1notimp=.2servfail=.3refused=.no.test +edns
- ; ^SERVFAIL .*ede=22 ; 1formerr=.2nodata=.2extra=.3refused=.no.test +edns
- ; ^SERVFAIL .*ede=22 ; 1rcode=9.2refused=.3refused=.no.test +edns
+ ; ^SERVFAIL .*ede=22 ; 1formerr=.2nodata=.2extra=.3refused=.no.test +edns | 1rcode=9.2refused=.3refused=.no.test +edns
  ; ^SERVFAIL .*ede=4 ; 1formerr=.1ede=4.2refused=.3refused=.no.test +edns
  ; ^RCODE6|^YXDOMAIN ; 1rcode=6.2servfail=.3refused=.no.test
 3: a referral is any other answer ; ^NXDOMAIN ; 1nodata=.1extra=.2servfail=.3nxdomain=.no.test
- ; ^NOERROR .*an=0 ns=1 ; 1nodata=.1extra=.2servfail=.3servfail=.no.test
- ; ^NOERROR .*an=0 ns=1 ; 1nodata=.1extra=.1aa=.2nxdomain=.3servfail=.no.test
+ ; ^NOERROR .*an=0 ns=1 ; 1nodata=.1extra=.2servfail=.3servfail=.no.test | 1nodata=.1extra=.1aa=.2nxdomain=.3servfail=.no.test
 3: it is sent when every upstream has answered or failed ; @^NXDOMAIN ms:390-2500 ; 1nxdomain=.2nxdomain=.3delay=400.3nxdomain=.when.test
 3: a wrong 'no' is worse than a late one: it waits for a success beyond patience ; @3 ; 1nxdomain=.2nxdomain=.3delay=1900.late.test
 3: it is sent at timeout if someone stays silent ; @^NXDOMAIN ms:2900-5000 ; 1nxdomain=.2nxdomain=.3silent=.silent.test
@@ -43,10 +40,8 @@ leg_choosing() {
 4: patience counts from the success in hand, not from the query ; @3 ms:1900-2999 ; 1silent=.2silent=.3delay=600.patience.test
 2: SERVFAIL with a DNSSEC error of an upstream whose AD is believed is a success ; ^SERVFAIL .*ede=6 ; 1servfail=.1ede=6.bogus.test +edns
  ; ^SERVFAIL .*ede=12 ; 1servfail=.1ede=12.bogus.test +edns
- ; ^NOERROR .*2$ ; 1servfail=.1ede=13.bogus.test +edns
- ; ^NOERROR .*2$ ; 1refused=.1ede=6.bogus.test +edns
-10: it is marked too when the better one refused or failed ; @2 ttl:10-30 ; 1servfail=.marked.test
- ; @2 ttl:10-30 ; 1refused=.marked.test
+ ; ^NOERROR .*2$ ; 1servfail=.1ede=13.bogus.test +edns | 1refused=.1ede=6.bogus.test +edns
+10: it is marked too when the better one refused or failed ; @2 ttl:10-30 ; 1servfail=.marked.test | 1refused=.marked.test
  ; @2 ttl:10-30 ; 1nodata=.1extra=.marked.test
 10: an answer that won because the better one said no is not marked ; @2 ttl:300-300 ; 1nxdomain=.marked.test
  ; @2 ttl:300-300 ; 1nodata=.marked.test
@@ -157,13 +152,11 @@ leg_failing() {
 10: an answer that won while a better upstream was silent is sent with TTLs of at most 30 s
  ; proxy p "$u1 1" "$u2 2" 'patience 200' 'timeout 1000'
  ; rules u1 '. silent'
- ; @2 ttl:1-30 ; mark.test
- ; @2 ttl:1-30 ; mark.test
+ ; @2 ttl:1-30 ; mark.test | mark.test
  ; saw 1 mark u2
 10: and the cache drops it as soon as that upstream answers anything again ; sleep 1.1    # what is asked now is new
  ; rules u1
- ; @1 ; other.test
- ; @1 ; mark.test
+ ; @1 ; other.test | mark.test
 10: likewise while it is down ; down u1
  ; @2 ttl:1-30 ; mark2.test
  ; revive u1
@@ -204,8 +197,7 @@ a tcp upstream that accepts and closes at once is not stormed, and the others an
 a tcp upstream that sends a byte every 1000 ms delays others by no more than patience, and is dropped within timeout ; trickles 1000
 a tcp upstream that sends a byte every 300 ms delays others by no more than patience, and is dropped within timeout ; trickles 300
 7: a truncated answer never wins ; proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500'
- ; @2 ; 1tcrec=.1tcpsilent=.t.test
- ; @2 ; 1tcrec=.1reset=.t.test
+ ; @2 ; 1tcrec=.1tcpsilent=.t.test | 1tcrec=.1reset=.t.test
 7: TC=1 is asked again over TCP at once, and that answer taken ; @1 ms:0-390 ; 1tcrec=.2silent=.u.test
  ; saw 1 ' tcp .* 1tcrec=\.2silent=\.u\.test\.' u1
 7: a malformed answer never wins, and is never kept ; each 'gets 2 1bad=$it.m.test' loop rdlen ancount cutrr label40 a3 cname
@@ -302,8 +294,7 @@ a reply leaves from the address that was asked, on a host with several addresses
  ; each leaves_from fd12::2,fd12::1 fd12::1,fd12::2 ::1,fd12::2 10.9.8.7,192.168.7.7 192.168.7.7,127.0.0.1
  ; each leaves_from fd12::2,fd12::1 fd12::1,fd12::2 ::1,fd12::2 10.9.8.7,192.168.7.7 192.168.7.7,127.0.0.1
 11: AD of a plain upstream that is not loopback is not passed on ; use p
- ; !^NOERROR[a-z ]* ad ; ad=.one.test +ad
- ; !^NOERROR[a-z ]* ad ; ad=.two.test +do
+ ; !^NOERROR[a-z ]* ad ; ad=.one.test +ad | ad=.two.test +do
 12: private names go to a public upstream when there is no private one ; @1 ; printer.lan
 12: one label, .local, .internal, .lan, .test and home.arpa are asked of private upstreams only
  ; proxy p "$u1 1" "$u2 2" 'timeout 1500'
@@ -355,16 +346,14 @@ domain: names at or below the suffix are asked of its upstreams alone
  ; saw 0 ' id=' u1
  ; saw 5 ' id=' u2
  ; saw 4 ' id=' u4
-domain: the longest suffix wins ; @3 ; x.deep.corp.test
- ; @3 ; deep.corp.test
+domain: the longest suffix wins ; @3 ; x.deep.corp.test | deep.corp.test
  ; saw 0 deep u2 u4
 domain: other names are asked of the others alone, and a suffix ends at a dot ; forget u2
  ; each 'gets 1 $it' test www.test notcorp.test corp.test.example 1.169.192.in-addr.arpa
  ; saw 0 ' id=' u2
 domain: nothing leaks when its upstreams fail ; forget u1
  ; ^NXDOMAIN ; nxdomain=.corp.test
- ; ^SERVFAIL ; silent=.corp.test
- ; ^SERVFAIL ; bad=loop.corp.test
+ ; ^SERVFAIL ; silent=.corp.test | bad=loop.corp.test
  ; saw 0 ' id=' u1
 domain: a name that no upstream applies to is answered at once, with an error ; proxy p "$u2 2 domain=corp.test" 'timeout 1500'
  ; @'^(SERVFAIL|REFUSED) ' ms:0-1000 ; other.test +edns

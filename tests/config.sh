@@ -45,14 +45,11 @@ long options are the short ones ; ^listen \*@5312|^listen 127 ; --test --port 53
 a number or name with something wrong far behind is no other number or name: it is right or an error
  ; ^allow 10\.0\.0\.0/8$|: .*expected ; '9.9.9.9 1' "allow 10.0.0.0/$(printf '%060d' 8)"
  ; ^listen \*(@53)?$|: .*expected     ; '9.9.9.9 1' 'listen *@000000000000000053'
- ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\300.test'
- ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\999.test'
- ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\12.test'
- ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\1'
+ ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\300.test' | '9.9.9.9 1' '1.2.3.4 1 domain=\999.test'
+ ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\12.test' | '9.9.9.9 1' '1.2.3.4 1 domain=\1'
 a leading dot of a suffix is dropped ;  domain=lan[.]$ ; '9.9.9.9 1' '1.2.3.4 1 domain=.Lan'
 a file that cannot be read is an error with its name ; nosuch\.conf ; -c "$T/nosuch.conf"
- ; ^exit 1$               ; -c "$T/nosuch.conf"
- ; ^exit 1$               ; -c "$T"
+ ; ^exit 1$               ; -c "$T/nosuch.conf" | -c "$T"
 END
     promise "the defaults are those of the contract, and -t prints every directive that --help names"
     out=$("$BIN" -t '192.0.2.7 1' 2>/dev/null | sed 's/^cache-size 1m$/cache-size 1048576/; s/^listen \*$/listen *@53/')
@@ -191,8 +188,7 @@ environment_counts() {
 without file and arguments the environment counts: TLS_DNS_IP, TLS_DNS_PORT, PROXY_PORT
  ; ^192\.0\.2\.9@8853 1 tls      ; TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT=8853 PROXY_PORT=5399
  ; ^listen \*@5399$              ; TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT=8853 PROXY_PORT=5399
- ; ^192\.0\.2\.9(@853)? 1 tls    ; TLS_DNS_IP=192.0.2.9
- ; ^192\.0\.2\.9(@853)? 1 tls    ; TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT= PROXY_PORT=
+ ; ^192\.0\.2\.9(@853)? 1 tls    ; TLS_DNS_IP=192.0.2.9 | TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT= PROXY_PORT=
  ; ^1\.1\.1\.1(@853)? 1 tls=     ; TLS_DNS_IP=
 the variable with an error is named, and PROXY_PORT counts without TLS_DNS_IP ; ^environment:TLS_DNS_IP: "dns\.quad9\.net ; TLS_DNS_IP=dns.quad9.net
  ; ^exit 1$                      ; TLS_DNS_IP=dns.quad9.net

@@ -417,24 +417,31 @@ gets() {
 
 # replies [COMMAND]: each line PROMISE ; WANT ; WORDS of standard input says what `COMMAND WORDS` prints (COMMAND is ask if not
 # said). WANT is an ERE, with ! before it one that does not match; or @ and what `gets` takes; or # and how many times u1 has seen
-# the question by then. A line PROMISE ; WORDS is a command that judges by itself, or does what the next lines need. A line without
-# PROMISE belongs to the promise before it. The shell expands WORDS.
+# the question by then. With several WORDS, a | between them, all do so. A line PROMISE ; WORDS is a command that judges by itself,
+# or does what the next lines need. A line without PROMISE belongs to the promise before it. The shell expands WORDS.
 replies() {
     sed 's/ *; */;/g' >"$T/.rows"
     while IFS=';' read -r row_p row_e row_w; do
         [ -z "$row_p" ] || promise "$row_p"
         [ -n "$row_e" ] && [ -n "$row_w" ] || { eval "$row_e$row_w"; continue; }
-        case $row_e in
-        @*) eval "gets ${row_e#@} $row_w"; continue ;;
-        esac
-        eval "row_o=\$(${1:-ask} $row_w)"
-        sound "$row_o"
-        case $row_e in
-        '#'*) same "${row_e#?}" "$(grep -cF " ${row_w%% *}. " "$T/u1.q")" "queries at u1, $row_w" ;;
-        !*) unlike "${row_e#!}" "$row_o" "$row_w" ;;
-        *) like "$row_e" "$row_o" "$row_w" ;;
-        esac
+        row_w="$row_w | "
+        while [ -n "$row_w" ]; do
+            reply "${1:-ask}" "${row_w%%" | "*}"
+            row_w=${row_w#*" | "}
+        done
     done <"$T/.rows"
+}
+reply() {
+    case $row_e in
+    @*) eval "gets ${row_e#@} $2"; return ;;
+    esac
+    eval "row_o=\$($1 $2)"
+    sound "$row_o"
+    case $row_e in
+    '#'*) same "${row_e#?}" "$(grep -cF " ${2%% *}. " "$T/u1.q")" "queries at u1, $2" ;;
+    !*) unlike "${row_e#!}" "$row_o" "$2" ;;
+    *) like "$row_e" "$row_o" "$2" ;;
+    esac
 }
 
 # each COMMAND VALUE...: the command, once for each VALUE, which it finds in $it

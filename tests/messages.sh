@@ -3,13 +3,12 @@
 
 # What is FORMERR is promised in full in unit.c, and what gets no answer in limits.sh
 leg_messages() {
-    up u1
+    up u1 'flags.test aa'
     proxy p "$u1 1"
     l=$(printf '%063d' 0)
     chain=$(awk 'BEGIN { printf "%022d", 0; for (i = 0; i < 200; i++) printf "c0%02x", 20 + 2 * i }')
     replies <<'END'
-QDCOUNT 0 or 2 is FORMERR ; ^FORMERR qr ; a.test +qd=0
- ; ^FORMERR qr ; a.test +qd=2
+QDCOUNT 0 or 2 is FORMERR ; ^FORMERR qr ; a.test +qd=0 | a.test +qd=2
 FORMERR: a question cut off ; ^FORMERR qr ; +raw=000701000001000000000000016100ff
 FORMERR: a pointer to itself ; ^FORMERR qr ; +raw=000701000001000000000000c00c00010001
 FORMERR: a chain of pointers ; ^FORMERR qr ; +raw=0007010000010000000000010161000001000116$chain
@@ -25,16 +24,13 @@ NOTIFY and UPDATE leave the cache as it is ; . ; kept.test
 AXFR and IXFR are NOTIMP, and go nowhere ; forget u1
  ; each 'says "^NOTIMP qr " xfr.test $it' AXFR IXFR 'AXFR +tcp' 'IXFR +tcp'
  ; saw 0 ' id=' u1
-RD=0 is REFUSED, also for what the cache holds ; rules u1 'flags.test aa'
- ; . ; seen.test
- ; ^REFUSED qr ; seen.test +nord
+RD=0 is REFUSED, also for what the cache holds ; . ; seen.test
+ ; ^REFUSED qr ; seen.test +nord | seen.test +nord +tcp
  ; ! rd ; SeEn.test +nord
- ; ^REFUSED qr ; seen.test +nord +tcp
 a reply has QR=1, RA=1, RD and question as asked, Z clear, AA clear from the cache ; ^NOERROR qr (aa )?rd ra id=4242 q=FlAgS\.test\./A qd=1 ; FlAgS.test +id=4242
  ; . ; FlAgS.test +z
  ; ^NOERROR qr rd ra id= ; FlAgS.test
-flags Z, AD, CD and unknown EDNS flags in a query do not matter ; ^NOERROR qr rd ra( cd)? ; z1.test +z +cd
- ; ^NOERROR qr rd ra ; z2.test +ad
+flags Z, AD, CD and unknown EDNS flags in a query do not matter ; ^NOERROR qr rd ra( cd)? ; z1.test +z +cd | z2.test +ad
 unknown types are carried bytewise, from the cache too ; each bytewise TYPE65280 TYPE12345 HTTPS SVCB
 the names in MX, SOA, NS, SRV and CNAME data survive ; MX 10 mx\.n\.test\.$ ; n.test MX
  ;  NS ns\.n\.test\.$ ; n.test NS
@@ -44,12 +40,10 @@ the names in MX, SOA, NS, SRV and CNAME data survive ; MX 10 mx\.n\.test\.$ ; n.
 all sections of an answer are passed on ;  an=1 ns=1 .*\| au: test\. 300 NS ns\.evil\. \| ad: victim\.test\. 300 A 6\.6\.6\.6$ ; extra=.all.test
 a name of 256 octets by way of a pointer is malformed, an OPT in the answer section never reaches a client ; ^SERVFAIL ; bad=name256.$l.$l.$l.test +timeout=7000
  ; ^(SERVFAIL .* ar=1 |NOERROR .* an=1 .* ar=1 ) ; bad=optan.o.test +edns +timeout=7000
-the reply to a name in mixed letters has the client's letters, hit or miss ; . ; MiXeD.test
- ; . ; mIxEd.TEST
+the reply to a name in mixed letters has the client's letters, hit or miss ; . ; MiXeD.test | mIxEd.TEST
  ; \| mIxEd\.TEST\. ; mIxEd.TEST
 an upstream that lower-cases the question is understood, the client gets its own letters ; ^NOERROR.* q=LowEr=\.UP\.test\. ; LowEr=.UP.test
- ; ^NOERROR ; lower=.UP.test
- ; ^NOERROR ; upper=.letters.test
+ ; ^NOERROR ; lower=.UP.test | upper=.letters.test
 a name may hold any octet ; ^NOERROR.* q=a\\\.b\.o\.test\./A ; 'a\.b.o.test'
  ; ^NOERROR.* q=a\\000b\.o\.test\./A ; 'a\000b.o.test'
  ; ^NOERROR.* q=\\255\\007\\"\.o\.test\./A ; '\255\007\".o.test'
@@ -71,14 +65,12 @@ leg_edns() {
 an upstream is sent an OPT of size 1232 always, and no option of the client ; . ; plain.test
  ; . ; opts.test +edns=4096 +opt=8:000118007f0000 +opt=10:0011223344556677 +opt=12:0000 +opt=3: +opt=11: +opt=65001:aabb
  ; saw 2 'edns=1232$' u1
-DO is passed on, and CD ; . ; do.test +do
- ; . ; cd.test +cd
+DO is passed on, and CD ; . ; do.test +do | cd.test +cd
  ; saw 1 ' do\.test\. A rd .* edns=1232 do$' u1
  ; saw 1 ' cd\.test\. A rd cd .* edns=1232$' u1
  ; ^NOERROR qr rd ra cd ; cd2.test +cd
-a reply has an OPT only if the query had one, and then exactly one ; ! edns= ; o1.test
- ;  ar=1 .* edns=[0-9]+ ; o1.test +edns
- ;  ar=1 .* edns=[0-9]+ ; o2.test +edns
+a reply has an OPT only if the query had one, and then exactly one, hit or miss ; ! edns= ; o1.test
+ ;  ar=1 .* edns=[0-9]+ ; o1.test +edns | o2.test +edns
  ; ! edns= ; o2.test
  ;  edns=[0-9]+ do ; o3.test +do
  ; ! do ; o3.test +edns
@@ -97,11 +89,10 @@ EDNS version 1 is BADVERS, and goes nowhere ; ^BADVERS qr .* ar=1 .* edns=[0-9]+
 two OPTs are FORMERR ; ^FORMERR ; v.test +edns +twoopt=1
 without OPT a UDP reply has at most 512 bytes: TC=1 with the question only ; ^NOERROR qr tc rd ra .* qd=1 an=0 ns=0 ar=0 ; big=524.s.test TXT
  ; ^NOERROR qr rd ra .* an=1 .* size=(50[0-9]|51[0-2]) ; big=512.s.test TXT
-with OPT at most the client's size, which counts as 512 below that, and at most 1232 ; ^NOERROR qr tc .* an=0 ns=0 ar=1 ; big=600.s.test TXT +edns=100
+with OPT at most the client's size, which counts as 512 below that, and at most 1232
+ ; ^NOERROR qr tc .* an=0 ns=0 ar=1 ; big=600.s.test TXT +edns=100 | big=800.s.test TXT +edns=700 | big=1300.s.test TXT +edns=4096
  ; ^NOERROR qr rd ra .* an=1 ; big=600.s.test TXT +edns=700
- ; ^NOERROR qr tc .* an=0 ns=0 ar=1 ; big=800.s.test TXT +edns=700
  ; ^NOERROR qr rd ra .* an=1 .* size=12[0-3][0-9] ; big=1232.s.test TXT +edns=4096
- ; ^NOERROR qr tc .* an=0 ns=0 ar=1 ; big=1300.s.test TXT +edns=4096
 what does not fit loses its additional records, then those of the authority, and is whole for all that ; ^NOERROR qr rd ra .* an=1 ns=1 ar=0 ; extra=.big=480.s.test TXT
  ; ^NOERROR qr rd ra .* an=1 ns=0 ar=0 ; extra=.big=500.s.test TXT
  ; ^NOERROR qr tc rd ra .* an=1 ns=0 ar=1 ; extra=.big=500.s.test TXT +edns=512 +do
@@ -113,10 +104,8 @@ a reply to a query with OPT has one, whatever is wrong with the query ; ^NOTIMP 
 QTYPE 0 is forwarded ; ^NOERROR .*/TYPE0 ; nodata=.zero.test TYPE0
 TC=1 is asked again over TCP, and the client gets the whole there ; ^NOERROR qr rd ra .* an=1 .* size=(12[89][0-9]|1300) ; big=1300.s.test TXT +tcp
 a message of 65,535 bytes from the upstream is delivered over TCP, or SERVFAIL if it cannot be, never more than fits ; ^(NOERROR|SERVFAIL) qr rd ra ; big=65535.s.test TXT +tcp +edns
-AD reaches only a client that set AD or DO ; !^NOERROR[a-z ]* ad ; ad=.a1.test
- ; ^NOERROR[a-z ]* ad ; ad=.a2.test +ad
- ; ^NOERROR[a-z ]* ad ; ad=.a3.test +do
- ; !^NOERROR[a-z ]* ad ; ad=.a2.test
+AD reaches only a client that set AD or DO, hit or miss ; ^NOERROR[a-z ]* ad ; ad=.a2.test +ad | ad=.a3.test +do
+ ; !^NOERROR[a-z ]* ad ; ad=.a1.test | ad=.a2.test
  ; ^NOERROR[a-z ]* ad ; ad=.a1.test +ad
 AD is never set by the proxy itself ; !^NOERROR[a-z ]* ad ; a4.test +ad
 END
