@@ -3,24 +3,23 @@
 # A new error of a line, with its words, is a row of config_errors below; that a line is an error at all, whatever its words, one
 # of "every wrong line is an error" in unit.c.
 
-# checked WORD...: what -t says with these arguments, and then its exit status
-checked() {
-    "$BIN" -t "$@" 2>&1 </dev/null
-    echo "exit $?"
-}
+# checked COMMAND...: what it says, and then its exit status, on one line
+checked() { { "$@" 2>&1 </dev/null; echo "exit $?"; } | tr '\n' ' '; }
 
 # config_errors: each line ERE ; LINE of standard input is a promise: LINE in a file is an error, whose message matches. All of
 # them stand in one file, and each must be told with its place.
 config_errors() {
     sed 's/ *; */;/g' >"$T/.rows"
     { echo '9.9.9.9 1'; sed 's/^[^;]*;//' "$T/.rows"; } >"$T/check.conf"
-    checked -c "$T/check.conf" >"$T/checked"
+    "$BIN" -t -c "$T/check.conf" >"$T/checked" 2>&1
+    errors_exit=$?
     row_n=1
     while IFS=';' read -r row_e row_l; do
         row_n=$((row_n + 1))
         promise "[$row_l] is an error: $row_e"
-        like "check\\.conf:$row_n: .*$row_e" "$(grep -F "check.conf:$row_n: " "$T/checked")"
-        like ', .*expected|^ca-file' "$(grep -F "check.conf:$row_n: " "$T/checked")"
+        out=$(grep -F "check.conf:$row_n: " "$T/checked")
+        like "check\\.conf:$row_n: .*$row_e" "$out"
+        like ', .*expected' "$out"
     done <"$T/.rows"
 }
 
@@ -29,115 +28,81 @@ leg_config() {
     printf '# a comment\n\n1.2.3.4 1\n   // another\n9.9.9.9\t2 # behind\r\n2001:db8::1 3   // and here' >"$T/plain.conf"
     printf '\357\273\277192.0.2.1 1\n' >"$T/bom.conf"
     echo "$u1 1" >"$T/a.conf"
-    replies checked <<'END'
-a file in the plain format <IP> <priority> works, with comments, blank lines and CRLF, and without a newline at its end
- ; ^1\.2\.3\.4(@53)? 1$   ; -c "$T/plain.conf"
- ; ^9\.9\.9\.9(@53)? 2$   ; -c "$T/plain.conf"
- ; ^2001:db8::1(@53)? 3$  ; -c "$T/plain.conf"
- ; ^exit 0$               ; -c "$T/plain.conf"
-a mark of byte order is passed over ; ^192\.0\.2\.1@53 1$ ; -c "$T/bom.conf"
-arguments are lines too, read after the file ; ^127\.0\.0\.1@.* 1 ; -c "$T/a.conf" '192.0.2.1 2' 'timeout 777'
- ; ^192\.0\.2\.1@53 2     ; -c "$T/a.conf" '192.0.2.1 2' 'timeout 777'
- ; ^timeout 777           ; -c "$T/a.conf" '192.0.2.1 2' 'timeout 777'
-with arguments and no -c no file is read ; !^1\.1\.1\.1 ; '192.0.2.1 2'
-long options are the short ones ; ^listen \*@5312|^listen 127 ; --test --port 5312 '192.0.2.1 1'
- ; ^127\.0\.0\.1@.* 1$    ; --config "$T/a.conf"
-a number or name with something wrong far behind is no other number or name: it is right or an error
- ; ^allow 10\.0\.0\.0/8$|: .*expected ; '9.9.9.9 1' "allow 10.0.0.0/$(printf '%060d' 8)"
- ; ^listen \*(@53)?$|: .*expected     ; '9.9.9.9 1' 'listen *@000000000000000053'
- ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\300.test' | '9.9.9.9 1' '1.2.3.4 1 domain=\999.test'
- ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\12.test' | '9.9.9.9 1' '1.2.3.4 1 domain=\1'
-a leading dot of a suffix is dropped ;  domain=lan[.]$ ; '9.9.9.9 1' '1.2.3.4 1 domain=.Lan'
-a file that cannot be read is an error with its name ; nosuch\.conf ; -c "$T/nosuch.conf"
- ; ^exit 1$               ; -c "$T/nosuch.conf" | -c "$T"
-END
-    promise "the defaults are those of the contract, and -t prints every directive that --help names"
-    out=$("$BIN" -t '192.0.2.7 1' 2>/dev/null | sed 's/^cache-size 1m$/cache-size 1048576/; s/^listen \*$/listen *@53/')
-    same "listen *@53
-admin 127.0.0.1@5353
-allow 127.0.0.0/8 ::1/128 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80::/10
-rate 0
-cache-size 1048576
-cache-min-ttl 0
-cache-max-ttl 86400
-cache-negative 0
-serve-stale 0
-timeout 5000
-patience 1000
-queries 1024
-tcp-clients 256
-user nobody
-log info
-rebind-protect off
-192.0.2.7@53 1" "$out"
-    same "$("$BIN" --help | sed -n '/^directives/,$s/^  \([a-z][a-z-]*\) .*/\1/p' | grep -Ev '^(ca-file|hosts|block)$')" \
-        "$(printf '%s\n' "$out" | sed -n 's/^\([a-z][a-z-]*\) .*/\1/p')" "directives in --help and in -t"
-    same 'hosts /none lan. hosts /none block /dev/null ' "$("$BIN" -t 'block /dev/null' '192.0.2.7 1' 'hosts /none LAN' 'hosts /none' | grep -E '^(hosts|block)' | tr '\n' ' ')"
-    like '^ca-file /dev/null$' "$("$BIN" -t '192.0.2.7 1' 'ca-file /dev/null' 2>&1)" "ca-file, which has no default of its own"
-    promise "-t prints the longest configuration whole: 32 upstreams with all that they may have"
     awk 'BEGIN { for (i = 0; i < 32; i++) {
         l = "192.0.2." i + 1 "@" 60000 + i " 65535 tls"
         for (k = 0; k < 4; k++) l = l " pin=" sprintf("%042d", i * 4 + k) "A="
         for (k = 0; k < 2; k++) { l = l " domain="; for (j = 0; j < 240; j++) l = l (j && j % 60 == 0 ? "." : "") sprintf("%c", 97 + (i + k + j) % 26) }
         print l } }' >"$T/long.conf"
-    "$BIN" -t -c "$T/long.conf" >"$T/b.conf" 2>"$T/err"
-    "$BIN" -t -c "$T/b.conf" >"$T/c.conf" 2>>"$T/err"
-    same 32 "$(grep -c '^192\.0\.2\.[0-9]*@.* domain=.* domain=' "$T/b.conf")" "upstreams: $(cut -c 1-200 "$T/err")"
-    same "$(cksum <"$T/b.conf")" "$(cksum <"$T/c.conf")" "normal form of the normal form"
+    replies 'checked "$BIN" -t' <<'END'
+a file in the plain format <IP> <priority> works, with comments, blank lines and CRLF, and without a newline at its end
+ ;  1\.2\.3\.4@53 1 9\.9\.9\.9@53 2 2001:db8::1@53 3 exit 0 $ ; -c "$T/plain.conf"
+a mark of byte order is passed over ;  192\.0\.2\.1@53 1 exit 0 $ ; -c "$T/bom.conf"
+arguments are lines too, read after the file
+ ;  timeout 777 .* 127\.0\.0\.1@.* 1 192\.0\.2\.1@53 2 exit 0 $ ; -c "$T/a.conf" '192.0.2.1 2' 'timeout 777'
+with arguments and no -c no file is read ; !1\.1\.1\.1 ; '192.0.2.1 2'
+long options are the short ones ; listen (\*@5312|127) ; --test --port 5312 '192.0.2.1 1'
+ ;  127\.0\.0\.1@.* 1 exit 0 $ ; --config "$T/a.conf"
+a number or name with something wrong far behind is no other number or name: it is right or an error
+ ; allow 10\.0\.0\.0/8 .* exit 0 |: .*expected .* exit 1 ; '9.9.9.9 1' "allow 10.0.0.0/$(printf '%060d' 8)"
+ ; listen \*(@53)? .* exit 0 |: .*expected .* exit 1 ; '9.9.9.9 1' 'listen *@000000000000000053'
+ ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\300.test' | '9.9.9.9 1' '1.2.3.4 1 domain=\999.test'
+ ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\12.test' | '9.9.9.9 1' '1.2.3.4 1 domain=\1'
+a leading dot of a suffix is dropped ;  domain=lan[.] exit ; '9.9.9.9 1' '1.2.3.4 1 domain=.Lan'
+a file that cannot be read is an error with its name ; nosuch\.conf.* exit 1 $ ; -c "$T/nosuch.conf"
+ ;  exit 1 $ ; -c "$T"
+-t prints every directive that --help names
+ ; "$BIN" -t '192.0.2.7 1' 'ca-file /dev/null' 'hosts /none' 'block /dev/null' | directives >"$T/printed"
+ ; same "$("$BIN" --help | sed -n '/^directives/,$s/^  //p' | directives)" "$(cat "$T/printed")" "directives in --help and in -t"
+-t prints the longest configuration whole: 32 upstreams with all that they may have ; "$BIN" -t -c "$T/long.conf" >"$T/b.conf"
+ ; same 32 "$(grep -c '^192\.0\.2\.[0-9]*@.* domain=.* domain=' "$T/b.conf")" upstreams
+ ; same "$(cksum <"$T/b.conf")" "$("$BIN" -t -c "$T/b.conf" | cksum)" "normal form of the normal form"
+END
     config_errors <<'END'
-"soon" is not valid, expected milliseconds        ; timeout soon
+"soon" is not valid, expected milliseconds ; timeout soon
 "x" is not valid, expected a number, 0 to 1000000 ; rate x
 "loud" is not valid, expected error, info or debug ; log loud
-"tls" is wrong here, expected only one of tcp,    ; 1.2.3.4 1 tcp tls
-pin= and noverify without tls, expected tls       ; 1.2.3.4 1 noverify
-bare "?tls|tls alone                              ; 1.2.3.4 1 tls=127.0.0.1
+"tls" is wrong here, expected only one of tcp, ; 1.2.3.4 1 tcp tls
+pin= and noverify without tls, expected tls ; 1.2.3.4 1 noverify
+bare "?tls|tls alone ; 1.2.3.4 1 tls=127.0.0.1
 "0" is not a priority, expected a number, 1 to 65535 ; 1.2.3.4 0
-"maybe" is not valid, expected on or off          ; rebind-protect maybe
-expected .*192\.0\.2\.1@53                        ; 1.1.1.1:53 1
-expected a port behind '@'                        ; 1.1.1.1#5353 1
-without brackets                                  ; [::1]@53 1
-tls=NAME                                          ; tls://1.1.1.1
-https=NAME and no scheme                          ; https://dns.google/dns-query
-, https=NAME                                      ; 1.1.1.1 1 https://dns.google/dns-query
-or a directive, a blank                           ; listen-address=127.0.0.1 # as in dnsmasq
-name behind tls=                                  ; 1.1.1.1@853#name 1
-ADDRESS PRIORITY                                  ; server=1.1.1.1
-ADDRESS PRIORITY                                  ; nameserver 1.1.1.1
-ADDRESS PRIORITY                                  ; forward-addr: 1.1.1.1
-an IP address, for nobody .* resolve              ; dns.quad9.net 1 tls
+"maybe" is not valid, expected on or off ; rebind-protect maybe
+expected .*192\.0\.2\.1@53 ; 1.1.1.1:53 1
+expected a port behind '@' ; 1.1.1.1#5353 1
+without brackets ; [::1]@53 1
+tls=NAME ; tls://1.1.1.1
+https=NAME and no scheme ; https://dns.google/dns-query
+, https=NAME ; 1.1.1.1 1 https://dns.google/dns-query
+or a directive, a blank ; listen-address=127.0.0.1 # as in dnsmasq
+name behind tls= ; 1.1.1.1@853#name 1
+ADDRESS PRIORITY ; server=1.1.1.1
+ADDRESS PRIORITY ; nameserver 1.1.1.1
+ADDRESS PRIORITY ; forward-addr: 1.1.1.1
+an IP address, for nobody .* resolve ; dns.quad9.net 1 tls
 "1\.1\.1\.1" has no priority, expected "1\.1\.1\.1 1" ; 1.1.1.1 # no priority
-not a priority                                    ; 1.1.1.1 tls=one.one.one.one
-a port from 1 to 65535                            ; 1.1.1.1@99999 1
-an address of this host, or \* with "allow"       ; listen eth0
-\*@5300                                           ; listen 5300
-\*@5300                                           ; listen *:5300
+not a priority ; 1.1.1.1 tls=one.one.one.one
+a port from 1 to 65535 ; 1.1.1.1@99999 1
+an address of this host, or \* with "allow" ; listen eth0
+\*@5300 ; listen 5300
+\*@5300 ; listen *:5300
 END
     promise "every error is reported, all of them at once, as FILE:LINE: what is wrong, what was expected"
     same "$(($(wc -l <"$T/check.conf") - 1))" "$(grep -Ec 'check\.conf:[0-9]+: .+, .*expected' "$T/checked")"
-    like '^exit 1$' "$(cat "$T/checked")"
-    promise "a suffix that no name can have is an error that says so"
-    for l in '*.lan' '~lan' '/lan/' 'a,b' '"lan"' 'https://lan' 192.168.1.1 10.0.0.0/8 ::1 '\.lan'; do
-        exits 1 "\"domain=.*\" is wrong here, expected a host name" -t '9.9.9.9 1' "1.2.3.4 1 domain=$l"
-    done
-    promise "hostile files give errors and nothing else"
-    for b in 100 5000 200000; do
-        head -c $b /dev/urandom >"$T/random.conf"
-        "$BIN" -t -c "$T/random.conf" >/dev/null 2>"$T/err"
-        same 1 $? "exit status, $b random bytes"
-    done
-    awk 'BEGIN { for (i = 0; i < 1000000; i++) printf "x"; print "" }' >"$T/random.conf"
-    "$BIN" -t -c "$T/random.conf" >/dev/null 2>"$T/err"
-    same 1 $? "exit status, a line of 1,000,000 bytes"
-    like 'random\.conf:1: ' "$(cut -c 1-300 "$T/err")"
-    printf '9.9.9.9 1\n1.2.3.4\0005 1\n' >"$T/random.conf"
-    exits 1 'random\.conf:2: ' -t -c "$T/random.conf"
-    awk 'BEGIN { for (i = 0; i < 3000; i++) print "1.2.3.4@" i % 60000 + 1, 1 }' >"$T/random.conf"
-    "$BIN" -t -c "$T/random.conf" >/dev/null 2>&1
-    within 0 1 $? "exit status, 3,000 upstreams"
-    promise "the file is used: it serves, and what was chosen is logged"
-    proxy p -c "$T/a.conf"
-    says '^NOERROR' file.test
-    like 'a\.conf' "$(cat "$T/p.log")"
+    same 1 "$errors_exit" "exit status"
+    replies <<'END'
+a suffix that no name can have is an error that says so
+ ; each no_suffix '*.lan' '~lan' '/lan/' 'a,b' '"lan"' https://lan 192.168.1.1 10.0.0.0/8 ::1 '\.lan'
+hostile files give errors and nothing else
+ ; each 'head -c $it /dev/urandom >"$T/random.conf" && exits 1 : -t -c "$T/random.conf"' 100 5000 200000
+ ; copies 1000000 x >"$T/random.conf"
+ ; exits 1 'random\.conf:1: ' -t -c "$T/random.conf"
+ ; printf '9.9.9.9 1\n1.2.3.4\0005 1\n' >"$T/random.conf"
+ ; exits 1 'random\.conf:2: ' -t -c "$T/random.conf"
+ ; seq 3000 | sed 's/.*/1.2.3.4@& 1/' >"$T/random.conf"
+ ; exits 1 expected -t -c "$T/random.conf"
+the file is used: it serves, and what was chosen is logged ; proxy p -c "$T/a.conf"
+ ; ^NOERROR ; file.test
+ ; tells p 'a\.conf'
+END
     environment_counts
     promise "-h and -V print to standard output and exit 0"
     for o in -h --help -V --version; do
@@ -148,18 +113,14 @@ END
         promise "started as root with a user that does not exist: exit 78, and the message says which"
         exits 78 nosuchuser-xyz "$u1 1" "listen 127.0.0.1@$(freeport)" 'admin off' 'user nosuchuser-xyz'
         promise "started as root it becomes user: nobody, no supplementary groups, no way back"
-        for x in nobody daemon; do
-            proxy p "$u1 1" "user $x"
-            x=$(id -u $x)
-            await 5 runs_as p "$x" || fail "it does not become $x"
-            like "^Uid:	$x	$x	$x	$x\$" "$(cat "/proc/$(pid p)/status")"
-            says '^NOERROR' "user$x.test"
-            [ "$x" = "$(id -u nobody)" ] || continue
-            same '' "$(sed -n 's/^Groups:[	 ]*\([0-9 ]*[0-9]\).*/\1/p' "/proc/$(pid p)/status" | tr -d ' ')" "supplementary groups"
-            like '^NoNewPrivs:	1$' "$(cat "/proc/$(pid p)/status")"
-            like '^CapEff:	0000000000000000$' "$(cat "/proc/$(pid p)/status")"
-            x=$(id -g nobody)
-            like "^Gid:	$x	$x	$x	$x\$" "$(cat "/proc/$(pid p)/status")"
+        for u in daemon nobody; do
+            proxy p "$u1 1" "user $u"
+            await 5 runs_as p "$(id -u $u)" || fail "it does not become $u"
+            says '^NOERROR' "user$u.test"
+        done
+        u=$(id -u nobody) g=$(id -g nobody)
+        for x in "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'; do
+            like "^$x\$" "$(cat "/proc/$(pid p)/status")"
         done
         promise "a file that only root may read: reload works or says why, and serving goes on"
         chmod 600 "$T/a.conf"
@@ -168,15 +129,15 @@ END
         says '^NOERROR' afterreload.test
     fi
 }
+no_suffix() { exits 1 '"domain=.*" is wrong here, expected a host name' -t '9.9.9.9 1' "1.2.3.4 1 domain=$it"; }
+# directives: the first words of the lines of standard input
+directives() { sed -n 's/^\([a-z][a-z-]*\) .*/\1/p' | sort -u; }
 
 # runs_as NAME UID: the program gives up root after it has begun to listen, and the flags of the last step come last
 runs_as() { [ "$(awk '/^Uid:/ { u = $5 } /^NoNewPrivs:/ { n = $2 } END { print u, n }' "/proc/$(pid "$1")/status")" = "$2 1" ]; }
 
 # with NAME=VALUE...: as checked, with these variables and without arguments
-with() {
-    env "$@" "$BIN" -t 2>&1 </dev/null
-    echo "exit $?"
-}
+with() { checked env "$@" "$BIN" -t; }
 
 environment_counts() {
     if [ -e /etc/dns.config ]; then
@@ -186,17 +147,15 @@ environment_counts() {
     fi
     replies with <<'END'
 without file and arguments the environment counts: TLS_DNS_IP, TLS_DNS_PORT, PROXY_PORT
- ; ^192\.0\.2\.9@8853 1 tls      ; TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT=8853 PROXY_PORT=5399
- ; ^listen \*@5399$              ; TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT=8853 PROXY_PORT=5399
- ; ^192\.0\.2\.9(@853)? 1 tls    ; TLS_DNS_IP=192.0.2.9 | TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT= PROXY_PORT=
- ; ^1\.1\.1\.1(@853)? 1 tls=     ; TLS_DNS_IP=
-the variable with an error is named, and PROXY_PORT counts without TLS_DNS_IP ; ^environment:TLS_DNS_IP: "dns\.quad9\.net ; TLS_DNS_IP=dns.quad9.net
- ; ^exit 1$                      ; TLS_DNS_IP=dns.quad9.net
- ; ^environment:PROXY_PORT:      ; PROXY_PORT=x
- ; ^exit 1$                      ; PROXY_PORT=0x TLS_DNS_IP=192.0.2.9
- ; ^listen \*@5300$              ; PROXY_PORT=5300
-else the built-in default: 1.1.1.1 and 1.0.0.1 with their names ; ^1\.1\.1\.1(@853)? 1 tls=one\.one\.one\.one$ ; LC_ALL=C
- ; ^1\.0\.0\.1(@853)? 2 tls=one\.one\.one\.one$ ; LC_ALL=C
+ ; ^listen \*@5399 .* 192\.0\.2\.9@8853 1 tls ; TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT=8853 PROXY_PORT=5399
+ ;  192\.0\.2\.9(@853)? 1 tls ; TLS_DNS_IP=192.0.2.9 | TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT= PROXY_PORT=
+ ;  1\.1\.1\.1(@853)? 1 tls= ; TLS_DNS_IP=
+the variable with an error is named, and PROXY_PORT counts without TLS_DNS_IP
+ ; ^environment:TLS_DNS_IP: "dns\.quad9\.net.* exit 1 $ ; TLS_DNS_IP=dns.quad9.net
+ ; ^environment:PROXY_PORT: .* exit 1 $ ; PROXY_PORT=x | PROXY_PORT=0x TLS_DNS_IP=192.0.2.9
+ ; ^listen \*@5300 ; PROXY_PORT=5300
+else the built-in default: 1.1.1.1 and 1.0.0.1 with their names
+ ;  1\.1\.1\.1(@853)? 1 tls=one\.one\.one\.one 1\.0\.0\.1(@853)? 2 tls=one\.one\.one\.one exit 0 $ ; LC_ALL=C
 END
     [ "$(id -u)" != 0 ] || like '^built-in default: ca-file /etc/ssl/.*ca-certificates' "$(unshare -m sh -c 'mount -t tmpfs none /etc/ssl && "$0"' "$BIN" 2>&1)"
 }
@@ -206,53 +165,43 @@ leg_mistakes() {
     up u1
     replies <<'END'
 a mistake in more than one argument is met by what to write instead
- ; ; exits 1 'one word, expected .*in quotes' -t 9.9.9.9 1 tls
- ; ; exits 1 'one word, expected .*in quotes' -a query www.example.com
- ; ; exits 1 'one word, expected .*behind -c' -t /etc/dns.config
- ; ; exits 0 'warning: .*192\.0\.2\.1@853 .*"tls" missing' -t '192.0.2.1@853 1'
- ; ; exits 1 'argument:2: listen: .*no other line has' -t 'listen *@5300' 'listen 127.0.0.1@5300' '1.1.1.1 1'
- ; ; exits 1 'admin .* is a listen address too' -t 'listen *@5300' 'admin 127.0.0.1@5300' '1.1.1.1 1'
- ; ; exits 1 'cache-min-ttl above cache-max-ttl, expected' -t 'cache-min-ttl 100000' '1.1.1.1 1'
- ; ; exits 1 '^argument:1: user nosuchuser-xyz: ' -t 'user nosuchuser-xyz' '1.1.1.1 1'
- ; ; exits 1 '^argument:1: ca-file /none/at/all: No such file.*ca-certificates' -t 'ca-file /none/at/all' '1.1.1.1 1' '1.0.0.1 1 tls=a.test'
+ ; exits 1 'one word, expected .*in quotes' -t 9.9.9.9 1 tls
+ ; exits 1 'one word, expected .*in quotes' -a query www.example.com
+ ; exits 1 'one word, expected .*behind -c' -t /etc/dns.config
+ ; exits 0 'warning: .*192\.0\.2\.1@853 .*"tls" missing' -t '192.0.2.1@853 1'
+ ; exits 1 'argument:2: listen: .*no other line has' -t 'listen *@5300' 'listen 127.0.0.1@5300' '1.1.1.1 1'
+ ; exits 1 'admin .* is a listen address too' -t 'listen *@5300' 'admin 127.0.0.1@5300' '1.1.1.1 1'
+ ; exits 1 'cache-min-ttl above cache-max-ttl, expected' -t 'cache-min-ttl 100000' '1.1.1.1 1'
+ ; exits 1 '^argument:1: user nosuchuser-xyz: ' -t 'user nosuchuser-xyz' '1.1.1.1 1'
+ ; exits 1 '^argument:1: ca-file /none/at/all: No such file.*ca-certificates' -t 'ca-file /none/at/all' '1.1.1.1 1' '1.0.0.1 1 tls=a.test'
 an unknown option is one line, which says where help is, and exit 2, as for a bad -p
- ; ; exits 2 'is not a port' -p 0
- ; ; exits 2 'is not a port' -p 65536
- ; ; exits 2 'is not a port' -p x
+ ; each 'exits 2 "is not a port" -p $it' 0 65536 x
+ ; each 'exits 2 "$it.*--help" $it && same 1 "$(printf "%s\n" "$out" | grep -c .)" "lines, $it"' -x --nonsense -c
+-a with a configuration that cannot be read says so, with a broken one it goes on ; proxy p "$u1 1"
+ ; printf '%s\n' nonsense "admin 127.0.0.1@$admin" >"$T/broken.conf"
+ ; exits 1 "^$T/none\.conf: cannot be read" -c "$T/none.conf" -a status
+ ; exits 0 '^dnsproxy ' -c "$T/broken.conf" -a status
+the start says where it serves, whom it asks, and which address is not there yet
+ ; proxy q "listen 127.0.0.1@$(freeport)" 'listen 192.0.2.77@53530' '192.0.2.1@853 7' '127.0.0.1 2 tcp domain=x.test'
+ ; each 'same 1 "$(logs q "^$it")" "/$it/"' "serving on 127\.0\.0\.1@$port" 'serving on 192\.0\.2\.77@53530: this host does not have that address yet'
+ ; each 'same 1 "$(logs q "^$it")" "/$it/"' 'asking 192\.0\.2\.1@853 udp, priority 7' 'asking 127\.0\.0\.1@53 tcp, priority 2'
+ ; tells q '^warning: .*192\.0\.2\.1@853 .*"tls" missing'
+a port that is taken, and one that may not be bound: exit 1, which it is, and what to do
+ ; exits 1 "listen 127\.0\.0\.1@$port.*systemd-resolved.*dnsmasq" "listen 127.0.0.1@$port" 'admin off' "$u1 1"
+ ; exits 1 "admin 127\.0\.0\.1@$port: .*an admin line of its own" "listen 127.0.0.1@$(freeport)" "admin 127.0.0.1@$port" "$u1 1"
+ ; [ "$(id -u)" != 0 ] || ! have setpriv || may_not_bind
+a wrong configuration ends with 78, and -t with 1, errors of arguments have their place
+ ; each 'exits 78 . "$u1 1" "$it"' 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"
+ ; each 'exits 1 . -t "$u1 1" "$it"' 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"
+ ; exits 78 '^argument:1: .*"0"' '1.2.3.4 0' 'timeout soon'
+ ; like '^argument:2: .*"soon"' "$out"
+where the journal reads standard error, lines begin with their level ; : >"$T/journal"
+ ; JOURNAL_STREAM=$(stat -Lc %d:%i "$T/journal") "$BIN" '192.0.2.1 x' 2>"$T/journal"
+ ; like '^<3>argument:1: ' "$(cat "$T/journal")"
+ ; like '^argument:1: ' "$(JOURNAL_STREAM=1:1 "$BIN" '192.0.2.1 x' 2>&1)"
 END
-    for x in -x --nonsense -c; do
-        exits 2 "$x.*--help" $x
-        same 1 "$(printf '%s\n' "$out" | wc -l | tr -d ' ')" "lines, $x"
-    done
-    promise "-a with a configuration that cannot be read says so, with a broken one it goes on"
-    proxy p "$u1 1"
-    printf '%s\n' nonsense "admin 127.0.0.1@$admin" >"$T/broken.conf"
-    exits 1 "^$T/none\.conf: cannot be read" -c "$T/none.conf" -a status
-    exits 0 '^dnsproxy ' -c "$T/broken.conf" -a status
-    promise "the start says where it serves, whom it asks, and which address is not there yet"
-    port=$(freeport)
-    proxy q "listen 127.0.0.1@$port" 'listen 192.0.2.77@53530' '192.0.2.1@853 7' '127.0.0.1 2 tcp domain=x.test'
-    for x in "serving on 127\.0\.0\.1@$port" 'serving on 192\.0\.2\.77@53530: this host does not have that address yet' 'asking 192\.0\.2\.1@853 udp, priority 7' \
-        'asking 127\.0\.0\.1@53 tcp, priority 2' 'warning: .*192\.0\.2\.1@853 .*"tls" missing'; do
-        same 1 "$(logs q "^$x")" "/$x/"
-    done
-    promise "a port that is taken, and one that may not be bound: exit 1, which it is, and what to do"
-    exits 1 "listen 127\.0\.0\.1@$port.*systemd-resolved.*dnsmasq" "listen 127.0.0.1@$port" 'admin off' "$u1 1"
-    exits 1 "admin 127\.0\.0\.1@$port: .*an admin line of its own" "listen 127.0.0.1@$(freeport)" "admin 127.0.0.1@$port" "$u1 1"
-    if [ "$(id -u)" = 0 ] && have setpriv; then
-        like 'Permission denied.*CAP_NET_BIND_SERVICE' "$(setpriv --reuid=65534 --clear-groups --bounding-set=-all --inh-caps=-all "$BIN" 'listen 127.0.0.1@99' 'admin off' "$u1 1" 2>&1)"
-    fi
-    promise "a wrong configuration ends with 78, and -t with 1; errors of arguments have their place"
-    for x in 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"; do
-        exits 78 . "$u1 1" "$x"
-        exits 1 . -t "$u1 1" "$x"
-    done
-    exits 78 '^argument:1: .*"0"' '1.2.3.4 0' 'timeout soon'
-    like '^argument:2: .*"soon"' "$out"
-    promise "where the journal reads standard error, lines begin with their level"
-    : >"$T/journal"
-    JOURNAL_STREAM=$(stat -Lc %d:%i "$T/journal") "$BIN" '192.0.2.1 x' 2>"$T/journal"
-    like '^<3>argument:1: ' "$(cat "$T/journal")"
-    JOURNAL_STREAM=1:1 "$BIN" '192.0.2.1 x' 2>"$T/journal"
-    like '^argument:1: ' "$(cat "$T/journal")"
+}
+may_not_bind() {
+    like 'Permission denied.*CAP_NET_BIND_SERVICE' "$(setpriv --reuid=65534 --clear-groups --bounding-set=-all --inh-caps=-all \
+        "$BIN" 'listen 127.0.0.1@99' 'admin off' "$u1 1" 2>&1)"
 }
