@@ -15,19 +15,21 @@
 #include "bytes.h"
 #pragma GCC diagnostic ignored "-Wunused-parameter"     /* a fake takes what the call takes */
 
-/* A descriptor of the program: to the program a socket, to the target two queues. */
+/* A descriptor of the program: to the program a socket, to the target two queues. A datagram that comes in stands behind its
+ * sender and its length. */
 enum { FIRST_FD = 1000, FDS = 96, QUEUED = 4096, STREAM_IN = 49152, STREAM_OUT = 70000 };
 enum kind { K_FREE, K_UDP, K_TCP, K_LISTEN, K_EPOLL };
 struct fake {
 	enum kind kind;
 	bool connecting, connected, eof, stuck;
 	int err;                                /* what the next call gets */
-	unsigned serial;
+	unsigned due;                           /* of a listener: connections that wait to be accepted */
+	const struct fake *of;                  /* of a connection that was accepted: its listener */
 	struct sockaddr_in peer;
-	struct buf in, out;                     /* what the program has not read, and what the target has not looked at; before a */
-						/* datagram in "in" are its sender and its length */
+	struct buf in, out, rest;               /* what the program has not read; what the target has not looked at; what comes later */
 	size_t seen;                            /* of out, what the target has taken note of */
-	bool greeted, ended, odd;               /* TLS: the handshake is done; the target has sent its end; it has said wild things */
+	bool greeted, ended;                    /* TLS: the handshake is done; the target has sent its end */
+	bool odd;                               /* the target has said wild things */
 	bool watched;                           /* in the set of epoll, with these events */
 	struct epoll_event set;
 };
@@ -37,8 +39,7 @@ static int fakes_max = FDS;                     /* descriptors that may be open 
 static int64_t fake_now = 1000000000;
 static uint64_t fake_random = 1;
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t n);
-static struct fake *fake_accept(struct fake *listener);
-static bool fake_waiting(const struct fake *listener);
+static void fake_closed(struct fake *f);
 
 #define FAKE(fd) (&fakes[(fd) - FIRST_FD])
 #define FD(f) ((int)((f) - fakes) + FIRST_FD)
@@ -50,7 +51,6 @@ static int fails(int e) {
 }
 
 static int fake_open(enum kind kind) {
-	static unsigned serial;
 	int open = 0, at = -1;
 
 	for (int i = 0; i < FDS; i++) {
@@ -58,8 +58,8 @@ static int fake_open(enum kind kind) {
 		if (fakes[i].kind == K_FREE && at < 0) at = i;
 	}
 	if (open >= fakes_max || at < 0) return fails(EMFILE);
-	fakes[at] = (struct fake){ .kind = kind, .serial = ++serial, .in = fakes[at].in, .out = fakes[at].out };
-	fakes[at].in.n = fakes[at].out.n = 0;
+	fakes[at] = (struct fake){ .kind = kind, .in = fakes[at].in, .out = fakes[at].out, .rest = fakes[at].rest };
+	fakes[at].in.n = fakes[at].out.n = fakes[at].rest.n = 0;
 	return at + FIRST_FD;
 }
 
@@ -73,6 +73,7 @@ static int lab_listen(int fd, int n) { FAKE(fd)->kind = K_LISTEN; return 0; }
 static int lab_close(int fd) {
 	if (!IS_FAKE(fd)) return close(fd);
 	MUST(FAKE(fd)->kind != K_FREE && !FAKE(fd)->watched);
+	fake_closed(FAKE(fd));
 	FAKE(fd)->kind = K_FREE;
 	return 0;
 }
@@ -98,13 +99,19 @@ static int lab_getsockopt(int fd, int level, int what, void *v, socklen_t *n) {
 }
 
 static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags) {
-	struct fake *f = fake_accept(FAKE(fd));
-	if (f == NULL) return -1;
+	struct fake *l = FAKE(fd), *f;
+	int k = l->due > 0 ? fake_open(K_TCP) : fails(EAGAIN);
+
+	if (k < 0) return -1;
+	l->due--;
+	f = FAKE(k);
+	f->of = l;
+	f->peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 + (unsigned)k % 6), .sin_port = htons(5000) };
 	if (from != NULL) {
 		memcpy(from, &f->peer, sizeof f->peer);
 		*n = sizeof f->peer;
 	}
-	return FD(f);
+	return k;
 }
 
 /* Every call on a socket: it must be of this kind; a failure that waits is what the call gets. */
@@ -176,7 +183,7 @@ static short fake_ready(const struct fake *f, short events) {
 		for (int i = 0; i < FDS && r == 0; i++)
 			r = fakes[i].watched && fake_ready(&fakes[i], (short)fakes[i].set.events) ? POLLIN : 0;
 	} else if (f->kind == K_LISTEN)
-		r = fake_waiting(f) ? POLLIN : 0;
+		r = f->due > 0 ? POLLIN : 0;
 	else if (!f->connecting)
 		r = (short)((f->in.n > 0 || f->eof ? POLLIN : 0) | (f->err ? POLLERR : 0) | (f->err && f->kind == K_TCP ? POLLHUP : 0) |
 		    (f->stuck ? 0 : POLLOUT));

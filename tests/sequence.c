@@ -13,12 +13,13 @@
 #define LAB_FAKES 1
 #include "lab.h"
 
-enum { TRACKED = 256, CONNS = 6, CLIENT_PORT = 5000, WILD_PORT = 999, LONGEST = 5000, NAMES = 8, TYPES = 5, TOLD = 200 };
+enum { TRACKED = 256, WILD_PORT = 999, LONGEST = 5000, NAMES = 8, TYPES = 5, TOLD = 200 };
 
 /* A question of a client. */
 static struct asked {
 	bool open;
-	unsigned conn, limit, subject, full;    /* conn: over TCP; subject: which name and type; full: how often the table had been full */
+	const struct fake *conn;                /* NULL over UDP */
+	unsigned limit, subject, full;          /* subject: which name and type; full: how often the table had been full */
 	uint16_t id;
 	struct sockaddr_in from;
 	int64_t born, life_from;                /* life_from: when the question that it joined began */
@@ -29,10 +30,6 @@ static unsigned next_id = 1;
 static bool mutated;                            /* an upstream has sent something odd */
 static int64_t reloaded, heard[NAMES * TYPES][32];      /* when; when each upstream said something about each subject */
 static int64_t was_down[MAX_UPSTREAMS][KINDS];
-
-/* A connection of a client; rest: of a question that has not been sent whole. */
-static struct conn { bool open, admin, wild; unsigned serial; struct fake *f; struct buf rest; } conns[CONNS];
-static unsigned due_tcp, due_admin;             /* connections that wait to be accepted */
 
 /* What the program has asked an upstream on a descriptor. raw: not yet whole. */
 static struct told {
@@ -59,8 +56,10 @@ static const char *const sets[] = {
 };
 
 static bool is_listener(const struct fake *f) { return nlisteners > 0 && f == FAKE(listeners[0].udp); }
-static bool is_stream(const struct fake *f) { return f->kind == K_TCP && f->peer.sin_port != htons(CLIENT_PORT); }
-static bool is_conn(const struct conn *c) { return c->open && c->f->kind != K_FREE && c->f->serial == c->serial; }
+static bool is_port(const struct fake *f) { return f->kind == K_UDP && f->connected; }
+static bool is_stream(const struct fake *f) { return f->kind == K_TCP && f->of == NULL; }
+static bool is_client(const struct fake *f) { return f->kind == K_TCP && f->of != NULL; }
+static bool is_admin(const struct fake *f) { return f->of == FAKE(admin_fd); }
 static unsigned upstream_bit(const struct sockaddr_in *a) { return ntohl(a->sin_addr.s_addr) % 32; }
 static bool is_http(const struct fake *f) { return f->kind == K_TCP && ntohs(f->peer.sin_port) == 443; }
 static bool is_tls(const struct fake *f) { return is_http(f) || (f->kind == K_TCP && ntohs(f->peer.sin_port) == 853); }
@@ -88,15 +87,15 @@ static void failure_seen(const struct asked *q, const struct key *k) {
 	}
 }
 
-/* A reply to a client, over a connection or as a datagram (0) to there: it must be the first to something that was asked, and be
+/* A reply to a client, over a connection or as a datagram to there: it must be the first to something that was asked, and be
  * well-formed. */
-static void reply_seen(unsigned conn, const struct sockaddr_in *to, const uint8_t *p, size_t len) {
+static void reply_seen(const struct fake *conn, const struct sockaddr_in *to, const uint8_t *p, size_t len) {
 	struct question question;
 	struct answer a;
 	struct asked *q = asked;
 
 	MUST(len >= 12);
-	while (!q->open || q->conn != conn || q->id != get16at(p) || (conn == 0 && memcmp(&q->from, to, sizeof *to) != 0))
+	while (!q->open || q->conn != conn || q->id != get16at(p) || (conn == NULL && memcmp(&q->from, to, sizeof *to) != 0))
 		MUST(++q < asked + TRACKED);    /* else nobody waits for it */
 	q->open = false;
 	MUST(question_read(&question, q->query, q->len) == NOERROR);
@@ -139,7 +138,7 @@ static void told_bytes(struct fake *f, const uint8_t *p, size_t n) {
 
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t len) {
 	if (is_listener(f)) {
-		if (ntohs(to->sin_port) != WILD_PORT) reply_seen(0, to, p, len);
+		if (ntohs(to->sin_port) != WILD_PORT) reply_seen(NULL, to, p, len);
 		return;
 	}
 	MUST(f->connected);
@@ -164,62 +163,36 @@ static void stream_look(struct fake *f) {
 	take(&f->out, at);
 }
 
-/* Takes whole replies out of what the program has sent to a TCP client. */
-static void conn_drain(struct conn *c) {
-	struct fake *f = c->f;
+/* Takes whole replies out of what the program has sent to a client. */
+static void client_look(struct fake *f) {
 	size_t at = 0, len;
 
 	while (f->out.n - at >= 2 && f->out.n - at - 2 >= (len = get16at(f->out.p + at))) {
-		if (!c->wild) reply_seen(c->serial, NULL, f->out.p + at + 2, len);
+		if (!f->odd) reply_seen(f, NULL, f->out.p + at + 2, len);
 		at += 2 + len;
 	}
 	take(&f->out, at);
 }
 
 /* What was asked there waits no more. */
-static void conn_forget(const struct conn *c) {
+static void client_forget(const struct fake *f) {
 	for (unsigned i = 0; i < TRACKED; i++)
-		if (asked[i].conn == c->serial) asked[i].open = false;
+		if (asked[i].conn == f) asked[i].open = false;
 }
 
-static void look(void) {
-	for (struct conn *c = conns; c < conns + CONNS; c++) {
-		if (!c->open) continue;
-		if (c->admin)
-			c->f->out.n = 0;
-		else if (c->f->serial == c->serial)
-			conn_drain(c);
-		if (!is_conn(c)) {              /* the program has closed it */
-			conn_forget(c);
-			c->open = false;
-		}
-	}
-	for (struct fake *f = fakes; f < fakes + FDS; f++)
-		if (is_stream(f)) stream_look(f);
+static void fake_look(struct fake *f) {
+	if (is_stream(f))
+		stream_look(f);
+	else if (is_client(f) && is_admin(f))
+		f->out.n = 0;
+	else if (is_client(f))
+		client_look(f);
 }
 
-static bool fake_waiting(const struct fake *l) { return l == FAKE(admin_fd) ? due_admin > 0 : due_tcp > 0; }
-
-static struct fake *fake_accept(struct fake *l) {
-	bool admin = l == FAKE(admin_fd);
-	unsigned i = 0;
-	struct fake *f;
-	int fd;
-
-	errno = EAGAIN;
-	if (!fake_waiting(l)) return NULL;
-	look();
-	while (i < CONNS && conns[i].open) i++;
-	fd = fake_open(K_TCP);
-	if (fd < 0) return NULL;
-	*(admin ? &due_admin : &due_tcp) -= 1;
-	f = FAKE(fd);
-	f->peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 + i), .sin_port = htons(CLIENT_PORT) };
-	if (i < CONNS)
-		conns[i] = (struct conn){ .open = true, .admin = admin, .serial = f->serial, .f = f, .rest = { conns[i].rest.p, 0, conns[i].rest.room } };
-	else
-		f->eof = true;
-	return f;
+static void fake_closed(struct fake *f) {
+	if (!is_client(f)) return;
+	fake_look(f);
+	client_forget(f);
 }
 
 /* ---- Every table in order? */
@@ -270,16 +243,15 @@ static void check_port(const struct port *p, int fd) {
 }
 
 /* A client that has read everything and sent everything: the program waits for as many answers for it as it does. */
-static void check_conn(const struct conn *c) {
+static void check_client(const struct fake *f) {
 	unsigned open = 0;
-	if (!is_conn(c) || c->admin || c->wild || c->f->stuck || c->f->out.n > 0 || c->f->in.n > 0)
-		return;
+	if (!is_client(f) || is_admin(f) || f->odd || f->stuck || f->out.n > 0 || f->in.n > 0) return;
 	for (unsigned j = 0; j < TRACKED; j++)
-		open += asked[j].open && asked[j].conn == c->serial;
+		open += asked[j].open && asked[j].conn == f;
 	for (int k = 0; k < npolls; k++)
-		if (polls[k].fd == FD(c->f)) {
+		if (polls[k].fd == FD(f)) {
 			const struct tcp_client *t = watches[k].owner;
-			MUST(t->stopped || open == t->waiting + (c->rest.n > 0));
+			MUST(t->stopped || open == t->waiting + (f->rest.n > 0));
 		}
 }
 
@@ -318,8 +290,8 @@ static void check(bool thorough) {
 		}
 	MUST(sum.holders == sum.waiters);
 	for (unsigned i = 0; i < TRACKED; i++) {
-		MUST(!asked[i].open || asked[i].conn > 0 || now < asked[i].born + MS(LONGEST + 1));
-		waiting += asked[i].open && asked[i].conn == 0;
+		MUST(!asked[i].open || asked[i].conn != NULL || now < asked[i].born + MS(LONGEST + 1));
+		waiting += asked[i].open && asked[i].conn == NULL;
 	}
 	MUST(waiting == sum.udp);
 	for (int i = 0; i < npolls; i++) {
@@ -328,7 +300,10 @@ static void check(bool thorough) {
 		if (watches[i].ready == port_ready) check_port(watches[i].owner, polls[i].fd);
 	}
 	MUST(sum.ports == ports.used);
-	for (int i = 0; i < FDS; i++) nopen += fakes[i].kind != K_FREE;
+	for (int i = 0; i < FDS; i++) {
+		nopen += fakes[i].kind != K_FREE;
+		check_client(&fakes[i]);
+	}
 	MUST(nopen == (unsigned)npolls);
 	for (unsigned i = 0; i < norder * KINDS; i++)
 		if (upstream_down(&upstreams[order[i / KINDS]], (enum question_kind)(i % KINDS)))
@@ -340,7 +315,6 @@ static void check(bool thorough) {
 		for (const struct node *x = l->next; x != l; x = x->next)               /* so they must be in order */
 			MUST(x->next == l || OWNER(x, struct ask, late)->since <= OWNER(x->next, struct ask, late)->since);
 	}
-	for (unsigned i = 0; i < CONNS; i++) check_conn(&conns[i]);
 }
 
 /* Lets the program run until it would wait, and looks at it then; thorough: into the cache too. Before it waits, all that it has to send must have gone. */
@@ -348,12 +322,11 @@ static void run(bool thorough) {
 	for (int turns = 0; ; turns++) {
 		MUST(turns < 2000);             /* else it spins */
 		turn_end();
-		look();
+		for (int i = 0; i < FDS; i++) fake_look(&fakes[i]);
 		MUST(((list_empty(&ports_dirty) && !streams_due) || (wake != 0 && wake <= now)) && list_empty(&tcp_dirty) && outbox.n == 0);
 		if (lab_poll(polls, (nfds_t)npolls, 0) == 0 && (wake == 0 || wake > now)) break;
 		for (int i = 0; i < npolls; i++) polls[i].revents = 0;
 		loop_turn();
-		look();
 	}
 	check(thorough);
 }
@@ -379,8 +352,8 @@ static struct sockaddr_in client_at(unsigned who, unsigned port) {
 	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000001 + who), .sin_port = htons((uint16_t)port) };
 }
 
-/* A client's good question, over UDP (c is NULL) or TCP. */
-static void client_query(struct conn *c) {
+/* A client's good question, over UDP (f is NULL) or TCP. */
+static void client_query(struct fake *f) {
 	unsigned who = byte(), subject = below(NAMES * TYPES), how = byte(), i = 0;
 	struct asked *q;
 
@@ -392,20 +365,20 @@ static void client_query(struct conn *c) {
 	put16at(m.p, next_id);
 	if (how & 16) m.p[13] &= 0xdf;
 	if (how & 1) say("opt/%u/%x [ ]", how & 32 ? 4096 : 700, how & 2 ? 0x8000 : 0);
-	*q = (struct asked){ .open = true, .conn = c != NULL ? c->serial : 0, .id = (uint16_t)next_id, .born = fake_now, .life_from = fake_now, .len = m.n,
-		.subject = subject, .full = (unsigned)stats.full, .limit = c != NULL ? MSG_MAX : how & 1 ? how & 32 ? 1232 : 700 : 512 };
+	*q = (struct asked){ .open = true, .conn = f, .id = (uint16_t)next_id, .born = fake_now, .life_from = fake_now, .len = m.n,
+		.subject = subject, .full = (unsigned)stats.full, .limit = f != NULL ? MSG_MAX : how & 1 ? how & 32 ? 1232 : 700 : 512 };
 	next_id = next_id % 65535 + 1;
 	memcpy(q->query, m.p, m.n);
-	if (c == NULL) {
+	if (f == NULL) {
 		q->from = client_at(who % 4, 2000 + q->id % 30000u);
 		datagram(FAKE(listeners[0].udp), &q->from, m.p, m.n);
 		return;
 	}
-	c->rest.n = 0;
-	put_framed(&c->rest, &m);
-	i = who % 4 == 0 ? who % (unsigned)c->rest.n : (unsigned)c->rest.n;
-	put(&c->f->in, c->rest.p, i);
-	take(&c->rest, i);
+	f->rest.n = 0;
+	put_framed(&f->rest, &m);
+	i = who % 4 == 0 ? who % (unsigned)f->rest.n : (unsigned)f->rest.n;
+	put(&f->in, f->rest.p, i);
+	take(&f->rest, i);
 }
 
 enum { WITH_RCODE = 7, WRONG_ID = 9, WRONG_NAME, MUTATED = 14, CUT, BARE };
@@ -447,13 +420,12 @@ static void answer_build(const uint8_t *p, size_t len, bool stream) {
 	}
 }
 
-/* One of the program's descriptors towards upstreams, or NULL. */
-static struct fake *upstream_pick(enum kind kind) {
+/* One of the program's descriptors that are so, or NULL. */
+static struct fake *fake_pick(bool (*is)(const struct fake *f)) {
 	struct fake *list[FDS];
 	unsigned count = 0, k = byte();
 	for (struct fake *f = fakes; f < fakes + FDS; f++)
-		if (f->kind == kind && (kind == K_UDP ? f->connected : is_stream(f)))
-			list[count++] = f;
+		if (is(f)) list[count++] = f;
 	return count > 0 ? list[k % count] : NULL;
 }
 
@@ -517,23 +489,20 @@ static void h2_event(struct fake *f) {
 }
 
 /* An upstream answers one of the queries that it has seen. */
-static void upstream_answer(enum kind kind) {
-	struct fake *f = upstream_pick(kind);
+static void upstream_answer(struct fake *f) {
 	const struct told *t = f ? &told[f - fakes] : NULL;
-	uint8_t query[UPSTREAM_QUERY_MAX];
 	static struct buf framed;
 	struct question q;
 	unsigned k;
 
 	if (f == NULL || f->seen == 0 || t->n == 0) return;
 	k = below(t->n);
-	memcpy(query, t->q[k].b, t->q[k].len);
-	MUST(question_read(&q, query, t->q[k].len) == NOERROR);
+	MUST(question_read(&q, t->q[k].b, t->q[k].len) == NOERROR);
 	for (unsigned i = 0; i < NAMES * TYPES; i++)
 		if (key_type(&q.key) == types[i / NAMES] && strncmp(name_text(q.key.b), names[i % NAMES], strlen(names[i % NAMES])) == 0)
 			heard[i][upstream_bit(&f->peer)] = fake_now;
-	answer_build(query, t->q[k].len, kind == K_TCP);
-	if (kind == K_UDP)
+	answer_build(t->q[k].b, t->q[k].len, is_stream(f));
+	if (is_port(f))
 		datagram(f, &f->peer, m.p, MIN(m.n, (size_t)QUEUED));
 	else if (is_http(f))
 		h2_answer(f, t->q[k].stream);
@@ -587,33 +556,33 @@ static void reload(unsigned k) {
 	reloaded = fake_now;
 }
 
-static void conn_event(unsigned what) {
+static void client_event(unsigned what) {
 	static const char *const lines[] = { "status\n", "clear\r\n", "query a.test\n", "query b.test AAAA\n", "top\n",
 		"GET /metrics HTTP/1.1\nHost: localhost\n\n", "nonsense\n", "log error\n", "clear a.test\n", "help\n" };
-	struct conn *c = &conns[below(CONNS)];
+	struct fake *f = fake_pick(is_client);
 	bool room;
 
-	if (!is_conn(c)) return;
-	if (!c->f->eof && c->f->in.n + c->rest.n < QUEUED) {
-		put_buf(&c->f->in, &c->rest);
-		c->rest.n = 0;
+	if (f == NULL) return;
+	if (!f->eof && f->in.n + f->rest.n < QUEUED) {
+		put_buf(&f->in, &f->rest);
+		f->rest.n = 0;
 	}
-	room = !c->f->eof && c->f->in.n <= 2000;
-	if (what == 0 && room && c->admin) {
+	room = !f->eof && f->in.n <= 2000;
+	if (what == 0 && room && is_admin(f)) {
 		const char *s = lines[below(COUNT(lines))];
-		put(&c->f->in, s, strlen(s));
-	} else if (what == 0 && room && !c->wild)
-		client_query(c);
+		put(&f->in, s, strlen(s));
+	} else if (what == 0 && room && !f->odd)
+		client_query(f);
 	else if (what == 1)
-		c->f->eof = true;
+		f->eof = true;
 	else if (what == 2)
-		c->f->err = ECONNRESET;
+		f->err = ECONNRESET;
 	else if (what == 3)
-		c->f->stuck = !c->f->stuck;
+		f->stuck = !f->stuck;
 	else if (what == 4 && room) {
-		c->wild = true;
-		conn_forget(c);
-		wild_bytes(c->f, below(64));
+		f->odd = true;
+		client_forget(f);
+		wild_bytes(f, below(64));
 	}
 }
 
@@ -635,23 +604,23 @@ static void event(void) {
 	if (what <= 2)
 		client_query(NULL);
 	else if (what <= 5)
-		upstream_answer(K_UDP);
+		upstream_answer(fake_pick(is_port));
 	else if (what <= 7)
-		upstream_answer(K_TCP);
+		upstream_answer(fake_pick(is_stream));
 	else if (what <= 9) {
 		k = byte();
 		time_passes(k & 128 && wake > fake_now ? wake - fake_now : steps[k % COUNT(steps)]);
 	} else if (what == 10) {
-		if ((f = upstream_pick(K_UDP)) != NULL) f->err = errs[below(COUNT(errs))];
+		if ((f = fake_pick(is_port)) != NULL) f->err = errs[below(COUNT(errs))];
 	} else if (what <= 12) {
-		if ((f = upstream_pick(K_TCP)) != NULL) upstream_event(f);
+		if ((f = fake_pick(is_stream)) != NULL) upstream_event(f);
 	} else if (what == 13) {
-		unsigned *due = below(4) == 0 ? &due_admin : &due_tcp;
-		*due = MIN(*due + 1, 3u);
+		f = FAKE(below(4) == 0 ? admin_fd : listeners[0].tcp);
+		f->due = MIN(f->due + 1, 3u);
 	} else if (what <= 15)
-		conn_event(0);
+		client_event(0);
 	else if (what == 16)
-		conn_event(below(5));
+		client_event(below(5));
 	else if (what == 17)
 		reload(below(COUNT(sets)));
 	else if (what == 18) {
@@ -669,12 +638,12 @@ static void wind_down(void) {
 	unsigned open = 0;
 
 	fakes_max = FDS;
-	due_tcp = due_admin = 0;
-	for (struct conn *c = conns; c < conns + CONNS; c++)
-		if (is_conn(c)) {
-			c->f->stuck = false;
-			c->f->err = ECONNRESET;
-		}
+	for (struct fake *f = fakes; f < fakes + FDS; f++) {
+		f->due = 0;
+		if (!is_client(f)) continue;
+		f->stuck = false;
+		f->err = ECONNRESET;
+	}
 	run(true);
 	for (int i = 0; i < 7; i++) {
 		if (i == 3) reload((unsigned)COUNT(sets) - 1);
