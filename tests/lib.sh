@@ -503,7 +503,7 @@ proc_here() { [ -r "/proc/$$/stat" ]; }
 # plain: the program runs as it is, not under an emulator and without sanitizers: memory and time are its own
 plain() { [ -z "$WRAP" ] && ! grep -q __asan_init "$BIN"; }
 # shim NAME: builds that part of tests/shim.c; if this program cannot be listened in on that way the promise is skipped.
-# shimmed NAME LINE...: as proxy, behind that library, with which it shares the file $T/shim
+# shimmed NAME LINE...: as proxy, behind that library, with which it shares the file $T/shim;  shim_count: the number there
 shim() {
     plain && ldd "$BIN" 2>/dev/null | grep -q 'libc\.so' && "$CC" -O2 -D"$1" -shared -fPIC -o "$T/shim.so" "$SRC/tests/shim.c" -ldl 2>/dev/null ||
         { skip "not here: nothing can come between this program and its C library"; return 1; }
@@ -511,6 +511,7 @@ shim() {
     head -c 4096 /dev/zero >"$T/shim"
     chmod 666 "$T/shim"
 }
+shim_count() { od -An -tu8 -N8 "$T/shim" | tr -d ' '; }
 shimmed() { wrapped "env SHIM=$T/shim LD_PRELOAD=$T/shim.so" "$@"; }
 
 # limited OPTIONS NAME LINE...: as proxy, after `ulimit OPTIONS`; where that is not allowed the promise is skipped

@@ -106,7 +106,7 @@ leg_fixed() {
     promise "nothing that clients, upstreams or admin lines send makes it allocate memory"
     if shim COUNT; then
         shimmed p "$u1 1" "$u2 2 tcp" 'timeout 400' 'patience 100' 'queries 256' 'cache-size 64k' 'rate 0'
-        a=$(od -A n -t u8 -N 8 "$T/shim" | tr -d ' ')
+        a=$(shim_count)
         within 1 100000 "$a" "calls at the start"
         many n=2000 window=100 name=first%d.test >/dev/null
         many n=1000 window=400 name=silent=.full%d.test timeout=500 >/dev/null
@@ -121,7 +121,7 @@ leg_fixed() {
         many n=200 window=50 name=c%d.test >/dev/null
         for c in help status top 'query a.test' 'clear a.test' clear 'log info' nonsense; do adm "$c" >/dev/null; done
         for x in localhost 127.0.0.1 '[::1]' evil.example; do scrape "$x" >/dev/null; done
-        same "$a" "$(od -A n -t u8 -N 8 "$T/shim" | tr -d ' ')" "calls of malloc, calloc and realloc after all that"
+        same "$a" "$(shim_count)" "calls of malloc, calloc and realloc after all that"
         rules u1
         rules u2
         lives p "all that"
