@@ -26,7 +26,7 @@ bench_run() {
 # is unbound, since nsd 4.6 answers only the first of the queries in a TLS record; $hasty is one that soon closes what is idle
 bench_upstreams() {
     tls_ready
-    crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
+    crt int384 by=root384 key=P-384 cn='Test intermediate P-384' ca
     crt below by=int384 cn=other.test san=dns:other.test
     chmod 644 "$T"/pki/*.key
     dot below below

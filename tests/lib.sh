@@ -560,11 +560,58 @@ revive() {
 
 one='' two='' last=''           # ADDRESS@PORT of the scripted TLS servers
 
-# crt NAME WORD...: a certificate, $T/pki/NAME.* (tests/peer_pki.h has the words)
+# crt NAME WORD...: $T/pki/NAME.key, .crt (the certificate alone), .pem (what a server sends: with its chain but the root), .pin, and
+# .up, what those send behind theirs that it signs. Words, where OTHER is a NAME that is there:
+#   key=P-256|P-384|rsa|rsa:4096  keyof=OTHER (its key)  by=OTHER (its issuer, else self-signed)  cn=TEXT
+#   san=dns:NAME,ip:ADDRESS (or DER:HEX)  names=N (so many more)  from=S to=S (relative to now)  ca[=PATHLEN]
+#   eku=serverAuth,clientAuth  critical (an unknown critical extension)  badsig  noint (its chain lacks the intermediates)
+#   withroot  chain=OTHER,... (what is sent behind it, instead)
+crt_words='key keyof by cn san names from to ca eku critical badsig noint withroot chain'
 crt() {
-    crt_n=$1
+    crt_d=${crt_dir:-$T/pki} crt_n=$1
+    crt_f=$crt_d/$1 crt_m=$crt_d/made/$1
     shift
-    "$ROOT/peer" cert "${crt_d:-$T}/pki/$crt_n" "$@" >/dev/null
+    for crt_w in $crt_words; do eval "crt_$crt_w=''"; done
+    for crt_w; do
+        case " $crt_words " in *" ${crt_w%%=*} "*) eval "crt_${crt_w%%=*}=\${crt_w#*=}" ;; *) fail "crt: what is $crt_w?" ;; esac
+    done
+    mkdir -p "$crt_d/made"
+    crt_config >"$crt_m.conf"
+    : >"$crt_m.db"
+    case $crt_key in rsa*) set -- -newkey "$crt_key" ;; *) set -- -newkey ec -pkeyopt "ec_paramgen_curve:${crt_key:-P-256}" ;; esac
+    [ -z "$crt_keyof" ] || { cp "$crt_d/$crt_keyof.key" "$crt_f.key"; set -- -key "$crt_f.key"; }
+    openssl req -config "$crt_m.conf" -new -nodes "$@" -keyout "$crt_f.key" -subj "/${crt_cn:+CN=$crt_cn}" -out "$crt_m.csr" 2>"$crt_m.log"
+    set -- -keyfile "$crt_d/${crt_by:-$crt_n}.key"
+    case $(openssl pkey -in "$2" -noout -text) in *'(384 bit'*) set -- "$@" -md sha384 ;; esac
+    if [ -n "$crt_by" ]; then set -- "$@" -cert "$crt_d/$crt_by.crt"; else set -- "$@" -selfsign; fi
+    openssl ca -config "$crt_m.conf" -batch -notext "$@" -in "$crt_m.csr" -out "$crt_f.crt" 2>>"$crt_m.log"
+    [ -z "$crt_badsig" ] || openssl x509 -in "$crt_f.crt" -badsig -out "$crt_f.crt"
+    openssl pkey -in "$crt_f.key" -pubout -outform DER | openssl dgst -sha256 -binary | base64 >"$crt_f.pin"
+    crt_chain
+}
+crt_date() { date -u -d "@$(($(date +%s) + $1))" +%Y%m%d%H%M%SZ; }
+crt_config() {
+    printf '%s\n' '[req]' distinguished_name=any '[any]' commonName=optional '[ca]' default_ca=here '[here]' "database=$crt_m.db" \
+        "new_certs_dir=$crt_d/made" rand_serial=yes policy=any default_md=sha256 x509_extensions=ext \
+        "default_startdate=$(crt_date "${crt_from:--86400}")" "default_enddate=$(crt_date "${crt_to:-2592000}")" '[ext]'
+    case $crt_ca in
+    '') printf '%s\n' 'basicConstraints=critical,CA:FALSE' 'keyUsage=critical,digitalSignature,keyEncipherment' ;;
+    ca) printf '%s\n' 'basicConstraints=critical,CA:TRUE' 'keyUsage=critical,keyCertSign,cRLSign' ;;
+    *) printf '%s\n' "basicConstraints=critical,CA:TRUE,pathlen:$crt_ca" 'keyUsage=critical,keyCertSign,cRLSign' ;;
+    esac
+    [ -z "$crt_names" ] || crt_san=$(seq -s, -f 'dns:name%g.filler.test' "$crt_names")${crt_san:+,$crt_san}
+    [ -z "$crt_san" ] || echo "subjectAltName=$crt_san" | sed 's/dns:/DNS:/g; s/ip:/IP:/g'
+    [ -z "$crt_eku" ] || echo "extendedKeyUsage=$crt_eku"
+    [ -z "$crt_critical" ] || echo 1.2.3.4=critical,DER:0500
+}
+# crt_chain: what is sent, and what is sent by those that it signs
+crt_chain() {
+    : >"$crt_f.up"
+    cp "$crt_f.crt" "$crt_f.pem"
+    [ -z "$crt_by" ] || cat "$crt_f.crt" "$crt_d/$crt_by.up" >"$crt_f.up"
+    [ -z "$crt_by" ] || [ -n "$crt_noint$crt_chain" ] || cat "$crt_d/$crt_by.up" >>"$crt_f.pem"
+    [ -z "$crt_withroot" ] || cat "$crt_d/$crt_by.crt" >>"$crt_f.pem"
+    for crt_w in $(echo "$crt_chain" | tr , ' '); do cat "$crt_d/$crt_w.crt" >>"$crt_f.pem"; done
 }
 
 # tls_ready: copies of the certificates that most legs use, which the first leg that wants them makes
@@ -576,18 +623,18 @@ tls_ready() {
     ca="ca-file $T/pki/ca.pem"
 }
 tls_certificates() {
-    crt_d=$ROOT
+    crt_dir=$ROOT/pki
     crt root cn='Test root' ca
-    crt root384 key=p384 cn='Test root P-384' ca
+    crt root384 key=P-384 cn='Test root P-384' ca
     crt rootrsa key=rsa cn='Test root RSA' ca
     crt stranger cn='Strange root' ca
     crt int by=root cn='Test intermediate' ca=0
     crt intrsa by=rootrsa key=rsa cn='Test intermediate RSA' ca=0
-    crt good by=int cn=dns.test san=dns:dns.test eku=server
+    crt good by=int cn=dns.test san=dns:dns.test eku=serverAuth
     crt other by=root cn=other.test san=dns:other.test
     crt alone cn=dns.test san=dns:dns.test
     cat "$ROOT/pki/root.crt" "$ROOT/pki/root384.crt" "$ROOT/pki/rootrsa.crt" >"$ROOT/pki/ca.pem"
-    crt_d=''
+    crt_dir=''
 }
 
 # dot NAME CERT [WORD...] [: RULE...]: starts the scripted upstream over TLS with that certificate, where each RULE is a word for

@@ -3,7 +3,6 @@
  * Alone: cc -std=c11 -O1 -o peer tests/peer.c -lbearssl && ./peer up 127.0.0.1 5300 'log=/dev/stdout'
  *
  *   up                              peer_server.h tells its words, and what an upstream can do
- *   cert                            peer_pki.h
  *   ask, many, talk, hold, flood    see above each
  *   zero ADDR PORT NAME             a query from UDP port 0; false where that is not allowed
  *   freeport                        a port that is free for UDP and TCP
@@ -16,7 +15,6 @@
  *
  * Everything ends by itself: no wait is without a deadline, but for servers, which are killed. */
 #include "peer_wire.h"
-#include "peer_pki.h"
 #include "peer_server.h"
 
 /* ---- Queries: what ask, many, talk and flood send */
@@ -644,7 +642,7 @@ static int cmd_clock(char **argv) {
 
 #define USE(name, words) { #name, words, cmd_##name }
 int main(int argc, char **argv) {
-	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(cert, 2), USE(ask, 4), USE(many, 3),
+	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
 		USE(talk, 4), USE(hold, 4), USE(flood, 3), USE(zero, 4), USE(freeport, 1), USE(serves, 4), USE(gone, 3), USE(notify, 2),
 		USE(clock, 3), USE(echo, 2), USE(relay, 3), USE(upstream, 3), USE(road, 6), USE(pace, 5), USE(load, 8), USE(bursts, 6),
 		USE(stream, 5), USE(cpu, 2), USE(answers, 3), USE(first, 3), USE(latency, 5), USE(zipf, 5), USE(lru, 4), USE(names, 5),

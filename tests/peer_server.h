@@ -2,7 +2,7 @@
  *
  * Not a program; peer.c includes it:  peer up ADDRESS PORT [WORD...]
  * PORT 0 is a free one. Says "ready ADDRESS@PORT" and runs until it is killed. WORDs:
- *   log=FILE  rules=FILE  number=N  noudp  notcp  cert=FILE (over TLS, with FILE.pem and FILE.key)  key=FILE  tls=10|11|12
+ *   log=FILE  rules=FILE  number=N  noudp  notcp  cert=FILE (over TLS, with FILE.pem and FILE.key)  tls=10|11|12
  *   suites=HEX,HEX  alpn=NAME (h2: DNS over HTTPS, by the words of peer_h2.h)
  *
  * What it does is said by words. They come from the lines of the rules, `SUFFIX WORD...`, read again whenever the file
@@ -48,7 +48,7 @@ static const struct field act_fields[] = { ACT_WORDS(INT_FIELD, TEXT_FIELD) };
 
 /* What the command line says, and what the rules say to connections. */
 #define UP_WORDS(I, T) I(setup, number) I(setup, notcp) I(setup, noudp) I(setup, tls) T(setup, log) T(setup, rules) T(setup, cert) \
-	T(setup, key) T(setup, suites) T(setup, alpn)
+	T(setup, suites) T(setup, alpn)
 struct setup {
 	UP_WORDS(INT_MEMBER, TEXT_MEMBER)
 	struct act all;
@@ -603,7 +603,7 @@ static void strike(struct conn *c) {
 
 static br_x509_certificate chain[80];
 static size_t chain_len;
-static struct keypair server_key;
+static br_skey_decoder_context server_key;
 static unsigned issuer_type;
 static uint16_t suites[48];
 static size_t nsuites;
@@ -619,14 +619,36 @@ static void zero_save(const br_ssl_session_cache_class **ctx, br_ssl_server_cont
 static const br_ssl_session_cache_class zero_class = { sizeof(void *), zero_save, zero_load };
 static const br_ssl_session_cache_class *zero_sessions = &zero_class;
 
+static void pem_take(void *b, const void *p, size_t n) { put(b, p, n); }
+
+/* The objects of a PEM file, each as DER; how many. */
+static size_t pem_read(const char *path, struct buf *out, size_t max) {
+	struct buf f = file_read(path);
+	br_pem_decoder_context pc;
+	size_t at = 0, n = 0;
+	br_pem_decoder_init(&pc);
+	while (at < f.n) {
+		at += br_pem_decoder_push(&pc, f.p + at, f.n - at);
+		int event = br_pem_decoder_event(&pc);
+		if (event == BR_PEM_ERROR || (event == BR_PEM_BEGIN_OBJ && n == max)) die("%s: no PEM, or too much of it", path);
+		if (event == BR_PEM_BEGIN_OBJ) br_pem_decoder_setdest(&pc, pem_take, &out[n]);
+		n += event == BR_PEM_END_OBJ;
+	}
+	free(f.p);
+	return n;
+}
+
 static void tls_setup(void) {
-	static struct buf certs[80];
+	static struct buf certs[80], key;
 	char path[WORD + 8];
 	snprintf(path, sizeof path, "%s.pem", up.cert);
 	chain_len = pem_read(path, certs, COUNT(certs));
 	for (size_t i = 0; i < chain_len; i++) chain[i] = (br_x509_certificate){ certs[i].p, certs[i].n };
-	snprintf(path, sizeof path, "%s.key", up.key[0] ? up.key : up.cert);
-	key_load(&server_key, path);
+	snprintf(path, sizeof path, "%s.key", up.cert);
+	br_skey_decoder_init(&server_key);
+	pem_read(path, &key, 1);
+	br_skey_decoder_push(&server_key, key.p, key.n);
+	if (br_skey_decoder_last_error(&server_key) != 0) die("%s: no key", path);
 	issuer_type = memmem(certs[0].p, MIN(certs[0].n, 60), "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b", 9) ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
 	for (char *s = up.suites; *s != '\0' && nsuites < COUNT(suites); s += *s == ',') suites[nsuites++] = (uint16_t)strtoul(s, &s, 16);
 	br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
@@ -638,8 +660,9 @@ static struct secure *tls_new(void) {
 	br_ssl_engine_context *e = &t->sc.eng;
 	unsigned version = BR_TLS10 + (unsigned)(up.tls - 10);
 	memset(t, 0, sizeof *t);
-	if (server_key.kind == RSA) br_ssl_server_init_full_rsa(&t->sc, chain, chain_len, &server_key.rsa);
-	else br_ssl_server_init_full_ec(&t->sc, chain, chain_len, issuer_type, &server_key.ec);
+	const br_rsa_private_key *rsa = br_skey_decoder_get_rsa(&server_key);
+	if (rsa != NULL) br_ssl_server_init_full_rsa(&t->sc, chain, chain_len, rsa);
+	else br_ssl_server_init_full_ec(&t->sc, chain, chain_len, issuer_type, br_skey_decoder_get_ec(&server_key));
 	br_ssl_engine_set_versions(e, version, version);
 	if (nsuites > 0) br_ssl_engine_set_suites(e, suites, nsuites);
 	if (up.alpn[0]) br_ssl_engine_set_protocol_names(e, alpn, 1);

@@ -270,8 +270,8 @@ only_13() {
 
 leg_tls_real() {
     tls_ready
-    crt realec by=int cn=dns.test san=dns:dns.test eku=server
-    crt realrsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=server
+    crt realec by=int cn=dns.test san=dns:dns.test eku=serverAuth
+    crt realrsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=serverAuth
     chmod 644 "$T"/pki/*.key
     promise "a server with TLS 1.3 only is a clean failure, named once"
     needs kdig nsd openssl || return

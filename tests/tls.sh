@@ -109,7 +109,7 @@ servers() {
 
 # strangers: the servers of $T/rows, all of better priority than the good one; 25 queries over 2.5 s are answered by that one, and
 # each stranger is refused, with one line of the log that matches ERE. A new fault or alert is a new line of a table below: the
-# rules are told in tests/peer_server.h (at=hello:alert40), the certificates in tests/peer_pki.h.
+# rules are told in tests/peer_server.h (at=hello:alert40), the certificates at crt in tests/lib.sh.
 strangers() {
     servers
     dot last good : net=11
@@ -146,12 +146,12 @@ other;;;dns\.test.*other\.test|other\.test.*dns\.test;with a certificate for ano
 alone;;;unknown CA|self-signed;with a self-signed certificate
 by=stranger withroot;;;unknown CA;whose chain ends at an unknown CA, though it sends the root
 by=int noint;;;unknown CA|intermediate;that does not send its intermediate certificate
-by=root eku=client;;;extended key usage|serverAuth|server;whose certificate is for TLS clients only
+by=root eku=clientAuth;;;extended key usage|serverAuth|server;whose certificate is for TLS clients only
 by=noca;;;CA;whose issuer is no CA
 by=root badsig;;;signature|unknown CA;whose certificate has a wrong signature
 stolen;;;key|signature;that does not own the certificate's key
 by=root san=;;;name;with a name in the CN alone
-by=root san=nul:dns.test;;;name;with the right name before a NUL byte
+by=root san=DER:30158213646e732e74657374002e6576696c2e74657374;;;name;with the right name before a NUL byte
 by=root san=dns:*.test;;;name;with a wildcard for a top-level domain
 by=root san=dns:*.dns.test;;;name;with a wildcard for names below the wanted one
 by=root san=dns:*.dns.test;;tls=a.b.dns.test;name;with a wildcard for a name two labels below it
@@ -193,11 +193,11 @@ END
 
 leg_tls_accepted() {
     crt crossed by=stranger keyof=root cn='Test root' ca from=-1728000 to=-259200
-    crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
-    crt rsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=server
-    crt root4096 key=rsa4096 cn='Test root RSA 4096' ca
+    crt int384 by=root384 key=P-384 cn='Test intermediate P-384' ca
+    crt rsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=serverAuth
+    crt root4096 key=rsa:4096 cn='Test root RSA 4096' ca
     crt long1 by=root4096 keyof=root4096 cn='Long 1' ca
-    crt long2 by=long1 key=p384 cn='Long 2' ca=1
+    crt long2 by=long1 key=P-384 cn='Long 2' ca=1
     crt long3 by=long2 cn='Long 3' ca=0
     crt oldalone cn=whatever from=-1728000 to=-259200
     cat "$T/pki/ca.pem" "$T/pki/root4096.crt" >"$T/pki/more.pem"
@@ -207,7 +207,7 @@ good;;;;a P-256 chain with an intermediate
 rsa;;;;an RSA chain with an intermediate
 by=intrsa;;;;a P-256 certificate below RSA
 by=int keyof=rsa;;;;an RSA certificate below P-256
-by=int384 key=p384;;;;a P-384 chain
+by=int384 key=P-384;;;;a P-384 chain
 by=int384;;;;a P-256 certificate below P-384
 by=long3 keyof=rsa;;;;a chain of four with RSA 4096, P-384, P-256 and RSA 2048
 by=int chain=int,root;;;;a chain that ends with the root
@@ -218,7 +218,7 @@ by=root names=350;;;;a certificate of 8 kB
 by=root san=dns:DNS.Test;;;;a name in other letter case
 good;;tls=DNS.test;;a wanted name in other letter case
 by=root san=dns:*.dns.test;;tls=a.dns.test;;a wildcard for one label
-by=root eku=both;;;;an extended key usage for servers and clients
+by=root eku=serverAuth,clientAuth;;;;an extended key usage for servers and clients
 by=root from=-1000000000 to=2000000000;;;;dates before and after the range of UTCTime
 by=root names=60;;;;61 names
 by=int san=ip:192.0.2.1,ip:127.0.0.1;;tls;;an IPv4 address, asked by address

@@ -402,8 +402,8 @@ leg_tls_flat() {
 
 leg_tls_busy() {
     promise "at most one step of a handshake is done between two looks at the clients: 10 servers with P-384 chains hold nobody up"
-    crt int384 by=root384 key=p384 cn='Test intermediate P-384' ca
-    crt p384 by=int384 key=p384 cn=dns.test san=dns:dns.test
+    crt int384 by=root384 key=P-384 cn='Test intermediate P-384' ca
+    crt p384 by=int384 key=P-384 cn=dns.test san=dns:dns.test
     dot last good : net=11
     set -- "$ca" "$last 1 tls=dns.test"
     for i in 0 1 2 3 4 5 6 7 8 9; do
