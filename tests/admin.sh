@@ -82,7 +82,7 @@ a slow reader of a long status does not stop the service ; many n=2000 window=10
  ; stop p
  ; exits 1 . -a status "$u1 1" "admin 127.0.0.1@$admin"
 hostile bytes at the admin port harm nothing ; proxy p "$u1 1"
- ; each 'peer flood 127.0.0.1 "$admin" tcp n=300 kind=random seed=$it >/dev/null' 1 2 3
+ ; each 'peer many 127.0.0.1 "$admin" tcp n=300 kind=random seed=$it >/dev/null' 1 2 3
  ; each 'raw "$it" send slurp=1000 >/dev/null' hex=00000a hex=737461747573000a 'text=clear \\300.test\n'
  ; shows '^dnsproxy '
  ; lives p "hostile bytes"

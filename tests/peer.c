@@ -3,7 +3,7 @@
  * Alone: cc -std=c11 -O1 -o peer tests/peer.c -lbearssl && ./peer up 127.0.0.1 5300 'log=/dev/stdout'
  *
  *   up                              peer_server.h tells its words, and what an upstream can do
- *   ask, many, talk, hold, flood    see above each
+ *   ask, many, talk, hold           see above each
  *   zero ADDR PORT NAME             a query from UDP port 0; false where that is not allowed
  *   freeport                        a port that is free for UDP and TCP
  *   serves PID PORT MS [ADDR]       waits until TCP connects there; false at the deadline or when PID has gone
@@ -17,10 +17,10 @@
 #include "peer_wire.h"
 #include "peer_server.h"
 
-/* ---- Queries: what ask, many, talk and flood send */
+/* ---- Queries: what ask, many and talk send */
 
-#define FORM_WORDS(I, T) I(form, tcp) I(form, cd) I(form, ad) I(form, nord) I(form, z) I(form, qr) I(form, opcode) I(form, id) I(form, timeout) \
-	I(form, wait) I(form, unconn) I(form, ver) I(form, qd) I(form, tc) I(form, an) I(form, ar) I(form, twoopt) I(form, edns) \
+#define FORM_WORDS(I, T) I(form, tcp) I(form, cd) I(form, ad) I(form, nord) I(form, z) I(form, opcode) I(form, id) I(form, timeout) \
+	I(form, wait) I(form, unconn) I(form, ver) I(form, qd) I(form, tc) I(form, twoopt) I(form, edns) \
 	T(form, class) T(form, src) T(form, server)
 struct form { FORM_WORDS(INT_MEMBER, TEXT_MEMBER) int dnssec; const char *raw, *trail; struct buf opts; };
 static const struct form form_plain = { .id = -1, .edns = -1, .timeout = 6000, .qd = 1, .class = "1" };
@@ -45,7 +45,7 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
 		put_hex(b, f->raw);
 		return;
 	}
-	put_as(b, "222222", (unsigned)id, f->qr << 15 | f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4, f->qd, f->an, 0, f->ar);
+	put_as(b, "222222", (unsigned)id, f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4, f->qd, 0, 0, 0);
 	for (int i = 0; i < MAX(f->qd, 1); i++) put_as(b, "n22", name, type, class);
 	for (int i = 0; i <= f->twoopt && (f->edns >= 0 || f->dnssec || f->opts.n > 0 || f->ver); i++) {
 		put_as(b, "1224(@)", 0, T_OPT, f->edns < 0 ? UDP_SIZE : f->edns, f->ver << 16 | (f->dnssec ? 0x8000 : 0), f->opts.p, f->opts.n);
@@ -55,8 +55,8 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
 }
 
 /* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line. Without a reply: TIMEOUT, CLOSED or REFUSEDPORT.
- * +wait=MS goes on listening after the first reply and says replies=N. Options: +tcp +edns[=N] +do +cd +ad +nord +z +qr +tc
- * +opcode=N +id=N +class=C +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +an=N +ar=N +raw=HEX +trail=HEX
+ * +wait=MS goes on listening after the first reply and says replies=N. Options: +tcp +edns[=N] +do +cd +ad +nord +z +tc
+ * +opcode=N +id=N +class=C +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +raw=HEX +trail=HEX
  * +timeout=MS +unconn (the socket is not connected; says from=) */
 
 static struct buf sent, got;
@@ -134,21 +134,24 @@ static int cmd_ask(char **argv) {
 
 /* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT window=IN FLIGHT rate=A SECOND name=FORMAT (%d is the number, from from= on; %x
  * the number and chance, so that it is new) type=T tcp=CONNECTIONS src=ADDR timeout=MS same (one name for all) vary (differing EDNS options
- * and letters) byname (each address must be that of the name, first byte aside) cpu=PID +OPTION...
+ * and letters) byname (each address must be that of the name, first byte aside) cpu=PID seed=N +OPTION...
+ * kind=random|mutate|qr|short sends messages of chance instead, a mutated one is a good query with some bytes changed, without waiting
+ * for replies (over TCP each 50 on a new connection).
  * Says: sent N answered N noerror N ... tc N tcfull N (TC=1 with records) wrong N dup N bad N right N failed N (another RCODE) lost N
- * slowest_ms N p50_us N p99_us N ms N from FIRST BYTE OF THE ADDRESS:COUNT,...; with cpu= also cpu, the most CPU time of that process between
+ * slowest_ms N p50_us N p99_us N ms N got N (messages) longest N odd N (FORMERR with more than header, question and OPT) from FIRST BYTE OF THE ADDRESS:COUNT,...; with cpu= also cpu, the most CPU time of that process between
  * a query and its answer, and used, all it had meanwhile (us). A query without a reply is not sent again. */
 
 #define LOAD_WORDS(I, T) I(load, n) I(load, window) I(load, rate) I(load, from) I(load, tcp) I(load, timeout) I(load, same) I(load, vary) \
-	I(load, byname) I(load, cpu) T(load, name) T(load, type) T(load, src)
+	I(load, byname) I(load, cpu) I(load, seed) T(load, kind) T(load, name) T(load, type) T(load, src)
 struct load {
 	LOAD_WORDS(INT_MEMBER, TEXT_MEMBER)
 	struct form form;
+	struct addr to, source;
 	int qtype, nchannels;
 	char stamp[8];                  /* makes names fresh */
 	clockid_t cpu_clock;
 	usec began, last, cpu_began;
-	long sent, done, open, wrong, dup, bad, tc, tcfull, right, refused, rcodes[16], nets[256], *took, cpu_worst;
+	long sent, done, open, wrong, dup, bad, tc, tcfull, right, refused, got, longest, odd, rcodes[16], nets[256], *took, cpu_worst;
 };
 static const struct field load_fields[] = { LOAD_WORDS(INT_FIELD, TEXT_FIELD) };
 static struct load load = { .n = 1000, .window = 100, .timeout = 6000, .name = "n%d.test", .type = "A" };
@@ -172,9 +175,50 @@ static void load_vary(char *name) {
 		if (rnd() & 1) *name = (char)toupper((unsigned char)*name);
 }
 
+static bool channel_open(struct channel *c) {
+	if (c->fd > 0) close(c->fd);
+	c->fd = sock(load.tcp ? SOCK_STREAM : SOCK_DGRAM, load.src[0] ? &load.source : NULL, &load.to);
+	if (c->fd >= 0) nonblocking(c->fd);
+	c->in.n = c->out.n = 0;
+	return c->fd >= 0;
+}
+
+static void junk_put(struct buf *b) {
+	struct form f = form_plain;
+	char name[64];
+	bool is_short = strcmp(load.kind, "short") == 0;
+	b->n = 0;
+	if (is_short || strcmp(load.kind, "random") == 0) {
+		for (unsigned k = is_short ? rnd() % 12 : rnd() % (rnd() % 8 ? 80 : 1400); k > 0; k--) put8(b, rnd() & 255);
+		return;
+	}
+	snprintf(name, sizeof name, "f%u.flood.test", rnd() % 500);
+	if (rnd() % 3) f.edns = (int)(rnd() % 5000);
+	if (rnd() % 3 == 0) put_as(&f.opts, "224", rnd() % 16, 4, rnd());
+	query_put(&f, b, name, rnd() % 4 ? T_A : (int)(rnd() % 300), (int)(rnd() & 65535));
+	free(f.opts.p);
+	if (strcmp(load.kind, "qr") == 0) b->p[2] |= 0x80;
+	else mutate(b, 0);
+}
+
+/* One message of chance, over TCP behind a length that is mostly right. What the other refuses is lost. */
+static void junk_send(struct channel *c) {
+	uint8_t length[2];
+	if (load.tcp && (c->fd < 0 || load.sent % 50 == 0)) channel_open(c);
+	junk_put(&sent);
+	put16at(length, rnd() % 8 ? (unsigned)sent.n : rnd() % 70);
+	if ((load.tcp && send(c->fd, length, 2, MSG_NOSIGNAL) < 0) || send(c->fd, sent.p, sent.n, MSG_NOSIGNAL) < 0) load.refused++;
+}
+
 static void load_send(void) {
 	static unsigned next;
 	struct channel *c = &channels[load.sent % load.nchannels];
+	if (load.kind[0]) {
+		junk_send(c);
+		load.sent++;
+		load.last = now;
+		return;
+	}
 	int number = load.from + (load.same ? 0 : (int)load.sent);
 	char name[WORD * 4];
 	if (load.sent == 0) next = random16();
@@ -216,10 +260,13 @@ static bool load_right(const uint8_t *p, size_t n, int number) {
 }
 
 static void load_reply(const uint8_t *p, size_t n) {
+	load.got++;
+	load.longest = MAX(load.longest, (long)n);
 	if (n < 12) {
 		load.bad++;
 		return;
 	}
+	load.odd += (p[3] & 15) == FORMERR && (get32at(p + 6) != 0 || get16at(p + 10) > 1);
 	struct waiting *w = &waiting[get16at(p)];
 	if (!w->used) {
 		*(w->answered ? &load.dup : &load.wrong) += 1;
@@ -273,7 +320,7 @@ static bool load_turn(void) {
 	poll(fds, (nfds_t)load.nchannels, load.rate && more ? 1 : 50);
 	for (int i = 0; i < load.nchannels; i++)
 		alive += !(fds[i].revents & (POLLIN | POLLHUP | POLLERR)) ? channels[i].fd >= 0 : channel_read(&channels[i]);
-	if (alive == 0 || (load.done >= load.sent && !more)) return false;
+	if (load.kind[0] ? !more && us_now() - load.last > MS(50) : alive == 0 || (load.done >= load.sent && !more)) return false;
 	if (us_now() - load.last > MS(load.timeout)) {
 		if (!more) return false;
 		bool full = load.open >= load.window;
@@ -299,6 +346,7 @@ static int load_say(void) {
 	    load.tcfull, load.wrong, load.dup, load.bad, load.right, load.done - load.rcodes[NOERROR], load.n - load.done,
 	    load.done ? load.took[load.done - 1] / 1000 : 0, load.done ? load.took[load.done / 2] : 0, load.done ? load.took[load.done * 99 / 100] : 0,
 	    (long)((us_now() - load.began) / MS(1)));
+	printf(" got %ld longest %ld odd %ld", load.got, load.longest, load.odd);
 	if (load.cpu) printf(" cpu %ld used %ld", load.cpu_worst, cpu_us() - (long)load.cpu_began);
 	for (int i = 0; i < 256; i++)
 		if (load.nets[i] > 0) {
@@ -318,15 +366,15 @@ static int cmd_many(char **argv) {
 	load.window = MIN(load.window, 60000);
 	load.nchannels = MIN(MAX(load.tcp, 1), 256);
 	load.took = grow(NULL, sizeof *load.took * ((size_t)load.n + 1));
-	rnd_stir();
+	if (load.seed) rnd_seed((uint64_t)load.seed);
+	else rnd_stir();
+	if (load.kind[0]) load.rate = 50000;
 	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
 	if (load.cpu && clock_getcpuclockid(load.cpu, &load.cpu_clock) != 0) load.cpu = 0;
-	struct addr to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]), src = addr_at(load.src[0] ? load.src : "::", 0);
-	for (int i = 0; i < load.nchannels; i++) {
-		channels[i].fd = sock(load.tcp ? SOCK_STREAM : SOCK_DGRAM, load.src[0] ? &src : NULL, &to);
-		if (channels[i].fd < 0) return puts(strerror(errno)) >= 0;
-		nonblocking(channels[i].fd);
-	}
+	load.to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]);
+	load.source = addr_at(load.src[0] ? load.src : "::", 0);
+	for (int i = 0; i < load.nchannels; i++)
+		if (!channel_open(&channels[i])) return puts(strerror(errno)) >= 0;
 	load.began = load.last = us_now();
 	load.cpu_began = cpu_us();
 	do {
@@ -498,75 +546,6 @@ static int cmd_hold(char **argv) {
 	return 0;
 }
 
-/* ---- flood ADDR PORT [WORD...]: n=COUNT seed=N kind=random|mutate|qr|short src=ADDR tcp gap=US after each 32: datagrams (or one connection
- * each 50 messages). A mutated query is a good one with some bytes changed. Says: sent N got N longest N odd N (FORMERR replies that are more
- * than header, question and OPT). */
-
-#define FLOOD_WORDS(I, T) I(flood, n) I(flood, seed) I(flood, tcp) I(flood, gap) T(flood, kind) T(flood, src)
-static struct flood { FLOOD_WORDS(INT_MEMBER, TEXT_MEMBER) long got, longest, odd; } flood = { .n = 10000, .seed = 1, .kind = "random" };
-static const struct field flood_fields[] = { FLOOD_WORDS(INT_FIELD, TEXT_FIELD) };
-
-static void flood_message(struct buf *b) {
-	struct form f = form_plain;
-	char name[64];
-	bool is_short = strcmp(flood.kind, "short") == 0;
-	b->n = 0;
-	if (is_short || strcmp(flood.kind, "random") == 0) {
-		for (unsigned k = is_short ? rnd() % 12 : rnd() % (rnd() % 8 ? 80 : 1400); k > 0; k--) put8(b, rnd() & 255);
-		return;
-	}
-	snprintf(name, sizeof name, "f%u.flood.test", rnd() % 500);
-	if (rnd() % 3) f.edns = (int)(rnd() % 5000);
-	if (rnd() % 3 == 0) {
-		put16(&f.opts, rnd() % 16);
-		put16(&f.opts, 4);
-		put32(&f.opts, rnd());
-	}
-	query_put(&f, b, name, rnd() % 4 ? T_A : (int)(rnd() % 300), (int)(rnd() & 65535));
-	free(f.opts.p);
-	if (strcmp(flood.kind, "qr") == 0) b->p[2] |= 0x80;
-	else mutate(b, 0);
-}
-
-static void flood_read(int fd) {
-	static uint8_t in[MSG_MAX];
-	for (ssize_t n; (n = recv(fd, in, sizeof in, MSG_DONTWAIT)) > 0; ) {
-		flood.got++;
-		flood.longest = MAX(flood.longest, n);
-		flood.odd += !flood.tcp && n >= 12 && (in[3] & 15) == FORMERR && (get32at(in + 6) != 0 || get16at(in + 10) > 1);
-	}
-}
-
-static int cmd_flood(char **argv) {
-	struct addr to = addr_of(argv[1], argv[2]);
-	int fd = -1;
-	for (int i = 3; argv[i] != NULL; i++)
-		if (!field_set(flood_fields, COUNT(flood_fields), &flood, argv[i])) die("flood: what is %s?", argv[i]);
-	struct addr src = addr_at(flood.src[0] ? flood.src : "::", 0);
-	rnd_seed((uint64_t)flood.seed);
-	for (int i = 0; i < flood.n; i++) {
-		if (fd < 0) fd = sock(flood.tcp ? SOCK_STREAM : SOCK_DGRAM, flood.src[0] ? &src : NULL, &to);
-		if (fd < 0) {
-			ms_sleep(2);
-			continue;
-		}
-		flood_message(&sent);
-		uint8_t len[2];
-		put16at(len, rnd() % 8 ? (unsigned)sent.n : rnd() % 70);
-		bool bad = (flood.tcp && send(fd, len, 2, MSG_NOSIGNAL) < 0) || send(fd, sent.p, sent.n, MSG_NOSIGNAL) < 0;
-		flood_read(fd);
-		if (flood.tcp && (bad || i % 50 == 49)) {
-			close(fd);
-			fd = -1;
-		}
-		if (i % 32 == 31 && (flood.gap == 0 || nanosleep(&(struct timespec){ 0, flood.gap * 1000L }, NULL) != 0))
-			sched_yield();
-	}
-	while (fd >= 0 && !flood.tcp && readable(fd, ms_now() + 50)) flood_read(fd);
-	printf("sent %d got %ld longest %ld odd %ld\n", flood.n, flood.got, flood.longest, flood.odd);
-	return 0;
-}
-
 #include "gauge.h"
 
 /* ---- The small ones */
@@ -643,7 +622,7 @@ static int cmd_clock(char **argv) {
 #define USE(name, words) { #name, words, cmd_##name }
 int main(int argc, char **argv) {
 	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
-		USE(talk, 4), USE(hold, 4), USE(flood, 3), USE(zero, 4), USE(freeport, 1), USE(serves, 4), USE(gone, 3), USE(notify, 2),
+		USE(talk, 4), USE(hold, 4), USE(zero, 4), USE(freeport, 1), USE(serves, 4), USE(gone, 3), USE(notify, 2),
 		USE(clock, 3), USE(echo, 2), USE(relay, 3), USE(upstream, 3), USE(road, 6), USE(pace, 5), USE(load, 8), USE(bursts, 6),
 		USE(stream, 5), USE(cpu, 2), USE(answers, 3), USE(first, 3), USE(latency, 5), USE(zipf, 5), USE(lru, 4), USE(names, 5),
 		USE(browse, 5), USE(link, 8) };
