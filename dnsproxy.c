@@ -57,6 +57,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -99,6 +100,7 @@ enum {
 	SEGMENT = 103,                  /* UDP_SEGMENT of Linux 4.18, which not every C library has */
 	PORT_LIFE = 32,                 /* queries that may leave from one upstream port */
 	RESENDS = 6,                    /* times that a question is sent again, the last when two thirds of its life are over */
+	CROWD = 16,                     /* queries in flight for which a turn of the loop may wait a little */
 	DOWN_AFTER = 3,                 /* queries in a row left unanswered */
 	HELD_BIG = 16,                  /* answers over UDP_SIZE that may wait for a better one */
 	OUT_BLOCKS = 256,               /* 16 KiB each: replies to TCP clients on their way out */
@@ -233,8 +235,7 @@ __attribute__((format(printf, 2, 3))) static void text_add(struct text *t, const
 /* Bytes that are not printable ASCII become '?'. */
 static void text_clean(char *s) {
 	for (; *s != '\0'; s++)
-		if (*s < ' ' || *s > '~')
-			*s = '?';
+		if (*s < ' ' || *s > '~') *s = '?';
 }
 
 /* A number that is the whole string and within the bounds, else -1. */
@@ -462,8 +463,7 @@ static bool addr_in_local(const struct addr *a, size_t n) {
 	for (size_t i = 0; i < COUNT(nets) && nets[i].bits == 0; i++)
 		cidr_parse(&nets[i], local_nets[i]);
 	for (size_t i = 0; i < n; i++)
-		if (addr_in(a, &nets[i].net, nets[i].bits))
-			return true;
+		if (addr_in(a, &nets[i].net, nets[i].bits)) return true;
 	return false;
 }
 
@@ -2139,13 +2139,11 @@ static void watch_remove(int *slot) {
 }
 
 static void watch_init(int most) {
-#ifdef HAVE_EPOLL
-	static int slot;
-#endif
 	max_polls = most;
 	polls = table_new((size_t)most, sizeof *polls);
 	watches = table_new((size_t)most, sizeof *watches);
 #ifdef HAVE_EPOLL
+	static int slot;
 	cold_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (cold_fd >= 0) watch_add(&slot, cold_fd, POLLIN, cold_ready, NULL, false);
 #endif
@@ -6648,8 +6646,7 @@ static bool tls_prepare(const struct config *c, struct text *errors) {
 	for (unsigned i = 0; i < c->nspecs; i++) {
 		if (c->specs[i].proto < P_TLS || !auth_needs_chain(&c->specs[i])) continue;
 		for (size_t k = 0; path == NULL && k < COUNT(ca_places); k++)
-			if (access(ca_places[k], R_OK) == 0)
-				path = ca_places[k];
+			if (access(ca_places[k], R_OK) == 0) path = ca_places[k];
 		err = path != NULL ? ca_load(path) : "there is none";
 		if (err != NULL)
 			text_add(errors, "%s: ca-file %s: %s, expected PEM certificates (such as those of the package ca-certificates)\n",
@@ -6697,8 +6694,7 @@ static void upstream_start(struct upstream *u, const struct spec *s) {
 	list_init(&u->line);
 	u->quota = u->window = UNLIMITED;
 	u->idle_ends = 2;
-	if (s->proto >= P_TLS)
-		u->warm_at = now;               /* warm for the first query */
+	u->warm_at = s->proto >= P_TLS ? now : 0;       /* warm for the first query */
 	log_info("asking %s %s, priority %u", addr_text(&s->addr), proto_names[s->proto], s->priority);
 	spec_warn(s);
 }
@@ -6729,14 +6725,11 @@ static void upstream_stop(struct upstream *u) {
 static void upstreams_order(void) {
 	norder = 0;
 	for (unsigned i = 0; i < MAX_UPSTREAMS; i++) {
-		unsigned k = norder;
 		if (!upstreams[i].used) continue;
-		while (k > 0 && upstreams[order[k - 1]].spec.priority > upstreams[i].spec.priority) {
+		unsigned k = norder++;
+		for (; k > 0 && upstreams[order[k - 1]].spec.priority > upstreams[i].spec.priority; k--)
 			order[k] = order[k - 1];
-			k--;
-		}
 		order[k] = (uint8_t)i;
-		norder++;
 	}
 }
 
@@ -7049,10 +7042,7 @@ static const uint32_t system_calls[] = {        /* those of every query first: o
 #endif
 	__NR_recvmmsg, __NR_sendmmsg, __NR_recvfrom, __NR_sendto, __NR_socket, __NR_connect, __NR_close, __NR_ppoll,
 	__NR_clock_gettime, __NR_getrandom, __NR_setsockopt, __NR_getsockopt, __NR_recvmsg, __NR_sendmsg, __NR_read, __NR_write,
-	__NR_accept4, __NR_epoll_pwait, __NR_epoll_ctl,
-#ifdef __NR_epoll_wait
-	__NR_epoll_wait,
-#endif
+	__NR_accept4, __NR_epoll_pwait, __NR_epoll_ctl, __NR_sched_yield,
 #ifdef __NR_accept
 	__NR_accept,
 #endif
@@ -7061,7 +7051,7 @@ static const uint32_t system_calls[] = {        /* those of every query first: o
 	__NR_rt_sigaction, __NR_rt_sigprocmask, __NR_rt_sigreturn, __NR_restart_syscall, __NR_futex, __NR_getpid, __NR_gettid,
 	__NR_tgkill, __NR_gettimeofday, __NR_exit, __NR_exit_group,
 #ifdef __NR_open
-	__NR_open, __NR_stat, __NR_lstat, __NR_access,
+	__NR_open, __NR_stat, __NR_lstat, __NR_access, __NR_epoll_wait,
 #endif
 #ifdef __NR_mmap
 	__NR_mmap,
@@ -7143,8 +7133,17 @@ static void accept_sweep(void) {
 	accept_rest = 0;
 	if (admin_slot >= 0) watch_events(admin_slot, POLLIN);
 	for (unsigned i = 0; i < nlisteners; i++)
-		if (listeners[i].tcp >= 0)
-			watch_events(listeners[i].tcp_slot, POLLIN);
+		if (listeners[i].tcp >= 0) watch_events(listeners[i].tcp_slot, POLLIN);
+}
+
+/* Where many are in flight the clients and servers of this machine go first, unless they take long: what they bring costs one turn. */
+static void others_first(void) {
+	static usec again;
+	usec before = now;
+	if (queries.used < CROWD || now < again) return;
+	sched_yield();
+	clock_read();
+	if (now - before > MS(2)) again = now + MS(100);
 }
 
 /* What happens between two polls: all that has gathered leaves, all that is due is done. */
@@ -7167,6 +7166,7 @@ static void turn_end(void) {
 	outbox_flush();
 	if (!list_empty(&ports_dirty) || streams_due || rechoose)
 		wake_by(now);                   /* what these steps have caused themselves */
+	others_first();
 }
 
 /* Is standard error the one that the supervisor reads for its journal? It wants the level before each line (sd-daemon(3)). */
