@@ -36,8 +36,7 @@ dnsproxy: dnsproxy.c
 
 # musl's compiler sees no header of the system but its own: bearssl.h and the kernel's are looked for after those.
 # Debian's archive is built with _FORTIFY_SOURCE, whose checked functions musl lacks.  With glibc nothing is missing.
-# What a numeric address never gets to in musl's getaddrinfo() stays out (to get there would end the process; our own code cannot: no
-# qsort() is declared for it), and so do tables for unwinding: nothing unwinds.
+# Tables for unwinding stay out: nothing unwinds.
 static: dnsproxy-static
 
 dnsproxy-static: dnsproxy.c
@@ -45,9 +44,8 @@ dnsproxy-static: dnsproxy.c
 	$(STATIC_CC) --version >/dev/null 2>&1 || { echo '$(STATIC_CC) not found: install musl-tools (Debian), or set STATIC_CC' >&2; exit 1; }; \
 	musl=; \
 	test -n "$$inc" || lib=$$($(STATIC_CC) -print-file-name=libbearssl.a); \
-	echo '#include <features.h>' | $(STATIC_CC) -E -dM - | grep -q __GLIBC__ || { musl='-Dqsort=not_in_make_static -Wl,-z,norelro,-z,common-page-size=64 -Wl,-T,/dev/stdin'; \
+	echo '#include <features.h>' | $(STATIC_CC) -E -dM - | grep -q __GLIBC__ || { musl='-Wl,-z,norelro,-z,common-page-size=64 -Wl,-T,/dev/stdin'; \
 	for f in memcpy memmove memset; do musl="$$musl -Wl,--defsym=__$${f}_chk=$$f"; done; \
-	for f in __res_mkquery __res_msend_rc __dns_parse __get_resolv_conf qsort; do musl="$$musl -Wl,--defsym=$$f=abort"; done; \
 	test -n "$$inc" || inc="-idirafter /usr/include -idirafter /usr/include/$$(cc -print-multiarch)"; }; \
 	have $(STATIC_CC) || { echo "$$missing" >&2; exit 1; }; set -x; \
 	echo 'SECTIONS { /DISCARD/ : { *(.eh_frame) *(.comment) } } INSERT BEFORE .text;' | \

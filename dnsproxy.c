@@ -52,7 +52,6 @@
 #include <grp.h>
 #include <limits.h>
 #include <net/if.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -387,23 +386,18 @@ static bool addr_same_host(const struct addr *a, const struct addr *b) {
 
 /* "192.0.2.1" or "fe80::1%br-lan" into *a, port 0. False when it is no numeric address. */
 static bool addr_parse(struct addr *a, const char *s) {
-	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_DGRAM }, *res;
 	const char *pct = strchr(s, '%');
-	char host[INET6_ADDRSTRLEN], back[INET_ADDRSTRLEN];
+	char host[INET6_ADDRSTRLEN];
 	size_t n = pct ? (size_t)(pct - s) : strlen(s), scope = pct ? strlen(pct + 1) : 0;
 
 	memset(a, 0, sizeof *a);
-	if (n == 0 || n >= sizeof host || (pct && scope == 0) || scope >= sizeof a->scope)
-		return false;
+	if (n >= sizeof host || (pct && scope == 0) || scope >= sizeof a->scope) return false;
 	memcpy(host, s, n);
 	host[n] = '\0';
-	if ((strchr(host, ':') == NULL && strspn(host, "0123456789.") != n) || getaddrinfo(host, NULL, &hints, &res) != 0)
-		return false;
-	memcpy(&a->u, res->ai_addr, MIN((size_t)res->ai_addrlen, sizeof a->u));
-	freeaddrinfo(res);
 	memcpy(a->scope, pct ? pct + 1 : "", scope);
-	/* forms of inet_aton() such as 10.1 are no address */
-	return addr_is6(a) || (inet_ntop(AF_INET, &a->u.in.sin_addr, back, sizeof back) && strcmp(back, host) == 0 && pct == NULL);
+	a->u.sa.sa_family = strchr(host, ':') ? AF_INET6 : AF_INET;
+	return addr_is6(a) ? inet_pton(AF_INET6, host, &a->u.in6.sin6_addr) == 1
+	    : pct == NULL && inet_pton(AF_INET, host, &a->u.in.sin_addr) == 1;
 }
 
 /* Fills in the number of the scope; false while there is no such interface. */
