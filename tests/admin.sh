@@ -32,9 +32,7 @@ a line may end with LF or CRLF, and the server closes ; ^dnsproxy ; 'text=status
  ; EOF ; 'text=status\r\n' end=3000
 names in status are absolute and lower case, with \. and \DDD, hostile ones are escaped ; asks 'MiX\.ed.TeSt' '\027[31m.test'
  ; ask 'new\010line\032x\255\000\".test' TYPE4711 >/dev/null
- ; shows '^entry mix\\\.ed\.test\. A IN '
- ; shows '^entry new\\010line\\032x\\255\\000(\\")?"?\.test\. TYPE4711 IN '
- ; shows '^entry \\027(\[|\\091)31m\.test\. A IN '
+ ; each 'shows "^entry $it IN "' 'mix\\\.ed\.test\. A' 'new\\010line\\032x\\255\\000(\\")?"?\.test\. TYPE4711' '\\027(\[|\\091)31m\.test\. A'
  ; shows 0 '[^ -~]'
 clear NAME drops every type of NAME, without case, and nothing else ; each 'ask one.test $it >/dev/null' A AAAA 'A +do'
  ; same 'Cache cleared (3 entries)' "$(adm 'clear ONE.test')"
@@ -148,9 +146,7 @@ leg_metrics() {
 
 leg_supervisor() {
     up u1
-    "$ROOT/peer" notify "$T/notify" >>"$T/sd.log" 2>&1 &
-    started sd $!
-    await 3 logged sd ready || fail "no socket"
+    listener sd "$T/notify"
     conf "$u1 1"
     replies <<'END'
 READY=1 once the ports answer ; notified "$T/notify" WATCHDOG_USEC=1000000
@@ -174,6 +170,13 @@ a watchdog of two hours is one too, one that is meant for another process is not
 a NOTIFY_SOCKET that is not there harms nothing ; notified "$T/nosuch"
  ; ^NOERROR ; nosocket.test
 END
+}
+# listener NAME SOCKET: logs the datagrams that come there
+listener() {
+    rm -f "$2"
+    "$ROOT/peer" notify "$2" >>"$T/$1.log" 2>&1 &
+    started "$1" $!
+    tells "$1" ready
 }
 # notified SOCKET [VARIABLE...]: the program r, which tells its supervisor there how it is; that starts to listen anew
 notified() {

@@ -72,9 +72,7 @@ cache-min-ttl and cache-max-ttl clamp what is kept, TTL 0 is not kept for all th
 20,000 names with 20,000 addresses, asked twice: no reply carries another name's address ; rules u1 '. byname'
  ; proxy p "$u1 1" 'cache-size 8m'
  ; good 20000 window=60 byname
- ; forget u1
- ; good 20000 window=60 byname
- ; saw 0-2000 ' id=' u1
+ ; costs 0-2000 ' id=' u1 good 20000 window=60 byname
 END
 }
 
@@ -86,11 +84,8 @@ leg_cachefull() {
     proxy p "$u1 1" 'cache-size 256k'
     replies <<'END'
 when the cache is full it makes room: the newest names are kept ; good 10000 window=60 byname
- ; forget u1
- ; good 100 from=9900 window=20 byname
- ; saw 0-20 ' id=' u1
-and never grows: bytes is at most size, size is what was asked for ; within 1 262144 "$(cached bytes)" bytes
- ; within 1 262144 "$(cached size)" size
+ ; costs 0-20 ' id=' u1 good 100 from=9900 window=20 byname
+and never grows: bytes is at most size, size is what was asked for ; each 'within 1 262144 "$(cached $it)" $it' bytes size
  ; within 1000 10000 "$(cached entries)" entries
  ; within 1 10000 "$(cached evicted)" evicted
 a small answer costs no more than its bytes and 60 ; within 1 140 "$(($(cached bytes) / $(cached entries)))" "bytes an entry"
@@ -98,9 +93,7 @@ big answers do not crowd out small ones for ever, nor break the bound
  ; many n=300 window=2 tcp=1 name=big=60000.big%d.test type=TXT >/dev/null
  ; within 1 262144 "$(cached bytes)" bytes
  ; good 200 name=small%d.test window=20 byname
- ; forget u1
- ; good 200 name=small%d.test window=20 byname
- ; saw 0-40 ' id=' u1
+ ; costs 0-40 ' id=' u1 good 200 name=small%d.test window=20 byname
 resident memory does not grow with what is asked ; a=$(rss_kb p)
  ; many n=10000 window=60 name=grow%d.test >/dev/null
  ; many n=20 window=2 tcp=1 name=big=60000.grow%d.test type=TXT >/dev/null
@@ -109,9 +102,7 @@ resident memory does not grow with what is asked ; a=$(rss_kb p)
  ; many n=3000 window=60 name=few%d.test byname >/dev/null
  ; few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)") a=$(rss_kb p)
  ; good 200000 window=60 byname
- ; forget u1
- ; good 100 from=199900 window=20 byname
- ; saw 0-10 ' id=' u1
+ ; costs 0-10 ' id=' u1 good 100 from=199900 window=20 byname
  ; within 1 1048576 "$(cached bytes)" bytes
 and memory grows by no more than what was set aside ; ! plain || within 0 1300 "$(($(rss_kb p) - a))" "kB more"
 and a hit costs what it cost before

@@ -368,6 +368,15 @@ saw() {
     for saw_n; do within "${saw_r%-*}" "${saw_r#*-}" "$(asked "$saw_n" "$saw_e")" "queries at $saw_n like /$saw_e/"; done
 }
 
+# costs N ERE 'NAME...' COMMAND...: so many queries that match ERE does the command make each of these upstreams see
+costs() {
+    costs_r=$1 costs_e=$2 costs_u=$3
+    shift 3
+    forget $costs_u
+    "$@" >/dev/null
+    saw "$costs_r" "$costs_e" $costs_u
+}
+
 # ask NAME [TYPE] [+OPTION...]: the test client, by default at 127.0.0.1 and $port;  asks NAME...: just asks them, one by one
 ask() { peer ask 127.0.0.1 "$port" "$@"; }
 asks() { for asks_n; do ask "$asks_n" >/dev/null; done; }

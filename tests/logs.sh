@@ -59,7 +59,7 @@ END
     done
     promise "log LEVEL syslog goes to /dev/log, with severities"
     if shim SYSLOG; then
-        syslogd
+        listener syslogd "$T/shim.log"         # where the shim sends what is for /dev/log
         shimmed p "$u1 1" 'log debug syslog'
         asks syslogged.test
         tells syslogd ' <31>dnsproxy\[[0-9]*\]: .*syslogged\.test'
@@ -70,15 +70,9 @@ END
         good 300 window=20 name=unread%d.test
         kill_pid syslogd
         good 100 window=20 name=gone%d.test
-        syslogd
+        : >"$T/syslogd.log"
+        listener syslogd "$T/shim.log"
         asks again.test
         tells syslogd 'again\.test'
     fi
-}
-# syslogd: listens where the shim sends what is for /dev/log
-syslogd() {
-    rm -f "$T/shim.log"
-    "$ROOT/peer" notify "$T/shim.log" >"$T/syslogd.log" 2>&1 &
-    started syslogd $!
-    await 5 logged syslogd ready || fail "no socket"
 }
