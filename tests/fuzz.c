@@ -31,10 +31,12 @@ static void check_client(const uint8_t *data, size_t size) {
 	MUST(name_parse(name, name_text(q.key.b)) == q.key.name_len && memcmp(name, q.key.b, q.key.name_len) == 0);
 	MUST(name_len(q.key.b) == q.key.name_len);
 	name_is_private(&q.key);
-	for (int i = 0; i < 4; i++) {
-		len = query_write(back, 7, &q.key, i & 1, i & 2);
-		MUST(len <= sizeof back && question_read(&again, back, len) == NOERROR && again.key.len == q.key.len);
-		MUST(memcmp(again.key.b, q.key.b, q.key.len - (i & 1 ? 0 : 1)) == 0);
+	for (int i = 0; i < 6; i++) {
+		bool edns = i % 2;
+		len = query_write(back, 7, &q.key, edns, (enum padding)(i / 2));
+		MUST(len <= sizeof back && question_read(&again, back, len) == NOERROR && again.id == 7 && again.key.len == q.key.len);
+		MUST(memcmp(again.key.b, q.key.b, q.key.len - !edns) == 0 && again.edns == edns);
+		MUST(!edns || (again.edns_size == 1232 && (i / 2 == PAD_NONE || len % 128 == 0)));
 	}
 }
 
