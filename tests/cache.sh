@@ -155,9 +155,8 @@ leaves() {
 leg_stale() {
     up u1
     proxy p "$u1 1" 'serve-stale 8' 'timeout 3000'
-    asks ttl=1.old.test ttl=1,500.n=2.old.test ttl=1.gone.test
     began=$(date +%s)
-    sleep 1.3               # until it has expired
+    expire ttl=1.old.test ttl=1,500.n=2.old.test ttl=1.gone.test
     replies <<'END'
 serve-stale: when no upstream answers, the expired answer comes with TTL 30 or less, within 1.8 s, with Extended DNS Error 3
  ; rules u1 '. silent'
@@ -178,8 +177,7 @@ END
     promise "a stale answer while the table of queries is full: each client gets its own reply, and no byte of another's"
     rules u1
     proxy p "$u1 1" 'serve-stale 60' 'timeout 2500' 'queries 4'
-    asks ttl=1.stale0.test ttl=1.stale1.test ttl=1.stale2.test
-    sleep 1.3               # until they have expired
+    expire ttl=1.stale0.test ttl=1.stale1.test ttl=1.stale2.test
     down u1
     meanwhile full many n=4 window=4 src=127.0.0.2 name=full%d.test timeout=4000
     comes u1 ' full3\.test'
@@ -193,24 +191,26 @@ END
     replies <<'END'
 serve-stale 0: never ; rules u1
  ; proxy p "$u1 1" 'timeout 700'
- ; asks ttl=1.old.test
- ; sleep 1.3
+ ; expire ttl=1.old.test
  ; rules u1 '. silent'
  ; ^SERVFAIL ; ttl=1.old.test
 an upstream that fails at once: stale at once ; rules u1
  ; proxy p "$u1 1" 'serve-stale 60' 'timeout 3000'
- ; asks ttl=1.old.test
- ; sleep 1.3
+ ; expire ttl=1.old.test
  ; kill_pid u1
  ; @1 ms:0-2500 ; ttl=1.old.test
 serve-stale: SERVFAIL and REFUSED are no answers, NXDOMAIN is, and with it a 'no' is kept, and stale as any answer ; up u3 -n 1
  ; proxy q "$u3 1" 'serve-stale 60'
- ; asks ttl=1.fails.test nodata=.soa=1,1.fails.test
- ; sleep 1.2            # until they have expired
+ ; expire ttl=1.fails.test nodata=.soa=1,1.fails.test
  ; each fails_with servfail refused
  ; rules u3 '. nxdomain'
  ; ^NXDOMAIN ; ttl=1.fails.test
 END
+}
+# expire NAME...: they are asked, and have expired
+expire() {
+    asks "$@"
+    sleep 1.3
 }
 past() { [ "$(date +%s)" -gt "$1" ]; }
 # for each failure of u3: what has expired comes

@@ -110,8 +110,6 @@ END
         same '' "$("$BIN" $o 2>&1 >/dev/null)" "$o: standard error"
     done
     if [ "$(id -u)" = 0 ] && proc_here; then
-        promise "started as root with a user that does not exist: exit 78, and the message says which"
-        exits 78 nosuchuser-xyz "$u1 1" "listen 127.0.0.1@$(freeport)" 'admin off' 'user nosuchuser-xyz'
         promise "started as root it becomes user: nobody, no supplementary groups, no way back"
         for u in daemon nobody; do
             proxy p "$u1 1" "user $u"

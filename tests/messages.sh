@@ -6,12 +6,9 @@ leg_messages() {
     up u1 'flags.test aa'
     proxy p "$u1 1"
     l=$(printf '%063d' 0)
-    chain=$(awk 'BEGIN { printf "%022d", 0; for (i = 0; i < 200; i++) printf "c0%02x", 20 + 2 * i }')
     replies <<'END'
 QDCOUNT 0 or 2 is FORMERR ; ^FORMERR qr ; a.test +qd=0 | a.test +qd=2
 FORMERR: a question cut off ; ^FORMERR qr ; +raw=000701000001000000000000016100ff
-FORMERR: a pointer to itself ; ^FORMERR qr ; +raw=000701000001000000000000c00c00010001
-FORMERR: a chain of pointers ; ^FORMERR qr ; +raw=0007010000010000000000010161000001000116$chain
 FORMERR: TC=1 in a query, if it is not dropped ; ^FORMERR qr |^TIMEOUT ; a.test +tc +timeout=300
 a name of 255 octets works, one of 256 is FORMERR, a label of 63 octets works ; ^NOERROR ; $l.$l.$l.$(printf '%061d' 0)
  ; ^FORMERR ; $l.$l.$l.$(printf '%062d' 0)
