@@ -26,6 +26,7 @@ real_start() {
     rm -rf "$T/$real_n.d"
     mkdir "$T/$real_n.d"
     (cd "$T/$real_n.d" && "real_$real_k" "$@") >"$T/$real_n.conf"
+    # shellcheck disable=SC2046
     (cd "$T/$real_n.d" && exec $NS $(real_command "$real_k") "$T/$real_n.conf") </dev/null >"$T/$real_n.log" 2>&1 &
     started "$real_n" $!
 }
