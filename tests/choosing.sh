@@ -97,25 +97,23 @@ leg_failing() {
  ; @1 ; isback.test
 6: the log says once that it is back ; same 1 "$(grep -v down "$T/p.log" | grep -c "$u1.*\(up\|back\|again\)")" lines
 6: one that answers A and drops AAAA is down for AAAA alone, until it answers one
- ; proxy q "$u1 1" "$u2 2" 'patience 300' 'timeout 700' 'cache-size 0'
+ ; proxy p "$u1 1" "$u2 2" 'patience 300' 'timeout 700' 'cache-size 0'
  ; each 'ask 1silent=.six$it.test AAAA >/dev/null && gets 1 four$it.test' 1 2 3
- ; tells q "$u1 udp is down for AAAA: "
+ ; tells p "$u1 udp is down for AAAA: "
  ; @'^NOERROR .*AAAA' ms:0-250 ; 1silent=.six4.test AAAA
  ; @1 ; four4.test
  ; same up "$(upstream "$u1" state)" state
  ; each 'sleep 1.1 && ask six5$it.test AAAA >/dev/null' 1 2      # asked once a second
- ; tells q "$u1 udp is up again for AAAA"
+ ; tells p "$u1 udp is up again for AAAA"
 6: one that is silent is down after 3 queries for the same name too
- ; proxy q "$u1 1" "$u2 2" 'patience 400' 'timeout 1500' 'cache-size 0'
+ ; proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500' 'cache-size 0'
  ; rules u1 '. silent'
  ; asks samename.test samename.test samename.test samename.test
  ; becomes 3 "$u1" down
  ; @2 ms:0-380 ; samename.test
 6: and is asked at most once a second for it ; costs 1-8 ' id=' u1 many n=125 rate=50 window=10 same name=samename.test
  ; rules u1
-6: when all are down, all are asked ; stop q
- ; use p
- ; rules u2 '. silent'
+6: when all are down, all are asked ; rules u2 '. silent'
  ; down u1
  ; becomes 4 "$u2" down
  ; costs 5-15 ' id=' 'u1 u2' many n=5 window=5 name=allasked%d.test timeout=3000
@@ -136,8 +134,7 @@ leg_failing() {
  ; @1 ; 2delay=300.1=.notbetter.test
  ; @2 ; 1delay=400.1nxdomain=.notbetter.test
 6: a query that no client waits for is the first to make room ; proxy p "$u1 1" "$u2 2" 'patience 50' 'timeout 2500' 'queries 16'
- ; meanwhile first many n=1 name=1delay=1200.2delay=1200.first%d.test           # the oldest, and someone waits for it
- ; comes u2 first0
+ ; underway first u2 first0 many n=1 name=1delay=1200.2delay=1200.first%d.test          # the oldest, and someone waits for it
  ; good 48 window=1 name=2delay=1500.room%d.test            # u1 answers each at once, u2 keeps it open
  ; within 30 100 "$(metric full)" "times that one made room"
  ; ended first 'noerror 1 '
@@ -207,8 +204,7 @@ leg_killing() {
     proxy q "$u3 1 tcp" "$u2 2 tcp" 'patience 300' 'timeout 2000' 'cache-size 0'
     meanwhile tcp many n=4400 rate=400 window=2000 name=delay=20.kill%d.tcp.test
     proxy p "$u3 1" "$u2 2" 'patience 300' 'timeout 2000' 'cache-size 0'
-    meanwhile udp many n=4400 rate=400 window=2000 name=delay=20.kill%d.udp.test
-    comes u3 'kill50\.udp'
+    underway udp u3 'kill50\.udp' many n=4400 rate=400 window=2000 name=delay=20.kill%d.udp.test
     for i in 13 57; do                  # each upstream twice, at moments of their own, never both at once
         for u in u3 u2; do
             eval "x=\$$u"
@@ -229,8 +225,7 @@ leg_killing() {
     asks dead1.test dead2.test dead3.test dead4.test
     becomes 5 "$u3" down
     asks due.test
-    meanwhile back ask 2delay=4000.2nxdomain=.back.test +timeout=9500
-    comes u2 ' 2delay=4000'
+    underway back u2 ' 2delay=4000' ask 2delay=4000.2nxdomain=.back.test +timeout=9500
     saw 0 ' 2delay=4000' u3
     up u3 -p "${u3#*@}"
     await 3 returns "$u3" || fail "it does not come back"
@@ -264,10 +259,10 @@ leg_private() {
     for x in 2001:db8::53 fd12::1 fd12::2 fe80::7; do ns ip addr add $x/128 dev lo nodad; done
     up u1 -a 203.0.113.53
     up u2 -a 10.9.8.7
-    proxy p "$u1 1" 'timeout 1500'
     port=$(freeport) z='0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0'
     replies <<'END'
-allow: by default loopback, private and link-local clients are served, others are REFUSED ; proxy q "$u1 1" "listen *@$port"
+allow: by default loopback, private and link-local clients are served, others are REFUSED
+ ; proxy p "$u1 1" "listen *@$port" 'timeout 1500'
  ; each 'says ^NOERROR allowed.test +src=$it' 127.0.0.9 10.9.8.7 172.16.0.1 172.31.255.254 192.168.7.7 169.254.1.1
  ; each 'says ^NOERROR allowed.test +server=::1 +src=$it' fd12::1 ::1
  ; each 'says ^REFUSED allowed.test +src=$it' 203.0.113.53 100.64.0.1 172.32.0.1 11.0.0.1
@@ -276,8 +271,7 @@ a reply leaves from the address that was asked, on a host with several addresses
  ; await 5 hears '^NOERROR' ready.test +server=fd12::2 +unconn +timeout=300 || fail "nothing from fd12::2"
  ; each leaves_from fd12::2,fd12::1 fd12::1,fd12::2 ::1,fd12::2 10.9.8.7,192.168.7.7 192.168.7.7,127.0.0.1
  ; each leaves_from fd12::2,fd12::1 fd12::1,fd12::2 ::1,fd12::2 10.9.8.7,192.168.7.7 192.168.7.7,127.0.0.1
-11: AD of a plain upstream that is not loopback is not passed on ; use p
- ; !^NOERROR[a-z ]* ad ; ad=.one.test +ad | ad=.two.test +do
+11: AD of a plain upstream that is not loopback is not passed on ; !^NOERROR[a-z ]* ad ; ad=.one.test +ad | ad=.two.test +do
 12: private names go to a public upstream when there is no private one ; @1 ; printer.lan
 12: one label, .local, .internal, .lan, .test and home.arpa are asked of private upstreams only
  ; proxy p "$u1 1" "$u2 2" 'timeout 1500'

@@ -99,16 +99,13 @@ hostile files give errors and nothing else
  ; exits 1 'random\.conf:2: ' -t -c "$T/random.conf"
  ; seq 3000 | sed 's/.*/1.2.3.4@& 1/' >"$T/random.conf"
  ; exits 1 expected -t -c "$T/random.conf"
+-h and -V print to standard output and exit 0 ; each 'exits 0 "[a-z]" $it' -h --help -V --version
+ ; each 'same "" "$("$BIN" $it 2>&1 >/dev/null)" "$it: standard error"' -h --help -V --version
 the file is used: it serves, and what was chosen is logged ; proxy p -c "$T/a.conf"
  ; ^NOERROR ; file.test
  ; tells p 'a\.conf'
 END
     environment_counts
-    promise "-h and -V print to standard output and exit 0"
-    for o in -h --help -V --version; do
-        exits 0 '[a-z]' $o
-        same '' "$("$BIN" $o 2>&1 >/dev/null)" "$o: standard error"
-    done
     if [ "$(id -u)" = 0 ] && proc_here; then
         promise "started as root it becomes user: nobody, no supplementary groups, no way back"
         for u in daemon nobody; do

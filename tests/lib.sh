@@ -131,12 +131,19 @@ kill_pid() {
 }
 
 # meanwhile NAME COMMAND...: in the background, what it prints goes to $T/NAME.out
+# underway NAME UPSTREAM ERE COMMAND...: the same, and the upstream has seen such a query
 # ended NAME [ERE]: it has ended, and what it printed, which is then in $out, matches
 meanwhile() {
     meanwhile_n=$1
     shift
     "$@" >"$T/$meanwhile_n.out" &
     echo $! >"$T/$meanwhile_n.job"
+}
+underway() {
+    underway_n=$1 underway_u=$2 underway_e=$3
+    shift 3
+    meanwhile "$underway_n" "$@"
+    comes "$underway_u" "$underway_e"
 }
 ended() {
     wait "$(cat "$T/$1.job")"

@@ -37,6 +37,8 @@ a burst of the same warning is limited ; proxy p "$u1 1" 'timeout 1500'
  ; within 0 40 "$(($(logs p .) - n))" "lines after 600 failures"
  ; stop p
 END
+    mkfifo "$T/fifo"
+    exec 9<>"$T/fifo"           # blocked: nobody reads there
     for how in closed full blocked; do
         promise "a standard error that is $how never blocks the service: 20,000 queries at log debug"
         port=$(freeport) admin=$(freeport)
@@ -44,19 +46,15 @@ END
         case $how in
         closed) $WRAP "$BIN" "$@" <&- >&- 2>&- & ;;
         full) $WRAP "$BIN" "$@" </dev/null >/dev/null 2>/dev/full & ;;
-        blocked)
-            mkfifo "$T/fifo"
-            exec 9<>"$T/fifo"
-            $WRAP "$BIN" "$@" </dev/null >/dev/null 2>&9 9>&- &
-            ;;
+        blocked) $WRAP "$BIN" "$@" </dev/null >/dev/null 2>&9 9>&- & ;;
         esac
         : >"$T/p.log"
         ready p $!
         good 20000 window=50 "name=$how%d.test"
         shows '^dnsproxy '
         stop p
-        [ $how != blocked ] || exec 9>&-
     done
+    exec 9>&-
     promise "log LEVEL syslog goes to /dev/log, with severities"
     if shim SYSLOG; then
         listener syslogd "$T/shim.log"         # where the shim sends what is for /dev/log

@@ -34,9 +34,8 @@ replies to one socket leave together, each from the address that was asked, wher
  ; ended other ' right 900 failed 0 lost 0 '
  ; ! shim NO_SEGMENTS || one_by_one
 SIGTERM under load: it ends within a second, and started again it binds at once ; proxy p "$u1 1" "listen 127.0.0.1@$port"
- ; meanwhile load many n=4000 window=200 rate=2000 name=delay=50.load%d.test timeout=300
  ; hold hold "$port" 20
- ; comes u1 load400
+ ; underway load u1 load400 many n=4000 window=200 rate=2000 name=delay=50.load%d.test timeout=300
  ; kill -TERM "$(pid p)"
  ; peer gone "$(pid p)" $((1000 * SLOW)) || fail "still there after a second"
  ; proxy p "$u1 1" "listen 127.0.0.1@$port"
@@ -100,15 +99,13 @@ a full table of TCP clients never disturbs UDP, and a new client is served: the 
  ; await 3 logged hold 'open (1?[0-9]|20)$' || fail "more than 20 are open: $(tail -n 1 "$T/hold.log")"
  ; within 0 20 "$(count tcp)" "clients in status"
 who waits for an answer is not closed for those who never asked ; kill_pid hold
- ; meanwhile waits talk q=delay=1500.waits.test send replies=1
- ; comes u1 ' delay=1500\.waits'
+ ; underway waits u1 ' delay=1500\.waits' talk q=delay=1500.waits.test send replies=1
  ; hold hold "$port" 40
  ; ended waits '^NOERROR .*waits'
-600 clients whose answers are due in one turn all get them ; kill_pid hold
- ; proxy q "$u1 1" 'tcp-clients 700'
- ; good 600 window=600 tcp=600 name=delay=700.burst.test same timeout=9000
-the sum of TCP clients in status returns to nothing when they leave ; use p
+the sum of TCP clients in status returns to nothing when they leave ; kill_pid hold
  ; await 35 is 0 count tcp || fail "tcp $(count tcp)"
+600 clients whose answers are due in one turn all get them ; proxy p "$u1 1" 'tcp-clients 700'
+ ; good 600 window=600 tcp=600 name=delay=700.burst.test same timeout=9000
 TCP: a client that is idle is kept for 2 s or more and closed within 30 s ; closed idle
 TCP: a client that stops in the middle of a message is closed within 30 s, and nothing of it is forwarded ; closed stall
  ; saw 0 garbage u1
