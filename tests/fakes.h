@@ -37,7 +37,6 @@ static struct fake fakes[FDS];
 static bool tracing;                            /* the program's log is heard */
 static int fakes_max = FDS;                     /* descriptors that may be open */
 static int64_t fake_now = 1000000000;
-static uint64_t fake_random = 1;
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t n);
 static void fake_closed(struct fake *f);
 
@@ -229,10 +228,7 @@ static int lab_clock_gettime(clockid_t c, struct timespec *t) {
 }
 
 static int lab_getentropy(void *p, size_t n) {
-	for (size_t i = 0; i < n; i++) {
-		fake_random = fake_random * 6364136223846793005u + 1442695040888963407u;
-		((uint8_t *)p)[i] = (uint8_t)(fake_random >> 56);
-	}
+	for (size_t i = 0; i < n; i++) ((uint8_t *)p)[i] = (uint8_t)chance_next();
 	return 0;
 }
 

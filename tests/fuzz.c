@@ -238,9 +238,6 @@ static void check_http2(const uint8_t *data, size_t size) {
 	struct query *q;
 
 	if (norder == 0) upstreams_apply(&cfg);
-	u->spec.proto = P_HTTPS;
-	strcpy(u->spec.name, "dns.test");
-	strcpy(u->spec.path, "/dns-query");
 	MUST(s != NULL);
 	memset(s, 0, offsetof(struct stream, in));
 	s->u = u;
@@ -291,7 +288,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	static size_t at = COUNT(targets);
 	const char *name = getenv("TARGET"), *ca = getenv("CA");
 	if (at == COUNT(targets)) {
-		lab_start("192.0.2.77 1\nlisten 127.0.0.1@5300\ncache-size 16k");
+		lab_start("192.0.2.77 1 https=dns.test noverify\nlisten 127.0.0.1@5300\ncache-size 16k");
 		MUST(ca == NULL || ca_load(ca) == NULL);
 		for (at = 0; name == NULL || strcmp(targets[at].name, name) != 0; at++)
 			MUST(at + 1 < COUNT(targets));

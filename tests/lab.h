@@ -24,12 +24,11 @@ static inline void put_word(char *s) {
 	unsigned f[5];
 	char *type = strchr(s, '/'), *ttl = type ? strchr(type + 1, '/') : NULL;
 
-	if (*s == '!' || strcmp(s, "Q") == 0 || strcmp(s, "R") == 0) m.n = 0;
-	if (strcmp(s, "Q") == 0) put_as(&m, "444", 0x12340100, 0x10000, 0);
-	else if (strcmp(s, "R") == 0) put_as(&m, "444", 0x12348000, 0x10001, 0);
-	else if (*s == '!' && sscanf(s, "!%x:%u,%u,%u,%u", &f[0], &f[1], &f[2], &f[3], &f[4]) == 5)
+	if (sscanf(strcmp(s, "Q") == 0 ? "!100:1,0,0,0" : strcmp(s, "R") == 0 ? "!8000:1,1,0,0" : s,
+	    "!%x:%u,%u,%u,%u", &f[0], &f[1], &f[2], &f[3], &f[4]) == 5) {
+		m.n = 0;
 		put_as(&m, "222222", 0x1234, f[0], f[1], f[2], f[3], f[4]);
-	else if (*s == '[') {
+	} else if (*s == '[') {
 		put16(&m, 0);
 		rdata = m.n;
 	} else if (*s == ']') put16at(m.p + rdata - 2, (unsigned)(m.n - rdata));
@@ -54,8 +53,7 @@ static inline void put_word(char *s) {
  *   opt/1232/8000 [ ]  an OPT: size, TTL (hex), options
  *   ns.test            a name by itself
  *   =c0000201 *16      these bytes; 16 zero bytes */
-static inline void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static inline void say(const char *fmt, ...) {
+static inline __attribute__((format(printf, 1, 2))) void say(const char *fmt, ...) {
 	char text[2000], *save;
 	va_list ap;
 	va_start(ap, fmt);

@@ -676,7 +676,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	log_level = tracing ? L_DEBUG : L_ERROR;
 	in = data;
 	in_end = data + size;
-	fake_random = 1;
+	chance = 88172645463325252;
 	mutated = false;
 	run(true);
 	for (int i = 0; i < 400 && in < in_end; i++) {
