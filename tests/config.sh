@@ -28,11 +28,10 @@ leg_config() {
     printf '# a comment\n\n1.2.3.4 1\n   // another\n9.9.9.9\t2 # behind\r\n2001:db8::1 3   // and here' >"$T/plain.conf"
     printf '\357\273\277192.0.2.1 1\n' >"$T/bom.conf"
     echo "$u1 1" >"$T/a.conf"
-    awk 'BEGIN { for (i = 0; i < 32; i++) {
-        l = "192.0.2." i + 1 "@" 60000 + i " 65535 tls"
-        for (k = 0; k < 4; k++) l = l " pin=" sprintf("%042d", i * 4 + k) "A="
-        for (k = 0; k < 2; k++) { l = l " domain="; for (j = 0; j < 240; j++) l = l (j && j % 60 == 0 ? "." : "") sprintf("%c", 97 + (i + k + j) % 26) }
-        print l } }' >"$T/long.conf"
+    d=$(printf '%060d.%060d.%060d.%056d' 0 0 0 0 | tr 0 a)
+    for i in $(seq 32); do
+        printf '192.0.2.%d@60000 65535 tls pin=%042dA= pin=%042dA= pin=%042dA= pin=%042dA= domain=b%s domain=c%s\n' "$i" 1 2 3 4 "$d" "$d"
+    done >"$T/long.conf"
     replies 'checked "$BIN" -t' <<'END'
 a file in the plain format <IP> <priority> works, with comments, blank lines and CRLF, and without a newline at its end
  ;  1\.2\.3\.4@53 1 9\.9\.9\.9@53 2 2001:db8::1@53 3 exit 0 $ ; -c "$T/plain.conf"

@@ -68,7 +68,6 @@ END
         good 300 window=20 name=unread%d.test
         kill_pid syslogd
         good 100 window=20 name=gone%d.test
-        : >"$T/syslogd.log"
         listener syslogd "$T/shim.log"
         asks again.test
         tells syslogd 'again\.test'
