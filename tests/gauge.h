@@ -3,7 +3,6 @@
  * Not a program; peer.c includes it. Above each cmd_... stands what it takes. All is on loopback, but for browse and link.
  * Names are nDDDDDD.sixty-byte.example: an answer with one A record has 60 bytes. Queries and answers are copied, not built, and go in
  * batches, so that the load is not what is measured. */
-#include <dirent.h>
 #include <linux/if_tun.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
@@ -342,50 +341,6 @@ static int cmd_stream(char **arg) {
 
 /* ---- Measures */
 
-/* The number after so many fields of a /proc file, counted behind the last ')'. */
-static unsigned long long proc_field(const char *path, int count) {
-	char text[2048] = "", *s;
-	int fd = open(path, O_RDONLY);
-	if (fd < 0 || read(fd, text, sizeof text - 1) < 0) text[0] = 0;
-	if (fd >= 0) close(fd);
-	s = strrchr(text, ')') ? strrchr(text, ')') + 2 : text;
-	for (; count > 0 && (s = strchr(s, ' ')) != NULL; count--) s++;
-	return s ? strtoull(s, NULL, 10) : 0;
-}
-
-/* Microseconds of user and system time of a process, its threads and its children: by the scheduler's account where the
- * kernel shows it (it is the one that utime and stime are made from), else in ticks. */
-static unsigned long long cpu_used(unsigned pid) {
-	char path[300];
-	unsigned long long ns = 0, ticks, tick = 1000000ull / (unsigned long long)sysconf(_SC_CLK_TCK);
-	struct dirent *e;
-	DIR *d;
-	snprintf(path, sizeof path, "/proc/%u/stat", pid);
-	ticks = (proc_field(path, 11) + proc_field(path, 12)) * tick;
-	snprintf(path, sizeof path, "/proc/%u/task", pid);
-	for (d = opendir(path); d && (e = readdir(d)) != NULL; )
-		if (e->d_name[0] != '.') {
-			snprintf(path, sizeof path, "/proc/%u/task/%s/schedstat", pid, e->d_name);
-			ns += proc_field(path, 0);
-		}
-	if (d) closedir(d);
-	ticks = ns ? ns / 1000 : ticks;
-	snprintf(path, sizeof path, "/proc/%u/stat", pid);
-	ticks += (proc_field(path, 13) + proc_field(path, 14)) * tick;  /* children that have ended */
-	for (d = opendir("/proc"); d && (e = readdir(d)) != NULL; )
-		if (e->d_name[0] >= '1' && e->d_name[0] <= '9') {
-			snprintf(path, sizeof path, "/proc/%s/stat", e->d_name);
-			if (proc_field(path, 1) == pid) ticks += cpu_used(num(e->d_name));
-		}
-	if (d) closedir(d);
-	return ticks;
-}
-
-/* cpu PID */
-static int cmd_cpu(char **arg) {
-	return printf("%llu\n", cpu_used(num(arg[1]))) < 0;
-}
-
 /* Asks for the name once; true when a good answer comes within so many ms. */
 static bool served(int fd, unsigned name, int ms) {
 	uint8_t p[PACKET];
@@ -393,32 +348,21 @@ static bool served(int fd, unsigned name, int ms) {
 	return fd >= 0 && send(fd, p, QUERY, 0) == QUERY && comes(fd, ms) && recv(fd, p, sizeof p, 0) > 12 && (p[3] & 15) == 0;
 }
 
-/* answers PORT SECONDS: waits until a query for a name is answered there */
+/* answers PORT SECONDS [COMMAND...]: waits until a query is answered there. Prints the microseconds since it has started the command,
+ * and stops that */
 static int cmd_answers(char **arg) {
 	int fd = port_sock(SOCK_DGRAM, arg[1], false);
-	for (usec end = us_now() + SEC(num(arg[2])); us_now() < end; ms_sleep(10))
-		if (served(fd, NAMES - 1, 300)) return 0;
-	return 1;
-}
-
-/* first PORT COMMAND...: microseconds from the start of the command to its first answer; then stops it */
-static int cmd_first(char **arg) {
-	int fd = port_sock(SOCK_DGRAM, arg[1], false);
-	usec start = us_now(), t = start;
-	pid_t pid = fork();
-	if (pid == 0) {
-		if (freopen("/dev/null", "w", stdout) && freopen("/dev/null", "w", stderr)) execvp(arg[2], arg + 2);
-		_exit(127);
+	usec start = us_now(), end = start + SEC(num(arg[2]));
+	pid_t pid = arg[3] ? fork() : 0;
+	bool good;
+	if (arg[3] && pid == 0) _exit(execvp(arg[3], arg + 3));
+	while (!(good = served(fd, NAMES - 1, 20)) && us_now() < end) usleep(arg[3] ? 50 : 10000);
+	if (pid > 0) {
+		printf("%lld\n", (long long)(us_now() - start));
+		kill(pid, SIGTERM);
+		waitpid(pid, NULL, 0);
 	}
-	while (t < start + SEC(5) && !served(fd, (unsigned)t % NAMES, 20)) {
-		usleep(50);
-		t = us_now();
-	}
-	t = us_now();
-	kill(pid, SIGTERM);
-	waitpid(pid, NULL, 0);
-	printf("%lld\n", (long long)(t - start));
-	return t > start + SEC(5);
+	return !good;
 }
 
 /* latency DIRECT PORT COUNT FIRST: asks for COUNT new names, one at a time, once the upstream and once the forwarder; prints the
@@ -440,82 +384,6 @@ static int cmd_latency(char **arg) {
 		n += good;
 	}
 	printf("%ld %ld %ld\n", median(v[0], n), median(v[1], n), median(v[2], n));
-	return 0;
-}
-
-/* A Zipf(1.0) stream over NAMES names, the same for the same seed: rank K comes with probability proportional to 1/K. */
-static double *sum_to;
-
-static void zipf_seed(unsigned seed) {
-	double sum = 0;
-	rnd_seed(seed);
-	sum_to = grow(NULL, NAMES * sizeof *sum_to);
-	for (int k = 0; k < NAMES; k++) sum_to[k] = sum += 1.0 / (k + 1);
-}
-
-static unsigned zipf_next(void) {
-	unsigned low = 0, high = NAMES - 1;
-	double want = part() * sum_to[NAMES - 1];
-	while (low < high) {
-		unsigned mid = (low + high) / 2;
-		if (sum_to[mid] < want) low = mid + 1;
-		else high = mid;
-	}
-	return low;
-}
-
-/* zipf PORT UPSTREAM COUNT SEED: is the load and, at the port UPSTREAM, the upstream that counts misses; prints the hits among
- * the second half of COUNT queries */
-static int cmd_zipf(char **arg) {
-	int client = port_sock(SOCK_DGRAM, arg[1], false), server = port_sock(SOCK_DGRAM, arg[2], true);
-	unsigned count = num(arg[3]), misses = 0, before = 0;
-	struct pollfd p[2] = { { client, POLLIN, 0 }, { server, POLLIN, 0 } };
-	zipf_seed(num(arg[4]));
-	while (flight.head < count || flight.open) {
-		int n = 0;
-		for (; flight.open < 32 && flight.head < count && !slots[flight.head % 65536].open; n++) {
-			if (flight.head == count / 2) before = misses;
-			slot_open(goes.b[n], zipf_next());
-			lot_put(n, goes.b[n], QUERY, NULL);
-		}
-		lot_send(client, n);
-		poll(p, 2, 100);
-		n = lot_recv(server, MSG_DONTWAIT, true);
-		for (int i = 0; i < n; i++, misses++) lot_put(i, came.b[i], name_answer(came.b[i], came.m[i].msg_len), &came.a[i]);
-		lot_send(server, n);
-		slots_read(client, SEC(5));
-	}
-	printf("%lld %u\n", (long long)(count - count / 2) - (misses - before), flight.lost);
-	return 0;
-}
-
-/* lru ENTRIES COUNT SEED: the hits of an exact LRU among the second half of the same stream */
-static int cmd_lru(char **arg) {
-	static struct { struct node node; bool in; } e[NAMES];
-	struct node ring = { &ring, &ring };    /* the oldest first */
-	unsigned entries = num(arg[1]), count = num(arg[2]), hits = 0, held = 0;
-	zipf_seed(num(arg[3]));
-	for (unsigned i = 0; i < count; i++) {
-		unsigned k = zipf_next();
-		if (e[k].in) {
-			hits += i >= count / 2;
-			list_remove(&e[k].node);
-		} else if (held++ == entries) {
-			e[(size_t)((char *)ring.next - (char *)e) / sizeof *e].in = false;
-			list_remove(ring.next);
-			held--;
-		}
-		e[k].in = true;
-		list_append(&ring, &e[k].node);
-	}
-	printf("%u\n", hits);
-	return 0;
-}
-
-/* names FIRST COUNT STEP MOD: lines for dnsperf, the names with the numbers (FIRST + I * STEP) % MOD */
-static int cmd_names(char **arg) {
-	unsigned long first = num(arg[1]), count = num(arg[2]), step = num(arg[3]), mod = num(arg[4]);
-	for (unsigned long i = 0; i < count; i++) printf("n%06lu.sixty-byte.example A\n", (first + i * step) % mod);
 	return 0;
 }
 

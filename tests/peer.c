@@ -9,7 +9,7 @@
  *   serves PID PORT MS [ADDR]       waits until TCP connects there; false at the deadline or when PID has gone
  *   gone PID MS                     waits until the process has ended
  *   notify PATH                     a supervisor's socket: prints each datagram as a line
- *   echo, relay, upstream, road, pace, load, bursts, stream, cpu, answers, first, latency, zipf, lru, names, browse, link
+ *   echo, relay, upstream, road, pace, load, bursts, stream, answers, latency, browse, link
  *                                   gauge.h tells what they measure
  *   clock FILE SECONDS|real         what a program under `shim CLOCK` takes the time for from now on
  *
@@ -624,8 +624,7 @@ int main(int argc, char **argv) {
 	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
 		USE(talk, 4), USE(hold, 4), USE(zero, 4), USE(freeport, 1), USE(serves, 4), USE(gone, 3), USE(notify, 2),
 		USE(clock, 3), USE(echo, 2), USE(relay, 3), USE(upstream, 3), USE(road, 6), USE(pace, 5), USE(load, 8), USE(bursts, 6),
-		USE(stream, 5), USE(cpu, 2), USE(answers, 3), USE(first, 3), USE(latency, 5), USE(zipf, 5), USE(lru, 4), USE(names, 5),
-		USE(browse, 5), USE(link, 8) };
+		USE(stream, 5), USE(answers, 3), USE(latency, 5), USE(browse, 5), USE(link, 8) };
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)
 		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].words) return uses[i].run(argv + 1);
