@@ -693,7 +693,7 @@ load() {
     many n="$load_k" name=n%x.load.test byname "$@"
 }
 
-# loading COUNT [WORD...]: the same, meanwhile;  loaded SECONDS: what became of them, in $got
+# loading COUNT [WORD...]: the same, meanwhile;  loaded SECONDS [ERE]: what became of them, which is then in $got, matches
 loading() {
     : >"$T/px.load"
     load "$@" >"$T/px.load" &
@@ -702,6 +702,7 @@ loading() {
 loaded() {
     await "$1" test -s "$T/px.load"
     got=$(cat "$T/px.load")
+    like "${2:-}" "$got" "what was asked meanwhile"
 }
 
 # answered NET COUNT [in:MS] [WORD...]: COUNT fresh names are asked, and all are answered rightly by the server with that net,
@@ -739,14 +740,15 @@ tls_lines() {
     for tls_l; do case $tls_l in *' '*) tls_lines="$tls_lines '$tls_l'" ;; *) tls_rules="$tls_rules $tls_l" ;; esac; done
 }
 
-# row 'NAME [RULE...]'... [-- LINE...]: TLS upstreams with these rules, the first the best, behind them last with the addresses
-# 11.x.x.x, and the proxy px that has them all
+# row 'NAME[:CERT] [RULE...]'... [-- LINE...]: TLS upstreams with these rules, the first the best, behind them last with the
+# addresses 11.x.x.x, and the proxy px that has them all
 row() {
     row_n=0 row_l=''
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
-        row_n=$((row_n + 1))
-        eval "dot ${1%% *} good : ${1#"${1%% *}"}"
-        row_l="$row_l '$(at "${1%% *}") $row_n tls=dns.test'"
+        row_n=$((row_n + 1)) row_s=${1%% *}
+        case $row_s in *:*) row_c=${row_s#*:} ;; *) row_c=good ;; esac
+        dot "${row_s%:*}" "$row_c" : ${1#"$row_s"}
+        row_l="$row_l '$(at "${row_s%:*}") $row_n tls=dns.test'"
         shift
     done
     [ $# = 0 ] || shift

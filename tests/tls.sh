@@ -90,6 +90,9 @@ leg_tls_transport() {
     like '^hello 1 .* sni - ' "$(cat "$T/one.q")"
 }
 
+# blamed NAME ERE: the log of px has a line about that server which matches
+blamed() { like "$2" "$(grep -F "$(at "$1")" "$T/px.log")" "the log about $1"; }
+
 # servers: each line CERT;WORDS : RULES;UPSTREAM;ERE;WHAT of $T/rows becomes a TLS server s1, s2, ... of priority 1, 2, ...; their
 # upstream lines are the words that `eval "proxy px $lines"` takes. CERT is a certificate that is there, or what crt takes for a new
 # one, of dns.test if that says no other; WORDS : RULES is what dot takes. UPSTREAM is tls=dns.test if empty.
