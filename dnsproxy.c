@@ -4917,24 +4917,22 @@ static bool upstream_serve(struct upstream *u) {
 			struct stream *s = a->written <= now ? upstream_stream(u, a->alone) : NULL;
 			usec due = a->written + (crowd && pass == 0 ? CROWD_AFTER : 0);
 			u->alone |= pass;
-			if (s != NULL)
-				stream_ask(s, a);
-			else if (due > now)
-				wake_by(due);
-			want |= s == NULL && due <= now;
+			if (s != NULL) stream_ask(s, a);
+			want |= s == NULL && is_due(due);
 			full = s == NULL && pass == 0;
 			alone |= pass == 1 && s != NULL;
 		}
 	return want && !opening && u->nstreams < CONNECTIONS;
 }
 
-/* Has the other side not even acknowledged what it was sent? Then it is the way that is broken, not a question that is slow. */
-static bool stream_deaf(const struct stream *s) {
+/* Has the other side acknowledged nothing since then, of what it was sent? The way is broken, and no question is slow. */
+static bool stream_deaf(const struct stream *s, usec since) {
 #ifdef HAVE_TCP
 	struct tcp_info i = { 0 };
-	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &(socklen_t){ sizeof i }) == 0 && i.tcpi_unacked > 0;
+	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &(socklen_t){ sizeof i }) == 0 && i.tcpi_unacked > 0 &&
+	    now - MS(i.tcpi_last_ack_recv) < since + MS(10);        /* it is told in ticks; 40 ms late is usual */
 #else
-	return s->fd < 0;
+	return s->fd < 0 && since < 0;
 #endif
 }
 
@@ -4945,7 +4943,7 @@ static void stream_wait(struct stream *s) {
 	usec due = MAX(s->heard, second ? second->written : first->written) + limit;
 	usec late = MAX(s->heard, first->written) + SLOW_LIMIT;
 
-	if (s->state == S_OPEN && is_due(due) && ((s->deaf = stream_deaf(s)) || second != NULL)) {
+	if (s->state == S_OPEN && is_due(due) && ((s->deaf = stream_deaf(s, due - limit)) || second != NULL)) {
 		s->state = S_SILENT;
 		streams_due = true;
 	}
