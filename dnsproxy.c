@@ -3452,6 +3452,7 @@ struct query {
 	usec born, patient_since;
 	struct node waiters;
 	bool active, starting, replied, probe, stale_ok;
+	bool cached;                            /* the cache may have something for it; what comes there is its own answers */
 	unsigned admin, admin_generation;       /* who asked, for a probe */
 	enum verdict best_verdict;
 	struct ask *asks, *best;                /* best: the one with the best answer so far, or NULL */
@@ -3768,7 +3769,7 @@ static void ask_start(struct ask *a) {
 
 static void ask_charge(struct ask *a, const char *why);
 
-/* Asks once more, in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
+/* Asks, or asks once more in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
 static void ask_again(struct ask *a, bool due) {
 	if (a->state == ASK_WAIT && now - a->sent < MS(cfg.timeout)) {
 		if (!due) return;
@@ -3782,8 +3783,10 @@ static void ask_again(struct ask *a, bool due) {
 		upstreams[a->up].failed++;
 		ask_charge(a, "no answer");
 	}
-	ask_stop(a);                            /* an ID and a port that are too old are left to nobody's guesses */
-	*a = (struct ask){ .q = a->q, .next = a->next, .up = a->up, .state = ASK_SKIPPED, .why = "down" };
+	if (a->state != ASK_SKIPPED) {
+		ask_stop(a);                    /* an ID and a port that are too old are left to nobody's guesses */
+		*a = (struct ask){ .q = a->q, .next = a->next, .up = a->up, .state = ASK_SKIPPED, .why = "down" };
+	}
 	if (due) ask_start(a);
 }
 
@@ -3797,7 +3800,7 @@ static void query_send(struct query *q, uint32_t mask) {
 	for (unsigned i = 0; i < norder; i++) {
 		if ((mask >> order[i] & 1) && (*at == NULL || (*at)->up != order[i])) {
 			struct ask *a = pool_take(&asks);       /* there is one for each upstream of each query */
-			*a = (struct ask){ .q = q, .next = *at, .up = order[i] };
+			*a = (struct ask){ .q = q, .next = *at, .up = order[i], .state = ASK_SKIPPED, .why = "down" };
 			*at = a;
 		}
 		if (mask >> order[i] & 1)
@@ -3820,7 +3823,7 @@ static void query_begin(struct query *q) {
 	list_append(&stages[0], &q->staged);
 }
 
-static struct query *query_new(const struct key *k, uint32_t hash) {
+static struct query *query_new(const struct key *k, uint32_t hash, bool cached) {
 	struct query *q = pool_take(&queries);
 
 	q->staged.next = q->patient.next = q->lingering.next = NULL;
@@ -3829,6 +3832,7 @@ static struct query *query_new(const struct key *k, uint32_t hash) {
 	q->asks = NULL;
 	q->active = true;
 	q->starting = q->probe = q->stale_ok = false;
+	q->cached = cached;
 	q->held = NULL;
 	list_init(&q->waiters);
 	q->next = query_table[hash & query_table_mask];
@@ -3842,7 +3846,7 @@ static struct query *query_new(const struct key *k, uint32_t hash) {
 static bool query_ask(const struct peer *p, const struct question *ask, uint32_t hash, bool *stale_now) {
 	struct query *q = query_find(&ask->key, hash);
 	uint32_t mask = route(&ask->key);
-	bool stale = cfg.serve_stale > 0 && *stale_now, fresh = q == NULL || q->replied;
+	bool stale = *stale_now, fresh = q == NULL || q->replied;
 
 	*stale_now = false;
 	if (mask == 0) return false;
@@ -3855,7 +3859,7 @@ static bool query_ask(const struct peer *p, const struct question *ask, uint32_t
 	if (q != NULL && q->replied) query_begin(q);
 	if (q == NULL || pool_empty(&waiters)) query_make_room(true, q);
 	if (q == NULL && pool_empty(&queries)) return false;
-	if (q == NULL) q = query_new(&ask->key, hash);
+	if (q == NULL) q = query_new(&ask->key, hash, stale);
 	q->stale_ok = stale;
 	if (fresh) query_send(q, mask);
 	waiter_new(q, p, ask);
@@ -3868,7 +3872,7 @@ static bool query_refresh(const struct key *k, uint32_t hash) {
 	struct query *q;
 	uint32_t mask = route(k);
 	if (mask == 0 || query_find(k, hash) != NULL || pool_empty(&queries)) return false;
-	q = query_new(k, hash);
+	q = query_new(k, hash, true);
 	list_append(&lingering, &q->lingering);
 	query_send(q, mask);
 	query_choose(q);
@@ -3898,12 +3902,13 @@ static bool entry_beats(const struct entry *e, const struct query *q, bool marke
 }
 
 /* Puts the best answer so far into the cache, if it is one to keep. */
-static void query_cache(const struct query *q, const struct answer *a) {
+static void query_cache(struct query *q, const struct answer *a) {
 	const struct upstream *u = &upstreams[q->best->up];
 	struct keep k = { .key = &q->key, .hash = q->hash, .silent = query_unheard(q, u->spec.priority), .origin = u->origin,
-		.bits = a->ad ? E_AD : 0, .old = cache_find(&q->key, q->hash) };
+		.bits = a->ad ? E_AD : 0, .old = q->cached ? cache_find(&q->key, q->hash) : NULL };
 	int64_t ttl = a->ttl;
 
+	q->cached = true;
 	if (cache.memory == 0 || key_type(&q->key) == T_ANY || q->best_verdict == V_OTHER || (a->rcode != NOERROR && a->rcode != NXDOMAIN))
 		return;
 	for (const struct ask *x = q->asks; x != NULL && q->best_verdict != V_SUCCESS; x = x->next) {
@@ -6055,9 +6060,9 @@ static const struct { const char *word, *help; size_t field; } counter_rows[] = 
 };
 enum { STATUS_COUNTERS = 7 };
 
-static uint64_t counter_value(size_t i) {
+static uint64_t count_at(const void *of, size_t field) {
 	uint64_t v;
-	memcpy(&v, (const char *)&stats + counter_rows[i].field, sizeof v);
+	memcpy(&v, (const char *)of + field, sizeof v);
 	return v;
 }
 
@@ -6065,7 +6070,7 @@ static void status_head(struct text *t) {
 	cache_sweep(false, NULL, -1);
 	text_add(t, "dnsproxy %s uptime %lld", VERSION, (long long)((now - started) / SEC(1)));
 	for (size_t k = 0; k < STATUS_COUNTERS; k++)
-		text_add(t, " %s %llu", counter_rows[k].word, (unsigned long long)counter_value(k));
+		text_add(t, " %s %llu", counter_rows[k].word, (unsigned long long)count_at(&stats, counter_rows[k].field));
 	text_add(t, " inflight %u tcp %u\n", waiters.used, tcp_pool.used);
 	for (unsigned i = 0; i < norder; i++) {
 		const struct upstream *u = &upstreams[order[i]];
@@ -6143,11 +6148,10 @@ static void metric_plain(struct text *t, const char *name, const char *type, con
 
 static void metrics_reply(struct text *t) {
 	char name[64];
-	uint64_t v;
 
 	for (size_t i = 0; i < COUNT(counter_rows); i++) {
 		snprintf(name, sizeof name, "%s_total", counter_rows[i].word);
-		metric_plain(t, name, "counter", counter_rows[i].help, counter_value(i));
+		metric_plain(t, name, "counter", counter_rows[i].help, count_at(&stats, counter_rows[i].field));
 	}
 	metric_plain(t, "uptime_seconds", "gauge", "Seconds since the start.", (uint64_t)((now - started) / SEC(1)));
 	metric_plain(t, "inflight", "gauge", "Queries of clients that wait for an answer.", waiters.used);
@@ -6167,10 +6171,9 @@ static void metrics_reply(struct text *t) {
 		text_add(t, "dnsproxy_upstream_up{%s} %d\n", upstream_label(i), !upstreams[order[i]].lives[K_ALL].down);
 	for (size_t row = 0; row < COUNT(upstream_rows); row++) {
 		metric_head(t, upstream_rows[row].name, "counter", upstream_rows[row].help);
-		for (unsigned i = 0; i < norder; i++) {
-			memcpy(&v, (const char *)&upstreams[order[i]] + upstream_rows[row].field, sizeof v);
-			text_add(t, "dnsproxy_%s{%s} %llu\n", upstream_rows[row].name, upstream_label(i), (unsigned long long)v);
-		}
+		for (unsigned i = 0; i < norder; i++)
+			text_add(t, "dnsproxy_%s{%s} %llu\n", upstream_rows[row].name, upstream_label(i),
+			    (unsigned long long)count_at(&upstreams[order[i]], upstream_rows[row].field));
 	}
 	metric_head(t, "upstream_seconds", "histogram", "Time from a query to the answer of an upstream.");
 	for (unsigned i = 0; i < norder; i++)
@@ -6233,7 +6236,7 @@ static void run_query(struct admin *a, char **w) {
 		admin_error(a, "no upstream for this name");
 		return;
 	}
-	q = query_new(&k, hash_bytes(k.b, k.len) ^ (random16() | 1u));         /* a place of its own: clients do not join */
+	q = query_new(&k, hash_bytes(k.b, k.len) ^ (random16() | 1u), true);         /* a place of its own: clients do not join */
 	q->probe = true;
 	q->admin = pool_slot(&admins, a);
 	q->admin_generation = a->generation;

@@ -248,7 +248,7 @@ static void check_http2(const uint8_t *data, size_t size) {
 		const uint8_t name[] = { 1, (uint8_t)('a' + i), 0 };
 		memcpy(keys[i].b, name, sizeof name);
 		key_set(&keys[i], sizeof name, T_A, 1, 0);
-		query_send(query_new(&keys[i], hash_bytes(keys[i].b, keys[i].len)), 1);
+		query_send(query_new(&keys[i], hash_bytes(keys[i].b, keys[i].len), true), 1);
 		MUST(!list_empty(&u->line));
 		stream_ask(s, LINED(u->line.next));
 	}
