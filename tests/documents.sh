@@ -56,7 +56,7 @@ leg_docs() {
     [ "$(wc -l <"$T/doc.ranges")" -ge 9 ] || fail "only these ranges: $(cat "$T/doc.ranges")"
     while read -r real_n real_lo real_hi; do
         for real_x in "$real_lo" "$real_hi"; do
-            same '' "$("$BIN" -t '127.0.0.1@9 1' 'cache-max-ttl 604800' "$real_n $real_x" 2>&1 >/dev/null)" "$real_n $real_x"
+            valid '127.0.0.1@9 1' 'cache-max-ttl 604800' "$real_n $real_x"
         done
         for real_x in $((real_lo - 1)) $((real_hi + 1)); do
             like "$real_n: .* expected " "$("$BIN" -t '127.0.0.1@9 1' "$real_n $real_x" 2>&1 >/dev/null)" "$real_n $real_x"
@@ -84,11 +84,11 @@ leg_docs() {
     same "$(printf '%s\n' "$real_x" | grep -v '^ca-file')" "$("$BIN" -t -c "$T/doc.config" 2>&1 | grep -v '^ca-file')"
     promise 'every upstream of the example is one'
     sed 's/^#\([0-9]\)/\1/' "$SRC/dns.config.example" | grep '^[0-9]' | sort -u >"$T/doc.config"
-    same '' "$("$BIN" -t -c "$T/doc.config" 2>&1 >/dev/null)"
+    valid -c "$T/doc.config"
     promise 'every configuration among the examples of the manual is one'
     awk -v out="$T/doc.ex" '/^\.Sh/ { on = $2 == "EXAMPLES" } on && /^\.Bd/ { n++ } on && /^[0-9]/ { print >(out n) }' "$SRC/dnsproxy.8"
     [ -s "$T/doc.ex1" ] && [ -s "$T/doc.ex2" ] || fail 'there are none'
-    for real_x in "$T"/doc.ex[0-9]; do same '' "$("$BIN" -t -c "$real_x" 2>&1 >/dev/null)"; done
+    for real_x in "$T"/doc.ex[0-9]; do valid -c "$real_x"; done
     promise 'options: the manual and --help name the same'
     same "$("$BIN" --help | grep -oE -- '--[a-z]+' | sort -u)" "$(sed -n 's/^\.It Fl . , Fl Fl \([a-z]*\).*/--\1/p' "$SRC/dnsproxy.8" | sort -u)"
     proxy front '127.0.0.1@9 1' '127.0.0.1@10 1 tls noverify'

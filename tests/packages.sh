@@ -1,18 +1,25 @@
 # packages.sh - install, packages, and what README.md shows.
 # Alone: ./test.sh install readme
 
+# valid WORD...: a configuration that the program accepts without a word;  version COMMAND...: it is a dnsproxy
+# static_here: what `make static` needs is there;  files DIRECTORY: all that are below it
+valid() { same '' "$("$BIN" -t "$@" 2>&1 >/dev/null)" "-t $*"; }
+version() { like '^dnsproxy ' "$("$@" -V 2>&1)" "$* -V"; }
+static_here() { have musl-gcc && [ -z "$BEARSSL" ] || { skip "not here: musl-gcc is missing, or BearSSL is not the system's"; return 1; }; }
+files() { (cd "$1" && find . -type f | sort | paste -s -d ' '); }
+
 leg_install() {
     promise 'make install puts binary, man page, configuration and unit under DESTDIR'
-    mkdir "$T/tree"
-    for real_f in Makefile dnsproxy.c dnsproxy.8 dns.config.example test.sh README.md; do cp -p "$SRC/$real_f" "$T/tree/"; done
+    mkdir "$T/tree" "$T/sbin"
+    (cd "$SRC" && cp -p Makefile dnsproxy.c dnsproxy.8 dns.config.example test.sh README.md "$T/tree/")
     (cd "$T/tree" && ls -A) >"$T/tree.before"
     real_make() { make -C "$T/tree" CC="$CC" CFLAGS="$CFLAGS" BEARSSL="$BEARSSL" "$@" >>"$T/make.log" 2>&1 || fail "make $*: $(tail -n 3 "$T/make.log")"; }
     real_make DESTDIR="$T/dest" PREFIX=/usr install
     for real_f in /usr/sbin/dnsproxy /usr/share/man/man8/dnsproxy.8 /etc/dns.config /usr/lib/systemd/system/dnsproxy.service; do
         [ -s "$T/dest$real_f" ] || fail "$real_f is not there"
     done
-    like '^dnsproxy ' "$("$T/dest/usr/sbin/dnsproxy" -V)" version
-    same '' "$("$T/dest/usr/sbin/dnsproxy" -t -c "$T/dest/etc/dns.config" 2>&1 >/dev/null)" 'errors in the installed configuration'
+    version "$T/dest/usr/sbin/dnsproxy"
+    valid -c "$T/dest/etc/dns.config"
     promise 'a configuration that exists is left alone, by install and by uninstall'
     echo '127.0.0.1 1' >"$T/dest/etc/dns.config"
     real_make DESTDIR="$T/dest" PREFIX=/usr install
@@ -31,15 +38,13 @@ leg_install() {
     same 1 "$(printf '%s\n' "$real_x" | grep -cv '^make')" 'lines'
     like 'bearssl.h.*libbearssl-dev.*BEARSSL' "$real_x"
     promise 'make static makes one file that needs nothing else'
-    if have musl-gcc && [ -z "$BEARSSL" ]; then
+    if static_here; then
         rm -f "$T/tree/dnsproxy"
         real_make static
         unlike 'NEEDED|INTERP' "$(readelf -ld "$T/tree/dnsproxy-static" 2>&1)"
-        like '^dnsproxy ' "$("$T/tree/dnsproxy-static" -V 2>&1)" version
+        version "$T/tree/dnsproxy-static"
         [ ! -e "$T/tree/dnsproxy" ] || fail 'it makes dnsproxy too'
         real_make clean
-    else
-        skip "not here: musl-gcc is missing, or BearSSL is not the system's"
     fi
     promise 'the cross-compiling command of the README makes a program of the other machine'
     real_x=$(readme cross-make)
@@ -48,16 +53,14 @@ leg_install() {
         real_make -B CC="$real_x"
         like 'Machine: *ARM$' "$(readelf -h "$T/tree/dnsproxy" 2>&1)"
         real_y=$(command -v qemu-arm qemu-arm-static | head -n 1)
-        [ -z "$real_y" ] || like '^dnsproxy ' "$("$real_y" -L "/usr/${real_x%-gcc}" "$T/tree/dnsproxy" -V 2>&1)" version
+        [ -z "$real_y" ] || version "$real_y" -L "/usr/${real_x%-gcc}" "$T/tree/dnsproxy"
         real_make clean
     else
         skip "not here: no ${real_x:-compiler} with libbearssl"
     fi
     promise 'systemd accepts the unit, and finds it well confined'
     make -s -C "$T/tree" PREFIX="$T" unit >"$T/dnsproxy.service"
-    mkdir -p "$T/sbin"
-    printf '#!/bin/sh\n' >"$T/sbin/dnsproxy"
-    chmod 755 "$T/sbin/dnsproxy"
+    cp "$BIN" "$T/sbin/dnsproxy"
     if needs systemd-analyze; then
         same '' "$(systemd-analyze --man=no verify "$T/dnsproxy.service" 2>&1 | grep dnsproxy)" 'systemd-analyze verify'
         real_x=$(systemd-analyze security --no-pager --offline=yes "$T/dnsproxy.service" 2>&1 | sed -n 's/.*exposure level for [^:]*: \([0-9.]*\).*/\1/p')
@@ -74,14 +77,14 @@ leg_readme() {
     for real_x in plain house home filter tls; do
         readme "config $real_x" | sed 's|^block .*|block /dev/null|' >"$T/readme.config"
         [ -s "$T/readme.config" ] || fail "there is no configuration $real_x"
-        same '' "$("$BIN" -t -c "$T/readme.config" 2>&1 >/dev/null)" "config $real_x"
+        valid -c "$T/readme.config"
     done
     promise 'the package Makefile for OpenWrt builds and installs by the rules of its build system'
     real_o=$T/openwrt
-    mkdir -p "$real_o/files" "$real_o/src" "$real_o/bearssl/inc" "$real_o/bearssl/build" "$T/rules"
+    mkdir -p "$real_o/files" "$real_o/src" "$real_o/bearssl/inc" "$real_o/bearssl/build" "$T/rules" "$T/image/src"
+    cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$SRC/dns.config.example" "$real_o/src/"
     readme 'openwrt Makefile' >"$real_o/Makefile"
     readme 'openwrt init' >"$real_o/files/dnsproxy.init"
-    cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$SRC/dns.config.example" "$real_o/src/"
     if [ -n "$BEARSSL" ]; then real_x=$BEARSSL/inc real_y=$BEARSSL/build/libbearssl.a; else real_x=/usr/include real_y=$("$CC" -print-file-name=libbearssl.a); fi
     cp "$real_x"/bearssl*.h "$real_o/bearssl/inc/"
     cp "$real_y" "$real_o/bearssl/libbearssl.a"
@@ -98,8 +101,8 @@ END
     real_x=$(make -C "$real_o" TOPDIR="$T/rules" INCLUDE_DIR="$T/rules" PKG_BUILD_DIR="$T/owrt-build" TARGET_CC="$CC" TARGET_AR=ar TARGET_CFLAGS=-Os \
         DEST="$T/owrt" compile 2>&1)
     same 0 $? "make: $real_x"
-    like '^dnsproxy ' "$("$T/owrt/usr/sbin/dnsproxy" -V)" version
-    same './etc/dns.config ./etc/init.d/dnsproxy ./usr/sbin/dnsproxy ' "$(cd "$T/owrt" && find . -type f | sort | tr '\n' ' ')"
+    version "$T/owrt/usr/sbin/dnsproxy"
+    same './etc/dns.config ./etc/init.d/dnsproxy ./usr/sbin/dnsproxy' "$(files "$T/owrt")"
     promise 'the init script for procd is one'
     like '^#!/bin/sh /etc/rc.common$' "$(head -n 1 "$real_o/files/dnsproxy.init")"
     same '' "$(sh -n "$real_o/files/dnsproxy.init" 2>&1)"
@@ -123,43 +126,37 @@ END
     promise 'what the container file builds runs alone in its directory, as nobody'
     if [ "$(id -u)" != 0 ]; then
         skip 'not here: chroot needs root'
-    elif have musl-gcc && [ -z "$BEARSSL" ]; then
-        mkdir -p "$T/image/src"
+    elif static_here; then
         cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$T/image/src/"
         grep -v apt-get "$T/container.sh" | sed "s|/src|$T/image/src|g; s|/out|$T/image/out|g" >"$T/image.sh"
         sh -e "$T/image.sh" >"$T/image.log" 2>&1 || fail "$(tail -n 3 "$T/image.log")"
-        same './dnsproxy ./etc/group ./etc/passwd ./etc/ssl/certs/ca-certificates.crt ' "$(cd "$T/image/out" && find . -type f | sort | tr '\n' ' ')" files
-        same '' "$(chroot --userspec=65534:65534 "$T/image/out" /dnsproxy -t '9.9.9.9 1 tls=dns.quad9.net' 2>&1 >/dev/null)" 'a configuration with tls='
+        same './dnsproxy ./etc/group ./etc/passwd ./etc/ssl/certs/ca-certificates.crt' "$(files "$T/image/out")" files
+        image_w="chroot --userspec=65534:65534 $T/image/out /dnsproxy"
+        same '' "$($image_w -t '9.9.9.9 1 tls=dns.quad9.net' 2>&1 >/dev/null)" 'a configuration with tls='
         port=$(freeport) admin=$(freeport)
-        launch image chroot --userspec=65534:65534 "$T/image/out" /dnsproxy "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1'
-        like '^dnsproxy ' "$(chroot --userspec=65534:65534 "$T/image/out" /dnsproxy "admin 127.0.0.1@$admin" '127.0.0.1@9 1' -a status)" 'health check'
+        launch image $image_w "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1'
+        like '^dnsproxy ' "$($image_w "admin 127.0.0.1@$admin" '127.0.0.1@9 1' -a status)" 'health check'
         stop image
-    else
-        skip 'musl-gcc is missing, or BearSSL is not the system'"'"'s'
     fi
     promise 'the Kubernetes files are YAML, and their configurations are right'
     real_py=$(for real_x in /usr/bin/python3 python3; do "$real_x" -c 'import yaml, sys; print(sys.executable)' 2>/dev/null; done | head -n 1)
     if [ -n "$real_py" ]; then
         { readme 'kubernetes sidecar'; echo ---; readme 'kubernetes daemonset'; } >"$T/kube.yaml"
-        "$real_py" - "$T/kube.yaml" "$T/kube" >"$T/kube.out" 2>&1 <<'END'
+        (cd "$T" && "$real_py" - kube.yaml) >"$T/kube.out" 2>&1 <<'END'
 import sys, yaml
-n = 0
-for d in yaml.safe_load_all(open(sys.argv[1])):
-    assert {'apiVersion', 'kind', 'metadata'} <= set(d), d
-    print(d['kind'])
-    if d['kind'] == 'DaemonSet':
-        t = d['spec']['template']
-        assert d['spec']['selector']['matchLabels'] == t['metadata']['labels']
-        for c in t['spec']['containers']:
-            assert {m['name'] for m in c['volumeMounts']} <= {v['name'] for v in t['spec']['volumes']}
-        continue
-    pods = [c['args'] for c in d.get('spec', {}).get('containers', []) if c['name'] == 'dnsproxy']
-    n += 1
-    open('%s.%d' % (sys.argv[2], n), 'w').write('\n'.join(pods[0]) + '\n' if pods else d['data']['dns.config'])
+pod, config, daemon = yaml.safe_load_all(open(sys.argv[1]))
+for d in pod, config, daemon:
+    print(d['kind'], d['apiVersion'], d['metadata']['name'])
+t = daemon['spec']['template']
+assert daemon['spec']['selector']['matchLabels'] == t['metadata']['labels']
+for c in t['spec']['containers']:
+    assert {m['name'] for m in c['volumeMounts']} <= {v['name'] for v in t['spec']['volumes']}
+open('kube.1', 'w').write('\n'.join(a for c in pod['spec']['containers'] if c['name'] == 'dnsproxy' for a in c['args']))
+open('kube.2', 'w').write(config['data']['dns.config'])
 END
         same 0 $? "$(cat "$T/kube.out")"
-        same 'Pod ConfigMap DaemonSet' "$(tr '\n' ' ' <"$T/kube.out" | sed 's/ $//')"
-        for real_x in 1 2; do same '' "$("$BIN" -t -c "$T/kube.$real_x" 2>&1 >/dev/null)" "configuration $real_x"; done
+        same 'Pod ConfigMap DaemonSet' "$(cut -d ' ' -f 1 "$T/kube.out" | paste -s -d ' ')"
+        for real_x in 1 2; do valid -c "$T/kube.$real_x"; done
     else
         skip 'python3-yaml is missing'
     fi
@@ -171,11 +168,11 @@ END
     done
     promise 'the first command of the README builds and serves queries as it stands (what it installs is checked below)'
     real_t=$T/readme.tree
-    mkdir -p "$T/fake" "$real_t"
+    mkdir "$T/fake" "$real_t"
+    cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$real_t/"
     printf '#!/bin/sh\necho "$@" >>"%s/apt.log"\n' "$T" >"$T/fake/apt-get"
     printf '#!/bin/sh\necho ran >>"%s/tests.log"\n' "$T" >"$real_t/test.sh"
     chmod 755 "$T/fake/apt-get" "$real_t/test.sh"
-    cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$real_t/"
     if [ "$(id -u)" = 0 ] && netns; then
         readme build >"$T/readme.sh"
         (cd "$real_t" && export CC CFLAGS BEARSSL && PATH=$T/fake:$PATH exec $NS sh "$T/readme.sh") </dev/null >"$T/readme.log" 2>&1 &
@@ -206,20 +203,19 @@ END
         for real_y in $real_x; do
             grep -A 2 "^$real_y:" "$T/apt.policy" | grep -q 'Candidate: [0-9]' || fail "there is no package $real_y"
         done
-        grep -ohE '(^|[^-a-z])(have|needs)( [a-z][a-z0-9.-]+)+' "$SRC/test.sh" "$SRC"/tests/*.sh | sed 's/.*\(have\|needs\)//' | tr ' ' '\n' | sort -u | while read -r real_y; do
-            real_f=$(command -v "$real_y") && [ -f "$real_f" ] && printf '%s\n' "$real_f" "${real_f#/usr}" "$(readlink -f "$real_f")"
-        done | sort -u >"$T/apt.files"
-        xargs dpkg-query -S <"$T/apt.files" 2>/dev/null | sed 's/:.* / /' | sort -u >"$T/apt.owners"
-        sed 's/ .*//' "$T/apt.owners" | sort -u | xargs dpkg-query -W -f '${Package} ${Essential} ${Priority}\n' | sed -n 's/ yes .*//p; s/ .*required//p; s/ .*important//p' >"$T/apt.basic"
-        while read -r real_p real_f; do
-            printf '%s\n' "$real_x" | cat - "$T/apt.basic" | grep -qx -e "$real_p" -e "${real_p%-[0-9]*}" && continue
-            # the other name of the same program may be of a package that is installed
-            real_n=no
-            while read -r real_y real_g; do
-                [ "$(readlink -f "$real_g")" = "$(readlink -f "$real_f")" ] && printf '%s\n' "$real_x" | grep -qx "$real_y" && real_n=yes
-            done <"$T/apt.owners"
-            [ $real_n = yes ] || fail "$real_f is of $real_p, which no command installs"
-        done <"$T/apt.owners"
+        { printf '%s\n' $real_x; dpkg-query -W -f '${Package} ${Essential} ${Priority}\n' | sed -n 's/ yes .*//p; s/ .*\(required\|important\)$//p'; } >"$T/apt.given"
+        # the file of a program may have several names
+        grep -ohE '(^|[^-a-z])(have|needs)( [a-z][a-z0-9.-]+)+' "$SRC/test.sh" "$SRC"/tests/*.sh | sed 's/.*\(have\|needs\)//' | tr ' ' '\n' | sort -u |
+            while read -r real_y; do
+                real_f=$(command -v "$real_y") && [ -f "$real_f" ] && printf "$real_y %s\n" "$real_f" "${real_f#/usr}" "$(readlink -f "$real_f")"
+            done >"$T/apt.files"
+        cut -d ' ' -f 2 "$T/apt.files" | sort -u | xargs dpkg-query -S 2>/dev/null | sed 's/:.* / /' >"$T/apt.owners"
+        same '' "$(awk '
+            FILENAME ~ /given/ { given[$1] }
+            FILENAME ~ /owners/ { plain = $1; sub(/-[0-9]+$/, "", plain); owner[$2] = $1; right[$2] = $1 in given || plain in given }
+            FILENAME ~ /files/ && $2 in owner { known[$1] = owner[$2]; found[$1] += right[$2] }
+            END { for (program in known) if (!found[program]) print program " is of " known[program] }' "$T/apt.given" "$T/apt.owners" "$T/apt.files")" \
+            'programs that no command installs'
     else
         skip 'not here: this is not Debian, or apt-get update was never run'
     fi

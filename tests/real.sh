@@ -292,7 +292,7 @@ got_same() { cmp -s "$T/want" "$T/got" || fail "$1:" "$(diff "$T/want" "$T/got" 
 # too: when asked first and from the cache, over UDP, TCP and IPv6
 real_compare() {
     real_l=$(freeport) real_o=$1
-    proxy front "ca-file $T/pki/ca.pem" "listen 127.0.0.1@$real_l" "listen ::1@$real_l" "127.0.0.1@$1 1 $2"
+    proxy front "ca-file $T/pki/ca.pem" 'cache-negative 30' "listen 127.0.0.1@$real_l" "listen ::1@$real_l" "127.0.0.1@$1 1 $2"
     shift 2
     questions=$(questions test)
     all_directly 21 127.0.0.1 "$real_o" "$@"
