@@ -44,8 +44,7 @@ clear empties the cache ; same "Cache cleared ($(cached entries) entries)" "$(ad
 log LEVEL changes what is logged ; same 'Log level debug' "$(adm 'log debug')"
  ; asks debugged.test
  ; tells p 'debugged\.test'
- ; same 'Log level error' "$(adm 'log error')"
- ; same 'Log level info' "$(adm 'log info')"
+ ; each 'same "Log level $it" "$(adm "log $it")"' error info
 only the first line of a connection is read ; asks keep.test
  ; ^clear ; 'text=help\nclear\nclear\n' slurp=3000
  ; shows '^entry keep\.test'
@@ -155,7 +154,6 @@ READY=1 once the ports answer ; notified "$T/notify" WATCHDOG_USEC=1000000
 WATCHDOG=1 at half of WATCHDOG_USEC ; sleep 2.2
  ; within 3 6 "$(logs sd 'WATCHDOG=1')" "in about 2 s, at 1 s"
 RELOADING=1 and READY=1 around a reload ; adm reload >/dev/null
- ; tells sd RELOADING=1
  ; await 3 is 2 logs sd '(^|[ ])READY=1' || fail "no READY after it"
 RELOADING=1 carries MONOTONIC_USEC, which Type=notify-reload wants ; tells sd 'RELOADING=1.*MONOTONIC_USEC=[0-9]+'
 STOPPING=1 at the end ; stop r

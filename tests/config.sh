@@ -104,42 +104,11 @@ the file is used: it serves, and what was chosen is logged ; proxy p -c "$T/a.co
  ; ^NOERROR ; file.test
  ; tells p 'a\.conf'
 END
-    environment_counts
-    if [ "$(id -u)" = 0 ] && proc_here; then
-        promise "started as root it becomes user: nobody, no supplementary groups, no way back"
-        for u in daemon nobody; do
-            proxy p "$u1 1" "user $u"
-            await 5 runs_as p "$(id -u $u)" || fail "it does not become $u"
-            says '^NOERROR' "user$u.test"
-        done
-        u=$(id -u nobody) g=$(id -g nobody)
-        for x in "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'; do
-            like "^$x\$" "$(cat "/proc/$(pid p)/status")"
-        done
-        promise "a file that only root may read: reload works or says why, and serving goes on"
-        chmod 600 "$T/a.conf"
-        proxy p -c "$T/a.conf"
-        like '^Reloaded$|^error: .*a\.conf|a\.conf.*[Pp]ermission' "$(adm reload)"
-        says '^NOERROR' afterreload.test
-    fi
-}
-no_suffix() { exits 1 '"domain=.*" is wrong here, expected a host name' -t '9.9.9.9 1' "1.2.3.4 1 domain=$it"; }
-# directives: the first words of the lines of standard input
-directives() { sed -n 's/^\([a-z][a-z-]*\) .*/\1/p' | sort -u; }
-
-# runs_as NAME UID: the program gives up root after it has begun to listen, and the flags of the last step come last
-runs_as() { [ "$(awk '/^Uid:/ { u = $5 } /^NoNewPrivs:/ { n = $2 } END { print u, n }' "/proc/$(pid "$1")/status")" = "$2 1" ]; }
-
-# with NAME=VALUE...: as checked, with these variables and without arguments
-with() { checked env "$@" "$BIN" -t; }
-
-environment_counts() {
     if [ -e /etc/dns.config ]; then
         promise "environment and built-in default"
         skip "not here: there is an /etc/dns.config"
-        return
-    fi
-    replies with <<'END'
+    else
+        replies with <<'END'
 without file and arguments the environment counts: TLS_DNS_IP, TLS_DNS_PORT, PROXY_PORT
  ; ^listen \*@5399 .* 192\.0\.2\.9@8853 1 tls ; TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT=8853 PROXY_PORT=5399
  ;  192\.0\.2\.9(@853)? 1 tls ; TLS_DNS_IP=192.0.2.9 | TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT= PROXY_PORT=
@@ -151,8 +120,34 @@ the variable with an error is named, and PROXY_PORT counts without TLS_DNS_IP
 else the built-in default: 1.1.1.1 and 1.0.0.1 with their names
  ;  1\.1\.1\.1(@853)? 1 tls=one\.one\.one\.one 1\.0\.0\.1(@853)? 2 tls=one\.one\.one\.one exit 0 $ ; LC_ALL=C
 END
-    [ "$(id -u)" != 0 ] || like '^built-in default: ca-file /etc/ssl/.*ca-certificates' "$(unshare -m sh -c 'mount -t tmpfs none /etc/ssl && "$0"' "$BIN" 2>&1)"
+        [ "$(id -u)" != 0 ] || like '^built-in default: ca-file /etc/ssl/.*ca-certificates' "$(unshare -m sh -c 'mount -t tmpfs none /etc/ssl && "$0"' "$BIN" 2>&1)"
+    fi
+    [ "$(id -u)" = 0 ] && proc_here || return
+    promise "started as root it becomes user: nobody, no supplementary groups, no way back"
+    for u in daemon nobody; do
+        proxy p "$u1 1" "user $u"
+        await 5 runs_as p "$(id -u $u)" || fail "it does not become $u"
+        says '^NOERROR' "user$u.test"
+    done
+    u=$(id -u nobody) g=$(id -g nobody)
+    for x in "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'; do
+        like "^$x\$" "$(cat "/proc/$(pid p)/status")"
+    done
+    promise "a file that only root may read: reload works or says why, and serving goes on"
+    chmod 600 "$T/a.conf"
+    proxy p -c "$T/a.conf"
+    like '^Reloaded$|^error: .*a\.conf|a\.conf.*[Pp]ermission' "$(adm reload)"
+    says '^NOERROR' afterreload.test
 }
+no_suffix() { exits 1 '"domain=.*" is wrong here, expected a host name' -t '9.9.9.9 1' "1.2.3.4 1 domain=$it"; }
+# directives: the first words of the lines of standard input
+directives() { sed -n 's/^\([a-z][a-z-]*\) .*/\1/p' | sort -u; }
+
+# runs_as NAME UID: the program gives up root after it has begun to listen, and the flags of the last step come last
+runs_as() { [ "$(awk '/^Uid:/ { u = $5 } /^NoNewPrivs:/ { n = $2 } END { print u, n }' "/proc/$(pid "$1")/status")" = "$2 1" ]; }
+
+# with NAME=VALUE...: as checked, with these variables and without arguments
+with() { checked env "$@" "$BIN" -t; }
 
 # What a new user meets in the first hour
 leg_mistakes() {

@@ -103,20 +103,19 @@ END
 leg_clock() {
     ups u1 u2
     promise "the wall clock may jump from 1970 to today and back: entries keep the time they have left, queries and patience too"
-    if shim CLOCK; then
-        peer clock "$T/shim" 100
-        shimmed p "$u1 1" "$u2 2" 'patience 500' 'timeout 2000'
-        asks ttl=300.jump.test
-        shows '^entry ttl=300\.jump\.test\. A IN expires 1970-01-01T00:0[56]:'
-        for x in 1900000000 50 1800000000; do
-            underway wait u1 "x$x" ask 1delay=200.2silent=.x$x.test
-            peer clock "$T/shim" $x
-            ended wait '^NOERROR.* 192\.0\.2\.1$'
-            gets 1 ttl:290-300 ttl=300.jump.test
-        done
-        saw 1 jump u1
-        shows '^entry ttl=300\.jump\.test\. A IN expires 2027-01-15T'
-    fi
+    shim CLOCK || return
+    peer clock "$T/shim" 100
+    shimmed p "$u1 1" "$u2 2" 'patience 500' 'timeout 2000'
+    asks ttl=300.jump.test
+    shows '^entry ttl=300\.jump\.test\. A IN expires 1970-01-01T00:0[56]:'
+    for x in 1900000000 50 1800000000; do
+        underway wait u1 "x$x" ask 1delay=200.2silent=.x$x.test
+        peer clock "$T/shim" $x
+        ended wait '^NOERROR.* 192\.0\.2\.1$'
+        gets 1 ttl:290-300 ttl=300.jump.test
+    done
+    saw 1 jump u1
+    shows '^entry ttl=300\.jump\.test\. A IN expires 2027-01-15T'
 }
 
 leg_confined() {
@@ -215,8 +214,7 @@ END
         sleep 1.5
         spent 200 "$a"
         shows '^dnsproxy '
-        kill_pid hold
-        kill_pid hold2
+        each 'kill_pid $it' hold hold2
         await 6 hears '^NOERROR' tcpback.test +tcp +timeout=500 || fail "TCP does not come back"
         promise "and it is said once: $limit descriptors"
         same 1 "$(logs p descriptors)" "lines about descriptors in the log"

@@ -56,20 +56,19 @@ END
     done
     exec 9>&-
     promise "log LEVEL syslog goes to /dev/log, with severities"
-    if shim SYSLOG; then
-        listener syslogd "$T/shim.log"         # where the shim sends what is for /dev/log
-        shimmed p "$u1 1" 'log debug syslog'
-        asks syslogged.test
-        tells syslogd ' <31>dnsproxy\[[0-9]*\]: .*syslogged\.test'
-        tells syslogd ' <30>dnsproxy\['
-        same 0 "$(logs p syslogged)" "lines at standard error"
-        promise "a syslogd that does not read, or is gone, holds nothing up; a new one is found"
-        kill -STOP "$(pid syslogd)"
-        good 300 window=20 name=unread%d.test
-        kill_pid syslogd
-        good 100 window=20 name=gone%d.test
-        listener syslogd "$T/shim.log"
-        asks again.test
-        tells syslogd 'again\.test'
-    fi
+    shim SYSLOG || return
+    listener syslogd "$T/shim.log"         # where the shim sends what is for /dev/log
+    shimmed p "$u1 1" 'log debug syslog'
+    asks syslogged.test
+    tells syslogd ' <31>dnsproxy\[[0-9]*\]: .*syslogged\.test'
+    tells syslogd ' <30>dnsproxy\['
+    same 0 "$(logs p syslogged)" "lines at standard error"
+    promise "a syslogd that does not read, or is gone, holds nothing up; a new one is found"
+    kill -STOP "$(pid syslogd)"
+    good 300 window=20 name=unread%d.test
+    kill_pid syslogd
+    good 100 window=20 name=gone%d.test
+    listener syslogd "$T/shim.log"
+    asks again.test
+    tells syslogd 'again\.test'
 }
