@@ -513,7 +513,7 @@ bench_row_road() {
         bench_x=$("$BENCH/gauge" pace "$bench_p" 1 1 900001)
     fi
     for bench_w in lossy beside bad clear jump; do
-        [ ! -e "$BENCH/road.$bench_w" ] || { kill -TERM "$(pid "road-$bench_w")"; "$ROOT/peer" gone "$(pid "road-$bench_w")" 5000; }
+        [ ! -e "$BENCH/road.$bench_w" ] || { kill -TERM "$(pid "road-$bench_w")"; await 5 gone "$(pid "road-$bench_w")"; }
     done
     while IFS='|' read -r bench_t bench_m bench_n bench_o bench_c; do
         bench_y=$(bench_pace "$bench_n" "$bench_c") bench_z=$(bench_pace "$bench_o" "$bench_c")
@@ -686,7 +686,7 @@ bench_under() { WRAP="valgrind -q --tool=callgrind --callgrind-out-file=$BENCH/c
 bench_stop() {
     WRAP='' SLOW=$bench_slow
     kill -TERM "$(pid counted)"
-    peer gone "$(pid counted)" 30000 || fail 'does not stop'
+    await 30 gone "$(pid counted)" || fail 'does not stop'
     kill_pid counted
     [ ! -s "$why" ] || bench_lack instructions "$(cat "$why")"
 }

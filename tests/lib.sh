@@ -245,6 +245,11 @@ proxy() {
     launch "$proxy_n" $WRAP "$BIN" "$@"
 }
 
+# gone PID: it has ended (a zombie has).  listens PID PORT SECONDS: waits until TCP connects there; false at the deadline, or when PID is gone
+gone() { ! kill -0 "$1" 2>/dev/null || grep -q ') [ZX] ' "/proc/$1/stat" 2>/dev/null; }
+listens() { await "$3" eval "connects 127.0.0.1 $2 || connects ::1 $2 || gone $1" && ! gone "$1"; }
+connects() { peer talk "$1" "$2" >/dev/null; }
+
 # launch NAME COMMAND...: starts the program by a command of its own, with $port and $admin known
 launch() {
     [ ! -s "$T/$1.pid" ] || stop "$1"
@@ -259,8 +264,8 @@ ready() {
     started "$1" "$2"
     echo "$port" >"$T/$1.port"
     echo "$admin" >"$T/$1.admin"
-    peer serves "$2" "$port" $((5000 * SLOW)) || fail "$1 does not serve at port $port"
-    case $admin in '' | off) ;; *) peer serves "$2" "$admin" $((1000 * SLOW)) || true ;; esac       # it is bound right after
+    listens "$2" "$port" 5 || fail "$1 does not serve at port $port"
+    case $admin in '' | off) ;; *) listens "$2" "$admin" 1 || true ;; esac       # it is bound right after
 }
 
 # use NAME: port and admin are those of NAME again
@@ -277,7 +282,7 @@ stop() {
     fi
     stop_p=$(pid "$1")
     kill -TERM "$stop_p" 2>/dev/null
-    if "$ROOT/peer" gone "$stop_p" $((10000 * SLOW)); then
+    if await 10 gone "$stop_p"; then
         wait "$stop_p" 2>/dev/null
         stop_s=$?
         [ -e "$T/$1.up" ] || [ "$stop_s" = 0 ] || fail "$1 exited with $stop_s, wanted 0"

@@ -128,7 +128,7 @@ leg_confined() {
         else
             asks x.test
             adm status >/dev/null               # tells the time of the entry
-            peer gone "$(pid p)" 5000 || fail "it goes on"
+            await 5 gone "$(pid p)" || fail "it goes on"
             wait "$(pid p)"
             same 159 $? "exit status: 128 and SIGSYS"
         fi

@@ -6,8 +6,6 @@
  *   ask, many, talk, hold           see above each
  *   zero ADDR PORT NAME             a query from UDP port 0; false where that is not allowed
  *   freeport                        a port that is free for UDP and TCP
- *   serves PID PORT MS [ADDR]       waits until TCP connects there; false at the deadline or when PID has gone
- *   gone PID MS                     waits until the process has ended
  *   notify PATH                     a supervisor's socket: prints each datagram as a line
  *   echo, relay, upstream, road, pace, load, bursts, stream, answers, latency, browse, link
  *                                   gauge.h tells what they measure
@@ -564,34 +562,6 @@ static int cmd_zero(char **argv) {
 	return sendto(fd, p, sent.n + 8, 0, &to.u.sa, addr_len(&to)) < 0;
 }
 
-/* True if the process has ended; a zombie has. */
-static bool is_gone(int pid) {
-	char path[64], text[512] = "";
-	snprintf(path, sizeof path, "/proc/%d/stat", pid);
-	if (kill(pid, 0) < 0 && errno == ESRCH) return true;
-	FILE *f = fopen(path, "r");
-	if (f == NULL) return access("/proc/self/stat", R_OK) == 0;
-	text[fread(text, 1, sizeof text - 1, f)] = '\0';
-	fclose(f);
-	const char *z = strrchr(text, ')');
-	return z != NULL && (strncmp(z, ") Z", 3) == 0 || strncmp(z, ") X", 3) == 0);
-}
-
-static int cmd_serves(char **argv) {
-	struct addr to = addr_of(argv[4] != NULL ? argv[4] : "127.0.0.1", argv[2]), six = addr_of("::1", argv[2]);
-	for (long end = ms_now() + atoi(argv[3]); ms_now() < end && !is_gone(atoi(argv[1])); ms_sleep(3)) {
-		int fd = sock(SOCK_STREAM, NULL, &to);
-		if (fd >= 0 || (fd = sock(SOCK_STREAM, NULL, &six)) >= 0) return close(fd);
-	}
-	return 1;
-}
-
-static int cmd_gone(char **argv) {
-	for (long end = ms_now() + atoi(argv[2]); ms_now() < end; ms_sleep(3))
-		if (is_gone(atoi(argv[1]))) return 0;
-	return 1;
-}
-
 static int cmd_notify(char **argv) {
 	static char in[65536];
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -622,7 +592,7 @@ static int cmd_clock(char **argv) {
 #define USE(name, words) { #name, words, cmd_##name }
 int main(int argc, char **argv) {
 	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
-		USE(talk, 4), USE(hold, 4), USE(zero, 4), USE(freeport, 1), USE(serves, 4), USE(gone, 3), USE(notify, 2),
+		USE(talk, 3), USE(hold, 4), USE(zero, 4), USE(freeport, 1), USE(notify, 2),
 		USE(clock, 3), USE(echo, 2), USE(relay, 3), USE(upstream, 3), USE(road, 6), USE(pace, 5), USE(load, 8), USE(bursts, 6),
 		USE(stream, 5), USE(answers, 3), USE(latency, 5), USE(browse, 5), USE(link, 8) };
 	signal(SIGPIPE, SIG_IGN);

@@ -278,37 +278,31 @@ static void print_opt(struct text *t, const struct opt *o) {
 	text_add(t, "%s", ede);
 }
 
-/* RDATA of the types whose form we know: 's' is a name, digits are a number of so many bytes */
-static bool print_fields(struct text *t, const uint8_t *p, size_t n, const struct rr *rr) {
-	static const struct { unsigned type; const char *form; } forms[] = { { T_NS, "s" }, { T_CNAME, "s" }, { 12, "s" }, { 39, "s" },
-		{ T_MX, "2s" }, { T_SRV, "222s" }, { T_SOA, "ss44444" } };
-	char name[NAME];
-	size_t at = rr->rdata_at, was = t->len, i = 0;
-	while (i < COUNT(forms) && forms[i].type != rr->type) i++;
-	for (const char *f = i < COUNT(forms) ? forms[i].form : ""; *f != '\0'; f++) {
-		const char *sep = t->len > was ? " " : "";
-		if (*f == 's' ? !read_name(p, n, &at, name) : (at += (size_t)(*f - '0')) > n) break;
-		if (*f == 's') text_add(t, "%s%s", sep, name);
-		else text_add(t, "%s%u", sep, *f == '2' ? get16at(p + at - 2) : get32at(p + at - 4));
-	}
-	if (at == rr->rdata_at + rr->rdlen && i < COUNT(forms)) return true;
-	t->len = was;
-	return false;
+/* The words of the program for RDATA of addresses, names and numbers, if it is well formed; NULL for other RDATA. */
+static const char *rdata_form(const uint8_t *p, size_t n, const struct rr *rr) {
+	struct msg m = { .p = p, .len = n, .at = rr->rdata_at };
+	msg_rdata(&m, rr->type, rr->rdlen);
+	for (size_t i = 0; i < COUNT(shown) && m.err == NULL; i++)
+		if (shown[i].type == rr->type && shown[i].fields[strspn(shown[i].fields, "an24")] == '\0') return shown[i].fields;
+	return NULL;
 }
 
 static void print_record(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
 	static const char *const sections[] = { "", "", "au: ", "ad: " };
 	struct text *t = ctx;
 	const struct rr *rr = &r->rr;
-	char address[64];
-	int family = rr->type == T_A && rr->rdlen == 4 ? AF_INET : rr->type == T_AAAA && rr->rdlen == 16 ? AF_INET6 : 0;
+	const char *f = rdata_form(p, n, rr);
+	struct msg m = { .p = p, .len = rr->rdata_at + rr->rdlen, .at = rr->rdata_at };
 	uint32_t h = 2166136261u;
 	if (rr->type == T_OPT) return;
-	text_add(t, " | %s%s %u %s%s%s ", sections[r->section], r->name, rr->ttl,
+	text_add(t, " | %s%s %u %s%s%s", sections[r->section], r->name, rr->ttl,
 	    rr->class == 1 ? "" : class_text(rr->class), rr->class == 1 ? "" : " ", type_text(rr->type));
-	if (family != 0) text_add(t, "%s", inet_ntop(family, p + rr->rdata_at, address, sizeof address));
-	if (family != 0 || print_fields(t, p, n, rr)) return;
-	text_add(t, "\\# %zu ", rr->rdlen);
+	for (const char *each = f; f != NULL && *each != '\0'; each++) {
+		text_add(t, " ");
+		text_field(t, &m, *each);
+	}
+	if (f != NULL) return;
+	text_add(t, " \\# %zu ", rr->rdlen);
 	print_hex(t, p + rr->rdata_at, rr->rdlen, 40);
 	for (size_t at = rr->rdata_at; at < rr->rdata_at + rr->rdlen; at++) h = (h ^ p[at]) * 16777619u;
 	if (rr->rdlen > 40) text_add(t, " hash=%08x", h);

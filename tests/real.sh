@@ -14,7 +14,7 @@ real() {
     real_w=$1 real_k=$2
     shift 3
     real_start "$real_w" "$real_k" "$@"
-    peer serves "$(pid "$real_n")" "$real_o" $((10000 * SLOW)) || fail "$real_k does not serve: $(tail -n 3 "$T/$real_n.log")"
+    listens "$(pid "$real_n")" "$real_o" 10 || fail "$real_k does not serve: $(tail -n 3 "$T/$real_n.log")"
 }
 
 # real_start NAME KIND [LINE...]: a server at the address $real_a, with plain DNS at the port $real_p, TLS at $real_s, HTTPS at $real_h and

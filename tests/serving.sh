@@ -35,7 +35,7 @@ SIGTERM under load: it ends within a second, and started again it binds at once 
  ; hold hold "$port" 20
  ; underway load u1 load400 many n=4000 window=200 rate=2000 name=delay=50.load%d.test timeout=300
  ; kill -TERM "$(pid p)"
- ; peer gone "$(pid p)" $((1000 * SLOW)) || fail "still there after a second"
+ ; await 1 gone "$(pid p)" || fail "still there after a second"
  ; proxy p "$u1 1" "listen 127.0.0.1@$port"
  ; each serves 127.0.0.1
  ; ended load
