@@ -18,17 +18,15 @@ web_answers() {
 asked_for() { adm "query h2=$1.n$(date +%s)$$.test A" | grep -F "$one "; }
 
 leg_https() {
-    promise "queries over HTTPS are answered, 500 on one connection, its ALPN h2"
-    webs 'timeout 1000'
-    answered 10 500 window=100
-    saw 1 '^open' one
-    like '^hello 1 .* sni dns\.test alpn h2 ' "$(cat "$T/one.q")"
-    promise "a request is a POST to the name and the path, and tells nothing else"
-    same 500 "$(asked one '^request .* :method=POST :scheme=https :authority=dns\.test :path=/dns-query accept=application/dns-message content-type=application/dns-message content-length=128$')" "such requests"
-    saw 500 '^request' one
-    promise "its question has the ID 0, padding to 128 bytes and no other option"
-    same 500 "$(grep -Ec '^query .* id=0 .* size=128 .* opts=12:[0-9a-f+]*$' "$T/one.q")" "such questions"
     replies asked_for <<'END'
+queries over HTTPS are answered, 500 on one connection, its ALPN h2 ; webs 'timeout 1000'
+ ; answered 10 500 window=100
+ ; saw 1 '^open' one
+ ; saw 1 '^hello 1 .* sni dns\.test alpn h2 ' one
+a request is a POST to the name and the path, and tells nothing else ; saw 500 '^request' one
+ ; saw 500 '^request .* :method=POST :scheme=https :authority=dns\.test :path=/dns-query accept=application/dns-message content-type=application/dns-message content-length=128$' one
+its question has the ID 0, padding to 128 bytes and no other option
+ ; saw 500 '^query .* id=0 .* size=128 .* opts=12:[0-9a-f+]*$' one
 an answer in many DATA frames with padding is put together   ; NOERROR answers 20 ; split.n=20
 trailers do no harm                                          ; NOERROR answers 1  ; trailers
 a response 103 before the real one does no harm              ; NOERROR answers 1  ; early
@@ -36,16 +34,11 @@ headers in three frames are read                             ; NOERROR answers 1
 headers in Huffman's code are read                           ; NOERROR answers 1  ; huffman
 a response without a type is taken for what was asked        ; NOERROR answers 1  ; typeless
 unknown frames, settings and flags do no harm                ; NOERROR answers 1  ; unknown
-END
-    promise "a TTL is lowered by the age of the response: 300 less 100, and less 30"
-    like ' 200 IN A ' "$(adm 'query h2=age100.ttl.test A' | tr '\t' ' ')"
-    like ' 270 IN A ' "$(adm 'query h2=huffman,age30.ttl.test A' | tr '\t' ' ')"
-    promise "a PING comes back"
-    like 'NOERROR answers 1 ' "$(asked_for ping)"
-    await 2 sees one '^pong .* pingpong' || fail "no pong"
-    promise "through all that the connection stays"
-    saw 1 '^open' one
-    replies asked_for <<'END'
+a PING comes back ; NOERROR answers 1  ; ping
+ ; comes one '^pong .* pingpong'
+a TTL is lowered by the age of the response: 300 less 100, and less 30 ; like ' 200 IN A ' "$(adm 'query h2=age100.ttl.test A' | tr '\t' ' ')"
+ ; like ' 270 IN A ' "$(adm 'query h2=huffman,age30.ttl.test A' | tr '\t' ' ')"
+through all that the connection stays ; saw 1 '^open' one
 a status other than 200 is a failure with its number: 404    ; no answer HTTP status 404$ ; status404
 302, which is not followed                                   ; no answer HTTP status 302$ ; status302
 503, in Huffman's code                                       ; no answer HTTP status 503$ ; huffman,status503
@@ -53,10 +46,7 @@ a body of another type is a failure                          ; no answer the ans
 half a body is a failure                                     ; no answer the answer is to another question$ ; short
 data without headers is a failure                            ; no answer HTTP status 0$ ; noheaders
 a reset request is a failure with the number of its error    ; no answer the server has reset the request \(HTTP/2 error 2\)$ ; rst
-END
-    promise "a client gets SERVFAIL for a 404"
-    says '^SERVFAIL ' h2=status404.client.test
-    replies asked_for <<'END'
+a client gets SERVFAIL for a 404 ; says '^SERVFAIL ' h2=status404.client.test
 a frame above 16,384 bytes ends the connection, and the reason is told ; no answer HTTP/2: a frame of more than 16,384 bytes$ ; bigframe
 and a header block of more than 8 kB                       ; no answer HTTP/2: a header block of more than 8 kB ; bigblock
 and one that never ends                                    ; no answer HTTP/2: a header block of more than 8 kB ; flood
@@ -69,51 +59,42 @@ and data of the connection                                 ; no answer HTTP/2: a
 and a response to what was never asked                     ; no answer HTTP/2: a damaged frame$ ; even
 and more padding than frame                                ; no answer HTTP/2: a damaged frame$ ; overpad
 and a reset of three bytes                                 ; no answer the server has reset the request \(HTTP/2 error 0\)$ ; shortreset
+each is logged once, not with every connection ; within 6 8 "$(logs px 'https: HTTP/2: ')" "lines"
+after all that it serves as before ; lives px "damage"
+with another server behind it no name is lost to a header block that never ends, nor takes another with it
+ ; dot last good : net=11
+ ; proxy px "$ca" "$one 1 https=dns.test" "$last 2 tls=dns.test"
+ ; loading 12 name=h2=flood.n%x.test rate=3
+ ; like ' right 60 failed 0 lost 0 ' "$(load 60 rate=15)"
+ ; loaded 8 ' right 12 failed 0 lost 0 .* from 11:12$'
 END
-    promise "each is logged once, not with every connection"
-    within 6 8 "$(logs px 'https: HTTP/2: ')" "lines"
-    promise "after all that it serves as before"
-    lives px "damage"
-    promise "with another server behind it no name is lost to a header block that never ends, nor takes another with it"
-    dot last good : net=11
-    proxy px "$ca" "$one 1 https=dns.test" "$last 2 tls=dns.test"
-    loading 12 name=h2=flood.n%x.test rate=3
-    like ' right 60 failed 0 lost 0 ' "$(load 60 rate=15)"
-    loaded 8
-    like ' right 12 failed 0 lost 0 .* from 11:12$' "$got"
 }
 
 leg_https_flow() {
     replies <<'END'
 GOAWAY after every 10 requests: of 500 names with 100 in flight none is lost, and a few are asked twice
- ; ; web_answers h2=goaway10 500 window=100
- ; ; within 50 90 "$(asked one '^open')" "connections"
-a refused request comes again, and is not a failure ; ; web_answers h2=refused3 100 window=20
-100 answers in many frames at a time               ; ; web_answers h2=split 300 window=100
-100 answers at a time whose end comes later        ; ; web_answers h2=late 300 window=100
-a byte at a time                                   ; ; web_answers 'dribble=1 record=20' 5
-a server that closes after 10 answers: of 500 names with 100 in flight none fails ; ; web_answers after=10 500 window=100
+ ; web_answers h2=goaway10 500 window=100
+ ; within 50 90 "$(asked one '^open')" "connections"
+a refused request comes again, and is not a failure ; web_answers h2=refused3 100 window=20
+100 answers in many frames at a time ; web_answers h2=split 300 window=100
+100 answers at a time whose end comes later ; web_answers h2=late 300 window=100
+a byte at a time ; web_answers 'dribble=1 record=20' 5
+a server that closes after 10 answers: of 500 names with 100 in flight none fails ; web_answers after=10 500 window=100
 a server that takes 65,535 bytes and gives no room for more gets its questions over another connection
- ; ; web_answers h2=nowindow 600 window=20
- ; ; saw 2 '^open' one
- ; ; same 0 "$(asked one '^over')" "questions above its window"
+ ; web_answers h2=nowindow 600 window=20
+ ; saw 2 '^open' one
+ ; saw 0 '^over' one
+no more requests at a time than the server allows: 200 names with 50 in flight, 7 allowed ; web_answers 'h2=max7 delay=5' 1
+ ; answered 10 200 window=50
+ ; saw 0 '^over' one
+answers of 60,000 bytes, 100 of them: the window of the connection is widened in time ; webs
+ ; each 'good 10 window=1 name="big=60000.n$it-%x.test" type=TYPE65400 tcp=1' $(seq 10)
+ ; saw 0 '^overrun' one
+requests that a server leaves open do not keep others from being answered ; webs h2=max20
+ ; loading 5 name=h2=silent.n%x.test rate=100 timeout=6000
+ ; answered 10 100 in:1500 window=5
+ ; loaded 8
 END
-    promise "no more requests at a time than the server allows: 200 names with 50 in flight, 7 allowed"
-    webs h2=max7 delay=5
-    answered 10 1
-    answered 10 200 window=50
-    same 0 "$(asked one '^over' | tr -d ' ')" "requests above that"
-    promise "answers of 60,000 bytes, 100 of them: the window of the connection is widened in time"
-    webs
-    for i in 1 2 3 4 5 6 7 8 9 10; do
-        like 'answered 10 noerror 10 ' "$(many n=10 window=1 name="big=60000.n$i-%x.test" type=TYPE65400 tcp=1)"
-    done
-    saw 0 '^overrun' one
-    promise "requests that a server leaves open do not keep others from being answered"
-    webs h2=max20
-    loading 5 name=h2=silent.n%x.test rate=100 timeout=6000
-    answered 10 100 in:1500 window=5
-    loaded 8
 }
 
 leg_https_trust() {
@@ -132,14 +113,8 @@ END
     servers
     eval "proxy px $lines" '"$ca" "timeout 1000"'
     adm 'query www.test A' >"$T/query"
-    i=0
-    while IFS=';' read -r cert words upstream ere what; do
-        i=$((i + 1))
-        promise "$what"
-        like "$ere" "$(grep -F "upstream $(at "s$i") " "$T/query")"
-        case $ere in no*) saw 0 '^(query|request)' "s$i" ;; *) saw 1 '^request' "s$i" ;; esac
-    done <"$T/rows"
-    like '^request .* :authority=dns\.test :path=/q/%7Buser%7D\?x ' "$(cat "$T/s9.q")"
+    each_server web_told
+    saw 1 '^request .* :authority=dns\.test :path=/q/%7Buser%7D\?x ' s9
     promise "where TLS gets no answer HTTPS at the same address answers, at once when that is known"
     web one
     dead=$(freeport)
@@ -158,4 +133,9 @@ a path of at most 127 letters behind https=NAME      ; 192.0.2.1 3 https=dns.tes
 a host name behind tls= or https=                    ; 192.0.2.1 3 https=https://dns.test/q
 tcp, tls, tls=NAME                                   ; 192.0.2.1 3 https
 END
+}
+web_told() {
+    promise "$what"
+    like "$ere" "$(grep -F "upstream $(at "s$i") " "$T/query")"
+    case $ere in no*) saw 0 '^(query|request)' "s$i" ;; *) saw 1 '^request' "s$i" ;; esac
 }
