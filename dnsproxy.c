@@ -4709,7 +4709,8 @@ static void stream_close(struct stream *s, const char *why) {
 	tls_release(s);
 	if (s->h2 != NULL) h2_close(s);
 	if (!stood)
-		upstream_fails(u, why ? why : u->spec.proto < P_TLS ? "cut short" : "closed in the handshake (TLS 1.3 only?)");
+		upstream_fails(u, why ? why : u->spec.proto < P_TLS ? "cut short" : strncmp(u->trouble, "closed", 6) != 0 ?
+		    "closed in the handshake" : "closed in the handshake (TLS 1.3 only?)");     /* again: not by chance */
 	else if (s->open > 0)
 		stream_ended(s, why == NULL);
 	else if (u->spec.proto >= P_TLS && u->nstreams == 0 && ++u->idle_ends < 2)

@@ -171,7 +171,7 @@ good;tls=11;;TLS 1\.2|version|cipher;with TLS 1.1 only
 good;: at=hello:alert70;;TLS 1\.2|version;with TLS 1.3 only
 good;: at=hello:alert40;;handshake_failure|alert 40|cipher;that sends the alert 40
 good;suites=c009,c00a,c023;;cipher;with old cipher suites only
-good;: at=hello:fin;;closed;that closes in the handshake
+good;: at=hello:fin;;closed.*TLS 1\.3;that closes in the handshake time and again
 good;: at=mid:rst upto=200;;reset;that resets in the handshake
 swollen;;tls=other.test;name|chain|certificate;with a chain of 36 certificates
 by=root names=2000;;;certificate|chain|long|large;with a certificate of 50 KB
