@@ -4496,9 +4496,10 @@ static void port_ready(void *owner, short revents) {
  *                     ^------------'   when that went silent, or ended
  *   a connection:  CONNECTING -> HANDSHAKE -> OPEN <-> SILENT -> DRAINING -> closed
  *
- * OPEN takes questions. One that brings nothing for 8 times what is usual while several wait is SILENT: it takes none until it
- * answers. Once another is open it is DRAINING: all but its oldest question are asked there, and it is listened to until that
- * is answered. A server that wants no more questions may order that too. Only one connection is being opened at a time.
+ * OPEN takes questions. One that brings nothing for 8 times what is usual (2, when known to answer one at a time) while several
+ * wait is SILENT: it takes none until it answers. Once another is open it is DRAINING: all but its oldest question are asked
+ * there, and it is listened to until that is answered. A server that wants no more questions may order that too. Only one
+ * connection is being opened at a time.
  *
  * What an end says: before the handshake is done, that the upstream failed. The next try comes 50, 100, 200 ms later and so on;
  * with the HOPELESS one all fail who wait. Afterwards it says nothing of the upstream. The questions go back to the line; the
@@ -4945,7 +4946,8 @@ static bool stream_deaf(const struct stream *s, usec since) {
 /* Questions wait on s: for too long? */
 static void stream_wait(struct stream *s) {
 	struct ask *first = LINED(s->asks.next), *second = s->open > 1 ? LINED(first->on.next) : NULL;
-	usec limit = s->slow && s->u->window == UNLIMITED ? SILENT_LIMIT : MIN(MAX(8 * s->u->pace, SILENT_LIMIT), SLOW_LIMIT);
+	bool known = s->u->window < UNLIMITED;  /* to answer one at a time: what is usual is with a wait for others */
+	usec limit = s->slow && !known ? SILENT_LIMIT : MIN(MAX((known ? 2 : 8) * s->u->pace, SILENT_LIMIT), SLOW_LIMIT);
 	usec due = MAX(s->heard, second ? second->written : first->written) + limit;
 	usec late = MAX(s->heard, first->written) + SLOW_LIMIT;
 
