@@ -275,8 +275,8 @@ static const struct row text_rows[] = {
 	    ".\ncom.<-com\nwww.example.com.<-WWW.Example.COM.\na\\.b.c.<-a\\.b.c\na.a.<-\\097.\\065\n\\000\\255.x.<-\\000\\255.x\n"
 	    "a\\\\b.<-a\\\\b\nsp\\032ace.<-sp ace\n_25._tcp.x.<-_25._tcp.x\n\\..\\..<-\\..\\.\n*.x.<-*.x\nsemi\\;colon.<-semi;colon\n"
 	    "none<-|..|.a|a..b|a..|a\\|\\256|\\299.x" },
-	{ "a label of 63 and a name of 255 bytes are the longest", name_of, L63 ".|" L63 "." L63 "." L63 "." L61 ".\n"
-	    "none<-" L63 "a|" L63 "." L63 "." L63 "." L61 "a" },
+	{ "a label of 63 and a name of 255 bytes are the longest", name_of, L63 ".<-" L63 "|" L63 ".\n"
+	    L63 "." L63 "." L63 "." L61 ".<-" L63 "." L63 "." L63 "." L61 "\nnone<-" L63 "a|" L63 "a.|" L63 "." L63 "." L63 "." L61 "a" },
 	{ "the longest name of escapes has room in text form", name_of, E63 "." E63 "." E63 "." E61 "." },
 	{ "a suffix matches at whole labels only", below_of, "below<-www.example.com example.com|example.com example.com|example.com .\n"
 	    "not<-notexample.com example.com|com example.com|example.org example.com|a\\007example.com example.com" },
