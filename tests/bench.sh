@@ -183,7 +183,7 @@ bench_stream() { "$BENCH/gauge" stream "$1" "$2" 100 1000; }
 bench_flight() {
     bench_y=100
     case $3 in *5000*) bench_y=5000 ;; esac
-    "$BENCH/gauge" load "$1" 1 1000000 "$bench_y" "$bench_at" 100000 25
+    "$BENCH/gauge" load "$1" 1 1000000 "$bench_y" "$bench_at" 100000 25000
 }
 
 # bench_cpu PID: microseconds of user and system time that it, its threads and its children have had, by the scheduler's account
@@ -359,13 +359,13 @@ bench_row_browser() {
             bench_paced "${web_x#* }" "$web_r" "${web_x% *}" "$web_n"
             bench_end
         done
-        web_m=$(bench_pace "dnsproxy.$web_k.$web_n" 2) web_y=$(bench_pace "dnsproxy.$web_k.$web_n" 3)
+        web_m=$(bench_pace "dnsproxy.$web_k.$web_n" 4) web_y=$(bench_pace "dnsproxy.$web_k.$web_n" 5)
         if [ "$web_n" = 2 ]; then
             bench_verdict "DoT to $web_k, two names every 0.8 s: the slowest of all" most 5 ' ms' \
-                "$(awk -v n="dnsproxy.$web_k.2" '$1 == n && NF == 7 && $5 > most { most = $5 } END { print most }' "$BENCH/paced")" "median $web_m"
+                "$(awk -v n="dnsproxy.$web_k.2" '$1 == n && NF == 7 && $7 > most { most = $7 } END { print most }' "$BENCH/paced")" "median $web_m"
         else
-            web_z=$(bench_pace "stubby.$web_k.3" 3)
-            bench_verdict "DoT to $web_k, three names every 20 ms: median" most 1 ' ms' "$web_m" "stubby $(bench_pace "stubby.$web_k.3" 2)"
+            web_z=$(bench_pace "stubby.$web_k.3" 5)
+            bench_verdict "DoT to $web_k, three names every 20 ms: median" most 1 ' ms' "$web_m" "stubby $(bench_pace "stubby.$web_k.3" 4)"
             bench_verdict 'the same: 99 %' most 2 ' ms' "$web_y" "stubby ${web_z:-no answer}"
             bench_verdict "the same: 99 %, against stubby's" most 0.5 '' "$(awk -v a="$web_y" -v b="${web_z:-0}" 'BEGIN { if (b && a) printf "%.2f", a / b }')"
         fi
@@ -439,10 +439,10 @@ bench_row_idle() {
 
 bench_row_flight() {
     bench_x=$(freeport)
-    bench_run near "$BENCH/gauge" upstream "$bench_x" 4
+    bench_run near "$BENCH/gauge" road 0 2 0 0 "$bench_x"
     bench_proxy dnsproxy-100-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
     bench_x=$(freeport)
-    bench_run far "$BENCH/gauge" upstream "$bench_x" 200
+    bench_run far "$BENCH/gauge" road 0 100 0 0 "$bench_x"
     bench_proxy dnsproxy-5000-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
     bench_rounds bench_flight
     bench_compare 'misses with 5,000 in flight (`queries 8192`) against 100' 1.3 dnsproxy-5000-in-flight dnsproxy-100-in-flight
@@ -477,14 +477,14 @@ END
 bench_paced() {
     bench_w=''
     while read -r bench_n bench_q bench_p; do
-        echo "$bench_n $("$BENCH/gauge" pace "$bench_p" "${3:-200}" "$1" $(($2 * 20000)) ${4:-})" >>"$BENCH/paced" &
+        echo "$bench_n $("$BENCH/gauge" load "$bench_p" "$1" 65536 65536 $(($2 * 20000)) 1000000 "${3:-200}" ${4:-})" >>"$BENCH/paced" &
         bench_w="$bench_w $!"
     done <"$BENCH/in"
     # shellcheck disable=SC2086
     wait $bench_w
 }
 
-# bench_pace NAME COLUMN: the median of its rounds: 2 median, 3 99 %, 4 99.9 %, 5 worst, 7 without an answer
+# bench_pace NAME COLUMN: the median of its rounds: 3 without an answer, 4 median, 5 99 %, 6 99.9 %, 7 worst
 bench_pace() { awk -v n="$1" -v c="$2" '$1 == n && NF == 7 { print $c }' "$BENCH/paced" | bench_middle | sed 's/ .*//'; }
 
 # bench_sent NAME: datagrams a name that its road has counted at the first door
@@ -503,42 +503,42 @@ bench_row_road() {
         for bench_r in 1 2 3; do bench_paced 30 "$bench_r"; done
         bench_road jump 0 5 1 75 dnsproxy 1
         bench_p=$(sed -n 's/.*jump.* //p' "$BENCH/in")
-        "$BENCH/gauge" pace "$bench_p" 200 15 0 >/dev/null &
+        "$BENCH/gauge" load "$bench_p" 15 65536 65536 0 1000000 200 >/dev/null &
         for bench_x in 3 5; do
             sleep $bench_x
             kill -USR1 "$(pid road-jump)"
         done
         wait $!
         read -r bench_n bench_q bench_p <"$BENCH/in"
-        bench_x=$("$BENCH/gauge" pace "$bench_p" 1 1 900001)
+        bench_x=$("$BENCH/gauge" load "$bench_p" 1 1 1 900001 1 0)
     fi
     for bench_w in lossy beside bad clear jump; do
         [ ! -e "$BENCH/road.$bench_w" ] || { kill -TERM "$(pid "road-$bench_w")"; await 5 gone "$(pid "road-$bench_w")"; }
     done
     while IFS='|' read -r bench_t bench_m bench_n bench_o bench_c; do
         bench_y=$(bench_pace "$bench_n" "$bench_c") bench_z=$(bench_pace "$bench_o" "$bench_c")
-        [ -z "$bench_y" ] || { [ "${1:-}" = quick ] && [ "$bench_c" != 3 ]; } || bench_verdict "$bench_t, against unbound" most "$bench_m" '' "$(awk -v a="$bench_y" -v b="${bench_z:-0}" 'BEGIN { if (b) printf "%.2f", a / b }')" \
+        [ -z "$bench_y" ] || { [ "${1:-}" = quick ] && [ "$bench_c" != 5 ]; } || bench_verdict "$bench_t, against unbound" most "$bench_m" '' "$(awk -v a="$bench_y" -v b="${bench_z:-0}" 'BEGIN { if (b) printf "%.2f", a / b }')" \
             "$bench_y against ${bench_z:-none} ms"
     done <<'END'
-3 % lost each way, 20 +- 5 ms, one upstream: 99 % answered within|0.90|dnsproxy-1.lossy|unbound-1.lossy|3
-the same: 99.9 %|0.90|dnsproxy-1.lossy|unbound-1.lossy|4
-the same: all|1.0|dnsproxy-1.lossy|unbound-1.lossy|5
-three upstreams of priorities 1, 2, 3: 99 %|0.90|dnsproxy-3.lossy|unbound-3.lossy|3
-the same: 99.9 %|0.80|dnsproxy-3.lossy|unbound-3.lossy|4
-the same: all|0.8|dnsproxy-3.lossy|unbound-3.lossy|5
-three upstreams of one priority: 99 %|0.45|dnsproxy-alike.lossy|unbound-3.lossy|3
-10 % lost each way, one upstream: 99 %|0.9|dnsproxy-1.bad|unbound-1.bad|3
+3 % lost each way, 20 +- 5 ms, one upstream: 99 % answered within|0.90|dnsproxy-1.lossy|unbound-1.lossy|5
+the same: 99.9 %|0.90|dnsproxy-1.lossy|unbound-1.lossy|6
+the same: all|1.0|dnsproxy-1.lossy|unbound-1.lossy|7
+three upstreams of priorities 1, 2, 3: 99 %|0.90|dnsproxy-3.lossy|unbound-3.lossy|5
+the same: 99.9 %|0.80|dnsproxy-3.lossy|unbound-3.lossy|6
+the same: all|0.8|dnsproxy-3.lossy|unbound-3.lossy|7
+three upstreams of one priority: 99 %|0.45|dnsproxy-alike.lossy|unbound-3.lossy|5
+10 % lost each way, one upstream: 99 %|0.9|dnsproxy-1.bad|unbound-1.bad|5
 END
     if [ "${1:-}" != quick ]; then
-        bench_verdict '3 % lost, one upstream: queries without an answer' most 0 '' "$(bench_pace dnsproxy-1.lossy 7)"
+        bench_verdict '3 % lost, one upstream: queries without an answer' most 0 '' "$(bench_pace dnsproxy-1.lossy 3)"
         bench_verdict 'datagrams a query, 3 % lost each way' most 1.12 '' "$(bench_sent lossy)"
-        bench_verdict '10 % lost, one upstream: queries of 6,000 without an answer' most 2 '' "$(bench_pace dnsproxy-1.bad 7)"
+        bench_verdict '10 % lost, one upstream: queries of 6,000 without an answer' most 2 '' "$(bench_pace dnsproxy-1.bad 3)"
         bench_verdict 'datagrams a query, nothing lost' most 1.02 '' "$(bench_sent clear)"
         bench_verdict 'datagrams a query 5 s after the delay went from 10 to 150 ms' most 1.05 '' "$(bench_sent jump)"
-        bench_verdict 'a name that takes its resolver 3.5 s, which drops what is older than 1.9 s' most 4000 ' ms' "$(echo "$bench_x" | cut -d ' ' -f 1)"
+        bench_verdict 'a name that takes its resolver 3.5 s, which drops what is older than 1.9 s' most 4000 ' ms' "$(echo "$bench_x" | cut -d ' ' -f 3)"
     fi
     cut -d ' ' -f 1 "$BENCH/paced" | sort -u | while read -r bench_n; do
-        echo "$bench_n|$(for bench_c in 2 3 4 5 7; do bench_pace "$bench_n" $bench_c; done | paste -s -d '|')"
+        echo "$bench_n|$(for bench_c in 4 5 6 7 3; do bench_pace "$bench_n" $bench_c; done | paste -s -d '|')"
     done >"$BENCH/roads"
 }
 
@@ -555,7 +555,7 @@ bench_row_latency() {
     have taskset || bench_one=''
     bench_x=$(freeport) bench_y=$(freeport)
     # shellcheck disable=SC2086
-    bench_run near $bench_one "$BENCH/gauge" upstream "$bench_x" 0
+    bench_run near $bench_one "$BENCH/gauge" road 0 0 0 0 "$bench_x"
     # shellcheck disable=SC2086
     bench_run relay $bench_one "$BENCH/gauge" relay "$bench_y" "$bench_x"
     : >"$why"
@@ -597,7 +597,7 @@ bench_filled() {
     proxy filled "$@"
     BIN=$bench_bin
     await 10 bench_connected || fail 'no connection to the DoT server'
-    "$BENCH/gauge" load "$port" 30 15000 50 0 15000 "$FILL" >/dev/null
+    "$BENCH/gauge" load "$port" 30 15000 50 0 15000 "${FILL}000" >/dev/null
     cache=$(adm status | grep '^cache ')
     [ -s "$why" ] || rss=$(bench_rss filled)
     kill_pid filled
@@ -620,7 +620,7 @@ bench_row_memory() {
     bench_made
     bench_x=$(freeport)
     bench_run reference "$BENCH/gauge" echo "$bench_x"
-    "$BENCH/gauge" bursts "$bench_x" 64 64 0 64 >/dev/null
+    "$BENCH/gauge" load "$bench_x" 60 64 64 0 64 0 64 >/dev/null
     bench_echo_kib=$(bench_rss reference)
     bench_resident "$static" 'resident memory, default config, cache full, plain upstream: static musl' 1.85 'one pinned DoT upstream more: static musl'
     bench_resident "$made" 'resident memory, default config, cache full, plain upstream: dynamic glibc' 3.0 'one pinned DoT upstream more: dynamic glibc' \
@@ -702,8 +702,8 @@ bench_counted() {
         rm -f "$BENCH/callgrind"*
         bench_under
         "$@"
-        "$BENCH/gauge" bursts "$port" "${bench_x% *}" 1 0 "$bench_names"
-        "$BENCH/gauge" bursts "$port" "${bench_x#* }" 64 $((500000 % bench_names)) "$bench_names"
+        "$BENCH/gauge" load "$port" 600 "${bench_x% *}" 1 0 "$bench_names" 0
+        "$BENCH/gauge" load "$port" 600 "${bench_x#* }" 64 $((500000 % bench_names)) "$bench_names" 0 64
         bench_stop
         sed -n 's/^totals: /total /p' "$BENCH/callgrind"
     done | awk -v key="$bench_k" '

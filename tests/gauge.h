@@ -79,7 +79,7 @@ static void lot_send(int fd, int n) {
 	for (int at = 0, k; at < n; at += MAX(k, 1)) k = sendmmsg(fd, goes.m + at, (unsigned)(n - at), 0);
 }
 
-/* ---- The reference and an upstream */
+/* ---- References */
 
 /* echo PORT [poll]: every datagram goes back with QR set; with poll() before it receives, as servers do */
 static int cmd_echo(char **arg) {
@@ -113,37 +113,18 @@ static int cmd_relay(char **arg) {
 	return 0;
 }
 
-/* A message on its way until it is due. */
-struct parcel { usec due; int fd; struct sockaddr_in to; size_t len; uint8_t b[PACKET]; };
-static struct parcel parcels[16384];
-static unsigned nparcels;
-
-/* upstream PORT MS: answers every query MS milliseconds after it came */
-static int cmd_upstream(char **arg) {
-	int fd = port_sock(SOCK_DGRAM, arg[1], true);
-	usec delay = MS(num(arg[2])), t;
-	unsigned first = 0, end = 0;            /* in the order of their coming, around */
-	struct parcel *x;
-	for (;;) {
-		usec left = parcels[first % COUNT(parcels)].due - us_now();
-		comes(fd, first == end ? -1 : left > 0 ? (int)(left + 999) / 1000 : 0);
-		int n = lot_recv(fd, MSG_DONTWAIT, true);
-		t = us_now();
-		for (int i = 0; i < n && end - first < COUNT(parcels); i++, end++) {
-			x = &parcels[end % COUNT(parcels)];
-			x->due = t + delay;
-			x->to = came.a[i];
-			memcpy(x->b, came.b[i], came.m[i].msg_len);
-			x->len = name_answer(x->b, came.m[i].msg_len);
-		}
-		for (n = 0; n < LOT && first != end && (x = &parcels[first % COUNT(parcels)])->due <= t; n++, first++)
-			lot_put(n, x->b, x->len, &x->to);
-		lot_send(fd, n);
-	}
-	return 0;
-}
-
 /* ---- A road with losses, and who goes by it */
+
+/* Messages on their way until they are due, in that order, around. */
+static struct parcel { usec due; int fd; struct sockaddr_in to; size_t len; uint8_t b[PACKET]; } parcels[16384];
+static unsigned parcel_first, parcel_end;
+static struct parcel *parcel_at(unsigned i) { return &parcels[i % COUNT(parcels)]; }
+
+static void parcel_put(const struct parcel *x) {
+	unsigned at = parcel_end++;
+	for (; at != parcel_first && parcel_at(at - 1)->due > x->due; at--) *parcel_at(at) = *parcel_at(at - 1);
+	*parcel_at(at) = *x;
+}
 
 static volatile sig_atomic_t road_signal;
 static void road_hears(int s) { road_signal = s; }
@@ -155,37 +136,31 @@ static struct { int fd; unsigned datagrams, names; uint8_t seen[NAMES / 8]; } do
 /* What has come is counted, and on its way, if it is not lost. */
 static void road_take(int d) {
 	static usec found[NAMES - SLOW_NAME];
-	struct parcel *x = &parcels[nparcels];
-	socklen_t size = sizeof x->to;
-	while (nparcels < COUNT(parcels) && (x->len = (size_t)recvfrom(door[d].fd, x->b, PACKET, MSG_DONTWAIT, (struct sockaddr *)&x->to, &size)) + 1 > QUERY) {
-		unsigned name = x->b[13] == 'n' ? num(memcpy((char[8]){ 0 }, x->b + 14, 6)) % NAMES : 0;
-		usec *f = name >= SLOW_NAME ? &found[name - SLOW_NAME] : NULL, t = us_now();
+	int n = parcel_end - parcel_first + LOT < COUNT(parcels) ? lot_recv(door[d].fd, MSG_DONTWAIT, true) : 0;
+	usec t = us_now();
+	for (int i = 0; i < n; i++) {
+		struct parcel x = { .fd = door[d].fd, .to = came.a[i] };
+		unsigned name = came.b[i][13] == 'n' ? num(memcpy((char[8]){ 0 }, came.b[i] + 14, 6)) % NAMES : 0;
+		usec *f = name >= SLOW_NAME ? &found[name - SLOW_NAME] : NULL;
 		bool gone = part() < road_loss || part() < road_loss;
 		door[d].datagrams++;
 		door[d].names += !(door[d].seen[name / 8] >> name % 8 & 1);
 		door[d].seen[name / 8] |= (uint8_t)(1 << name % 8);
-		x->due = t + (usec)(1000 * (2 * road_ms + road_jitter * (2 * part() + 2 * part() - 2)));
+		x.due = t + (usec)(1000 * (2 * road_ms + road_jitter * (2 * part() + 2 * part() - 2)));
 		if (f && *f == 0) *f = t + MS(3500);
-		if (f && *f > x->due) x->due = *f;
+		if (f && *f > x.due) x.due = *f;
 		if (gone || (f && *f - t > MS(1900))) continue;
-		x->fd = door[d].fd;
-		x->len = name_answer(x->b, x->len);
-		x = &parcels[++nparcels];
+		x.len = name_answer(memcpy(x.b, came.b[i], came.m[i].msg_len), came.m[i].msg_len);
+		parcel_put(&x);
 	}
 }
 
 /* What is due leaves. Gives when the next is. */
 static usec road_give(void) {
-	usec next = us_now() + MS(900);
-	for (unsigned i = 0; i < nparcels; )
-		if (parcels[i].due <= now) {
-			sendto(parcels[i].fd, parcels[i].b, parcels[i].len, 0, (struct sockaddr *)&parcels[i].to, sizeof parcels[i].to);
-			parcels[i] = parcels[--nparcels];
-		} else {
-			next = MIN(next, parcels[i].due);
-			i++;
-		}
-	return next;
+	usec t = us_now();
+	for (struct parcel *x; parcel_first != parcel_end && (x = parcel_at(parcel_first))->due <= t; parcel_first++)
+		sendto(x->fd, x->b, x->len, 0, (struct sockaddr *)&x->to, sizeof x->to);
+	return parcel_first != parcel_end ? parcel_at(parcel_first)->due : t + MS(900);
 }
 
 /* road LOSS MS JITTER THEN PORT...: name servers at the end of a road on which LOSS percent are lost and each takes MS +- JITTER ms, both
@@ -213,43 +188,12 @@ static int cmd_road(char **arg) {
 	return 0;
 }
 
-/* pace PORT RATE SECONDS FIRST [BURST]: asks for RATE new names a second, from number FIRST on, BURST at a time, each once, and waits up
- * to 6 s for an answer. Prints median, 99th and 99.9th percentile and worst of the answers in milliseconds, how many came and how many did not. */
-static int cmd_pace(char **arg) {
-	static usec asked_at[65536];
-	static long took[65536];
-	int fd = port_sock(SOCK_DGRAM, arg[1], false);
-	double gap = 1e6 / strtod(arg[2], NULL);
-	unsigned count = (unsigned)(num(arg[3]) * 1e6 / gap), first = num(arg[4]), burst = arg[5] ? num(arg[5]) : 1, n = 0, back = 0;
-	usec start = us_now(), last = start + (usec)(count * gap);
-	uint8_t p[PACKET];
-	if (fd < 0 || count > 65536) die("pace: not there, or too many");
-	while (back < count && us_now() < last + SEC(6)) {
-		for (; n < count && start + (usec)((n - n % burst) * gap) <= us_now(); n++) {
-			name_query(p, n, first + n);
-			asked_at[n] = now;
-			if (send(fd, p, QUERY, 0) < 0) asked_at[n] = 0;
-		}
-		comes(fd, n < count ? 1 : 100);
-		while (recv(fd, p, sizeof p, MSG_DONTWAIT) >= 12) {
-			unsigned id = get16at(p);
-			if (id >= n || !asked_at[id] || (p[3] & 15) != 0) continue;
-			took[back++] = (long)(us_now() - asked_at[id]);
-			asked_at[id] = 0;
-		}
-	}
-	if (back == 0) return 1;
-	qsort(took, back, sizeof *took, by_size);
-	for (const unsigned *behind = (const unsigned[]){ back - 1 - back / 2, back / 100, back / 1000, 0, back }; *behind < back; behind++)
-		printf("%.1f ", (double)took[back - 1 - *behind] / 1e3);
-	printf("%u %u\n", back, count - back);
-	return 0;
-}
-
-/* ---- Loads: each prints how many queries were answered, and how many not */
+/* ---- Loads: each prints how many queries were answered, how many not, and when some were: the median, the 99th and 99.9th percentile
+ * and the worst in milliseconds */
 
 static struct { usec at; bool open; } slots[65536];         /* by ID */
 static struct { unsigned head, tail, open, answered, lost; } flight;    /* the IDs in flight lie between head and tail */
+static long took[NAMES];
 
 static void slot_open(uint8_t *p, unsigned name) {
 	name_query(p, flight.head, name);
@@ -262,7 +206,8 @@ static void slot_answer(const uint8_t *p) {
 	unsigned id = get16at(p);
 	if (!slots[id].open || (p[3] & 15) != 0) return;
 	slots[id].open = false;
-	flight.open--, flight.answered++;
+	took[flight.answered++ % NAMES] = (long)(us_now() - slots[id].at);
+	flight.open--;
 }
 
 /* All that has come is answers. What was not answered in time is given up. */
@@ -277,41 +222,34 @@ static void slots_read(int fd, usec patience) {
 	}
 }
 
-static int flight_say(void) { return printf("%u %u\n", flight.answered, flight.lost + flight.open) < 0; }
-
-/* load PORT SECONDS COUNT WINDOW FIRST NAMES PACE: keeps up to WINDOW queries in flight for so long, or until COUNT were sent; asks
- * for NAMES names from number FIRST on, in turn, at most PACE a millisecond, also after a pause (0: as fast as answers come). */
-static int cmd_load(char **arg) {
-	int fd = port_sock(SOCK_DGRAM, arg[1], false);
-	usec start = us_now(), end = start + (usec)(strtod(arg[2], NULL) * 1e6), t = start, due = start;        /* due: the next query */
-	unsigned count = num(arg[3]), window = num(arg[4]), first = num(arg[5]), names = num(arg[6]), pace = num(arg[7]);
-	while ((t < end && flight.head < count) || flight.open) {
-		int n = 0;
-		if (pace) due = MAX(due, t - 2000);
-		while (n < LOT && flight.open < window && flight.head < count && t < end && (!pace || due <= t) && !slots[flight.head % 65536].open) {
-			slot_open(goes.b[n], first + flight.head % names);
-			lot_put(n, goes.b[n], QUERY, NULL);
-			n++;
-			due += pace ? 1000 / pace : 0;
-		}
-		lot_send(fd, n);
-		comes(fd, n == LOT ? 0 : pace ? 1 : 100);
-		slots_read(fd, SEC(2));
-		t = us_now();
-	}
-	return flight_say();
+static int flight_say(void) {
+	unsigned n = MIN(flight.answered, (unsigned)NAMES);
+	qsort(took, n, sizeof *took, by_size);
+	printf("%u %u", flight.answered, flight.lost + flight.open);
+	for (int i = 0; n && i < 4; i++) printf(" %.1f", (double)took[n - 1 - (unsigned[]){ n - 1 - n / 2, n / 100, n / 1000, 0 }[i]] / 1e3);
+	return puts("") < 0;
 }
 
-/* bursts PORT COUNT SIZE FIRST NAMES: COUNT queries in bursts of SIZE, each when the one before is answered */
-static int cmd_bursts(char **arg) {
-	int fd = port_sock(SOCK_DGRAM, arg[1], false), size = atoi(arg[3]);
-	unsigned count = num(arg[2]), first = num(arg[4]), names = num(arg[5]);
-	while (flight.head < count) {
-		for (int i = 0; i < size; i++) {
-			slot_open(goes.b[i], first + flight.head % names);
-			lot_put(i, goes.b[i], QUERY, NULL);
+/* load PORT SECONDS COUNT WINDOW FIRST NAMES RATE [BURST]: keeps up to WINDOW queries in flight for so long, or until COUNT were sent; asks
+ * for NAMES names from number FIRST on, in turn, each once. At most RATE a second, also after a pause; 0: as fast as answers come.
+ * BURST at a time, without a RATE when the burst before is answered. */
+static int cmd_load(char **arg) {
+	int fd = port_sock(SOCK_DGRAM, arg[1], false);
+	usec start = us_now(), end = start + (usec)(strtod(arg[2], NULL) * 1e6), t = start;
+	unsigned count = num(arg[3]), window = num(arg[4]), first = num(arg[5]), names = num(arg[6]), burst = arg[8] ? num(arg[8]) : 1;
+	double rate = strtod(arg[7], NULL), gap = rate > 0 ? 1e6 / rate : 0, due = (double)start;       /* due: the next query */
+	while ((t < end && flight.head < count) || flight.open) {
+		int n = 0;
+		if (gap > 0) due = MAX(due, (double)t - 2000);
+		for (; n < LOT && flight.open < window && flight.head < count && t < end && !slots[flight.head % 65536].open; n++, due += gap) {
+			if (flight.head % burst == 0 && (gap > 0 ? due > (double)t : burst > 1 && flight.open)) break;
+			slot_open(goes.b[n], first + flight.head % names);
+			lot_put(n, goes.b[n], QUERY, NULL);
 		}
-		for (lot_send(fd, size); flight.open; slots_read(fd, SEC(10))) comes(fd, 100);
+		lot_send(fd, n);
+		comes(fd, gap > 0 ? 1 : n == LOT && flight.open < window ? 0 : 100);
+		slots_read(fd, SEC(6));
+		t = us_now();
 	}
 	return flight_say();
 }
@@ -356,7 +294,7 @@ static int cmd_answers(char **arg) {
 	pid_t pid = arg[3] ? fork() : 0;
 	bool good;
 	if (arg[3] && pid == 0) _exit(execvp(arg[3], arg + 3));
-	while (!(good = served(fd, NAMES - 1, 20)) && us_now() < end) usleep(arg[3] ? 50 : 10000);
+	while (!(good = served(fd, SLOW_NAME - 1, 20)) && us_now() < end) usleep(arg[3] ? 50 : 10000);
 	if (pid > 0) {
 		printf("%lld\n", (long long)(us_now() - start));
 		kill(pid, SIGTERM);
@@ -416,7 +354,6 @@ static void page_open(int fd) {
 /* browse ADDR PORT SECONDS SEED: a browser, whose pages come at random times. Says: asked N answered N servfail N empty N retried N
  * median_ms X slowest_ms X */
 static int cmd_browse(char **arg) {
-	static long took[COUNT(visits)];
 	struct addr to = addr_of(arg[1], arg[2]);
 	usec end = us_now() + SEC(num(arg[3])), next = now, t;
 	int fd = sock(SOCK_DGRAM, NULL, &to), answered = 0, servfail = 0, empty = 0, retried = 0;
