@@ -180,6 +180,7 @@ run_legs() {
         leg_start "$run_l"
     done
     while [ "$running" -gt 0 ]; do leg_ended; done
+    pids=''                     # their numbers may be those of others by now
     [ $# = 1 ] || echo "# longest: $(sort -rn "$ROOT/.times" | awk 'NR <= 6 { printf "%s%s %d s", c, $2, $1; c = ", " }')"
     sum
 }

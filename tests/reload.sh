@@ -18,84 +18,78 @@ leg_reload() {
     ups u1 u2
     conf "$u1 1" 'timeout 2000'
     proxy r -c "$T/r.conf"
-    promise "SIGHUP reads the configuration again: upstreams"
-    gets 1 before.test
-    many n=9 name=nine%d.test >/dev/null
-    conf "$u1 2" "$u2 1" 'timeout 2000'
-    kill -HUP "$(pid r)"
-    await 3 is 2 upstream "$u1" priority || fail "no sign of u2: $(adm status | grep ^upstream)"
-    gets 2 after.test
-    promise "the cache survives"
-    gets 1 before.test
-    promise "reload does the same and says Reloaded; statistics of unchanged lines are kept"
-    a=$(upstream "$u2" answered)
-    reload "$u2 1" 'timeout 2000'
-    same "$a" "$(upstream "$u2" answered)" "answered"
-    same 0 "$(adm status | grep -c "^upstream $u1 ")" "the line that went"
-    gets 2 gone.test
-    promise "queries in flight survive"
-    underway fly u2 fly29 many n=30 window=30 name=delay=600.fly%d.test
-    reload "$u2 1" "$u1 2" 'timeout 2000'
-    ended fly 'noerror 30 '
-    promise "and those whose upstream went are answered by others"
-    underway fly u1 went9 many n=10 window=10 name=2silent=.2=.1delay=800.went%d.test
-    reload "$u1 2" 'timeout 2000'
-    ended fly 'noerror 10 '
-    promise "a TCP connection survives"
-    underway tcp u1 ' t1\.test' talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1
-    same Reloaded "$(adm reload)"
-    ended tcp
-    same 2 "$(grep -c '^NOERROR' "$T/tcp.out")" replies
-    promise "allow, rate, times and the log level change"
-    reload "$u1 2" 'timeout 700' 'allow 127.0.0.1' 'rate 1000' 'log debug'
-    says '^REFUSED' r.test +src=127.0.0.2
-    gets . ms:500-1700 silent=.r.test
-    await 2 logged r 'silent=\.r\.test' || fail "log debug is not in force"
-    promise "a bad file changes nothing; every error is logged, and sent back to reload"
-    conf "$u2 1" nonsense 'timeout soon'
-    out=$(adm reload)
-    like 'r\.conf:2: ' "$out"
-    like 'r\.conf:3: ' "$out"
-    unlike Reloaded "$out"
-    gets 1 still.test
-    for i in 2 3; do await 2 logged r "r\\.conf:$i: " || fail "line $i is not in the log"; done
-    awk 'BEGIN { for (i = 0; i < 2000; i++) print "wrong" i " nonsense" }' >"$T/r.conf"
-    same 2000 "$(adm reload | grep -c 'is unknown')" "of 2,000 errors"
-    same 2000 "$(grep -c 'wrong.*is unknown' "$T/r.log")" "of 2,000 errors, in the log"
-    rm "$T/r.conf"
-    like '^error: |r\.conf' "$(adm reload)" "a file that is gone"
-    gets 1 stillthere.test
-    promise "reload names what only a restart changes, and nothing when nothing changed"
-    conf "$u1 1" 'queries 99' 'tcp-clients 9' 'cache-size 2m' 'user root' 'timeout 1000'
-    like '^Reloaded.* cache-size queries tcp-clients user$' "$(adm reload)"
-    reload "$u1 1" 'timeout 2000'
-    promise "an answer that another upstream gave is asked for again when the line of the best one goes, and waited for"
-    up u3
-    reload "$u1 1" "$u2 2" "$u3 3" 'timeout 3000' 'patience 2000'
-    underway again u3 again ask 1silent=.3delay=700.again.test
-    reload "$u1 1" "$u3 3" 'timeout 3000' 'patience 200'
-    ended again ' A 192\.0\.2\.3$'
-    within 0 1500 "$(ms_of "$out")" "ms under the new patience"
-    promise "50 reloads in 5 s under 500 queries a second, the upstreams changing each time: 999 of 1,000 are answered at least"
-    reload "$u1 1" 'timeout 2000'
-    meanwhile load many n=2500 rate=500 window=2500 name=delay=15.load%d.test
-    for i in $(seq 50); do
-        case $((i % 4)) in 0) conf "$u1 1" 'timeout 2000' ;; 2) conf "$u2 3" 'timeout 2000' ;; *) conf "$u2 1" "$u1 2" 'timeout 2000' ;; esac
-        like '^Reloaded' "$(adm reload)"
-        sleep 0.09
-    done
-    ended load 'sent 2500 answered 2500 .* wrong 0 dup 0 '
-    within 2498 2500 "$(val noerror "$out")" "answered NOERROR"
-    lives r "50 reloads"
-    promise "500 reloads leave memory and descriptors as they were"
-    reload "$u1 2" "$u2 3" 'timeout 700'
-    for i in $(seq 50); do adm reload >/dev/null; done
-    a=$(rss_kb r) b=$(fd_count r)
-    for i in $(seq 450); do
-        kill -HUP "$(pid r)"
-        [ $((i % 50)) != 0 ] || like '^Reloaded' "$(adm reload)"
-    done
-    ! plain || within -2000 300 "$(($(rss_kb r) - a))" "kB more"
-    within -9 2 "$(($(fd_count r) - b))" "descriptors more"
-    lives r "500 reloads"
+    replies <<'END'
+SIGHUP reads the configuration again: upstreams ; @1 ; before.test
+ ; many n=9 name=nine%d.test >/dev/null
+ ; conf "$u1 2" "$u2 1" 'timeout 2000'
+ ; kill -HUP "$(pid r)"
+ ; await 3 is 2 upstream "$u1" priority || fail "no sign of u2: $(adm status)"
+ ; @2 ; after.test
+the cache survives ; @1 ; before.test
+reload does the same and says Reloaded, and statistics of unchanged lines are kept ; n=$(upstream "$u2" answered)
+ ; reload "$u2 1" 'timeout 2000'
+ ; shows "^upstream $u2 .* answered $n "
+ ; shows 0 "^upstream $u1 "
+ ; @2 ; gone.test
+queries in flight survive ; meanwhile fly many n=30 window=30 name=delay=600.fly%d.test
+ ; comes u2 fly29
+ ; reload "$u2 1" "$u1 2" 'timeout 2000'
+ ; ended fly 'noerror 30 '
+and those whose upstream went are answered by others
+ ; meanwhile fly many n=10 window=10 name=2silent=.2=.1delay=800.went%d.test
+ ; comes u1 went9
+ ; reload "$u1 2" 'timeout 2000'
+ ; ended fly 'noerror 10 '
+a TCP connection survives ; meanwhile tcp talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1
+ ; comes u1 ' t1\.test'
+ ; same Reloaded "$(adm reload)"
+ ; ended tcp
+ ; same 2 "$(grep -c '^NOERROR' "$T/tcp.out")" replies
+allow, rate, times and the log level change ; reload "$u1 2" 'timeout 700' 'allow 127.0.0.1' 'rate 1000' 'log debug'
+ ; ^REFUSED ; r.test +src=127.0.0.2
+ ; @. ms:500-1700 ; silent=.r.test
+ ; tells r 'silent=\.r\.test'
+a bad file changes nothing, and every error is logged, and sent back to reload ; conf "$u2 1" nonsense 'timeout soon'
+ ; out=$(adm reload)
+ ; each 'like "r\.conf:$it: " "$out"' 2 3
+ ; unlike Reloaded "$out"
+ ; @1 ; still.test
+ ; each 'tells r "r\.conf:$it: "' 2 3
+ ; seq -f 'wrong%g nonsense' 2000 >"$T/r.conf"
+ ; same 2000 "$(adm reload | grep -c 'is unknown')" "of 2,000 errors"
+ ; same 2000 "$(logs r 'wrong.*is unknown')" "of 2,000 errors, in the log"
+ ; rm "$T/r.conf"
+ ; like '^error: |r\.conf' "$(adm reload)" "a file that is gone"
+ ; @1 ; stillthere.test
+reload names what only a restart changes, and nothing when nothing changed
+ ; conf "$u1 1" 'queries 99' 'tcp-clients 9' 'cache-size 2m' 'user root' 'timeout 1000'
+ ; like '^Reloaded.* cache-size queries tcp-clients user$' "$(adm reload)"
+ ; reload "$u1 1" 'timeout 2000'
+an answer that another upstream gave is asked for again when the line of the best one goes, and waited for ; up u3
+ ; reload "$u1 1" "$u2 2" "$u3 3" 'timeout 3000' 'patience 2000'
+ ; meanwhile again ask 1silent=.3delay=700.again.test
+ ; comes u3 again
+ ; reload "$u1 1" "$u3 3" 'timeout 3000' 'patience 200'
+ ; ended again ' A 192\.0\.2\.3$'
+ ; within 0 1500 "$(ms_of "$out")" "ms under the new patience"
+50 reloads in 5 s under 500 queries a second, the upstreams changing each time: 999 of 1,000 are answered at least
+ ; reload "$u1 1" 'timeout 2000'
+ ; meanwhile load many n=2500 rate=500 window=2500 name=delay=15.load%d.test
+ ; each another_reload $(seq 50)
+ ; ended load 'sent 2500 answered 2500 .* wrong 0 dup 0 '
+ ; within 2498 2500 "$(val noerror "$out")" "answered NOERROR"
+ ; lives r "50 reloads"
+500 reloads leave memory and descriptors as they were ; reload "$u1 2" "$u2 3" 'timeout 700'
+ ; each 'adm reload >/dev/null' $(seq 50)
+ ; kb=$(rss_kb r) fds=$(fd_count r)
+ ; each 'kill -HUP "$(pid r)" && [ $((it % 50)) != 0 ] || like ^Reloaded "$(adm reload)"' $(seq 450)
+ ; ! plain || grew 300 "$kb" r
+ ; within -9 2 "$(($(fd_count r) - fds))" "descriptors more"
+ ; lives r "500 reloads"
+END
+}
+another_reload() {
+    case $((it % 4)) in 0) conf "$u1 1" 'timeout 2000' ;; 2) conf "$u2 3" 'timeout 2000' ;; *) conf "$u2 1" "$u1 2" 'timeout 2000' ;; esac
+    like '^Reloaded' "$(adm reload)"
+    sleep 0.09
 }

@@ -7,36 +7,25 @@ strays() { metrics | sed -n "s/^dnsproxy_upstream_strays_total{upstream=\"$1\".*
 # sent UPSTREAM PATTERN WHAT: of the queries that match, in order: their ports, their IDs, their questions and IDs
 sent() { sed -n "s/.* udp from=[^@]*@\([0-9]*\) id=\([0-9]*\) \($2[^ ]*\).*/$3/p" "$T/$1.q"; }
 
+# busiest UPSTREAM PATTERN: how many of these queries came from one port at most
+busiest() { sent "$1" "$2" '\1' | sort | uniq -c | sort -rn | awk 'NR == 1 { print $1 }'; }
+# ids UPSTREAM: its spaced questions with their IDs, sorted
+ids() { sent "$1" 'port.*spaced' '\3 \2' | sort; }
+
 leg_spoofing() {
     ups u1 u2
     proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 400' 'timeout 2000'
     promise "2,000 names one after another leave from 1,800 or more distinct ports, none more than 5 times, neighbours at most 1 %"
-    like 'noerror 2000 ' "$(many n=2000 window=1 name=port%d.spaced.test)"
+    good 2000 window=1 name=port%d.spaced.test
     sent u1 'port.*spaced' '\1' >"$T/ports"
     within 1800 2000 "$(sort -u "$T/ports" | wc -l)" "distinct ports"
-    within 1 5 "$(sort "$T/ports" | uniq -c | sort -rn | awk 'NR == 1 { print $1 }')" "uses of one port"
+    within 1 5 "$(busiest u1 'port.*spaced')" "uses of one port"
     within 0 20 "$(awk 'NR > 1 && $1 - l <= 2 && l - $1 <= 2 { n++ } { l = $1 } END { print n + 0 }' "$T/ports")" "neighbours"
     promise "their IDs: 1,940 or more distinct, every bit set in 45 to 55 %"
     sent u1 'port.*spaced' '\2' >"$T/ids"
     within 1940 2000 "$(sort -u "$T/ids" | wc -l)" "distinct IDs"
     awk '{ v = $1; for (b = 0; b < 16; b++) { if (v % 2) n[b]++; v = int(v / 2) } } END { for (b = 0; b < 16; b++) print b, int(n[b] * 1000 / NR) }' "$T/ids" |
         while read -r b n; do within 450 550 "$n" "thousandths with bit $b"; done
-    promise "the IDs towards u1 and u2 differ, and those of a restart too"
-    for k in u1 u2; do sent $k 'port.*spaced' '\3 \2' | sort >"$T/$k.ids"; done
-    within 0 3 "$(comm -12 "$T/u1.ids" "$T/u2.ids" | wc -l)" "equal towards both"
-    same 2000 "$(wc -l <"$T/u2.ids" | tr -d ' ')" "queries at u2"
-    proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 400' 'timeout 2000'
-    forget u1
-    many n=50 window=1 name=port%d.spaced.test >/dev/null
-    within 0 2 "$(sent u1 'port.*spaced' '\3 \2' | sort | comm -12 "$T/u1.ids" - | wc -l)" "as before the restart"
-    promise "the client's ID is not the upstream's"
-    forget u1
-    for i in 1 2 3 4; do ask same$i.test +id=4711 >/dev/null; done
-    saw 0-1 ' id=4711 ' u1
-    promise "a burst shares sockets: no port sees more than 32 queries"
-    forget u1
-    like 'noerror 500 ' "$(many n=500 window=500 name=delay=300.burst%d.test)"
-    within 1 32 "$(sent u1 .*burst '\1' | sort | uniq -c | sort -rn | awk 'NR == 1 { print $1 }')" "queries of one port"
     for k in addr:"another address" port:"another port" id:"a wrong ID" qname:"another name" qtype:"another type" qclass:"another class" qr:"QR=0" \
         zero:"0 bytes" eleven:"11 bytes" header:"a header alone" opcode:"opcode 4" qd2:"QDCOUNT 2" cutq:"the question cut off" noq:"no question"; do
         promise "a reply with ${k#*:} is ignored, the right one is taken"
@@ -44,47 +33,53 @@ leg_spoofing() {
         same 1 "$(val replies "$out")" "replies to the client"
         says ' AAAA 2001:db8::1$' "1first=${k%%:*}.g.test" AAAA
     done
-    promise "a first answer that is broken, with the right ID and question, gives way to the right one, or to the next upstream, never to the broken one"
-    out=$(ask 1first=loop.f.test +wait=250)
-    like '^192\.0\.2\.[12]$' "$(addresses "$out")" "$out"
-    same 1 "$(val replies "$out")" "replies to the client"
-    promise "ignored replies are counted: a wrong ID, name, type or class"
-    a=$(strays "$u1")
-    for k in id qname qtype qclass; do ask 1first=$k.count.test >/dev/null; done
-    x=$((a + $(asked u1 '\.count\.test')))
-    within $x $((x + 1)) "$(strays "$u1")" "replies, one to each question; of the two right ones after a wrong ID one comes late"
-    promise "over TCP likewise: the other queries of the connection still succeed"
-    proxy p "$u1 1 tcp" "$u2 2" 'cache-size 0' 'patience 500' 'timeout 2000'
-    for k in id qname qtype qr; do gets 1 "1first=$k.h.test"; done
-    meanwhile beside many n=20 window=20 name=1delay=200.beside%d.test
-    gets 1 1first=id.i.test
-    ended beside 'noerror 20 '
-    promise "a flood of 20,000 wrong IDs neither wins nor fails the query: TCP decides"
-    proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 1000' 'timeout 3000'
-    gets 1 1flood=20000.1delay=600.flood.test
-    within 1 $((20000 * $(asked u1 ' udp .*1flood'))) "$(strays "$u1")" "of them counted"
-    promise "nor does it without TCP at that upstream: the right datagram does"
-    up u3 -T
-    rules u3 'flood.test flood=20000 delay=600'
-    proxy q "$u3 1" 'cache-size 0' 'timeout 3000'
-    gets 3 x.flood.test
-    stop q
-    use p
-    promise "after the first wrong ID the same question goes to that upstream over TCP"
-    saw 1-2 ' tcp .* 1flood' u1
-    gets 1 1first=id.1gap=700.tcp.test
-    saw 1-2 ' tcp .* 1first=id\.1gap' u1
-    promise "and right after it the proxy works as before"
-    lives p "the flood"
-    promise "an open port answers a stranger's datagram as a closed one does, and is closed soon after the answer"
-    meanwhile probe ask delay=500.probe.test
-    await 2 sees u1 'probe\.test' || fail "not asked"
-    port=$(sent u1 .*probe '\1')
-    says '^REFUSEDPORT' x.test +src=127.0.0.9 +timeout=300
-    ended probe
-    says '^REFUSEDPORT' x.test +src=127.0.0.1 +timeout=300
-    promise "no weak generator is in the source"
-    unlike '[^_a-z](rand|random|drand48|srand|srandom|lrand48) *\(' "$(cat "$SRC/dnsproxy.c")"
+    replies <<'END'
+the IDs towards u1 and u2 differ, and those of a restart too ; saw 2000 'port.*spaced' u2
+ ; each 'ids $it >"$T/$it.ids"' u1 u2
+ ; within 0 3 "$(comm -12 "$T/u1.ids" "$T/u2.ids" | wc -l)" "equal towards both"
+ ; proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 400' 'timeout 2000'
+ ; forget u1
+ ; good 50 window=1 name=port%d.spaced.test
+ ; within 0 2 "$(ids u1 | comm -12 "$T/u1.ids" - | wc -l)" "as before the restart"
+the client's ID is not the upstream's ; costs 0-1 ' id=4711 ' u1 each 'ask same$it.test +id=4711' 1 2 3 4
+a burst shares sockets: no port sees more than 32 queries ; good 500 window=500 name=delay=300.burst%d.test
+ ; within 1 32 "$(busiest u1 .*burst)" "queries of one port"
+a first answer that is broken, with the right ID and question, gives way to the right one, or to the next upstream, never to the broken one
+ ; says ' A 192\.0\.2\.[12]$' 1first=loop.f.test +wait=250
+ ; same 1 "$(val replies "$out")" "replies to the client"
+ignored replies are counted: a wrong ID, name, type or class ; n=$(strays "$u1")
+ ; each 'ask 1first=$it.count.test >/dev/null' id qname qtype qclass
+ ; n=$((n + $(asked u1 '\.count\.test')))
+ ; within $n $((n + 1)) "$(strays "$u1")" "replies, one to each question, and of the two right ones after a wrong ID one comes late"
+over TCP likewise: the other queries of the connection still succeed
+ ; proxy p "$u1 1 tcp" "$u2 2" 'cache-size 0' 'patience 500' 'timeout 2000'
+ ; @1 ; 1first=id.h.test | 1first=qname.h.test | 1first=qtype.h.test | 1first=qr.h.test
+ ; meanwhile beside many n=20 window=20 name=1delay=200.beside%d.test
+ ; @1 ; 1first=id.i.test
+ ; ended beside 'noerror 20 '
+a flood of 20,000 wrong IDs neither wins nor fails the query: TCP decides
+ ; proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 1000' 'timeout 3000'
+ ; @1 ; 1flood=20000.1delay=600.flood.test
+ ; within 1 $((20000 * $(asked u1 ' udp .*1flood'))) "$(strays "$u1")" "of them counted"
+nor does it without TCP at that upstream: the right datagram does ; up u3 -T
+ ; rules u3 'flood.test flood=20000 delay=600'
+ ; proxy q "$u3 1" 'cache-size 0' 'timeout 3000'
+ ; @3 ; x.flood.test
+ ; stop q
+after the first wrong ID the same question goes to that upstream over TCP ; use p
+ ; saw 1-2 ' tcp .* 1flood' u1
+ ; costs 1-2 ' tcp .* 1first=id\.1gap' u1 gets 1 1first=id.1gap=700.tcp.test
+and right after it the proxy works as before ; lives p "the flood"
+an open port answers a stranger's datagram as a closed one does, and is closed soon after the answer
+ ; meanwhile probe ask delay=500.probe.test
+ ; comes u1 'probe\.test'
+ ; port=$(sent u1 .*probe '\1')
+ ; says '^REFUSEDPORT' x.test +src=127.0.0.9 +timeout=300
+ ; ended probe
+ ; says '^REFUSEDPORT' x.test +src=127.0.0.1 +timeout=300
+no weak generator is in the source
+ ; unlike '[^_a-z](rand|random|drand48|srand|srandom|lrand48) *\(' "$(cat "$SRC/dnsproxy.c")"
+END
 }
 
 # sent_at NAME PATTERN MS...: the upstream NAME has seen these at about such times after the first of them
@@ -98,87 +93,80 @@ sent_at() {
 
 leg_retrying() {
     ups u1 u2
-    proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
-    promise "8: a lost datagram is sent again well inside a second"
-    x=9999
-    for i in 1 2 3; do
-        says '^NOERROR' drop=1.again$i.test
-        [ "$(ms_of "$out")" -gt $x ] || x=$(ms_of "$out")
-        same 2 "$(asked u1 drop=1.again$i)" "datagrams for again$i"
-    done
-    within 0 900 $x "ms, the best of three"
-    promise "8: of 50 queries at once whose first datagrams are lost all are answered, well inside a second"
-    out=$(many n=50 window=50 name=drop=1.many%d.test)
-    like 'noerror 50 ' "$out"
-    within 0 900 "$(($(val p50_us "$out") / 1000))" "ms, the median"
-    promise "8: before the first answer a question is sent again after 350 ms, later whenever the wait has doubled, and last at two thirds of its life"
-    proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
-    says '^SERVFAIL' silent=.first.test
-    sent_at u1 silent=.first 0 350 700 1400 2000
-    promise "8: then as the round trips say, at most 6 times, always from another port and with another ID"
-    for i in 1 2 3; do ask good$i.test >/dev/null; done
-    ask silent=.then.test >/dev/null
-    sent_at u1 silent=.then 0 20 40 80 160 320 2000
-    same 7 "$(pairs u1 silent=.then | sort -u)" "pairs of port and ID"
-    same 7 "$(sent u1 silent=.then '\1' | sort -u | wc -l)" "ports"
-    promise "8: a back-off is kept until a question that was sent once is answered"
-    ask silent=.kept.test >/dev/null
-    sent_at u1 silent=.kept 0 640 1280 2000
-    asks good4.test delay=500.over.test
-    within 2 6 "$(asked u1 delay=500.over)" datagrams
-    promise "8: the first of all answers counts, though it be the one to the first datagram"
-    up u3 '. delay=600 count'
+    replies <<'END'
+8: a lost datagram is sent again well inside a second ; proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
+ ; best=9999
+ ; each again 1 2 3
+ ; within 0 900 $best "ms, the best of three"
+8: of 50 queries at once whose first datagrams are lost all are answered, well inside a second
+ ; good 50 window=50 name=drop=1.many%d.test
+ ; within 0 900 "$(($(val p50_us "$out") / 1000))" "ms, the median"
+8: before the first answer a question is sent again after 350 ms, later whenever the wait has doubled, and last at two thirds of its life
+ ; proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
+ ; ^SERVFAIL ; silent=.first.test
+ ; sent_at u1 silent=.first 0 350 700 1400 2000
+8: then as the round trips say, at most 6 times, always from another port and with another ID
+ ; asks good1.test good2.test good3.test silent=.then.test
+ ; sent_at u1 silent=.then 0 20 40 80 160 320 2000
+ ; same 7 "$(pairs u1 silent=.then)" "pairs of port and ID"
+ ; same 7 "$(sent u1 silent=.then '\1' | sort -u | wc -l)" "ports"
+8: a back-off is kept until a question that was sent once is answered ; asks silent=.kept.test
+ ; sent_at u1 silent=.kept 0 640 1280 2000
+ ; asks good4.test delay=500.over.test
+ ; saw 2-6 delay=500.over u1
+8: the first of all answers counts, though it be the one to the first datagram ; behind '. delay=600 count'
+ ; @' A 10\.0\.0\.1$' ; old.test
+ ; saw 2 ' id=' u3
+ten questions at once behind a firewall that ends a UDP session with its first reply are all answered ; behind '. once'
+ ; good 10 window=10 name=wall%d.test
+ ; saw 10-69 ' id=' u3
+after a wrong ID the right datagram still counts, whatever TCP does ; behind -T '. first=id gap=100'
+ ; up u4 -p "${u3#*@}" -U '. silent'
+ ; @3 ; doubt.test
+ ; saw 1 ' id=' u4          # over TCP, and not answered
+8: it is sent again to upstreams that have not answered, not to those that have
+ ; proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 2000' 'timeout 3000'
+ ; @1 ; 1drop=1.part.test
+ ; saw 2 1drop=1.part u1
+ ; saw 1 1drop=1.part u2
+a duplicate reply does no harm: one reply to the client ; proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
+ ; says 'replies=1 ' twice=.d.test +wait=200
+answers that come twice, or after the question was sent again, harm no other query, and nothing goes to TCP ; up u3 -T
+ ; each late_or_twice 'twice delay=20' 'delay=600' 'twice delay=600'
+16: an upstream that cannot do EDNS is asked again without, and for ten minutes not with
+ ; each no_edns noedns=formerr noedns=notimp noedns=servfail
+16: one that says the same to both is asked twice, and with EDNS the next time, and clients get SERVFAIL
+ ; each refuses_both formerr 'formerr bad=header'
+END
+}
+again() {
+    says '^NOERROR' drop=1.again$it.test
+    [ "$(ms_of "$out")" -gt $best ] || best=$(ms_of "$out")
+    saw 2 drop=1.again$it u1
+}
+# behind WORD...: u3 is started so, and p has only it
+behind() {
+    up u3 "$@"
     proxy p "$u3 1" 'cache-size 0' 'timeout 3000'
-    same 10.0.0.1 "$(addresses "$(ask old.test)")"
-    same 2 "$(asked u3)" datagrams
-    promise "ten questions at once behind a firewall that ends a UDP session with its first reply are all answered"
-    up u3 '. once'
+}
+late_or_twice() {
+    rules u3 ". $it"
     proxy p "$u3 1" 'cache-size 0' 'timeout 3000'
-    like 'noerror 10 ' "$(many n=10 window=10 name=wall%d.test)"
-    within 10 69 "$(asked u3)" datagrams
-    promise "after a wrong ID the right datagram still counts, whatever TCP does"
-    up u3 -T '. first=id gap=100'
-    up u4 -p "${u3#*@}" -U '. silent'
-    proxy p "$u3 1" 'cache-size 0' 'timeout 3000'
-    same 192.0.2.3 "$(addresses "$(ask doubt.test)")"
-    same 1 "$(asked u4)" "queries over TCP, unanswered"
-    promise "8: it is sent again to upstreams that have not answered, not to those that have"
-    proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 2000' 'timeout 3000'
-    gets 1 1drop=1.part.test
-    saw 2 1drop=1.part u1
-    saw 1 1drop=1.part u2
-    promise "a duplicate reply does no harm: one reply to the client"
-    proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
-    out=$(ask twice=.d.test +wait=200)
-    same 1 "$(val replies "$out")" replies
-    promise "answers that come twice, or after the question was sent again, harm no other query; nothing goes to TCP"
-    up u3 -T
-    for x in 'twice delay=20' 'delay=600' 'twice delay=600'; do
-        rules u3 ". $x"
-        proxy q "$u3 1" 'cache-size 0' 'timeout 3000'
-        like 'answered 300 noerror 300 ' "$(many n=300 rate=200 window=300 "name=$(echo "$x" | tr -d ' =')%d.test")" "$x"
-        same up "$(upstream "$u3" state)" "$x: state"
-    done
-    use p
-    promise "16: an upstream that cannot do EDNS is asked again without, and for ten minutes not with"
-    for x in noedns=formerr noedns=notimp noedns=servfail; do
-        rules u1 ". $x"
-        proxy q "$u1 1" 'cache-size 0'
-        gets '^NOERROR .* edns=' ms:0-900 a.test +edns
-        forget u1
-        says '^NOERROR' b.test
-        saw 0 ' edns=' u1
-        saw 1 ' b\.test' u1
-    done
-    promise "16: one that says the same to both is asked twice, and with EDNS the next time; clients get SERVFAIL"
-    for x in formerr 'formerr bad=header'; do
-        rules u1 ". $x"
-        proxy q "$u1 1" 'cache-size 0'
-        forget u1
-        for n in c d; do
-            gets '^SERVFAIL .* edns=' ms:0-900 $n.test +edns
-            saw 1 " $n\\.test.* edns=" u1
-            saw 2 " $n\\.test" u1
-        done
+    good 300 rate=200 window=300 "name=$(echo "$it" | tr -d ' =')%d.test"
+    same up "$(upstream "$u3" state)" "$it: state"
+}
+no_edns() {
+    rules u1 ". $it"
+    proxy p "$u1 1" 'cache-size 0'
+    gets '^NOERROR .* edns=' ms:0-900 a.test +edns
+    costs 0 ' edns=' u1 says '^NOERROR' b.test
+    saw 1 ' b\.test' u1
+}
+refuses_both() {
+    rules u1 ". $it"
+    proxy p "$u1 1" 'cache-size 0'
+    for n in c d; do
+        costs 1 " $n\\.test.* edns=" u1 gets '^SERVFAIL .* edns=' ms:0-900 $n.test +edns
+        saw 2 " $n\\.test" u1
     done
 }
