@@ -56,9 +56,9 @@ a line longer than 512 bytes ends the connection, at whatever pace it comes ; (E
  ; shows '^entry keep\.test'
  ; ! plain || grew 100 "$a" p
 an HTTP request other than GET /metrics is refused and runs nothing
- ; each refused 'POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n\r\nclear\r\n' 'OPTIONS * HTTP/1.1\r\n\r\n' 'GET clear\r\n'
- ; each refused 'POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\nclear\r\n' 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\nclear\r\n'
- ; each refused 'GET /clear HTTP/1.0\r\n\r\n' 'PUT clear HTTP/1.1\r\n\r\n'
+ ; each runs_nothing 'POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n\r\nclear\r\n' 'OPTIONS * HTTP/1.1\r\n\r\n' 'GET clear\r\n'
+ ; each runs_nothing 'POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\nclear\r\n' 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\nclear\r\n'
+ ; each runs_nothing 'GET /clear HTTP/1.0\r\n\r\n' 'PUT clear HTTP/1.1\r\n\r\n'
  ; shows '^entry keep\.test'
 /metrics wants a Host that is an IP address or localhost
  ; each 'like "^HTTP/1\.[01] 200" "$(scrape "$it")"' localhost 127.0.0.1 "127.0.0.1:$admin" '[::1]:5353' "localhost:$admin"
@@ -88,7 +88,7 @@ admin off: there is no admin port ; proxy p "$u1 1" 'admin off'
 END
 }
 # for each request: it does nothing
-refused() { unlike 'Cache cleared|^dnsproxy |200 OK' "$(raw "text=$it" slurp=3000)" "$it"; }
+runs_nothing() { unlike 'Cache cleared|^dnsproxy |200 OK' "$(raw "text=$it" slurp=3000)" "$it"; }
 
 # numbers_agree: status and /metrics, read one after the other, say the same; $T/differ has what only status says
 numbers_agree() {
