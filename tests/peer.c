@@ -15,6 +15,14 @@
 #include "peer_wire.h"
 #include "peer_server.h"
 
+/* The address that src= names, NULL when it names none. */
+static const struct addr *source_of(const char *text) {
+	static struct addr a;
+	if (text[0] == '\0') return NULL;
+	a = addr_at(text, 0);
+	return &a;
+}
+
 /* ---- Queries: what ask, many and talk send */
 
 #define FORM_WORDS(I, T) I(form, tcp) I(form, cd) I(form, ad) I(form, nord) I(form, z) I(form, opcode) I(form, id) I(form, timeout) \
@@ -61,11 +69,20 @@ static struct buf sent, got;
 static struct addr got_from;
 
 /* Sends and waits. NULL with the first reply in "got", when that came in *first, and the number of replies; or why there is none. */
-static const char *ask_udp(const struct form *f, int fd, const struct addr *to, usec *first, int *replies) {
+static const char *reply_wait(const struct form *f, int fd, const struct addr *to, usec *first, int *replies) {
 	static uint8_t in[MSG_MAX];
+	static struct buf out;
 	long end = ms_now() + f->timeout;
-	if ((f->unconn ? sendto(fd, sent.p, sent.n, 0, &to->u.sa, addr_len(to)) : send(fd, sent.p, sent.n, 0)) < 0)
-		return strerror(errno);
+	if (f->tcp) put16(&out, (unsigned)sent.n);
+	put_buf(&out, &sent);
+	if (sendto(fd, out.p, out.n, MSG_NOSIGNAL, f->unconn ? &to->u.sa : NULL, f->unconn ? addr_len(to) : 0) < 0)
+		return f->tcp ? "CLOSED" : strerror(errno);
+	if (f->tcp) {
+		if (!read_framed(fd, &got, end)) return ms_now() < end ? "CLOSED" : "TIMEOUT";
+		*first = us_now();
+		*replies = 1;
+		return NULL;
+	}
 	while (readable(fd, end)) {
 		struct addr from = *to;
 		socklen_t len = sizeof from.u;
@@ -80,16 +97,6 @@ static const char *ask_udp(const struct form *f, int fd, const struct addr *to, 
 		if (f->wait == 0) break;
 	}
 	return *replies > 0 ? NULL : "TIMEOUT";
-}
-
-static const char *ask_tcp(const struct form *f, int fd, usec *first, int *replies) {
-	static struct buf framed_;
-	long end = ms_now() + f->timeout;
-	put_framed(&framed_, &sent);
-	if (write(fd, framed_.p, framed_.n) < 0 || !read_framed(fd, &got, end)) return ms_now() < end ? "CLOSED" : "TIMEOUT";
-	*first = us_now();
-	*replies = 1;
-	return NULL;
 }
 
 /* What print_msg is to say of the reply besides what is in it. */
@@ -117,13 +124,13 @@ static int cmd_ask(char **argv) {
 		die("%s is not a type", argv[at - 1]);
 	for (; argv[at] != NULL; at++) form_option(&f, argv[at]);
 	struct addr to = addr_of(f.server[0] ? f.server : argv[1], argv[2]);
-	struct addr src = addr_at(f.src[0] ? f.src : addr_is6(&to) ? "::" : "0.0.0.0", 0);
 	int id = f.id >= 0 ? f.id : random16();
 	query_put(&f, &sent, name, type, id);
-	int fd = sock(f.tcp ? SOCK_STREAM : SOCK_DGRAM, f.src[0] || f.unconn ? &src : NULL, f.unconn ? NULL : &to);
+	const struct addr *src = source_of(f.src[0] || !f.unconn ? f.src : addr_is6(&to) ? "::" : "0.0.0.0");
+	int fd = sock(f.tcp ? SOCK_STREAM : SOCK_DGRAM, src, f.unconn ? NULL : &to);
 	if (fd < 0) return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
 	began = us_now();
-	why = f.tcp ? ask_tcp(&f, fd, &first, &replies) : ask_udp(&f, fd, &to, &first, &replies);
+	why = reply_wait(&f, fd, &to, &first, &replies);
 	if (why != NULL) return printf("%s ms=%ld\n", why, (long)((us_now() - began) / MS(1))) > 0;
 	ask_remarks(&t, &f, id, first - began, replies);
 	print_msg(got.p, got.n, more);
@@ -136,15 +143,16 @@ static int cmd_ask(char **argv) {
  * kind=random|mutate|qr|short sends messages of chance instead, a mutated one is a good query with some bytes changed, without waiting
  * for replies (over TCP each 50 on a new connection).
  * Says: sent N answered N noerror N ... tc N tcfull N (TC=1 with records) wrong N dup N bad N right N failed N (another RCODE) lost N
- * slowest_ms N p50_us N p99_us N ms N got N (messages) longest N odd N (FORMERR with more than header, question and OPT) from FIRST BYTE OF THE ADDRESS:COUNT,...; with cpu= also cpu, the most CPU time of that process between
- * a query and its answer, and used, all it had meanwhile (us). A query without a reply is not sent again. */
+ * slowest_ms N p50_us N p99_us N ms N got N (messages) longest N odd N (FORMERR with more than header, question and OPT) from FIRST BYTE
+ * OF THE ADDRESS:COUNT,...; with cpu= also cpu, the most CPU time of that process between a query and its answer, and used, all it had
+ * meanwhile (us). A query without a reply is not sent again. */
 
 #define LOAD_WORDS(I, T) I(load, n) I(load, window) I(load, rate) I(load, from) I(load, tcp) I(load, timeout) I(load, same) I(load, vary) \
 	I(load, byname) I(load, cpu) I(load, seed) T(load, kind) T(load, name) T(load, type) T(load, src)
 struct load {
 	LOAD_WORDS(INT_MEMBER, TEXT_MEMBER)
 	struct form form;
-	struct addr to, source;
+	struct addr to;
 	int qtype, nchannels;
 	char stamp[8];                  /* makes names fresh */
 	clockid_t cpu_clock;
@@ -175,7 +183,7 @@ static void load_vary(char *name) {
 
 static bool channel_open(struct channel *c) {
 	if (c->fd > 0) close(c->fd);
-	c->fd = sock(load.tcp ? SOCK_STREAM : SOCK_DGRAM, load.src[0] ? &load.source : NULL, &load.to);
+	c->fd = sock(load.tcp ? SOCK_STREAM : SOCK_DGRAM, source_of(load.src), &load.to);
 	if (c->fd >= 0) nonblocking(c->fd);
 	c->in.n = c->out.n = 0;
 	return c->fd >= 0;
@@ -370,7 +378,6 @@ static int cmd_many(char **argv) {
 	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
 	if (load.cpu && clock_getcpuclockid(load.cpu, &load.cpu_clock) != 0) load.cpu = 0;
 	load.to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]);
-	load.source = addr_at(load.src[0] ? load.src : "::", 0);
 	for (int i = 0; i < load.nchannels; i++)
 		if (!channel_open(&channels[i])) return puts(strerror(errno)) >= 0;
 	load.began = load.last = us_now();
@@ -426,22 +433,13 @@ static bool talk_add(char *w, char *v) {
 /* Sends what is there, one by one with so many ms between if gap >= 0. */
 static void talk_send(int gap) {
 	long end = ms_now() + 20000 + (gap > 0 ? (long)talk.out.n * gap : 0);
-	size_t done = 0;
-	fcntl(talk.fd, F_SETFL, O_NONBLOCK);
-	while (done < talk.out.n && ms_now() < end) {
+	for (size_t done = 0; done < talk.out.n && ms_now() < end; ) {
 		ssize_t n = send(talk.fd, talk.out.p + done, gap >= 0 ? 1 : talk.out.n - done, MSG_NOSIGNAL);
-		if (n < 0 && errno == EAGAIN) {
-			struct pollfd f = { talk.fd, POLLOUT, 0 };
-			if (poll(&f, 1, 3000) > 0) continue;
-			printf("STUCK %zu of %zu\n", done, talk.out.n);
-			break;
-		}
-		talk.gone = talk.gone || n <= 0;
+		talk.gone = talk.gone || (n <= 0 && !later(errno));
 		if (n <= 0) break;
 		done += (size_t)n;
 		if (gap > 0) ms_sleep(gap);
 	}
-	fcntl(talk.fd, F_SETFL, 0);
 	talk.out.n = 0;
 }
 
@@ -480,6 +478,7 @@ static int cmd_talk(char **argv) {
 	talk.fd = socket(to.u.sa.sa_family, SOCK_STREAM, 0);
 	talk.began = ms_now();
 	set_option(talk.fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	setsockopt(talk.fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){ 3, 0 }, sizeof(struct timeval));
 	for (argv += 3; *argv != NULL; argv++)
 		if (value_of(*argv, "rcvbuf")) set_option(talk.fd, SOL_SOCKET, SO_RCVBUF, atoi(value_of(*argv, "rcvbuf")));
 		else if (value_of(*argv, "src")) {
@@ -513,15 +512,16 @@ static int cmd_talk(char **argv) {
 static int cmd_hold(char **argv) {
 	int n = atoi(argv[3]), held = 0, told = -1;
 	bool again = false;
-	struct addr to = addr_of(argv[1], argv[2]), src = { 0 };
+	struct addr to = addr_of(argv[1], argv[2]);
+	const struct addr *src = NULL;
 	static struct pollfd f[20000];
 	for (int i = 4; argv[i] != NULL; i++)
 		if (value_of(argv[i], "hex")) put_hex(&sent, value_of(argv[i], "hex"));
-		else if (value_of(argv[i], "src")) src = addr_at(value_of(argv[i], "src"), 0);
+		else if (value_of(argv[i], "src")) src = source_of(value_of(argv[i], "src"));
 		else again |= strcmp(argv[i], "again") == 0;
 	more_files();
 	for (int i = 0; i < n && held < 20000; i++) {
-		int fd = sock(SOCK_STREAM, src.u.sa.sa_family ? &src : NULL, &to);
+		int fd = sock(SOCK_STREAM, src, &to);
 		if (fd < 0) continue;
 		if (sent.n > 0 && write(fd, sent.p, sent.n) < 0) close(fd);
 		else f[held++] = (struct pollfd){ fd, POLLIN, 0 };

@@ -87,20 +87,18 @@ struct secure {
 
 static struct node conns = { &conns, &conns };
 static int conn_count;
+enum { MOST_CONNS = 20000 };
 #define EACH_CONN(c) (struct node *n_ = conns.next, *next_; next_ = n_->next, c = (struct conn *)(void *)n_, n_ != &conns; n_ = next_)
 
 static void note(const char *event, const struct conn *c, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void note(const char *event, const struct conn *c, const char *fmt, ...) {
 	char line[3000];
-	struct text t = { .p = line, .size = sizeof line - 1 };
 	va_list ap;
-	text_add(&t, "%s %d ms %ld ", event, c ? c->id : 0, ms_now());
 	va_start(ap, fmt);
-	vsnprintf(line + t.len, t.size - t.len, fmt, ap);
+	vsnprintf(line, sizeof line, fmt, ap);
 	va_end(ap);
-	t.len = strlen(line);
-	line[t.len++] = '\n';
-	if (up.logfd >= 0 && write(up.logfd, line, t.len) < 0) die("log: %s", strerror(errno));
+	if (up.logfd >= 0 && dprintf(up.logfd, "%s %d ms %ld %s\n", event, c ? c->id : 0, ms_now(), line) < 0)
+		die("log: %s", strerror(errno));
 }
 
 /* ---- Rules */
@@ -424,12 +422,6 @@ static void jobs_run(void) {
 
 /* ---- Queries */
 
-/* How many datagrams of a question there have been, this one too. */
-static int drop_count(const struct asked *q) {
-	static uint8_t seen[1 << 24];
-	return ++seen[name_number(q->name) ^ (q->type * 2654435761u) >> 8];
-}
-
 static const char *transport(const struct conn *c) { return c == NULL ? "udp" : c->tls ? "tls" : "tcp"; }
 
 static void query_note(const struct conn *c, const uint8_t *p, size_t n, const struct addr *from, const struct asked *q, const struct opt *o) {
@@ -481,9 +473,11 @@ static void answer_stream(const struct act *a, const struct buf *b, struct conn 
 /* True when this query gets no answer. */
 static bool query_lost(const struct act *a, const struct asked *q, const struct addr *from, struct conn *c, bool edns) {
 	static bool served[65536];
+	static uint8_t seen[1 << 24];
 	if (a->silent || (c && a->tcpsilent) || (edns && strcmp(a->noedns, "drop") == 0)) return true;
 	if (c == NULL && a->once && served[addr_port(from)]) return true;
-	if (c == NULL) return !(served[addr_port(from)] = !a->drop || drop_count(q) > a->drop);
+	uint8_t *times = &seen[name_number(q->name) ^ (q->type * 2654435761u) >> 8];
+	if (c == NULL) return !(served[addr_port(from)] = !a->drop || ++*times > a->drop);
 	if (up.all.full > 0 && up.all.times != 0 && c->waiting >= up.all.full) {
 		up.all.times -= up.all.times > 0;
 		conn_close(c, up.all.how);
@@ -836,23 +830,18 @@ static void conn_clock(struct conn *c) {
 	conn_move(c);
 }
 
-static struct conn *conn_new(int fd, const struct addr *from, void (*handle)(struct conn *)) {
-	struct conn *c = pool_take(&conn_pool);
-	if (c == NULL) die("too many connections");
-	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = *from, .handle = handle, .born = now, .last = now };
-	list_init(&c->held);
-	list_append(conns.next, &c->node);
-	nonblocking(fd);
-	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	return c;
-}
-
 static void conn_accept(void) {
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
 	int fd = accept(up.tcp, &from.u.sa, &len);
+	struct conn *c = fd >= 0 ? pool_take(&conn_pool) : NULL;
 	if (fd < 0) return;
-	struct conn *c = conn_new(fd, &from, dns_handle);
+	if (c == NULL) die("too many connections");
+	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = from, .handle = dns_handle, .born = now, .last = now };
+	list_init(&c->held);
+	list_append(conns.next, &c->node);
+	nonblocking(fd);
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	note("open", c, "%s from=%s", up.cert[0] ? "tls" : "tcp", addr_text(&from));
 	if (up.cert[0]) c->tls = tls_new();
 	if (strcmp(up.alpn, "h2") == 0) {
@@ -902,30 +891,17 @@ static void wait_for(struct pollfd *fds, size_t n) {
 	clock_read();
 }
 
-/* All that is polled: the two listeners, the connections. */
-static size_t poll_list(struct pollfd **list) {
-	static struct pollfd *fds;
-	static size_t room;
+static void turn(void) {
+	static struct pollfd fds[2 + MOST_CONNS];       /* the two listeners, the connections */
+	struct pollfd *f = fds + 2;
 	struct conn *c;
-	size_t n = 2;
-	for EACH_CONN(c) n++;
-	if (fds == NULL || n > room) fds = grow(fds, (room = 2 * n) * sizeof *fds);
 	fds[0] = (struct pollfd){ up.udp, POLLIN, 0 };
 	fds[1] = (struct pollfd){ up.tcp, POLLIN, 0 };
-	n = 2;
 	for EACH_CONN(c) {
 		bool deaf = c->stalled && strstr(up.all.at, "deaf");
-		fds[n++] = (struct pollfd){ c->fd, (short)(POLLRDHUP | (deaf ? 0 : POLLIN) | (c->raw.n > 0 ? POLLOUT : 0)), 0 };
+		*f++ = (struct pollfd){ c->fd, (short)(POLLRDHUP | (deaf ? 0 : POLLIN) | (c->raw.n > 0 ? POLLOUT : 0)), 0 };
 	}
-	*list = fds;
-	return n;
-}
-
-static void turn(void) {
-	struct pollfd *fds, *f;
-	struct conn *c;
-	size_t n = poll_list(&fds);
-	wait_for(fds, n);
+	wait_for(fds, (size_t)(f - fds));
 	f = fds + 2;
 	for EACH_CONN(c)                /* before any is new */
 		if ((f++)->revents & (POLLIN | POLLERR | POLLHUP | POLLRDHUP) && !c->gone) conn_read(c, f[-1].revents);
@@ -972,7 +948,7 @@ static int cmd_up(char **argv) {
 	if (addr_port(&up.at) == 0) addr_set_port(&up.at, free_port());
 	more_files();
 	pool_init(&job_pool, 1 << 20, sizeof(struct job));
-	pool_init(&conn_pool, 20000, sizeof(struct conn));
+	pool_init(&conn_pool, MOST_CONNS, sizeof(struct conn));
 	if (up.log[0] && (up.logfd = open(up.log, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0) die("%s: %s", up.log, strerror(errno));
 	if (up.cert[0]) tls_setup();
 	if (!up.notcp && listen(up.tcp = up_socket(SOCK_STREAM, &up.at), 1024) < 0) die("listen: %s", strerror(errno));
