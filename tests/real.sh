@@ -277,17 +277,6 @@ all_directly() {
     within "$all_n" 99 "$(grep -Ec ' (NOERROR|NXDOMAIN)$' "$T/want")" "answers when asked directly: $(grep ' SERVFAIL\|REFUSED\|ERROR:' "$T/want")"
 }
 
-# all_same WHAT ADDRESS PORT [KDIG OPTION...]: that server says what is in $T/want;  got_same WHAT: $T/got has what is there
-all_same() {
-    all_w=$1
-    shift
-    answers_all "$@" >"$T/got"
-    got_same "$all_w"
-}
-got_same() { cmp -s "$T/want" "$T/got" || fail "$1:" "$(diff "$T/want" "$T/got" | grep '^[<>]' | cut -c 1-160 | head -n 6)"; }
-
-# all_directly ADDRESS PORT [KDIG OPTION...]: what that server says goes to $T/want, when asked twice, for some say it in other words when
-# it comes from their cache. Each question must have an answer there, or it is known that there is none.
 # real_compare PORT WORDS [KDIG OPTION...]: what the server at PORT, an upstream with these words, says when asked so, the program says
 # too: when asked first and from the cache, over UDP, TCP and IPv6
 real_compare() {
