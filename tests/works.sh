@@ -9,8 +9,7 @@
 # What a server or client says through dnsproxy must be what it says when asked directly. A cell is a promise.
 
 # cmd_works [NAME...]: the matrix, or some of its rows
-cmd_works()
-{
+cmd_works() {
     WORKS="$*"
     [ "$WORKS" != common ] || WORKS='nsd unbound bind9 dnsmasq dnsdist glibc musl dig kdig'
     export WORKS
@@ -24,8 +23,7 @@ w_dead=127.7.9.9@9999
 w_zones='signed hashed plain bogus'
 
 # w_real NAME KIND ADDRESS [LINE...]: a server of the world; waits until it answers
-w_real()
-{
+w_real() {
     w_n=$1 w_kind=$2 real_a=$3
     shift 3
     ns ip address add "$real_a/32" dev lo 2>/dev/null        # named serves only addresses that it finds
@@ -36,8 +34,7 @@ w_answers() { ns kdig "@$1" +retry=0 +timeout=2 www.signed A +notcp www.signed A
 
 # w_world TEXT: certificates, zones, the servers root and auth, and the resolver, which is asked by all that start later. False when this
 # machine cannot have it, and then the promise TEXT is skipped.
-w_world()
-{
+w_world() {
     promise "$1"
     needs nsd kdig ldns-signzone ldns-keygen openssl unbound && netns || return
     promise_text=''
@@ -83,8 +80,7 @@ haproxy        127.7.1.12  haproxy        tls
 stunnel        127.7.1.13  stunnel        tls
 nginx          127.7.1.14  nginx          tls,https'
 
-leg_works_servers()
-{
+leg_works_servers() {
     w_world 'real servers as upstreams' || return
     questions=$(questions signed && printf '%s\n' 'far.signed A' 'x.wild.hashed A' 'www.plain A' 'many.plain A')
     echo "$w_servers" >"$T/servers"
@@ -104,8 +100,7 @@ leg_works_servers()
 }
 
 # w_cell NAME PROTO: asked first, from the cache, and beside a better one that is dead
-w_cell()
-{
+w_cell() {
     promise "$1 as $2 upstream: 25 kinds of answers, cold, from the cache, and with the best upstream dead"
     case $2 in udp) w_words='' ;; tcp) w_words=' tcp' ;; *) w_words=" $2=dns.test" ;; esac
     if [ "$2" = tls ] && ! real_has_12 "$w_addr" 853; then skip "not here: this $1 speaks TLS 1.3 only"; return; fi
@@ -149,15 +144,13 @@ export w_names='www.signed alias.signed far.signed x.wild.hashed many.signed www
 w_words=$(for n in $w_names; do printf '%s A %s AAAA ' "$n" "$n"; done)'-q signed -t MX -q big.signed -t TXT -q svc.signed -t HTTPS -q huge.signed -t TXT'
 
 # w_client ADDRESS: what this client says with that server
-w_client()
-{
-    client "$w_command" "$1" | sed '/^;; *WARNING: truncated/d; /^;; Truncated/d; s/127\.[0-9.]*#53/server/' |
+w_client() {
+    client "$w_command" "$1" | sed '/^;; *WARNING: truncated/d; /^;; Truncated/d; s/127\.[0-9.]*[#:]53/server/' |
         grep -v "^Address: $1\$\|^Server:\|^Name: $1$"
 }
 
 # w_build WHAT: makes it in $T
-w_build()
-{
+w_build() {
     case $1 in
     gai) client_gai musl-gcc ;;
     go) (cd "$T" && cp "$C/go.go" . && GO111MODULE=off GOCACHE="$T/go" GOFLAGS=-p=1 CGO_ENABLED=0 go build -o go-client go.go) >"$T/go.log" 2>&1 ||
@@ -165,8 +158,7 @@ w_build()
     esac
 }
 
-leg_works_clients()
-{
+leg_works_clients() {
     w_world 'real clients' || return
     w_resolver='127.7.1.1 2 tls=dns.test'
     export w_words
@@ -193,8 +185,7 @@ leg_works_clients()
 
 # w_hears WHAT: the client says the same through the proxy; those that do not ask over TCP hear as
 # many lines or more, for what is cut holds records, other ones each time
-w_hears()
-{
+w_hears() {
     w_client 127.0.0.1 >"$T/got"
     case $w_name in
     musl | busybox | drill) [ "$(grep -c . "$T/got")" -ge "$(grep -c . "$T/want")" ] && like '203[.]0[.]113[.]10' "$(cat "$T/got")" && return ;;
@@ -205,8 +196,7 @@ w_hears()
 # ---- The validators: each forwards to dnsproxy and believes nothing that it has not proved itself.
 
 # w_proves KIND SERVER: for each name the RCODE, and whether it was proved, by such a validator as a forwarder to that server
-w_proves()
-{
+w_proves() {
     real_back=$2@53
     case $1 in dnsmasq) set -- "$@" dnssec dnssec-check-unsigned "trust-anchor=.,$(echo "$real_ds" | tr ' ' ,)" ;; esac
     w_kind=$1
@@ -220,8 +210,7 @@ w_proves()
     kill_pid validator TERM
 }
 
-leg_works_validators()
-{
+leg_works_validators() {
     w_world 'validators behind dnsproxy' || return
     w_resolver='127.7.1.1 2 tls=dns.test'
     real_back='' real_a=127.7.1.20
@@ -242,16 +231,14 @@ leg_works_validators()
 
 # w_example NAME: a configuration of README.md in this world: one server of it is the resolver, over TLS too, a filter is one in plain DNS,
 # the router knows the house only, the spare in plain DNS does not validate, all others are dead
-w_example()
-{
+w_example() {
     readme "config $1" | sed "/^#/d; /:/d; /^listen/d; /^allow/d; s/^block .*/block \/dev\/null/; s/tls=[^ ]*/tls=dns.test/
         s/^192.168.1.1 /127.7.1.20 /; s/^198.51.100.1 /$real_auth /; s/^9.9.9.9 /127.7.1.1 /; s/^192.168.1.3 /127.7.1.1 /; s/^203.0.113.1 /127.7.1.1 /
         /^127/!s/^[0-9]*[.][0-9]*[.][0-9]*[.]\([0-9]*\) /127.7.9.\1@9999 /"
 }
 
 # w_shape TEXT LINE...: each validator behind a dnsproxy with these upstreams proves what it proves with the resolver itself behind it
-w_shape()
-{
+w_shape() {
     w_text=$1
     shift
     w_proxy 'patience 300' "$@"
