@@ -5,6 +5,24 @@
  * or:     cc -g -fsanitize=address,undefined -o unit tests/unit.c -lbearssl && ./unit
  * A case is a word in a table wherever that can say it, see rows(); messages are written as say() in lab.h tells. With
  * SEEDS=DIR the inputs are kept there, for the fuzz targets. */
+#define _GNU_SOURCE 1
+#include <sched.h>
+#include <time.h>
+
+/* The clock stands where a test has stopped it, in milliseconds, and the others of the machine take so long when they go first. */
+static long stopped, others_take, went_first;
+static int unit_clock(clockid_t c, struct timespec *t) {
+	if (stopped == 0) return clock_gettime(c, t);
+	*t = (struct timespec){ .tv_sec = stopped / 1000, .tv_nsec = stopped % 1000 * 1000000 };
+	return 0;
+}
+static int unit_yield(void) {
+	went_first++;
+	stopped += others_take;
+	return 0;
+}
+#define clock_gettime unit_clock
+#define sched_yield unit_yield
 #include "fuzz.c"
 
 static unsigned nbad;
@@ -784,6 +802,31 @@ static void test_tls(void) {
 	all("a DER element never reaches beyond the bytes that are there");
 }
 
+/* How often others go first in ten turns with so many queries in flight. */
+static long turns(unsigned in_flight, long ms) {
+	long before = went_first;
+	others_take = ms;
+	clock_read();
+	for (int i = 0; i < 10; i++) {
+		queries.used = in_flight;
+		others_first();
+	}
+	queries.used = 0;
+	return went_first - before;
+}
+
+static void test_turns(void) {
+	stopped = 1000000;
+	each(turns(CROWD - 1, 0) == 0, "few in flight");
+	each(turns(CROWD, 1) == 10, "many in flight");
+	each(turns(CROWD, 3) == 1, "others that take long");
+	stopped += 100;
+	each(turns(CROWD, 1) == 10, "later");
+	stopped = 0;
+	clock_read();
+	all("with 16 queries in flight others of the machine go first, but for 100 ms after they took more than 2 ms");
+}
+
 int main(void) {
 	signal(SIGPIPE, SIG_IGN);
 	lab_start("192.0.2.1 1\ncache-size 16k");
@@ -800,6 +843,7 @@ int main(void) {
 	test_config();
 	test_admin();
 	test_tls();
+	test_turns();
 	puts("end");
 	return 0;
 }
