@@ -6787,7 +6787,7 @@ static int library_shrink(struct dl_phdr_info *l, size_t size, void *seen) {
 	if ((*(unsigned *)seen)++ == 0) return 0;       /* the first is ourselves */
 	for (unsigned i = 0; i < l->dlpi_phnum; i++) {
 		const ElfW(Phdr) *h = &l->dlpi_phdr[i];
-		uintptr_t at = l->dlpi_addr + h->p_vaddr, page = at & -(uintptr_t)sysconf(_SC_PAGESIZE);
+		uintptr_t at = l->dlpi_addr + h->p_vaddr, page = at & -(uintptr_t)getpagesize();
 		if (h->p_type == PT_LOAD && !(h->p_flags & PF_W)) madvise((void *)page, at + h->p_memsz - page, MADV_DONTNEED);
 	}
 	return 0;
