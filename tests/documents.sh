@@ -40,6 +40,8 @@ leg_docs() {
     if needs shellcheck; then
         same '' "$(shellcheck -S warning "$SRC/test.sh" "$SRC"/tests/*.sh "$SRC/.ci/run" 2>&1 | head -n 20)"
     fi
+    promise 'no two functions of the scripts have one name'
+    same '' "$(cat "$SRC/test.sh" "$SRC"/tests/*.sh | sed -n 's/^\([a-z0-9_]*\)() .*/\1/p' | sort | uniq -d)"
     promise 'the table of contents of dnsproxy.c is that of its sections'
     sed -n '1,/\*\//s/^ \*  *\([0-9][0-9]*\) \([^ ].*[^ ]\)   *[^ ].*$/\1 \2/p' "$SRC/dnsproxy.c" >"$T/contents"
     sed -n 's|^/\* ---- \([0-9][0-9]* .*[^ -]\) -*[- ]*\*/$|\1|p' "$SRC/dnsproxy.c" >"$T/sections"

@@ -638,6 +638,7 @@ crt_chain() {
 # tls_ready: copies of the certificates that most legs use, which the first leg that wants them makes
 tls_ready() {
     [ ! -s "$T/pki/ca.pem" ] || return 0
+    have openssl || { echo "test.sh: no openssl, which makes the certificates" >&2; exit 1; }
     ! mkdir "$ROOT/pki" 2>/dev/null || { tls_certificates && : >"$ROOT/pki/.ready"; }
     await 120 test -e "$ROOT/pki/.ready" || { echo "test.sh: no certificates" >&2; exit 1; }
     [ "$T" = "$ROOT" ] || cp -R "$ROOT/pki" "$T/"

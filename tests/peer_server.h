@@ -153,7 +153,6 @@ static void conn_move(struct conn *c);
 /* Reads the rules again if they have changed; what they say for all connections happens now. */
 static void rules_read(void) {
 	static struct stat old;
-	static unsigned count;
 	static int kick, epoch;
 	struct stat st;
 	struct conn *c;
@@ -163,7 +162,7 @@ static void rules_read(void) {
 	free(up.text.p);
 	up.text = file_read(up.rules);
 	up.all = act_for("connect.");
-	note("rules", NULL, "n %u", ++count);
+	note("rules", NULL, "read");
 	if (up.all.epoch && up.all.epoch != epoch) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 	if (up.all.kick && up.all.kick != kick)
 		for EACH_CONN(c)
@@ -203,16 +202,13 @@ static void put_rdata(struct buf *b, const struct act *a, unsigned type, int i) 
 }
 
 static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_) {
+	static const uint8_t zeros[MSG_MAX];
 	struct buf o = { 0 };
 	if (a->ede >= 0) put_as(&o, "2(2@)", EDNS_EDE, (unsigned)a->ede, "test", (size_t)4);
 	if (a->opt[0]) put_option(&o, a->opt);
 	if (a->keepalive >= 0) put_as(&o, "2(2)", EDNS_KEEPALIVE, (unsigned)a->keepalive);
-	if (a->pad > 0) {
-		put_as(&o, "22", EDNS_PADDING, (unsigned)a->pad);
-		memset(put_room(&o, (size_t)a->pad), 0, (size_t)a->pad);
-	}
-	put_as(b, "1224(@)", 0, T_OPT, 1232, (rcode >> 4) << 24 | (do_ ? 0x8000u : 0), o.p, o.n);
-	count_up(b, 3);
+	if (a->pad > 0) put_as(&o, "2(@)", EDNS_PADDING, zeros, (size_t)a->pad);
+	PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, 1232, (rcode >> 4) << 24 | (do_ ? 0x8000u : 0), o.p, o.n);
 	free(o.p);
 }
 
@@ -227,9 +223,8 @@ static void put_answers(struct buf *b, const struct act *a, const struct asked *
 	if (want > b->n && type == T_A) x.n = (int)((want - b->n) / 16);
 	else if (want > b->n + 12 && type != T_AAAA) x.rdlen = (int)(want - b->n - 12);
 	for (int i = 0; i < x.n; i++) {
-		put_as(b, "p224", owner, type, 1, a->ttl[i % a->nttl]);
+		PUT_RECORD(b, 1, "p224", owner, type, 1, a->ttl[i % a->nttl]);
 		put_rdata(b, &x, type, i);
-		count_up(b, 1);
 	}
 }
 
@@ -239,9 +234,8 @@ static unsigned put_links(struct buf *b, const struct act *a) {
 	char text[32];
 	for (int i = 0; i < a->cname; i++) {
 		snprintf(text, sizeof text, "c%d", i);
-		put_as(b, "p224(lp)", owner, T_CNAME, 1, a->ttl[0], text, 12);
+		PUT_RECORD(b, 1, "p224(lp)", owner, T_CNAME, 1, a->ttl[0], text, 12);
 		owner = (unsigned)(b->n - strlen(text) - 3);
-		count_up(b, 1);
 	}
 	return owner;
 }
@@ -251,19 +245,13 @@ static void put_sections(struct buf *b, const struct act *a, const struct asked 
 	unsigned type = a->type[0] ? (unsigned)type_of(a->type) : q->type == T_ANY ? T_A : q->type, owner = put_links(b, a);
 	if (rcode == NOERROR && !a->nodata && !a->cnameonly) put_answers(b, a, q, owner, type, opt);
 	if (a->soa[0]) {
-		put_as(b, "p224", 12, T_SOA, 1, (unsigned)atoi(a->soa));
+		PUT_RECORD(b, 2, "p224", 12, T_SOA, 1, (unsigned)atoi(a->soa));
 		put_rdata(b, a, T_SOA, 0);
-		count_up(b, 2);
 	}
-	if (a->extra) {
-		put_as(b, "n224(n)", "test", T_NS, 1, 300, "ns.evil");
-		count_up(b, 2);
-	}
+	if (a->extra) PUT_RECORD(b, 2, "n224(n)", "test", T_NS, 1, 300, "ns.evil");
 	if (opt && a->optmid) put_opt(b, a, rcode, do_);
-	if (a->extra || (opt && a->optmid)) {
-		put_as(b, "n224(4)", a->extra ? "victim.test" : "glue.test", T_A, 1, 300, a->extra ? 0x06060606 : 0x01020304);
-		count_up(b, 3);
-	}
+	if (a->extra) PUT_RECORD(b, 3, "n224(4)", "victim.test", T_A, 1, 300, 0x06060606);
+	else if (opt && a->optmid) PUT_RECORD(b, 3, "n224(4)", "glue.test", T_A, 1, 300, 0x01020304);
 	if (opt && !a->optmid) put_opt(b, a, rcode, do_);
 }
 
@@ -292,13 +280,11 @@ static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, siz
 
 /* One more record in the answer section, with another address. */
 static void put_wrong(struct buf *b, const struct asked *q) {
-	put_as(b, "p224(4)", 12, q->type, 1, 300, 0x06060606);
-	count_up(b, 1);
+	PUT_RECORD(b, 1, "p224(4)", 12, q->type, 1, 300, 0x06060606);
 }
 
 /* Makes the good message b a bad one. */
 static void spoil(struct buf *b, const char *kind, const struct asked *q) {
-	static const struct act none = { .ede = -1, .keepalive = -1 };
 	enum { WHOLE = MSG_MAX };
 	size_t rr = q->end, i = 0;
 	const struct { const char *kind; size_t length, at; unsigned value; } ways[] = { { "id", WHOLE, 0, get16at(b->p) ^ 0x0101 },
@@ -322,8 +308,7 @@ static void spoil(struct buf *b, const char *kind, const struct asked *q) {
 		memmove(b->p + rr + 15, b->p + rr + 16, b->n - rr - 16);
 		b->n--;
 	} else if (strcmp(kind, "cname") == 0) {        /* its name runs past its RDLENGTH */
-		put_as(b, "p224(@)", 12, T_CNAME, 1, 300, "\4long", (size_t)4);
-		count_up(b, 1);
+		PUT_RECORD(b, 1, "p224(@)", 12, T_CNAME, 1, 300, "\4long", (size_t)4);
 		put_wrong(b, q);
 	} else if (strcmp(kind, "name256") == 0) {      /* behind a good record: an owner too long only with what its pointer points at */
 		put_wrong(b, q);
@@ -332,9 +317,7 @@ static void spoil(struct buf *b, const char *kind, const struct asked *q) {
 		memset(put_room(b, n), 'l', n);
 		put_wrong(b, q);
 	} else if (strcmp(kind, "optan") == 0) {        /* its OPT in the answer section */
-		put_opt(b, &none, 0, false);
-		put32at(b->p + 6, 1 << 16);
-		put16at(b->p + 10, 0);
+		PUT_RECORD(b, 1, "12242", 0, T_OPT, 1232, 0, 0);
 		put_wrong(b, q);
 	} else if (i == COUNT(ways)) die("what is a wrong %s?", kind);
 }

@@ -160,6 +160,8 @@ static bool read_framed(int fd, struct buf *b, long end) {
 /* One more record in section 1, 2 or 3. */
 static void count_up(struct buf *b, int section) { put16at(b->p + 4 + 2 * section, get16at(b->p + 4 + 2 * section) + 1); }
 
+#define PUT_RECORD(b, section, ...) (put_as(b, __VA_ARGS__), count_up(b, section))
+
 /* An EDNS option CODE:HEX */
 static void put_option(struct buf *b, const char *s) { put_as(b, "2(#)", (unsigned)atoi(s), strchr(s, ':') ? strchr(s, ':') + 1 : ""); }
 
