@@ -91,6 +91,24 @@ ssize_t sendto(int fd, const void *p, size_t n, int flags, const struct sockaddr
 }
 #endif
 
+#ifdef FAST			/* time goes on so many times as fast as the file begins with, from when it says so */
+int clock_gettime(clockid_t id, struct timespec *t) {
+	static int64_t from, us;
+	REAL(clock_gettime);
+	if (real(id, t) != 0) return -1;
+	us = (int64_t)t->tv_sec * 1000000 + t->tv_nsec / 1000;
+	if (id != CLOCK_BOOTTIME || *shared == 0) return 0;
+	if (from == 0) from = us;
+	us = from + (us - from) * *shared;
+	*t = (struct timespec){ .tv_sec = (time_t)(us / 1000000), .tv_nsec = us % 1000000 * 1000 };
+	return 0;
+}
+int poll(struct pollfd *fds, nfds_t n, int timeout) {
+	REAL(poll);
+	return real(fds, n, timeout > 0 && *shared > 0 ? (int)(timeout / *shared + 1) : timeout);
+}
+#endif
+
 #ifdef TURNS			/* the file begins with the longest processor time between two polls, in microseconds */
 static int64_t cpu_us(void) {
 	struct timespec t;
