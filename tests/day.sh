@@ -1,16 +1,13 @@
 # day.sh - a day of browsing in a minute, over lossy links.
 # Alone: ./test.sh day
 
-# real_dot NAME ADDRESS NAMESPACE: unbound as a resolver that serves DoT there, and knows every name below example
-real_dot() {
-    crt "$1" by=root cn="$1" san="dns:$1"
-    chmod 644 "$T/pki/$1.key"
-    printf '%s\n' server: "interface: $2@853" 'do-daemonize: no' 'username: ""' 'chroot: ""' 'pidfile: ""' 'directory: ""' 'use-syslog: no' \
-        'num-threads: 1' 'module-config: "iterator"' 'access-control: 0.0.0.0/0 allow' "tls-service-key: \"$T/pki/$1.key\"" \
-        "tls-service-pem: \"$T/pki/$1.pem\"" 'local-zone: example. redirect' 'local-data: "example. 30 A 192.0.2.10"' \
-        'local-data: "example. 30 AAAA 2001:db8::10"' remote-control: 'control-enable: no' >"$T/$1.conf"
-    ip netns exec "$3" unbound -d -c "$T/$1.conf" </dev/null >"$T/$1.log" 2>&1 &
-    started "$1" $!
+# real_far NAME KIND N [LINE...]: a real server in the namespace N
+real_far() {
+    far_n=$1 far_k=$2 NS="ip netns exec $real_ns-$3"
+    real_a=10.55.$3.2 real_p=53 real_s=853 real_h=443
+    shift 3
+    real_start "$far_n" "$far_k" "$@"
+    NS=''
 }
 
 # The namespaces of the day are named after this run; the first is the proxy's and the browser's.
@@ -67,11 +64,13 @@ leg_day() {
     no) echo '# no tc netem and no /dev/net/tun here: no delay and no loss' ;;
     esac
     tls_ready
-    real_dot dot2.test 10.55.2.2 "$real_ns-2"
-    real_dot dot3.test 10.55.3.2 "$real_ns-3"
-    ip netns exec "$real_ns-1" dnsmasq -k -C /dev/null -R -h --pid-file= --user=root --log-facility=- -p 53 --local=/lan/ --address=/lan/192.168.55.5 --local-ttl=30 \
-        </dev/null >"$T/lan.log" 2>&1 &
-    started lan $!
+    real_far lan dnsmasq 1 local=/lan/ address=/lan/192.168.55.5 local-ttl=30
+    for real_i in 2 3; do
+        real_cert=dot$real_i.test
+        crt "$real_cert" by=root cn="$real_cert" san="dns:$real_cert"
+        real_far "$real_cert" unbound "$real_i" 'access-control: 0.0.0.0/0 allow' 'local-zone: example. redirect' \
+            'local-data: "example. 30 A 192.0.2.10"' 'local-data: "example. 30 AAAA 2001:db8::10"'
+    done
     ip netns exec "$real_ns-0" $WRAP "$BIN" -d 'listen 127.0.0.1' 'admin 127.0.0.1@5353' "$ca" '10.55.1.2 1 final domain=lan' \
         '10.55.2.2 2 tls=dot2.test' '10.55.3.2 3 tls=dot3.test' </dev/null >"$T/front.log" 2>&1 &
     started front $!
