@@ -17,8 +17,7 @@ real_ns="dp$$"
 # kernel has no netem the peer carries the packets from one to the other, late, and loses some.
 real_link() {
     if [ "$real_lossy" = wire ]; then
-        "$ROOT/peer" link "$real_ns-0" "v$1" "$real_ns-$1" e0 "$2" "$3" "$4" </dev/null >"$T/wire$1.log" 2>&1 &
-        started "wire$1" $!
+        begin "wire$1" "$ROOT/peer" link "$real_ns-0" "v$1" "$real_ns-$1" e0 "$2" "$3" "$4"
         await 5 logged "wire$1" ready || return 1
     else
         ip -n "$real_ns-0" link add "v$1" type veth peer name e0 netns "$real_ns-$1" || return 1
@@ -71,9 +70,8 @@ leg_day() {
         real_far "$real_cert" unbound "$real_i" 'access-control: 0.0.0.0/0 allow' 'local-zone: example. redirect' \
             'local-data: "example. 30 A 192.0.2.10"' 'local-data: "example. 30 AAAA 2001:db8::10"'
     done
-    ip netns exec "$real_ns-0" $WRAP "$BIN" -d 'listen 127.0.0.1' 'admin 127.0.0.1@5353' "$ca" '10.55.1.2 1 final domain=lan' \
-        '10.55.2.2 2 tls=dot2.test' '10.55.3.2 3 tls=dot3.test' </dev/null >"$T/front.log" 2>&1 &
-    started front $!
+    begin front ip netns exec "$real_ns-0" $WRAP "$BIN" -d 'listen 127.0.0.1' 'admin 127.0.0.1@5353' "$ca" '10.55.1.2 1 final domain=lan' \
+        '10.55.2.2 2 tls=dot2.test' '10.55.3.2 3 tls=dot3.test'
     await 10 real_day_answers || fail 'the proxy does not answer'
     ip netns exec "$real_ns-0" "$ROOT/peer" browse 127.0.0.1 53 "$day" 1 >"$T/browser.out" &
     real_b=$!

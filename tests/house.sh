@@ -248,8 +248,7 @@ leg_house() {
     $client ip link set e0 up
     readme dnsmasq | sed "s|/var/lib/misc|$T|" >"$T/dnsmasq.conf"
     like '^port=0$' "$(cat "$T/dnsmasq.conf")"
-    $NS dnsmasq -k -C "$T/dnsmasq.conf" --pid-file= --user=root --log-facility=- --no-ping </dev/null >"$T/dhcp.log" 2>&1 &
-    started dhcp $!
+    begin dhcp dnsmasq -k -C "$T/dnsmasq.conf" --pid-file= --user=root --log-facility=- --no-ping
     up u1 '. nxdomain'
     echo 'ads.test' >"$T/list"
     echo '192.168.1.1 router' >"$T/etc-hosts"

@@ -116,6 +116,16 @@ started() {
     echo "$2" >"$T/$1.pid"
 }
 
+# begin NAME COMMAND...: starts it in place of the one of that name, in the namespace if there is one; what it says goes to $T/NAME.log
+begin() {
+    begin_n=$1
+    shift
+    kill_pid "$begin_n"
+    : >"$T/$begin_n.log"
+    $NS "$@" </dev/null >"$T/$begin_n.log" 2>&1 &
+    started "$begin_n" $!
+}
+
 # pid NAME: its process id
 pid() { cat "$T/$1.pid"; }
 
@@ -253,10 +263,8 @@ connects() { peer talk "$1" "$2" >/dev/null; }
 # launch NAME COMMAND...: starts the program by a command of its own, with $port and $admin known
 launch() {
     [ ! -s "$T/$1.pid" ] || stop "$1"
-    launch_n=$1
-    shift
-    $NS "$@" </dev/null >"$T/$launch_n.log" 2>&1 &
-    ready "$launch_n" $!
+    begin "$@"
+    ready "$1" $!
 }
 
 # ready NAME PID: what was just started as PID, with $port and $admin known, is NAME; waits until it serves
@@ -344,12 +352,9 @@ up() {
 up_start() {
     start_n=$1
     shift
-    kill_pid "$start_n"
     : >"$T/$start_n.up"
     : >"$T/$start_n.q"
-    : >"$T/$start_n.log"
-    $NS "$ROOT/peer" up "$@" log="$T/$start_n.q" rules="$T/$start_n.rules" </dev/null >"$T/$start_n.log" 2>&1 &
-    started "$start_n" $!
+    begin "$start_n" "$ROOT/peer" up "$@" log="$T/$start_n.q" rules="$T/$start_n.rules"
     await 5 logged "$start_n" '^ready' || fail "the upstream $start_n does not start: $(cat "$T/$start_n.log")"
     eval "$start_n=\$(at $start_n)"
 }
@@ -492,10 +497,7 @@ good() {
 hold() {
     hold_n=$1 hold_p=$2
     shift 2
-    kill_pid "$hold_n"
-    : >"$T/$hold_n.log"
-    $NS "$ROOT/peer" hold 127.0.0.1 "$hold_p" "$@" </dev/null >"$T/$hold_n.log" 2>&1 &
-    started "$hold_n" $!
+    begin "$hold_n" "$ROOT/peer" hold 127.0.0.1 "$hold_p" "$@"
     await 8 logged "$hold_n" '^holding' || fail "$hold_n: no connections"
 }
 
