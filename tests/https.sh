@@ -1,11 +1,10 @@
 # https.sh - DNS over HTTPS: requests, responses of every shape, servers that break HTTP/2, trust, and where port 853 is closed.
 # Alone: ./test.sh https https_flow https_trust. What the scripted server can do is told by tests/peer_h2.h.
 
-# web NAME [RULE...]: a scripted server of DNS over HTTPS;  webs [RULE...] [LINE...]: it is one, and px has only it
-web() { web_n=$1; shift; dot "$web_n" good alpn=h2 : "$@"; }
+# webs [RULE...] [LINE...]: the scripted server one of DNS over HTTPS with these rules, and the proxy px that has only it
 webs() {
     tls_lines "$@"
-    eval "web one $tls_rules"
+    dot one good alpn=h2 : $tls_rules
     eval "proxy px \"\$ca\" \"\$one 1 https=dns.test\" $tls_lines"
 }
 # web_answers 'RULE...' COUNT [WORD...]: when such a server is the only one, it answers that
@@ -116,9 +115,8 @@ END
     each_server web_told
     saw 1 '^request .* :authority=dns\.test :path=/q/%7Buser%7D\?x ' s9
     promise "where TLS gets no answer HTTPS at the same address answers, at once when that is known"
-    web one
-    dead=$(freeport)
-    proxy px "$ca" "127.0.0.1@$dead 1 tls=dns.test" "$one 3 https=dns.test"
+    dot one good alpn=h2
+    proxy px "$ca" "127.0.0.1@$(freeport) 1 tls=dns.test" "$one 3 https=dns.test"
     answered 10 20 in:1500
     answered 10 20 in:500
     promise "the normal form leaves out the port and the path that are usual, and is its own"

@@ -238,23 +238,16 @@ accepted() {
     saw 1 '^open' "s$i"
 }
 
-# refuses ERE LINE...: the program does not start with these lines, and says so
-refuses() {
-    refuses_e=$1
-    shift
-    exits 78 "$refuses_e" "$@" "listen 127.0.0.1@$(freeport)" 'admin off'
-}
-
 leg_tls_start() {
-    pin=$(cat "$T/pki/alone.pin")
+    pin=$(cat "$T/pki/alone.pin") port=$(freeport)
     dot one good
     : >"$T/empty.pem"
     { echo '# a comment'; cat "$T/pki/stranger.crt"; echo junk; printf %s "$(cat "$T/pki/root.crt")"; } >"$T/pki/odd.pem"
     replies <<'END'
 a ca-file that is not there is an error at the start when tls=NAME or bare tls needs it
- ; each 'refuses "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 $it"' tls=dns.test tls "tls=dns.test pin=$pin"
+ ; each 'exits 78 "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 $it" "listen 127.0.0.1@$port"' tls=dns.test tls "tls=dns.test pin=$pin"
 a ca-file without a certificate is an error at the start
- ; each 'refuses "$it" "ca-file $it" "$one 1 tls=dns.test"' "$T/empty.pem" "$T"
+ ; each 'exits 78 "$it" "ca-file $it" "$one 1 tls=dns.test" "listen 127.0.0.1@$port"' "$T/empty.pem" "$T"
 with a pin alone no ca-file is needed ; dot two alone
  ; proxy px "ca-file $T/none.pem" "$two 1 tls pin=$pin"
  ; answered 10 3
