@@ -66,7 +66,7 @@ bench_lack() { echo "$1: $2" >>"$BENCH/lacks"; bench_say "$1: $2"; }
 
 # bench_in NAME PID PORT: the server takes part in the row, if it serves. Caches are warmed with $warm names.
 bench_in() {
-    if "$BENCH/gauge" answers "$3" 10 && { [ "$warm" = 0 ] || "$BENCH/gauge" load "$3" 30 "$warm" 50 0 "$warm" 0 >/dev/null; }; then
+    if "$BENCH/gauge" answers "$3" 10 && { [ "$warm" = 0 ] || "$BENCH/gauge" load "$3" count="$warm" window=50 >/dev/null; }; then
         echo "$1 $2 $3" >>"$BENCH/in"
     else
         bench_lack "$1" "does not serve in the row $row: $(tail -n 2 "$T/$1.log" | tr '\n' ' ')"
@@ -160,15 +160,15 @@ bench_stubby() {
 
 # ---- bench: loads and rounds ----
 
-# Each takes a port, seconds and the server's name, and prints how many queries were answered and how many not.
+# Each takes a port and the server's name, and prints how many queries were answered and how many not.
 
 # The names (at + I * STEP) % MOD, FLIGHT of them in flight; a server whose name says so is asked for 100,000 names
 bench_dnsperf() {       # ... STEP MOD [FLIGHT]
-    case $3 in *-100000-*) set -- "$1" "$2" "$3" "$4" 100000 ;; esac
-    awk -v at="$bench_at" -v step="$4" -v mod="$5" 'BEGIN {
+    case $2 in *-100000-*) set -- "$1" "$2" "$3" 100000 ;; esac
+    awk -v at="$bench_at" -v step="$3" -v mod="$4" 'BEGIN {
         for (i = 0; i < 20000; i++) printf "n%06d.sixty-byte.example A\n", (at + i * step) % mod
     }' >"$BENCH/names"
-    bench_perf -p "$1" -d "$BENCH/names" -l "$2" -q "${6:-100}" -t 1
+    bench_perf -p "$1" -d "$BENCH/names" -l 0.2 -q "${5:-100}" -t 1
 }
 bench_perf() {
     dnsperf -s 127.0.0.1 "$@" 2>/dev/null | awk '
@@ -177,13 +177,13 @@ bench_perf() {
         END { print good + 0, sent - good }'
 }
 
-bench_stream() { "$BENCH/gauge" stream "$1" "$2" 100 1000; }
+bench_stream() { "$BENCH/gauge" load "$1" tcp ms=200 window=100 names=1000; }
 
 # 25 queries a millisecond both times: 5,000 at an upstream that takes 200 ms, 100 at one that takes 4
 bench_flight() {
     bench_y=100
-    case $3 in *5000*) bench_y=5000 ;; esac
-    "$BENCH/gauge" load "$1" 1 1000000 "$bench_y" "$bench_at" 100000 25000
+    case $2 in *5000*) bench_y=5000 ;; esac
+    "$BENCH/gauge" load "$1" ms=1000 window="$bench_y" first="$bench_at" names=100000 every=40
 }
 
 # bench_cpu PID: microseconds of user and system time that it, its threads and its children have had, by the scheduler's account
@@ -201,7 +201,7 @@ bench_rounds() {
         for _ in $(seq "$SLICES"); do
             while read -r bench_n bench_q bench_p; do
                 bench_a=$(bench_cpu "$bench_q")
-                bench_d=$("$bench_l" "$bench_p" "$SLICE" "$bench_n" "$@")
+                bench_d=$("$bench_l" "$bench_p" "$bench_n" "$@")
                 bench_b=$(bench_cpu "$bench_q")
                 echo "$row $bench_n $bench_r $((bench_b - bench_a)) $bench_d"
             done <"$BENCH/in" >>"$BENCH/raw"
@@ -333,7 +333,7 @@ bench_row_twenty() {
     bench_peers dot unbound stubby
     bench_rounds bench_dnsperf 1 1000000 20
     # shellcheck disable=SC2046
-    set -- $(awk -v s="$(awk "BEGIN { print $ROUNDS * $SLICES * $SLICE }")" '
+    set -- $(awk -v s="$(awk "BEGIN { print $ROUNDS * $SLICES * 0.2 }")" '
         $1 == "twenty" { good[$2] += $5 / s }
         END {
             b = good["unbound"] > good["stubby"] ? good["unbound"] : good["stubby"]
@@ -356,7 +356,7 @@ bench_row_browser() {
             03) bench_peer stubby dot "stubby.$web_k.3" ;;
             *) continue ;;
             esac
-            bench_paced "${web_x#* }" "$web_r" "${web_x% *}" "$web_n"
+            bench_paced "$web_r" burst="$web_n" $web_x
             bench_end
         done
         web_m=$(bench_pace "dnsproxy.$web_k.$web_n" 4) web_y=$(bench_pace "dnsproxy.$web_k.$web_n" 5)
@@ -371,11 +371,11 @@ bench_row_browser() {
         fi
         kill_pid server TERM
     done <<'END'
-unbound|unbound|150 3|3
-nsd|nsd|150 3|3
-bind9|named|150 3|3
-nsd|nsd|2.5 6|2
-dnsdist|dnsdist|2.5 6|2
+unbound|unbound|every=20000 count=450|3
+nsd|nsd|every=20000 count=450|3
+bind9|named|every=20000 count=450|3
+nsd|nsd|every=800000 count=16|2
+dnsdist|dnsdist|every=800000 count=16|2
 END
     tls=$web_dot
 }
@@ -439,10 +439,10 @@ bench_row_idle() {
 
 bench_row_flight() {
     bench_x=$(freeport)
-    bench_run near "$BENCH/gauge" road 0 2 0 0 "$bench_x"
+    bench_run near "$BENCH/gauge" road 0 2 0 2 "$bench_x"
     bench_proxy dnsproxy-100-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
     bench_x=$(freeport)
-    bench_run far "$BENCH/gauge" road 0 100 0 0 "$bench_x"
+    bench_run far "$BENCH/gauge" road 0 100 0 100 "$bench_x"
     bench_proxy dnsproxy-5000-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
     bench_rounds bench_flight
     bench_compare 'misses with 5,000 in flight (`queries 8192`) against 100' 1.3 dnsproxy-5000-in-flight dnsproxy-100-in-flight
@@ -473,11 +473,12 @@ END
     bench_ups=''
 }
 
-# bench_paced SECONDS ROUND [RATE BURST]: all of the row at once: 200 or RATE new names a second, each asked once
+# bench_paced ROUND WORD...: all of the row at once, with these words of load
 bench_paced() {
-    bench_w=''
+    bench_w='' bench_f=$(($1 * 20000))
+    shift
     while read -r bench_n bench_q bench_p; do
-        echo "$bench_n $("$BENCH/gauge" load "$bench_p" "$1" 65536 65536 $(($2 * 20000)) 1000000 "${3:-200}" ${4:-})" >>"$BENCH/paced" &
+        echo "$bench_n $("$BENCH/gauge" load "$bench_p" first="$bench_f" "$@")" >>"$BENCH/paced" &
         bench_w="$bench_w $!"
     done <"$BENCH/in"
     # shellcheck disable=SC2086
@@ -494,23 +495,23 @@ bench_row_road() {
     : >"$BENCH/paced"
     if [ "${1:-}" = quick ]; then
         bench_road lossy 3 20 5 20 dnsproxy 1 unbound 1
-        bench_paced 8 1
+        bench_paced 1 every=5000 count=1600
     else
         bench_road lossy 3 20 5 20 dnsproxy 1 dnsproxy 3 dnsproxy alike unbound 1 unbound 3
         bench_road beside 3 20 5 20 dnsmasq 1 dnsdist 1 smartdns 3
         bench_road bad 10 20 5 20 dnsproxy 1 unbound 1
         bench_road clear 0 20 5 20 dnsproxy 1
-        for bench_r in 1 2 3; do bench_paced 30 "$bench_r"; done
+        for bench_r in 1 2 3; do bench_paced "$bench_r" every=5000 count=6000; done
         bench_road jump 0 5 1 75 dnsproxy 1
         bench_p=$(sed -n 's/.*jump.* //p' "$BENCH/in")
-        "$BENCH/gauge" load "$bench_p" 15 65536 65536 0 1000000 200 >/dev/null &
+        "$BENCH/gauge" load "$bench_p" every=5000 count=3000 >/dev/null &
         for bench_x in 3 5; do
             sleep $bench_x
             kill -USR1 "$(pid road-jump)"
         done
         wait $!
         read -r bench_n bench_q bench_p <"$BENCH/in"
-        bench_x=$("$BENCH/gauge" load "$bench_p" 1 1 1 900001 1 0)
+        bench_x=$("$BENCH/gauge" load "$bench_p" count=1 first=900001)
     fi
     for bench_w in lossy beside bad clear jump; do
         [ ! -e "$BENCH/road.$bench_w" ] || { kill -TERM "$(pid "road-$bench_w")"; await 5 gone "$(pid "road-$bench_w")"; }
@@ -561,16 +562,15 @@ bench_row_latency() {
     : >"$why"
     wrapped "$bench_one" dnsproxy "127.0.0.1@$bench_x 1"
     for bench_r in $(seq "$ROUNDS"); do
-        # shellcheck disable=SC2086
-        {
-            echo "$($bench_one "$BENCH/gauge" latency "$bench_x" "$port" 4000 $((bench_r * 4000)))" \
-                "$($bench_one "$BENCH/gauge" latency "$bench_x" "$bench_y" 4000 $((bench_r * 4000)))"
-        }
-    done | sort -n -k 3 >"$BENCH/latency"
+        for bench_p in "$bench_x" "$port" "$bench_y"; do
+            # shellcheck disable=SC2086
+            val p50_us "$($bench_one "$ROOT/peer" many 127.0.0.1 "$bench_p" n=4000 window=1 from=$((bench_r * 4000)) name=n%d.sixty-byte.example)"
+        done | paste -s -d ' '
+    done | awk '{ print $1, $2, $2 - $1, $3 - $1 }' | sort -n -k 3 >"$BENCH/latency"
     # shellcheck disable=SC2046
     set -- $(awk '{ v[NR] = $0; a[NR] = $3 } END { print v[int((NR + 1) / 2)], a[1], a[NR] }' "$BENCH/latency")
-    bench_verdict 'latency added to a miss at low load (one query at a time), median' most 60 ' us' "${3#-1}" \
-        "${2:-} us instead of ${1:-}; rounds ${7:-} to ${8:-}; a bare relay adds ${6:-}"
+    bench_verdict 'latency added to a miss at low load (one query at a time), median' most 60 ' us' "${3:-}" \
+        "${2:-} us instead of ${1:-}; rounds ${5:-} to ${6:-}; a bare relay adds ${4:-}"
     kill_pid dnsproxy
 }
 
@@ -597,7 +597,7 @@ bench_filled() {
     proxy filled "$@"
     BIN=$bench_bin
     await 10 bench_connected || fail 'no connection to the DoT server'
-    "$BENCH/gauge" load "$port" 30 15000 50 0 15000 "${FILL}000" >/dev/null
+    "$BENCH/gauge" load "$port" count=15000 window=50 every=$((1000 / FILL)) >/dev/null
     cache=$(adm status | grep '^cache ')
     [ -s "$why" ] || rss=$(bench_rss filled)
     kill_pid filled
@@ -620,7 +620,7 @@ bench_row_memory() {
     bench_made
     bench_x=$(freeport)
     bench_run reference "$BENCH/gauge" echo "$bench_x"
-    "$BENCH/gauge" load "$bench_x" 60 64 64 0 64 0 64 >/dev/null
+    "$BENCH/gauge" load "$bench_x" count=64 window=64 burst=64 >/dev/null
     bench_echo_kib=$(bench_rss reference)
     bench_resident "$static" 'resident memory, default config, cache full, plain upstream: static musl' 1.85 'one pinned DoT upstream more: static musl'
     bench_resident "$made" 'resident memory, default config, cache full, plain upstream: dynamic glibc' 3.0 'one pinned DoT upstream more: dynamic glibc' \
@@ -702,8 +702,8 @@ bench_counted() {
         rm -f "$BENCH/callgrind"*
         bench_under
         "$@"
-        "$BENCH/gauge" load "$port" 600 "${bench_x% *}" 1 0 "$bench_names" 0
-        "$BENCH/gauge" load "$port" 600 "${bench_x#* }" 64 $((500000 % bench_names)) "$bench_names" 0 64
+        "$BENCH/gauge" load "$port" count="${bench_x% *}" window=1 names="$bench_names"
+        "$BENCH/gauge" load "$port" count="${bench_x#* }" window=64 burst=64 first=$((500000 % bench_names)) names="$bench_names"
         bench_stop
         sed -n 's/^totals: /total /p' "$BENCH/callgrind"
     done | awk -v key="$bench_k" '
@@ -831,8 +831,8 @@ bench_target() {
 # BEFORE=TREE names the sources of another commit, with whose build the counts are compared; ROWS='hit miss' is these rows only.
 cmd_bench() {
     case ${1:-full} in
-    full | counts) ROUNDS=5 SLICES=6 SLICE=0.2 ZIPF=1000000 FILL=5 ;;
-    quick) ROUNDS=3 SLICES=1 SLICE=0.2 ZIPF=200000 FILL=15 ;;
+    full | counts) ROUNDS=5 SLICES=6 ZIPF=1000000 FILL=5 ;;
+    quick) ROUNDS=3 SLICES=1 ZIPF=200000 FILL=15 ;;
     *)
         echo "usage: [BEFORE=TREE] ./test.sh bench [quick|counts]" >&2
         return 2

@@ -21,11 +21,6 @@ static int port_sock(int type, const char *port, bool serve) {
 	return fd;
 }
 
-static long median(long *v, size_t n) {
-	qsort(v, n, sizeof *v, by_size);
-	return n ? v[n / 2] : -1;
-}
-
 /* ---- Messages, alone and in lots */
 
 /* The query for name number n; always QUERY bytes. */
@@ -79,7 +74,7 @@ static void lot_send(int fd, int n) {
 	for (int at = 0, k; at < n; at += MAX(k, 1)) k = sendmmsg(fd, goes.m + at, (unsigned)(n - at), 0);
 }
 
-/* ---- References */
+/* ---- The reference and an upstream */
 
 /* echo PORT [poll]: every datagram goes back with QR set; with poll() before it receives, as servers do */
 static int cmd_echo(char **arg) {
@@ -113,18 +108,41 @@ static int cmd_relay(char **arg) {
 	return 0;
 }
 
-/* ---- A road with losses, and who goes by it */
+/* A message on its way until it is due, in that order, around. One to nobody goes into a device. */
+struct parcel { usec due; int fd; struct sockaddr_in to; size_t len; uint8_t b[1600]; };
+static struct parcel parcels[16384];
+static unsigned parcels_first, parcels_end;
 
-/* Messages on their way until they are due, in that order, around. */
-static struct parcel { usec due; int fd; struct sockaddr_in to; size_t len; uint8_t b[PACKET]; } parcels[16384];
-static unsigned parcel_first, parcel_end;
-static struct parcel *parcel_at(unsigned i) { return &parcels[i % COUNT(parcels)]; }
+static struct parcel *parcel(unsigned i) { return &parcels[i % COUNT(parcels)]; }
 
-static void parcel_put(const struct parcel *x) {
-	unsigned at = parcel_end++;
-	for (; at != parcel_first && parcel_at(at - 1)->due > x->due; at--) *parcel_at(at) = *parcel_at(at - 1);
-	*parcel_at(at) = *x;
+static void parcel_put(usec due, int fd, const struct sockaddr_in *to, const void *p, size_t len) {
+	unsigned i = parcels_end;
+	if (i - parcels_first == COUNT(parcels) || len > sizeof parcels->b) return;
+	for (parcels_end++; i != parcels_first && parcel(i - 1)->due > due; i--) *parcel(i) = *parcel(i - 1);
+	struct parcel *x = parcel(i);
+	x->due = due, x->fd = fd, x->to = *to, x->len = len;
+	memcpy(x->b, p, len);
 }
+
+/* What is due leaves; then waits until something has come, or is due, in whole ticks, in which more becomes due and leaves together. */
+static int parcels_wait(struct pollfd *fds, int n, usec tick) {
+	int fd = -1, k = 0;
+	for (us_now(); parcels_first != parcels_end && parcel(parcels_first)->due <= now; parcels_first++) {
+		struct parcel *x = parcel(parcels_first);
+		if (k == LOT || x->fd != fd) {
+			lot_send(fd, k);
+			k = 0;
+		}
+		fd = x->fd;
+		if (x->to.sin_family) lot_put(k++, x->b, x->len, &x->to);
+		else if (write(fd, x->b, x->len) < 0 && errno == EBADF) die("no device");
+	}
+	lot_send(fd, k);
+	usec left = parcels_first == parcels_end ? MS(900) : MIN(parcel(parcels_first)->due - now, MS(900));
+	return ppoll(fds, (nfds_t)n, &(struct timespec){ 0, (long)((left + tick - 1) / tick * tick) * 1000 }, NULL);
+}
+
+/* ---- A road with losses, and who goes by it */
 
 static volatile sig_atomic_t road_signal;
 static void road_hears(int s) { road_signal = s; }
@@ -136,31 +154,21 @@ static struct { int fd; unsigned datagrams, names; uint8_t seen[NAMES / 8]; } do
 /* What has come is counted, and on its way, if it is not lost. */
 static void road_take(int d) {
 	static usec found[NAMES - SLOW_NAME];
-	int n = parcel_end - parcel_first + LOT < COUNT(parcels) ? lot_recv(door[d].fd, MSG_DONTWAIT, true) : 0;
-	usec t = us_now();
+	int n = lot_recv(door[d].fd, MSG_DONTWAIT, true);
+	us_now();
 	for (int i = 0; i < n; i++) {
-		struct parcel x = { .fd = door[d].fd, .to = came.a[i] };
-		unsigned name = came.b[i][13] == 'n' ? num(memcpy((char[8]){ 0 }, came.b[i] + 14, 6)) % NAMES : 0;
+		uint8_t *p = came.b[i];
+		unsigned name = p[13] == 'n' ? num(memcpy((char[8]){ 0 }, p + 14, 6)) % NAMES : 0;
 		usec *f = name >= SLOW_NAME ? &found[name - SLOW_NAME] : NULL;
+		usec due = now + (usec)(1000 * (2 * road_ms + road_jitter * (2 * part() + 2 * part() - 2)));
 		bool gone = part() < road_loss || part() < road_loss;
 		door[d].datagrams++;
 		door[d].names += !(door[d].seen[name / 8] >> name % 8 & 1);
 		door[d].seen[name / 8] |= (uint8_t)(1 << name % 8);
-		x.due = t + (usec)(1000 * (2 * road_ms + road_jitter * (2 * part() + 2 * part() - 2)));
-		if (f && *f == 0) *f = t + MS(3500);
-		if (f && *f > x.due) x.due = *f;
-		if (gone || (f && *f - t > MS(1900))) continue;
-		x.len = name_answer(memcpy(x.b, came.b[i], came.m[i].msg_len), came.m[i].msg_len);
-		parcel_put(&x);
+		if (f && *f == 0) *f = now + MS(3500);
+		if (gone || (f && *f - now > MS(1900))) continue;
+		parcel_put(f ? MAX(due, *f) : due, door[d].fd, &came.a[i], p, name_answer(p, came.m[i].msg_len));
 	}
-}
-
-/* What is due leaves. Gives when the next is. */
-static usec road_give(void) {
-	usec t = us_now();
-	for (struct parcel *x; parcel_first != parcel_end && (x = parcel_at(parcel_first))->due <= t; parcel_first++)
-		sendto(x->fd, x->b, x->len, 0, (struct sockaddr *)&x->to, sizeof x->to);
-	return parcel_first != parcel_end ? parcel_at(parcel_first)->due : t + MS(900);
 }
 
 /* road LOSS MS JITTER THEN PORT...: name servers at the end of a road on which LOSS percent are lost and each takes MS +- JITTER ms, both
@@ -175,8 +183,7 @@ static int cmd_road(char **arg) {
 	signal(SIGUSR1, road_hears);
 	signal(SIGTERM, road_hears);
 	while (road_signal != SIGTERM) {
-		usec left = MAX(road_give() - us_now(), 0);
-		ppoll(fds, (nfds_t)doors, &(struct timespec){ 0, (long)left * 1000 }, NULL);
+		parcels_wait(fds, doors, road_jitter > 0 ? 1 : MS(1));
 		if (road_signal == SIGUSR1) {
 			road_signal = 0;
 			road_ms = strtod(arg[4], NULL);
@@ -188,91 +195,89 @@ static int cmd_road(char **arg) {
 	return 0;
 }
 
-/* ---- Loads: each prints how many queries were answered, how many not, and when some were: the median, the 99th and 99.9th percentile
- * and the worst in milliseconds */
+/* ---- Loads */
 
-static struct { usec at; bool open; } slots[65536];         /* by ID */
+#define GAUGE_WORDS(I) I(gauge, ms) I(gauge, count) I(gauge, window) I(gauge, first) I(gauge, names) I(gauge, every) I(gauge, burst) I(gauge, tcp)
+static struct gauge { GAUGE_WORDS(INT_MEMBER) } gauge = { .ms = NAMES, .count = NAMES, .window = 60000, .names = NAMES, .burst = 1 };
+static const struct field gauge_fields[] = { GAUGE_WORDS(INT_FIELD) };
+
+static struct { usec at; bool open; int records; } slots[65536];        /* by ID; so many records must be in its answer */
 static struct { unsigned head, tail, open, answered, lost; } flight;    /* the IDs in flight lie between head and tail */
-static long took[NAMES];
+static long took[2 * NAMES];
 
-static void slot_open(uint8_t *p, unsigned name) {
-	name_query(p, flight.head, name);
+static void slot_open(int records) {
 	slots[flight.head++ % 65536].open = true;
+	slots[(flight.head - 1) % 65536].records = records;
 	slots[(flight.head - 1) % 65536].at = us_now();
 	flight.open++;
 }
 
 static void slot_answer(const uint8_t *p) {
 	unsigned id = get16at(p);
-	if (!slots[id].open || (p[3] & 15) != 0) return;
+	if (!slots[id].open || (p[3] & 15) != 0 || p[7] < slots[id].records) return;
 	slots[id].open = false;
-	took[flight.answered++ % NAMES] = (long)(us_now() - slots[id].at);
 	flight.open--;
+	if (flight.answered < COUNT(took)) took[flight.answered] = (long)(now - slots[id].at);
+	flight.answered++;
 }
 
-/* All that has come is answers. What was not answered in time is given up. */
-static void slots_read(int fd, usec patience) {
-	int n = lot_recv(fd, MSG_DONTWAIT, false);
-	for (int i = 0; i < n; i++) slot_answer(came.b[i]);
+/* All that has come is answers; false when a connection ends. What was not answered within 6 s is given up. */
+static bool slots_read(int fd) {
+	static struct buf in;
+	ssize_t n = gauge.tcp ? recv(fd, came.b, sizeof came.b, MSG_DONTWAIT) : lot_recv(fd, MSG_DONTWAIT, false);
+	bool ended = gauge.tcp && n <= 0 && (n == 0 || !later(errno));
+	us_now();
+	for (int i = 0; i < n && !gauge.tcp; i++) slot_answer(came.b[i]);
+	for (put(&in, came.b, gauge.tcp ? (size_t)MAX(n, 0) : 0); framed(&in) >= 12; take(&in, 2 + (size_t)framed(&in))) slot_answer(in.p + 2);
 	for (; flight.tail != flight.head; flight.tail++) {
 		if (!slots[flight.tail % 65536].open) continue;
-		if (slots[flight.tail % 65536].at + patience > us_now()) return;
+		if (slots[flight.tail % 65536].at + SEC(6) > now) break;
 		slots[flight.tail % 65536].open = false;
 		flight.open--, flight.lost++;
 	}
+	return !ended;
 }
 
+/* Prints how many queries were answered, how many not, and median, 99th and 99.9th percentile and worst of the answers in milliseconds. */
 static int flight_say(void) {
-	unsigned n = MIN(flight.answered, (unsigned)NAMES);
+	size_t n = MIN(flight.answered, COUNT(took));
 	qsort(took, n, sizeof *took, by_size);
 	printf("%u %u", flight.answered, flight.lost + flight.open);
-	for (int i = 0; n && i < 4; i++) printf(" %.1f", (double)took[n - 1 - (unsigned[]){ n - 1 - n / 2, n / 100, n / 1000, 0 }[i]] / 1e3);
+	for (const size_t *part_of = (const size_t[]){ 2, 100, 1000, SIZE_MAX, 0 }; n > 0 && *part_of != 0; part_of++)
+		printf(" %.1f", (double)took[n - 1 - n / *part_of] / 1e3);
 	return puts("") < 0;
 }
 
-/* load PORT SECONDS COUNT WINDOW FIRST NAMES RATE [BURST]: keeps up to WINDOW queries in flight for so long, or until COUNT were sent; asks
- * for NAMES names from number FIRST on, in turn, each once. At most RATE a second, also after a pause; 0: as fast as answers come.
- * BURST at a time, without a RATE when the burst before is answered. */
-static int cmd_load(char **arg) {
-	int fd = port_sock(SOCK_DGRAM, arg[1], false);
-	usec start = us_now(), end = start + (usec)(strtod(arg[2], NULL) * 1e6), t = start;
-	unsigned count = num(arg[3]), window = num(arg[4]), first = num(arg[5]), names = num(arg[6]), burst = arg[8] ? num(arg[8]) : 1;
-	double rate = strtod(arg[7], NULL), gap = rate > 0 ? 1e6 / rate : 0, due = (double)start;       /* due: the next query */
-	while ((t < end && flight.head < count) || flight.open) {
-		int n = 0;
-		if (gap > 0) due = MAX(due, (double)t - 2000);
-		for (; n < LOT && flight.open < window && flight.head < count && t < end && !slots[flight.head % 65536].open; n++, due += gap) {
-			if (flight.head % burst == 0 && (gap > 0 ? due > (double)t : burst > 1 && flight.open)) break;
-			slot_open(goes.b[n], first + flight.head % names);
-			lot_put(n, goes.b[n], QUERY, NULL);
-		}
-		lot_send(fd, n);
-		comes(fd, gap > 0 ? 1 : n == LOT && flight.open < window ? 0 : 100);
-		slots_read(fd, SEC(6));
-		t = us_now();
-	}
-	return flight_say();
+/* May another query leave, when the next burst is due then? */
+static bool load_may(usec end, usec due) {
+	bool within = flight.head % (unsigned)gauge.burst != 0, room = (int)flight.open + gauge.burst <= gauge.window;
+	return flight.head < (unsigned)gauge.count && !slots[flight.head % 65536].open && (within || (room && due <= now && now < end));
 }
 
-/* stream PORT SECONDS WINDOW NAMES: as load, over one TCP connection; all that may be asked leaves in one write */
-static int cmd_stream(char **arg) {
-	static uint8_t back[65536], ask[1024 * (QUERY + 2)];
-	int fd = port_sock(SOCK_STREAM, arg[1], false);
-	usec end = us_now() + (usec)(strtod(arg[2], NULL) * 1e6);
-	unsigned window = num(arg[3]), names = num(arg[4]);
-	size_t held = 0;
-	while (fd >= 0 && (us_now() < end || flight.open)) {
-		size_t len = 0, at = 0;
-		for (; flight.open < window && us_now() < end && len < sizeof ask; len += QUERY + 2) {
-			put16at(ask + len, QUERY);
-			slot_open(ask + len + 2, flight.head % names);
+/* load PORT [WORD=N...]: asks for names names from number first on, in turn, until count were sent or ms milliseconds have gone. At most
+ * window are in flight, and burst of them leave at a time, each every microseconds after the one before if there is room for all of
+ * it, also after a pause (0: as fast as answers come); with tcp over one connection, all that may leave in one write. */
+static int cmd_load(char **arg) {
+	uint8_t *const out = (uint8_t *)goes.b, *p;
+	for (char **w = arg + 2; *w; w++)
+		if (!field_set(gauge_fields, COUNT(gauge_fields), &gauge, *w)) die("load: what is %s?", *w);
+	int fd = port_sock(gauge.tcp ? SOCK_STREAM : SOCK_DGRAM, arg[1], false), most = gauge.tcp ? (int)sizeof goes.b / (QUERY + 2) : LOT;
+	usec end = us_now() + MS(gauge.ms), due = now;
+	while (fd >= 0 && ((us_now() < end && flight.head < (unsigned)gauge.count) || flight.open)) {
+		int n = 0;
+		due = MAX(due, now - MS(2));
+		for (; n < most && load_may(end, due); n++) {
+			p = out + n * (QUERY + 2);
+			if (flight.head % (unsigned)gauge.burst == 0) due += gauge.every;
+			put16at(p, QUERY);
+			name_query(p + 2, flight.head, (unsigned)gauge.first + flight.head % (unsigned)gauge.names);
+			slot_open(0);
+			if (!gauge.tcp) lot_put(n, p + 2, QUERY, NULL);
 		}
-		if (len && write(fd, ask, len) != (ssize_t)len) break;
-		ssize_t n = comes(fd, 2000) ? read(fd, back + held, sizeof back - held) : 0;
-		if (n <= 0) break;
-		held += (size_t)n;
-		for (; held - at >= 14 && held - at >= 2u + get16at(back + at); at += 2u + get16at(back + at)) slot_answer(back + at + 2);
-		memmove(back, back + at, held -= at);
+		if (!gauge.tcp) lot_send(fd, n);
+		else if (n > 0 && write(fd, out, (size_t)n * (QUERY + 2)) < 0) break;
+		comes(fd, n == LOT ? 0 : gauge.every ? 1 : 100);
+		if (!slots_read(fd)) break;
 	}
 	return flight_say();
 }
@@ -294,7 +299,7 @@ static int cmd_answers(char **arg) {
 	pid_t pid = arg[3] ? fork() : 0;
 	bool good;
 	if (arg[3] && pid == 0) _exit(execvp(arg[3], arg + 3));
-	while (!(good = served(fd, SLOW_NAME - 1, 20)) && us_now() < end) usleep(arg[3] ? 50 : 10000);
+	while (!(good = served(fd, NAMES - 1, 20)) && us_now() < end) usleep(arg[3] ? 50 : 10000);
 	if (pid > 0) {
 		printf("%lld\n", (long long)(us_now() - start));
 		kill(pid, SIGTERM);
@@ -303,38 +308,7 @@ static int cmd_answers(char **arg) {
 	return !good;
 }
 
-/* latency DIRECT PORT COUNT FIRST: asks for COUNT new names, one at a time, once the upstream and once the forwarder; prints the
- * medians in microseconds, and that of the differences */
-static int cmd_latency(char **arg) {
-	int fd[2] = { port_sock(SOCK_DGRAM, arg[1], false), port_sock(SOCK_DGRAM, arg[2], false) };
-	unsigned count = num(arg[3]), first = num(arg[4]);
-	long *v[3];
-	size_t n = 0;
-	for (int k = 0; k < 3; k++) v[k] = grow(NULL, count * sizeof **v);
-	for (unsigned i = 0; i < count; i++) {
-		bool good = true;
-		for (int k = 0; k < 2; k++) {
-			usec t = us_now();
-			good = served(fd[k], first + i, 1000) && good;
-			v[k][n] = (long)(us_now() - t);
-		}
-		v[2][n] = v[1][n] - v[0][n];
-		n += good;
-	}
-	printf("%ld %ld %ld\n", median(v[0], n), median(v[1], n), median(v[2], n));
-	return 0;
-}
-
 /* ---- The day */
-
-static struct visit { usec first, last, took; int type; bool again; char name[24]; } visits[65536];
-static int nvisits;
-
-static void visit_ask(int fd, int id) {
-	query_put(&form_plain, &sent, visits[id].name, visits[id].type, id);
-	visits[id].last = us_now();
-	if (send(fd, sent.p, sent.n, 0) < 0 && errno == EBADF) die("no socket");
-}
 
 /* One to eight names at once, those of popular sites more often: A, AAAA, and of the first HTTPS too. */
 static void page_open(int fd) {
@@ -342,48 +316,31 @@ static void page_open(int fd) {
 	for (int i = 0, names = 1 + (int)(rnd() % 8); i < names; i++) {
 		double z = part();
 		bool home = i == names - 1 && rnd() % 5 == 0;
-		int site = home ? (int)(rnd() % 5) : (int)(400 * z * z * z);
-		for (int k = 0; k < (i == 0 ? 3 : 2) && nvisits < (int)COUNT(visits); k++, nvisits++) {
-			visits[nvisits] = (struct visit){ .first = us_now(), .type = types[k] };
-			snprintf(visits[nvisits].name, sizeof visits->name, home ? "host%d.lan" : i == 0 ? "www%d.example" : "cdn%d.example", site);
-			visit_ask(fd, nvisits);
+		char name[24];
+		snprintf(name, sizeof name, home ? "host%d.lan" : i == 0 ? "www%d.example" : "cdn%d.example", home ? (int)(rnd() % 5) : (int)(400 * z * z * z));
+		for (int k = 0; k < (i == 0 ? 3 : 2); k++) {
+			query_put(&form_plain, &sent, name, types[k], (int)(flight.head % 65536));
+			slot_open(types[k] == T_A);
+			if (send(fd, sent.p, sent.n, 0) < 0 && errno == EBADF) die("no socket");
 		}
 	}
 }
 
-/* browse ADDR PORT SECONDS SEED: a browser, whose pages come at random times. Says: asked N answered N servfail N empty N retried N
- * median_ms X slowest_ms X */
+/* browse ADDR PORT SECONDS: a browser, whose pages come at random times. Says what load does; an A without records is no answer. */
 static int cmd_browse(char **arg) {
 	struct addr to = addr_of(arg[1], arg[2]);
-	usec end = us_now() + SEC(num(arg[3])), next = now, t;
-	int fd = sock(SOCK_DGRAM, NULL, &to), answered = 0, servfail = 0, empty = 0, retried = 0;
-	uint8_t p[1500];
-	rnd_seed(num(arg[4]));
-	while ((t = us_now()) < end || (answered < nvisits && t < end + SEC(6))) {
-		if (t >= next && t < end) {
+	usec end = us_now() + SEC(num(arg[3])), next = now;
+	int fd = sock(SOCK_DGRAM, NULL, &to);
+	rnd_seed(1);
+	while (us_now() < end || flight.open) {
+		if (now >= next && now < end) {
 			page_open(fd);
-			next = t + MS(20) + (usec)(2e5 * part() * part());
+			next = now + MS(20) + (usec)(2e5 * part() * part());
 		}
-		for (int i = 0; i < nvisits; i++)
-			if (visits[i].took == 0 && t - visits[i].last > SEC(5) && !visits[i].again) {
-				visits[i].again = true;
-				visit_ask(fd, i);
-				retried++;
-			}
-		comes(fd, t < end ? (int)(MAX(next - t, 0) / 1000) + 1 : 50);
-		while (recv(fd, p, sizeof p, MSG_DONTWAIT) >= 12) {
-			int id = (int)get16at(p);
-			if (id >= nvisits || visits[id].took != 0) continue;
-			visits[id].took = us_now() - visits[id].first;
-			took[answered++] = (long)visits[id].took;
-			servfail += (p[3] & 15) != 0;
-			empty += (p[3] & 15) == 0 && p[7] == 0 && visits[id].type == T_A;
-		}
+		comes(fd, now < end ? (int)(MAX(next - now, 0) / 1000) + 1 : 50);
+		slots_read(fd);
 	}
-	double middle = (double)median(took, (size_t)answered) / 1e3;
-	printf("asked %d answered %d servfail %d empty %d retried %d median_ms %.1f slowest_ms %ld\n", nvisits, answered, servfail, empty, retried,
-	    middle, answered ? took[answered - 1] / 1000 : 0);
-	return 0;
+	return flight_say();
 }
 
 /* The end of a link: a device in that network namespace. */
@@ -401,28 +358,16 @@ static int link_end(const char *netns, const char *device) {
 /* link NETNS DEVICE NETNS DEVICE DELAY JITTER LOSS: carries packets both ways between two network namespaces, late, in order, and loses
  * some: milliseconds each way, packets of 1000. Says "ready". */
 static int cmd_link(char **arg) {
-	static struct { usec due; int to; ssize_t len; char b[2048]; } packets[4096];
 	struct pollfd p[2] = { { link_end(arg[1], arg[2]), POLLIN, 0 }, { link_end(arg[3], arg[4]), POLLIN, 0 } };
 	usec last[2] = { 0, 0 };
 	puts("ready");
 	fflush(stdout);
-	for (;;) {
-		usec first = us_now() + SEC(1);
-		int room = -1;
-		for (int i = 0; i < (int)COUNT(packets); i++) {
-			if (packets[i].len > 0 && packets[i].due <= now) {
-				if (write(p[packets[i].to].fd, packets[i].b, (size_t)packets[i].len) < 0 && errno == EBADF) return 1;
-				packets[i].len = 0;
-			}
-			if (packets[i].len == 0) room = i;
-			else first = MIN(first, packets[i].due);
+	while (parcels_wait(p, 2, MS(1)) >= 0)
+		for (int from = 0; from < 2; from++) {
+			ssize_t n = p[from].revents & POLLIN ? read(p[from].fd, came.b, sizeof parcels->b) : 0;
+			if (n <= 0 || rnd() % 1000 < num(arg[7])) continue;
+			last[from] = MAX(last[from], us_now() + MS(num(arg[5]) + rnd() % (num(arg[6]) + 1)));
+			parcel_put(last[from], p[!from].fd, &(struct sockaddr_in){ 0 }, came.b, (size_t)n);
 		}
-		if (poll(p, 2, (int)((first - now) / 1000) + 1) < 0) return 1;
-		int from = p[0].revents & POLLIN ? 0 : 1;
-		ssize_t n = room >= 0 && p[from].revents & POLLIN ? read(p[from].fd, packets[room].b, sizeof packets->b) : 0;
-		if (n <= 0 || rnd() % 1000 < num(arg[7])) continue;
-		packets[room].len = n;
-		packets[room].to = !from;
-		packets[room].due = last[from] = MAX(last[from], us_now() + MS(num(arg[5]) + rnd() % (num(arg[6]) + 1)));
-	}
+	return 1;
 }
