@@ -108,8 +108,7 @@ END
 }
 
 leg_negative() {
-    up u1
-    up u2
+    ups u1 u2
     proxy p "$u1 1" 'cache-negative 60'
     replies <<'END'
 cache-negative: NXDOMAIN and NODATA are kept for the least of SOA TTL, MINIMUM and the cap ; each leaves nxdomain= nodata=

@@ -130,9 +130,8 @@ END
         says '^NOERROR' "user$u.test"
     done
     u=$(id -u nobody) g=$(id -g nobody)
-    for x in "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'; do
-        like "^$x\$" "$(cat "/proc/$(pid p)/status")"
-    done
+    x=$(cat "/proc/$(pid p)/status")
+    each 'like "^$it\$" "$x"' "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'
     promise "a file that only root may read: reload works or says why, and serving goes on"
     chmod 600 "$T/a.conf"
     proxy p -c "$T/a.conf"
