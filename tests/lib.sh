@@ -769,12 +769,15 @@ none_waited() {
     same 0 "$(awk '$1 == "up" { up[$2] = $4 } $1 == "query" && n++ && $4 - up[$2] < 1' "$T/$1.q" | wc -l)" "queries that waited for a handshake"
 }
 
-# ere TEXT: an expression that matches it;  clock_lines PROXY: how many lines say that the clock is wrong
+# ere TEXT: an expression that matches it
 ere() { printf %s "$1" | sed 's/[+.]/\\&/g'; }
-clock_lines() { grep -v '^upstream' "$T/$1.log" | grep -Ec '[Cc]lock.*(wrong|1970)'; }
 
-# said PROXY ADDRESS ERE: how many lines of its log are about the upstream and match
-said() { grep -F -e "$2" "$T/$1.log" | grep -Ec -e "$3"; }
+# blamed NAME|ADDRESS ERE [N]: the log of px has a line (N lines) about that upstream which matches
+blamed() {
+    case $1 in *@*) blamed_a=$1 ;; *) blamed_a=$(at "$1") ;; esac
+    blamed_l=$(grep -F -e "$blamed_a" "$T/px.log")
+    within "${3:-1}" "${3:-9}" "$(printf '%s\n' "$blamed_l" | grep -Ec -e "$2")" "lines like /$2/, of [$blamed_l]"
+}
 
 # grew MOST KIB NAME: its memory is at most MOST KiB above KIB
 grew() { within -99999 "$1" "$(($(rss_kb "$3") - $2))" "KiB more than $2"; }

@@ -398,7 +398,7 @@ only_13() {
     proxy px "$ca" "$1 1 tls=dns.test" "$last 2 tls=dns.test" 'patience 3000'
     answered 11 15 rate=10
     within 0 $((1500 * SLOW)) "$worst" "slowest, ms"
-    same 1 "$(said px "$1" 'tls: .*(TLS 1\.2|version)')" "lines in the log"
+    blamed "$1" 'tls: .*(TLS 1\.2|version)' 1
     stop px last
 }
 

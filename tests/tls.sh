@@ -69,12 +69,6 @@ END
     saw 1 '^hello 1 .* sni - ' one
 }
 
-# blamed NAME ERE [N]: the log of px has a line (N lines) about that server which matches
-blamed() {
-    blamed_k=$(grep -F "$(at "$1")" "$T/px.log" | grep -Ec -e "$2")
-    within "${3:-1}" "${3:-9}" "$blamed_k" "lines like /$2/, of [$(grep -F "$(at "$1")" "$T/px.log" | head -n 4)]"
-}
-
 # servers: each line CERT;WORDS : RULES;UPSTREAM;ERE;WHAT of $T/rows becomes a TLS server s1, s2, ... of priority 1, 2, ...; their
 # upstream lines are the words that `eval "proxy px $lines"` takes. CERT is a certificate that is there, or what crt takes for a new
 # one, of dns.test if that says no other; WORDS : RULES is what dot takes. UPSTREAM is tls=dns.test if empty.
@@ -307,13 +301,13 @@ END
     eval "shimmed px $lines" '"$ca"'
     replies <<'END'
 with the clock in 1970 a certificate that is valid at the floor is accepted ; answered 10 5
-with the clock in 1970 the log says once that the clock is wrong ; same 1 "$(clock_lines px)" "lines"
+with the clock in 1970 the log says once that the clock is wrong ; same 1 "$(logs px '^the clock is wrong')" lines
 with the clock in 1970 a certificate newer than the floor is judged at its own notBefore ; comes s2 '^up'
 with the clock in 1970 a certificate that expired before the floor, another name and an unknown CA are refused
  ; comes s3 '^end'
  ; saw 0 '^(up|data)' s3 s4 s5
  ; blamed s3 expired
- ; same 1 "$(clock_lines px)" "lines about the clock"
+ ; same 1 "$(logs px '^the clock is wrong')" "lines about the clock"
 when the clock has been set it counts, without a restart ; peer clock "$T/shim" real
  ; answered 10 1
  ; k=$(asked s2 '^open')

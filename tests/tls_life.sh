@@ -331,26 +331,19 @@ leg_tls_busy() {
     promise "at most one step of a handshake is done between two looks at the clients: 10 servers with P-384 chains hold nobody up"
     crt int384 by=root384 key=P-384 cn='Test intermediate P-384' ca
     crt p384 by=int384 key=P-384 cn=dns.test san=dns:dns.test
-    dot last good : net=11
-    set -- "$ca" "$last 1 tls=dns.test"
-    for i in 0 1 2 3 4 5 6 7 8 9; do
-        dot "b_$i" p384 : cache=off
-        set -- "$@" "$(at "b_$i") 2 tls=dns.test"
-    done
-    proxy px "$@"
+    eval "row $(printf "'b_%s:p384 cache=off' " 0 1 2 3 4 5 6 7 8 9)"
     busy_wait '^up 1 '
-    answered 11 5
+    answered 10 5
     load 1 name=busy.test >/dev/null
     # all connections end; the servers answer the new ClientHellos at the same time, while the program is stopped
-    for i in 0 1 2 3 4 5 6 7 8 9; do words "b_$i" cache=off kick=1 pause=1500; done
+    each 'words "b_$it" cache=off kick=1 pause=1500' 0 1 2 3 4 5 6 7 8 9
     busy_wait '^hello 2 '
     kill -STOP "$(pid px)"
     within 0 3 "$(cat "$T"/b_*.q | grep -c '^flight 2 ')" "servers that had answered before the program was stopped"
     busy_wait '^flight 2 '
     loading 400 rate=400 name=busy.test cpu="$(pid px)"
     kill -CONT "$(pid px)"
-    loaded 8
-    like 'right 400 ' "$got"
+    loaded 8 'right 400 '
     busy_wait '^up 2 '
     # in CPU time of the program, so that a busy machine does not count
     most=$(val cpu "$got") all=$(val used "$got")
