@@ -266,6 +266,7 @@ static void check_streams(const struct upstream *u) {
 			MUST(LINED(k)->stream == s && &upstreams[LINED(k)->up] == u && stream_id_find(u, LINED(k)->id) == LINED(k));
 		MUST(s->u == u && s->fd >= 0 && s->state != S_CLOSED && open == s->open && s->open <= s->written && (open == 0 || s->state >= S_OPEN));
 		opening += s->state < S_OPEN;
+		MUST(s->tls == NULL || s->out_len > 0 || !(br_ssl_engine_current_state(&s->tls->client.eng) & BR_SSL_SENDREC));
 	}
 	MUST(n == u->nstreams && n <= CONNECTIONS && opening <= 1);
 	for (const struct node *k = u->line.next; k != &u->line; k = k->next)
@@ -513,6 +514,14 @@ static void upstream_answer(struct fake *f) {
 	}
 }
 
+/* What may befall any connection: it breaks, ends, is stuck or goes on. */
+static bool befalls(struct fake *f, unsigned what) {
+	if (what == 0) f->err = ECONNRESET;
+	if (what == 1) f->eof = true;
+	if (what == 2) f->stuck = !f->stuck;
+	return what <= 2;
+}
+
 /* What becomes of a connection to an upstream: it opens or not, says hello, breaks, ends in good order, is stuck, talks wild. */
 static void upstream_event(struct fake *f) {
 	static const int refusals[] = { ECONNREFUSED, ETIMEDOUT };
@@ -524,13 +533,8 @@ static void upstream_event(struct fake *f) {
 		f->err = what < COUNT(refusals) ? refusals[what] : 0;
 		return;
 	}
-	if (what == 0)
-		f->err = ECONNRESET;
-	else if (what == 1)
-		f->eof = true;
-	else if (what == 2)
-		f->stuck = !f->stuck;
-	else if (what == 3) {
+	if (befalls(f, what)) return;
+	if (what == 3) {
 		wild_bytes(f, below(40));
 		f->ended |= is_tls(f);
 	} else if (what == 4) {
@@ -562,7 +566,7 @@ static void client_event(unsigned what) {
 	struct fake *f = fake_pick(is_client);
 	bool room;
 
-	if (f == NULL) return;
+	if (f == NULL || befalls(f, what - 1)) return;
 	if (!f->eof && f->in.n + f->rest.n < QUEUED) {
 		put_buf(&f->in, &f->rest);
 		f->rest.n = 0;
@@ -573,12 +577,6 @@ static void client_event(unsigned what) {
 		put(&f->in, s, strlen(s));
 	} else if (what == 0 && room && !f->odd)
 		client_query(f);
-	else if (what == 1)
-		f->eof = true;
-	else if (what == 2)
-		f->err = ECONNRESET;
-	else if (what == 3)
-		f->stuck = !f->stuck;
 	else if (what == 4 && room) {
 		f->odd = true;
 		client_forget(f);
