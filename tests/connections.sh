@@ -112,17 +112,17 @@ leg_connections_real() {
     done
     promise "nsd with tcp-query-count 10: of 2,000 names with 100 in flight none fails"
     ! before nsd 'tcp-query-count: 10' || like 'answered 2000 noerror 2000 ' "$(many n=2000 window=100 name=n%x.test)"
-    for kind in dnsdist stunnel unbound; do
-        promise "$kind: a name of 1.3 s is asked once, on the connection that there is"
-        case $kind in unbound) before $kind $patient ;; *) before $kind ;; esac || continue
+    for kind in dnsdist stunnel "unbound $patient"; do
+        promise "${kind%% *}: a name of 1.3 s is asked once, on the connection that there is"
+        before $kind || continue
         answered 10 5 name=n%x.test
         answered 10 1 in:1600 name=delay=1300.n%x.test
         saw 1 ' delay=1300' back
         handshakes 1 1
     done
-    for kind in haproxy stunnel; do
-        promise "$kind closes after a second without a question: none is lost or late by that"
-        case $kind in haproxy) before $kind 'timeout client 1s' ;; *) before $kind 'TIMEOUTidle = 1' ;; esac || continue
+    for kind in 'haproxy timeout client 1s' 'stunnel TIMEOUTidle = 1'; do
+        promise "${kind%% *} closes after a second without a question: none is lost or late by that"
+        before "${kind%% *}" "${kind#* }" || continue
         for i in 1 2; do
             answered 10 1 in:400 name=n%x.test
             await 4 is $((i + 1)) upstream "127.0.0.1@$real_at" connects || fail "not reopened"
@@ -146,9 +146,9 @@ leg_connections_slow() {
         answered 10 10 window=4 name=delay=900.n%x.test
         handshakes 3 60
     fi
-    for kind in dnsdist unbound; do
-        promise "$kind, many at a time: a name of 2.5 s is answered then, and none of 300 others waits for it"
-        case $kind in dnsdist) before $kind 'maxInFlight = 1000' ;; *) before $kind $patient ;; esac || continue
+    for kind in 'dnsdist maxInFlight=1000' "unbound $patient"; do
+        promise "${kind%% *}, many at a time: a name of 2.5 s is answered then, and none of 300 others waits for it"
+        before $kind || continue
         answered 10 1 name=n%x.test
         meanwhile slow many n=1 byname name=delay=2500.n%x.test
         answered 10 300 rate=100 name=n%x.test

@@ -137,22 +137,15 @@ cmd_static() {
     cp "$SRC/Makefile" "$SRC/dnsproxy.c" "$T/static/"
     WRAP="chroot $T/jail"
     [ "$(id -u)" = 0 ] || WRAP="unshare -r $WRAP"
-    if ! have musl-gcc readelf make; then
-        skip "missing packages: musl-tools binutils make"
-    elif ! static_o=$(make -C "$T/static" BEARSSL="$BEARSSL" static 2>&1); then
-        fail "$static_o"
-    else
-        cp "$T/static/dnsproxy-static" "$T/jail/dnsproxy"
-        unlike 'NEEDED|INTERP' "$(readelf -ld "$T/jail/dnsproxy")"
-        BIN=/dnsproxy
-        judge
-        if $WRAP "$BIN" -V >/dev/null 2>&1; then
-            run_legs static_jail
-            return
-        fi
-        promise "in an empty root directory it serves"
-        skip "not here: chroot needs root or a user namespace"
-    fi
+    needs musl-gcc readelf make || return
+    static_o=$(make -C "$T/static" BEARSSL="$BEARSSL" static 2>&1) || { fail "$static_o"; return; }
+    cp "$T/static/dnsproxy-static" "$T/jail/dnsproxy"
+    unlike 'NEEDED|INTERP' "$(readelf -ld "$T/jail/dnsproxy")"
+    BIN=/dnsproxy
+    judge
+    if $WRAP "$BIN" -V >/dev/null 2>&1; then run_legs static_jail; return; fi
+    promise "in an empty root directory it serves"
+    skip "not here: chroot needs root or a user namespace"
 }
 
 leg_static_jail() {
