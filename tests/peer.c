@@ -60,9 +60,9 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
 	if (f->trail) put_hex(b, f->trail);
 }
 
-/* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line. Without a reply: TIMEOUT, CLOSED or REFUSEDPORT.
- * +wait=MS goes on listening after the first reply and says replies=N. Options: +tcp +edns[=N] +do +cd +ad +nord +z +tc
- * +opcode=N +id=N +class=C +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +raw=HEX +trail=HEX
+/* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line, with WRONG before it if it does not belong to the query. Without a
+ * reply: TIMEOUT, CLOSED or REFUSEDPORT. +wait=MS goes on listening after the first reply and says replies=N. Options: +tcp +edns[=N] +do
+ * +cd +ad +nord +z +tc +opcode=N +id=N +class=C +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +raw=HEX +trail=HEX
  * +timeout=MS +unconn (the socket is not connected; says from=) */
 
 static struct buf sent, got;
@@ -99,17 +99,12 @@ static const char *reply_wait(const struct form *f, int fd, const struct addr *t
 	return *replies > 0 ? NULL : "TIMEOUT";
 }
 
-/* What print_msg is to say of the reply besides what is in it. */
-static void ask_remarks(struct text *t, const struct form *f, int id, usec took, int replies) {
+/* Is it no reply to what was sent: has it another ID, or another question, letter case and all? */
+static bool wrong_reply(int id) {
 	struct asked a, z;
-	text_add(t, " ms=%ld", (long)(took / MS(1)));
-	if (f->wait) text_add(t, " replies=%d", replies);
-	if (f->unconn) text_add(t, " from=%s", addr_text(&got_from));
-	if (f->raw || got.n < 12) return;
-	if (get16at(got.p) != (unsigned)id) text_add(t, " WRONGID");
-	if (read_asked(sent.p, sent.n, &a) && get16at(got.p + 4) > 0 &&
-	    (!read_asked(got.p, got.n, &z) || z.end != a.end || memcmp(got.p + 12, sent.p + 12, a.end - 12) != 0))
-		text_add(t, " WRONGQUESTION");
+	if (get16at(got.p) != (unsigned)id) return true;
+	return read_asked(sent.p, sent.n, &a) && get16at(got.p + 4) > 0 &&
+	    (!read_asked(got.p, got.n, &z) || z.end != a.end || memcmp(got.p + 12, sent.p + 12, a.end - 12) != 0);
 }
 
 static int cmd_ask(char **argv) {
@@ -132,7 +127,10 @@ static int cmd_ask(char **argv) {
 	began = us_now();
 	why = reply_wait(&f, fd, &to, &first, &replies);
 	if (why != NULL) return printf("%s ms=%ld\n", why, (long)((us_now() - began) / MS(1))) > 0;
-	ask_remarks(&t, &f, id, first - began, replies);
+	text_add(&t, " ms=%ld", (long)((first - began) / MS(1)));
+	if (f.wait) text_add(&t, " replies=%d", replies);
+	if (f.unconn) text_add(&t, " from=%s", addr_text(&got_from));
+	if (!f.raw && got.n >= 12 && wrong_reply(id)) printf("WRONG ");
 	print_msg(got.p, got.n, more);
 	return 0;
 }

@@ -81,7 +81,7 @@ struct secure {
 	br_ssl_server_context sc;
 	uint8_t io[BR_SSL_BUFSIZE_BIDI];
 	struct buf first;               /* what came before the end of the ClientHello */
-	bool hello, up, flight, data, reneg;
+	bool hello, up, flight, reneg;
 	size_t sent;
 };
 
@@ -324,8 +324,8 @@ static void spoil(struct buf *b, const char *kind, const struct asked *q) {
 
 /* ---- Things to be done later, soonest first */
 
-enum kind { J_DATAGRAM, J_ANSWER, J_BYTES, J_CLOSE, J_RESET };
-struct job { struct node node; usec due; enum kind kind; int fd; struct conn *conn; struct addr to; struct buf b; };
+enum kind { J_DATAGRAM, J_FLOOD, J_ANSWER, J_BYTES, J_CLOSE, J_RESET };
+struct job { struct node node; usec due; enum kind kind; int fd, left; struct conn *conn; struct addr to; struct buf b; };
 static struct node jobs = { &jobs, &jobs };
 static struct pool job_pool, conn_pool;
 
@@ -361,6 +361,20 @@ static void datagram_send(const struct job *j) {
 		die("sendto: %s", strerror(errno));
 }
 
+/* 250 wrong IDs a turn, and the next not before a millisecond has passed; true when they are out. */
+static bool flood_send(struct job *j) {
+	unsigned right = get16at(j->b.p);
+	for (int k = 0; k < 250 && j->left > 0; k++, j->left--) {
+		put16at(j->b.p, (right + 1 + (unsigned)j->left % 65535) & 65535);
+		datagram_send(j);
+	}
+	put16at(j->b.p, right);
+	j->due = now + MS(1);
+	list_remove(&j->node);
+	job_insert(j);
+	return j->left == 0;
+}
+
 static void answer_out(struct conn *c, const struct job *j) {
 	put_buf(&c->out, &j->b);
 	c->waiting--;
@@ -378,6 +392,7 @@ static void answers_release(struct conn *c) {
 /* Gives true when j is done and may be freed. */
 static bool job_run(struct job *j) {
 	struct conn *c = j->conn;
+	if (j->kind == J_FLOOD) return flood_send(j);
 	if (j->kind == J_DATAGRAM) datagram_send(j);
 	if (c == NULL || c->gone || c->stalled) return true;
 	if (j->kind == J_ANSWER && up.all.batch > 0) {
@@ -496,12 +511,7 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 		chance = keep;
 	}
 	for (int i = 0; i < a.noise; i++) b.p[rnd() % b.n] = (uint8_t)rnd();
-	unsigned id = get16at(b.p);
-	for (int i = 1; c == NULL && i <= a.flood; i++) {       /* 250 a millisecond */
-		put16at(b.p, (id + (unsigned)i % 65535) & 65535);
-		send_later(now + i * MS(1) / 250, up.udp, from, b.p, b.n);
-	}
-	put16at(b.p, id);
+	if (c == NULL && a.flood) job_add((struct job){ .due = now, .kind = J_FLOOD, .fd = up.udp, .to = *from, .left = a.flood }, b.p, b.n);
 	usec due = wrong_first(&a, &b, &q, from, c, now + MS(a.delay));
 	if (c != NULL) answer_stream(&a, &b, c, due);
 	else for (int i = 0; i < (a.twice ? 2 : 1); i++) send_later(due, up.udp, from, b.p, b.n);
@@ -686,9 +696,7 @@ static bool tls_record_out(struct conn *c) {
 static void tls_app_in(struct conn *c) {
 	size_t n;
 	uint8_t *b = br_ssl_engine_recvapp_buf(&c->tls->sc.eng, &n);
-	if (!c->tls->data) note("data", c, "bytes %zu", n);
-	c->tls->data = true;
-	c->records++;
+	if (c->records++ == 0) note("data", c, "bytes %zu", n);
 	put(&c->in, b, n);
 	br_ssl_engine_recvapp_ack(&c->tls->sc.eng, n);
 	c->handle(c);
