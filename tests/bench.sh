@@ -15,11 +15,8 @@ bench_say() { echo "# bench: $*" >&2; }
 
 # bench_run NAME CMD...: starts CMD as NAME, not measured, until the row ends
 bench_run() {
-    bench_n=$1 bench_also="$bench_also $1"
-    shift
-    : >"$T/$bench_n.log"
-    "$@" </dev/null >"$T/$bench_n.log" 2>&1 &
-    started "$bench_n" $!
+    bench_also="$bench_also $1"
+    begin "$@"
 }
 
 # bench_upstreams: $plain1 to $plain3 and $tls are ports of name servers that answer every name; $pin belongs to the last, which
@@ -96,8 +93,7 @@ bench_peer() {
     [ "$2" != hit ] || size=20000
     "bench_$1" "$2" >"$bench_c"
     # shellcheck disable=SC2046
-    $(real_command "$1") "$bench_c" </dev/null >"$T/${3:-$1}.log" 2>&1 &
-    started "${3:-$1}" $!
+    begin "${3:-$1}" $(real_command "$1") "$bench_c"
     bench_in "${3:-$1}" $! "$bench_p"
 }
 
@@ -220,11 +216,13 @@ bench_end() {
 # bench_middle: median, least and most of the numbers that begin the lines, if there are any, and what follows the last
 bench_middle() { sort -n | awk '{ v[NR] = $1; rest = $2 } END { if (NR) print v[int((NR + 1) / 2)], v[1], v[NR], rest }'; }
 
-# bench_cost ROW NAME: microseconds an answer: median, least, most of the rounds, share of queries that failed in percent; nothing
-# when nothing was answered
+# bench_cost ROW NAME [OTHER]: microseconds an answer, or that as a multiple of OTHER's: median, least, most of the rounds, share of queries
+# that failed in percent; nothing when nothing was answered
 bench_cost() {
-    awk -v row="$1" -v name="$2" '$1 == row && $2 == name { cpu[$3] += $4; good[$3] += $5; all += $5 + $6; bad += $6 }
-        END { for (r in cpu) if (good[r]) printf "%.3f %.2f\n", cpu[r] / good[r], 100 * bad / all }' "$BENCH/raw" | bench_middle
+    awk -v row="$1" -v a="$2" -v b="${3:-}" '
+        $1 == row { cpu[$2, $3] += $4; good[$2, $3] += $5; all[$2] += $5 + $6; bad[$2] += $6; rounds[$3] }
+        function cost(name, r) { return name == "" ? 1 : good[name, r] ? cpu[name, r] / good[name, r] : 0 }
+        END { for (r in rounds) if (cost(a, r) && cost(b, r)) printf "%.3f %.2f\n", cost(a, r) / cost(b, r), 100 * bad[a] / all[a] }' "$BENCH/raw" | bench_middle
 }
 
 # bench_best: the cheapest of the row's peers that failed less than one query in twenty
@@ -234,11 +232,8 @@ bench_best() {
         awk 'NF == 5 && $4 < 5 && (best == "" || $1 < least) { least = $1; best = $5 } END { print best }'
 }
 
-# bench_ratio ROW NAME OTHER: median, least and most of the rounds' ratios
-bench_ratio() {
-    awk -v row="$1" -v a="$2" -v b="$3" '$1 == row { cpu[$2, $3] += $4; good[$2, $3] += $5; rounds[$3] }
-        END { for (r in rounds) if (good[a, r] && good[b, r]) printf "%.3f\n", cpu[a, r] / good[a, r] / (cpu[b, r] / good[b, r]) }' "$BENCH/raw" | bench_middle
-}
+# by A B [FORMAT]: A / B, if there are both
+by() { [ -z "$1" ] || awk -v a="$1" -v b="${2:-0}" -v f="${3:-%.2f}" 'BEGIN { if (b) printf f, a / b }'; }
 
 # ---- bench: the table ----
 
@@ -255,34 +250,20 @@ bench_verdict() {
 # bench_compare WHAT LIMIT NAME OTHER: a line of the table that is a ratio of two servers of the row; OTHER may be "best"
 bench_compare() {
     [ "$4" != best ] || set -- "$1" "$2" "$3" "$(bench_best)"
-    bench_x=$(bench_ratio "$row" "$3" "${4:-none}")
-    bench_y=$(bench_cost "$row" "$3")
-    if [ -z "$bench_x" ]; then
-        bench_verdict "$1" most "$2" '' '' "$3 or ${4:-every peer} did not answer"
-    elif [ "$(echo "${bench_y##* }" | awk '{ print ($1 >= 5) }')" = 1 ]; then
-        bench_verdict "$1" most "$2" '' '' "${bench_y##* }% of the queries of $3 failed"
-    else
-        # shellcheck disable=SC2086
-        set -- "$1" "$2" "$3" "$4" $bench_x
-        bench_verdict "$1" most "$2" '' "$5" "against $4; rounds $6 to $7"
-    fi
+    # shellcheck disable=SC2046
+    set -- "$@" $(bench_cost "$row" "$3" "${4:-none}")
+    case ${8:-none} in
+    none) bench_verdict "$1" most "$2" '' '' "$3 or ${4:-every peer} did not answer" ;;
+    [0-4].*) bench_verdict "$1" most "$2" '' "$5" "against $4; rounds $6 to $7" ;;
+    *) bench_verdict "$1" most "$2" '' '' "$8% of the queries of $3 failed" ;;
+    esac
 }
 
 # bench_print NAME [HEAD]: lines a|b|c of $BENCH/NAME, below HEAD, become a table, if there are any
 bench_print() {
     [ -s "$BENCH/$1" ] || return 0
     echo
-    { [ $# = 1 ] || echo "$2"; cat "$BENCH/$1"; } | awk -F'|' '
-        { n = NF > n ? NF : n; for (i = 1; i <= NF; i++) { c[NR, i] = $i; if (length($i) > w[i]) w[i] = length($i) } }
-        END {
-            for (r = 1; r <= NR; r++) {
-                for (i = 1; i <= n; i++) printf "| %-*s ", w[i], c[r, i]
-                print "|"
-                if (r > 1) continue
-                for (i = 1; i <= n; i++) { d = "---"; while (length(d) < w[i]) d = d "-"; printf "| %s ", d }
-                print "|"
-            }
-        }'
+    { [ $# = 1 ] || echo "$2"; cat "$BENCH/$1"; } | sed 's/|/ | /g; s/.*/| & |/; 1 { h; s/ [^|]* / --- /g; H; x; }'
 }
 
 # bench_machine: where this was measured
@@ -367,7 +348,7 @@ bench_row_browser() {
             web_z=$(bench_pace "stubby.$web_k.3" 5)
             bench_verdict "DoT to $web_k, three names every 20 ms: median" most 1 ' ms' "$web_m" "stubby $(bench_pace "stubby.$web_k.3" 4)"
             bench_verdict 'the same: 99 %' most 2 ' ms' "$web_y" "stubby ${web_z:-no answer}"
-            bench_verdict "the same: 99 %, against stubby's" most 0.5 '' "$(awk -v a="$web_y" -v b="${web_z:-0}" 'BEGIN { if (b && a) printf "%.2f", a / b }')"
+            bench_verdict "the same: 99 %, against stubby's" most 0.5 '' "$(by "$web_y" "$web_z")"
         fi
         kill_pid server TERM
     done <<'END'
@@ -454,8 +435,7 @@ bench_road() {
     road_n=$1 road_d=''
     for bench_i in $(seq 15); do road_d="$road_d $(freeport)"; done
     # shellcheck disable=SC2086
-    "$BENCH/gauge" road "$2" "$3" "$4" "$5" $road_d >"$BENCH/road.$1" &
-    started "road-$1" $!
+    bench_run "road-$1" "$BENCH/gauge" road "$2" "$3" "$4" "$5" $road_d
     shift 5
     while [ $# -gt 1 ]; do
         read -r road_a road_b road_c road_d <<END
@@ -489,7 +469,7 @@ bench_paced() {
 bench_pace() { awk -v n="$1" -v c="$2" '$1 == n && NF == 7 { print $c }' "$BENCH/paced" | bench_middle | sed 's/ .*//'; }
 
 # bench_sent NAME: datagrams a name that its road has counted at the first door
-bench_sent() { awk 'NR == 1 && $3 { printf "%.3f", $2 / $3 }' "$BENCH/road.$1"; }
+bench_sent() { awk 'NR == 1 && $3 { printf "%.3f", $2 / $3 }' "$T/road-$1.log"; }
 
 bench_row_road() {
     : >"$BENCH/paced"
@@ -514,11 +494,11 @@ bench_row_road() {
         bench_x=$("$BENCH/gauge" load "$bench_p" count=1 first=900001)
     fi
     for bench_w in lossy beside bad clear jump; do
-        [ ! -e "$BENCH/road.$bench_w" ] || { kill -TERM "$(pid "road-$bench_w")"; await 5 gone "$(pid "road-$bench_w")"; }
+        [ ! -e "$T/road-$bench_w.log" ] || { kill -TERM "$(pid "road-$bench_w")"; await 5 gone "$(pid "road-$bench_w")"; }
     done
     while IFS='|' read -r bench_t bench_m bench_n bench_o bench_c; do
         bench_y=$(bench_pace "$bench_n" "$bench_c") bench_z=$(bench_pace "$bench_o" "$bench_c")
-        [ -z "$bench_y" ] || { [ "${1:-}" = quick ] && [ "$bench_c" != 5 ]; } || bench_verdict "$bench_t, against unbound" most "$bench_m" '' "$(awk -v a="$bench_y" -v b="${bench_z:-0}" 'BEGIN { if (b) printf "%.2f", a / b }')" \
+        [ -z "$bench_y" ] || { [ "${1:-}" = quick ] && [ "$bench_c" != 5 ]; } || bench_verdict "$bench_t, against unbound" most "$bench_m" '' "$(by "$bench_y" "$bench_z")" \
             "$bench_y against ${bench_z:-none} ms"
     done <<'END'
 3 % lost each way, 20 +- 5 ms, one upstream: 99 % answered within|0.90|dnsproxy-1.lossy|unbound-1.lossy|5
@@ -604,16 +584,13 @@ bench_filled() {
 }
 bench_rss() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid "$1")/status"; }
 
-# mib KIB
-mib() { [ -z "$1" ] || awk -v k="$1" 'BEGIN { printf "%.2f", k / 1024 }'; }
-
 # bench_resident PROGRAM WHAT MOST MORE [NOTE]: two lines of the table: what it has resident, and MORE: what a pinned upstream adds
 bench_resident() {
     bench_filled "$1" "127.0.0.1@$plain1 1"
     bench_m=$rss bench_cache=$cache
-    bench_verdict "$2" most "$3" ' MiB' "$(mib "$rss")" "${rss:+filled at $FILL,000 answers a second${5:+; $5}}"
+    bench_verdict "$2" most "$3" ' MiB' "$(by "$rss" 1024)" "${rss:+filled at $FILL,000 answers a second${5:+; $5}}"
     [ -z "$tls" ] || bench_filled "$1" "127.0.0.1@$tls 1 tls pin=$pin"
-    bench_verdict "$4" most 0.1 ' MiB' "${tls:+$(mib "${rss:+$((rss - bench_m))}")}" "${rss:+the same, but all answers from it}"
+    bench_verdict "$4" most 0.1 ' MiB' "${tls:+$(by "${rss:+$((rss - bench_m))}" 1024)}" "${rss:+the same, but all answers from it}"
 }
 
 bench_row_memory() {
@@ -624,14 +601,13 @@ bench_row_memory() {
     bench_echo_kib=$(bench_rss reference)
     bench_resident "$static" 'resident memory, default config, cache full, plain upstream: static musl' 1.85 'one pinned DoT upstream more: static musl'
     bench_resident "$made" 'resident memory, default config, cache full, plain upstream: dynamic glibc' 3.0 'one pinned DoT upstream more: dynamic glibc' \
-        "the echo: $(mib "$bench_echo_kib")"
+        "the echo: $(by "$bench_echo_kib" 1024)"
     bench_entries=$(val entries "$bench_cache")
     bench_size=$(val size "$bench_cache")
-    bench_verdict 'bytes of cache memory for an answer of 60 bytes' most 100 '' \
-        "$(awk -v s="$bench_size" -v n="${bench_entries:-0}" 'BEGIN { if (n) printf "%.1f", s / n }')" "$bench_size bytes hold $bench_entries answers"
-    bench_x=0
-    [ -z "$static" ] || bench_x=$(wc -c <"$static")
-    bench_verdict 'static musl binary, stripped, -Os' most 205 ' KiB' "$(awk -v b="$bench_x" 'BEGIN { if (b) printf "%.1f", b / 1024 }')" "$bench_x bytes"
+    bench_verdict 'bytes of cache memory for an answer of 60 bytes' most 100 '' "$(by "$bench_size" "$bench_entries" %.1f)" \
+        "$bench_size bytes hold $bench_entries answers"
+    bench_x=${static:+$(wc -c <"$static")}
+    bench_verdict 'static musl binary, stripped, -Os' most 205 ' KiB' "$(by "$bench_x" 1024 %.1f)" "$bench_x bytes"
 }
 
 # What is in the cache when the second half of the stream comes. Rank K has probability 1/K, which log() makes but for some that are rejected.
@@ -657,9 +633,9 @@ bench_row_ratio() {
         held > room { while (at[name[++oldest]] != oldest) delete name[oldest]; delete at[name[oldest]]; held-- }
         END { print hits }' "$@")
     bench_v=''
-    [ "${bench_x%% *}-${bench_x##* }" != 0-0 ] || bench_v=$(awk -v a="$bench_a" -v b="$bench_g" 'BEGIN { printf "%.3f", a / b }')
+    [ "${bench_x%% *}-${bench_x##* }" != 0-0 ] || bench_v=$(by "$bench_a" "$bench_g" %.3f)
     bench_verdict 'hit ratio, Zipf(1.0) stream of 1,000,000 names, memory for 10,000, share of that of an exact LRU' least 0.95 '' "$bench_v" \
-        "$(awk -v a="$bench_a" -v b="$bench_g" -v n="$ZIPF" 'BEGIN { printf "%.4f against %.4f", 2 * a / n, 2 * b / n }'), $bench_m entries, $((${bench_x%% *} + ${bench_x##* })) queries lost"
+        "$(by $((2 * bench_a)) "$ZIPF" %.4f) against $(by $((2 * bench_g)) "$ZIPF" %.4f), $bench_m entries, $((${bench_x%% *} + ${bench_x##* })) queries lost"
 }
 
 bench_row_start() {
@@ -725,9 +701,7 @@ bench_counted_dnsmasq() {
     [ "$2" != hit ] || size=20000
     bench_dnsmasq "$2" >"$BENCH/dnsmasq.conf"
     # shellcheck disable=SC2086
-    LD_LIBRARY_PATH=$BENCH/i386/lib/i386-linux-gnu:$BENCH/i386/usr/lib/i386-linux-gnu \
-        $WRAP "$1" -k -C "$BENCH/dnsmasq.conf" </dev/null >"$T/counted.log" 2>&1 &
-    started counted $!
+    begin counted env "LD_LIBRARY_PATH=$BENCH/i386/lib/i386-linux-gnu:$BENCH/i386/usr/lib/i386-linux-gnu" $WRAP "$1" -k -C "$BENCH/dnsmasq.conf"
     "$BENCH/gauge" answers "$port" 30 || fail "dnsmasq does not serve: $(tail -n 2 "$T/counted.log")"
 }
 
@@ -792,39 +766,41 @@ bench_i386_dnsmasq() {
     [ -x "$BENCH/i386/usr/sbin/dnsmasq" ] || { bench_lack dnsmasq:i386 "apt-get download dnsmasq-base:i386: $(tail -n 1 "$BENCH/i386.log")"; return 1; }
 }
 
-# bench_instructions: the table of the counts, and the lines with targets
-bench_instructions() {
-    awk -v machine="$(uname -m)" '
-        { one[$1, $2, $3] = $4; burst[$1, $2, $3] = $5; seen[$3] }
-        function figure(v, by) { return v == "" || by == "" ? "|-" : by == 1 ? "|" v : sprintf("|%.3f", v / by) }
-        END {
-            split("native i386", at); n = split("hit miss DoT-miss", kinds)
-            print "instructions a query|" machine ": one at a time|in bursts of 64|i386: one at a time|in bursts of 64"
-            for (k = 1; k <= n; k++)
-                for (row = 1; row <= 3; row++) {
-                    server = row == 3 ? "dnsmasq" : "now"
-                    if (row == 2 && !("before" in seen) || row == 3 && !("dnsmasq" in seen)) continue
-                    line = kinds[k] (row == 2 ? ", against the build of before" : row == 3 ? ", dnsmasq" : "")
-                    for (m = 1; m <= 2; m++)
-                        line = line figure(one[kinds[k], at[m], server], row == 2 ? one[kinds[k], at[m], "before"] : 1) \
-                            figure(burst[kinds[k], at[m], server], row == 2 ? burst[kinds[k], at[m], "before"] : 1)
-                    print line
-                }
-        }' "$BENCH/counts" >"$BENCH/instructions"
-    bench_target hit i386 5 0.5 dnsmasq
-    [ -n "$BEFORE" ] || return 0
-    for bench_x in 'hit i386 4 0.40' 'hit i386 5 0.35' 'miss i386 4 0.50' 'miss i386 5 0.45' 'DoT-miss i386 4 0.8' \
-        'hit native 4 0.95' 'hit native 5 0.95' 'miss native 4 0.95' 'miss native 5 0.95'; do
-        # shellcheck disable=SC2086
-        bench_target $bench_x before
-    done
+# bench_count KIND MACHINE COLUMN SERVER [OTHER]: instructions of a query, or that as a share of OTHER's; COLUMN 4 is one at a time, 5 in bursts
+bench_count() {
+    awk -v k="$1" -v m="$2" -v c="$3" -v a="$4" -v b="${5:-}" '
+        $1 == k && $2 == m { v[$3] = $c }
+        END { if (v[a] && b == "") print v[a]; else if (v[a] && v[b]) printf "%.3f\n", v[a] / v[b] }' "$BENCH/counts"
 }
 
-# bench_target KIND MACHINE COLUMN LIMIT SERVER: a line of the table: instructions as a share of SERVER's; COLUMN 4 is one at a time, 5 in bursts
-bench_target() {
-    bench_x=$(awk -v k="$1" -v m="$2" -v c="$3" -v s="$5" '
-        $1 == k && $2 == m { v[$3] = $c } END { if (v["now"] && v[s]) printf "%.3f", v["now"] / v[s] }' "$BENCH/counts")
-    bench_verdict "$2, $1, $([ "$3" = 4 ] && echo 'one at a time' || echo 'in bursts of 64'): instructions against $5" most "$4" '' "$bench_x" "$([ -n "$bench_x" ] || echo 'not counted')"
+# bench_instructions: the table of the counts, and the lines with targets
+bench_instructions() {
+    echo "instructions a query|$(uname -m): one at a time|in bursts of 64|i386: one at a time|in bursts of 64" >"$BENCH/instructions"
+    for bench_k in hit miss DoT-miss; do
+        for bench_v in now ${BEFORE:+'now before'} dnsmasq; do
+            bench_x="$bench_k, $(echo "$bench_v" | tr ' ' /)"
+            for bench_m in 'native 4' 'native 5' 'i386 4' 'i386 5'; do
+                # shellcheck disable=SC2086
+                bench_y=$(bench_count "$bench_k" $bench_m $bench_v)
+                bench_x="$bench_x|${bench_y:--}"
+            done
+            echo "$bench_x"
+        done
+    done >>"$BENCH/instructions"
+    while read -r bench_k bench_m bench_v bench_o bench_t; do
+        [ -n "$BEFORE" ] || [ "$bench_v" = dnsmasq ] || continue
+        [ "$bench_o" = - ] || bench_verdict "$bench_m, $bench_k, one at a time: instructions against $bench_v" most "$bench_o" '' \
+            "$(bench_count "$bench_k" "$bench_m" 4 now "$bench_v")"
+        [ "$bench_t" = - ] || bench_verdict "$bench_m, $bench_k, in bursts of 64: instructions against $bench_v" most "$bench_t" '' \
+            "$(bench_count "$bench_k" "$bench_m" 5 now "$bench_v")"
+    done <<'END'
+hit i386 dnsmasq - 0.5
+hit i386 before 0.40 0.35
+miss i386 before 0.50 0.45
+DoT-miss i386 before 0.8 -
+hit native before 0.95 0.95
+miss native before 0.95 0.95
+END
 }
 
 # cmd_bench [quick|counts]: everything, or most of it, less exactly, in three minutes, or instructions only. The tables are Markdown.
