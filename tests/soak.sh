@@ -1,14 +1,6 @@
 # soak.sh - mixed load with failing upstreams, for long.
 # Alone: ./test.sh soak [SECONDS]
 
-# soak_load NAME WANT WORD...: a load in the background, whose words end in the file NAME; WANT is the RCODE that all must have
-soak_load() {
-    soak_n=$1 soak_w=$2
-    shift 2
-    many timeout=$((15000 * SLOW)) "$@" >"$T/soak.$soak_n" 2>&1 &
-    soak_jobs="$soak_jobs $!:$soak_n:$soak_w"
-}
-
 # soak_config N: the configuration of round N; upstreams change places
 soak_config() {
     case $(($1 % 3)) in
@@ -35,7 +27,6 @@ cmd_soak() {
     soak_r=0 soak_sent=0 soak_kb=0 soak_fd=0 soak_slow=0
     promise "soak: every query is answered once; where an upstream has the answer with it, else with SERVFAIL at the end of its life"
     while [ "$(date +%s)" -lt "$soak_end" ] || [ "$soak_r" -lt 17 ]; do
-        soak_jobs=''
         case $((soak_r % 8)) in
         0) rules u1 ;;
         1) rules u1 '. delay=150' ;;
@@ -46,36 +37,34 @@ cmd_soak() {
         6) kill -CONT "$(pid u1)" ; words one "kick=$soak_r" ;;
         7) words one after=5 ; rules u1 '. tc close' ;;
         esac
-        soak_load udp noerror n=400 window=40 name=a%d.$soak_r.soak.test
-        soak_load lost noerror n=20 window=5 name=drop=1.b%d.$soak_r.soak.test
-        soak_load vary noerror n=100 window=10 vary name=v%d.$soak_r.soak.test
-        soak_load hot noerror n=300 window=10 same name=hot.soak.test
-        soak_load tcp noerror n=150 window=20 tcp=6 name=t%d.$soak_r.soak.test
-        soak_load big noerror n=20 window=5 tcp=2 type=TXT name=big=2500.c%d.$soak_r.soak.test
-        soak_load dead servfail n=20 window=20 name=d%d.$soak_r.dead.soak.test
+        sed "s/@/$soak_r/" >"$T/soak.loads" <<'END'
+udp noerror n=400 window=40 name=a%d.@.soak.test
+lost noerror n=20 window=5 name=drop=1.b%d.@.soak.test
+vary noerror n=100 window=10 vary name=v%d.@.soak.test
+hot noerror n=300 window=10 same name=hot.soak.test
+tcp noerror n=150 window=20 tcp=6 name=t%d.@.soak.test
+big noerror n=20 window=5 tcp=2 type=TXT name=big=2500.c%d.@.soak.test
+dead servfail n=20 window=20 name=d%d.@.dead.soak.test
+END
+        while read -r soak_n soak_w soak_l; do
+            meanwhile "soak.$soak_n" many timeout=$((15000 * SLOW)) $soak_l
+        done <"$T/soak.loads"
         flood n=200 kind=mutate seed=$((soak_r + 1)) >/dev/null
         if [ $((soak_r % 2)) = 1 ]; then
             soak_config $((soak_r / 2))
             kill -HUP "$(pid p)"
         fi
-        for soak_j in $soak_jobs; do
-            wait "${soak_j%%:*}"
-            soak_n=${soak_j#*:}
-            soak_w=${soak_n#*:} soak_n=${soak_n%:*}
-            soak_o=$(cat "$T/soak.$soak_n")
-            soak_k=$(val sent "$soak_o")
-            same "$soak_k $soak_k 0 0 0" "$(val answered "$soak_o") $(val "$soak_w" "$soak_o") $(val wrong "$soak_o") $(val dup "$soak_o") $(val bad "$soak_o")" \
-                "round $soak_r, $soak_n: answered, $soak_w, wrong, twice, short: $soak_o"
-            within 0 $((3500 * SLOW)) "$(val slowest_ms "$soak_o")" "round $soak_r, $soak_n: slowest"
+        while read -r soak_n soak_w soak_l; do
+            ended "soak.$soak_n" 'wrong 0 dup 0 bad 0 '
+            soak_k=$(val sent "$out") soak_ms=$(val slowest_ms "$out")
+            same "$soak_k $soak_k" "$(val answered "$out") $(val "$soak_w" "$out")" "round $soak_r, $soak_n: answered, $soak_w: $out"
+            within 0 3500 "$soak_ms" "round $soak_r, $soak_n: slowest, ms"
             soak_sent=$((soak_sent + ${soak_k:-0}))
-            [ "$(val slowest_ms "$soak_o")" -le "$soak_slow" ] || soak_slow=$(val slowest_ms "$soak_o")
-        done
-        forget u1 u3 u9
-        forget one
+            [ "$soak_ms" -le "$soak_slow" ] || soak_slow=$soak_ms
+        done <"$T/soak.loads"
+        forget u1 u3 u9 one
         soak_r=$((soak_r + 1))
-        if [ "$soak_r" = 9 ]; then
-            soak_kb=$(rss_kb p) soak_fd=$(fd_count p)
-        fi
+        [ "$soak_r" != 9 ] || soak_kb=$(rss_kb p) soak_fd=$(fd_count p)
     done
     echo "# soak: $soak_sent queries in $soak_r rounds, the slowest $soak_slow ms; memory after 9 rounds $soak_kb kB, at the end $(rss_kb p) kB"
     promise "soak: at the end nothing is in flight, and no connection is left"
