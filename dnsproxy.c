@@ -4498,8 +4498,8 @@ static void port_ready(void *owner, short revents) {
  *
  * OPEN takes questions. One that brings nothing for 8 times what is usual (2, when known to answer one at a time) while several
  * wait is SILENT: it takes none until it answers. Once another is open it is DRAINING: all but its oldest question are asked
- * there, and it is listened to until that is answered. A server that wants no more questions may order that too. Only one
- * connection is being opened at a time.
+ * there, and it is listened to until that is answered, for 800 ms when there are eight. A server that wants no more questions
+ * may order that too. Only one connection is being opened at a time.
  *
  * What an end says: before the handshake is done, that the upstream failed. The next try comes 50, 100, 200 ms later and so on;
  * with the HOPELESS one all fail who wait. Afterwards it says nothing of the upstream. The questions go back to the line; the
@@ -4762,7 +4762,8 @@ static void stream_answer(struct stream *s, struct ask *a, uint8_t *msg, size_t 
 	u->fails = 0;
 	if (a->stream == s) {
 		s->slow = s->asks.next == &a->on && s->open > 1 && now - MAX(s->answered, a->written) >= SILENT_LIMIT;
-		if (s->asks.next != &a->on || now - s->answered < took / 4) u->window = MIN(u->window * 2, UNLIMITED);
+		if (s->asks.next != &a->on || now - s->answered < took / 4)
+			u->window = MIN(u->window + (u->window < 16 ? 1 : u->window), UNLIMITED);
 		u->pace = s->got == 1 ? took : u->pace + (MIN(took, 2 * u->pace) - u->pace) / 8;
 	}
 	s->answered = now;
@@ -4949,7 +4950,7 @@ static void stream_wait(struct stream *s) {
 	bool known = s->u->window < UNLIMITED;  /* to answer one at a time: what is usual is with a wait for others */
 	usec limit = s->slow && !known ? SILENT_LIMIT : MIN(MAX((known ? 2 : 8) * s->u->pace, SILENT_LIMIT), SLOW_LIMIT);
 	usec due = MAX(s->heard, second ? second->written : first->written) + limit;
-	usec late = MAX(s->heard, first->written) + SLOW_LIMIT;
+	usec late = MAX(s->heard, first->written) + (s->state == S_DRAINING && s->u->nstreams == CONNECTIONS ? MS(800) : SLOW_LIMIT);
 
 	if (s->state == S_OPEN && is_due(due) && ((s->deaf = stream_deaf(s, due - limit)) || second != NULL)) {
 		s->state = S_SILENT;

@@ -134,8 +134,8 @@ leg_connections_slow() {
     tls_ready
     promise "dnsdist as it comes: 19 good names beside three a second that it drops are all answered, and it stays up"
     dropped 19 5 3
-    promise "dnsdist as it comes: of 150 good names beside one dropped in ten all are answered, and it stays up"
-    dropped 150 30 3
+    promise "dnsdist as it comes: of 200 good names beside one dropped in ten all are answered, and it stays up"
+    dropped 200 50 5
     promise "a busy unbound that closes after 200 ms: 10 names of 400 and 10 of 900 ms are all answered"
     if before unbound $patient; then
         stop px                 # unbound gives idle connections that little when more than half of its ten places are taken
