@@ -105,7 +105,9 @@ static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags) {
 	l->due--;
 	f = FAKE(k);
 	f->of = l;
-	f->peer = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 + (unsigned)k % 6), .sin_port = htons(5000) };
+	f->peer.sin_family = AF_INET;
+	f->peer.sin_addr.s_addr = htonl(0x0a000000 + (unsigned)k % 6);
+	f->peer.sin_port = htons(5000);
 	if (from != NULL) {
 		memcpy(from, &f->peer, sizeof f->peer);
 		*n = sizeof f->peer;
@@ -278,7 +280,7 @@ static void tls_run(void *cpu) {
 		e->record_type_out = R_DATA;
 		e->selected_protocol = p[0] == 'h';
 	} else if (n > 0)
-		tls_ends(e, e->record_type_in != R_ALERT || n < 2 ? BR_ERR_UNEXPECTED : p[1] == 0 ? BR_ERR_OK : BR_ERR_RECV_FATAL_ALERT + p[1]);
+		tls_ends(e, e->record_type_in != R_ALERT || n < 2 ? BR_ERR_UNEXPECTED : p[1] > 0 ? BR_ERR_RECV_FATAL_ALERT + p[1] : 0);
 }
 
 static int lab_client_reset(br_ssl_client_context *c, const char *name, int resume) {

@@ -383,11 +383,11 @@ static void client_query(struct fake *f) {
 }
 
 enum { WITH_RCODE = 7, WRONG_ID = 9, WRONG_NAME, MUTATED = 14, CUT, BARE };
-/* The kinds of answers: their flags and RCODE, and their records, a letter each: A of the asked type, T of text, S of a zone, O the OPT. */
+/* The kinds of answers: flags and RCODE, and a letter for each record: A of the asked type, T of text, S of a zone, O the OPT. */
 static const struct { unsigned flags; const char *records; } kinds[] = {
-	{ 0x8180, "A" }, { 0x8180, "A" }, { 0x81a0, "A" }, { 0x8180, "AO" }, { 0x8180, "" }, { 0x8180, "S" }, { 0x8183, "S" }, { 0x8180, "" },
-	{ 0x8380, "" }, { 0x8180, "A" }, { 0x8180, "A" }, { 0x0180, "A" }, { 0x8183, "SO" }, { 0x8180, "T" }, { 0x8180, "A" }, { 0x8180, "" },
-	{ 0x8181, "" }, { 0x8181, "" } };
+	{ 0x8180, "A" }, { 0x8180, "A" }, { 0x81a0, "A" }, { 0x8180, "AO" }, { 0x8180, "" }, { 0x8180, "S" }, { 0x8183, "S" },
+	{ 0x8180, "" }, { 0x8380, "" }, { 0x8180, "A" }, { 0x8180, "A" }, { 0x0180, "A" }, { 0x8183, "SO" }, { 0x8180, "T" },
+	{ 0x8180, "A" }, { 0x8180, "" }, { 0x8181, "" }, { 0x8181, "" } };
 
 /* An answer of some kind to the query at p, into m. */
 static void answer_build(const uint8_t *p, size_t len, bool stream) {
