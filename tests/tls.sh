@@ -221,10 +221,7 @@ END
     answered 10 5
     each_server accepted
     promise "certificates that the path does not use do not end resumption, expired ones neither"
-    for i in $(sed -n '/chain=/=' "$T/rows"); do
-        turn "s$i" kick=1
-        comes "s$i" '^up .* resumed 1'
-    done
+    each 'turn "s$it" kick=1 && comes "s$it" "^up .* resumed 1"' $(sed -n '/chain=/=' "$T/rows")
 }
 accepted() {
     promise "a server with $what is accepted"
