@@ -221,7 +221,8 @@ END
     answered 10 5
     each_server accepted
     promise "certificates that the path does not use do not end resumption, expired ones neither"
-    each 'turn "s$it" kick=1 && comes "s$it" "^up .* resumed 1"' $(sed -n '/chain=/=' "$T/rows")
+    chained=$(sed -n '/chain=/=' "$T/rows")
+    each 'turn "s$it" kick=1 && comes "s$it" "^up .* resumed 1"' $chained
 }
 accepted() {
     promise "a server with $what is accepted"
