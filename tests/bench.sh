@@ -61,26 +61,25 @@ bench_real() {
 # bench_lack WORD WHY: remembers why something could not be measured
 bench_lack() { echo "$1: $2" >>"$BENCH/lacks"; bench_say "$1: $2"; }
 
-# bench_in NAME PID PORT: the server takes part in the row, if it serves. Caches are warmed with $warm names.
+# bench_in NAME PORT: the server takes part in the row, if it serves. Caches are warmed with $warm names.
 bench_in() {
-    if "$BENCH/gauge" answers "$3" 10 && { [ "$warm" = 0 ] || "$BENCH/gauge" load "$3" count="$warm" window=50 >/dev/null; }; then
-        echo "$1 $2 $3" >>"$BENCH/in"
+    if "$BENCH/gauge" answers "$2" 10 && { [ "$warm" = 0 ] || "$BENCH/gauge" load "$2" count="$warm" window=50 >/dev/null; }; then
+        echo "$1 $(pid "$1") $2" >>"$BENCH/in"
     else
         bench_lack "$1" "does not serve in the row $row: $(tail -n 2 "$T/$1.log" | tr '\n' ' ')"
     fi
 }
 
-# bench_echo NAME [poll]: the reference
-bench_echo() {
-    bench_p=$(freeport)
-    bench_run "$1" "$BENCH/gauge" echo "$bench_p" ${2:-}
-    bench_in "$1" "$(pid "$1")" "$bench_p"
+# bench_slow NAME MS: an upstream that answers after so long; its port is $bench_x
+bench_slow() {
+    bench_x=$(freeport)
+    bench_run "$1" $bench_one "$BENCH/gauge" road 0 $(($2 / 2)) 0 0 "$bench_x"
 }
 
 # bench_proxy NAME LINE...: dnsproxy
 bench_proxy() {
     proxy "$@"
-    bench_in "$1" "$(pid "$1")" "$port"
+    bench_in "$1" "$port"
 }
 
 # bench_peer KIND MODE [NAME]: another forwarder at its best: one thread, no logs; MODE hit has a cache, miss has none and asks
@@ -94,7 +93,7 @@ bench_peer() {
     "bench_$1" "$2" >"$bench_c"
     # shellcheck disable=SC2046
     begin "${3:-$1}" $(real_command "$1") "$bench_c"
-    bench_in "${3:-$1}" $! "$bench_p"
+    bench_in "${3:-$1}" "$bench_p"
 }
 
 # bench_each FORMAT: a line for each upstream
@@ -281,8 +280,9 @@ bench_machine() {
 
 bench_row_hit() {
     warm=1000
-    bench_echo echo
-    bench_echo echo-with-poll poll
+    bench_p=$(freeport)
+    bench_run echo "$BENCH/gauge" echo "$bench_p"
+    bench_in echo "$bench_p"
     bench_proxy dnsproxy "127.0.0.1@$plain1 1"
     bench_peers hit dnsdist unbound smartdns dnsmasq
     bench_rounds bench_dnsperf 7919 1000
@@ -292,7 +292,6 @@ bench_row_hit() {
 
 bench_row_miss() {
     bench_proxy dnsproxy "127.0.0.1@$plain1 1"
-    bench_proxy dnsproxy-without-cache "127.0.0.1@$plain1 1" 'cache-size 0'
     bench_proxy dnsproxy-3-upstreams "127.0.0.1@$plain1 1" "127.0.0.1@$plain2 1" "127.0.0.1@$plain3 1"
     bench_peers miss dnsdist unbound smartdns dnsmasq
     bench_rounds bench_dnsperf 1 1000000
@@ -419,11 +418,9 @@ bench_row_idle() {
 }
 
 bench_row_flight() {
-    bench_x=$(freeport)
-    bench_run near "$BENCH/gauge" road 0 2 0 2 "$bench_x"
+    bench_slow near 4
     bench_proxy dnsproxy-100-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
-    bench_x=$(freeport)
-    bench_run far "$BENCH/gauge" road 0 100 0 100 "$bench_x"
+    bench_slow far 200
     bench_proxy dnsproxy-5000-in-flight "127.0.0.1@$bench_x 1" 'queries 8192'
     bench_rounds bench_flight
     bench_compare 'misses with 5,000 in flight (`queries 8192`) against 100' 1.3 dnsproxy-5000-in-flight dnsproxy-100-in-flight
@@ -532,11 +529,9 @@ bench_missed() {
 
 # All on one processor: else the time it takes to wake another one is what is measured.
 bench_row_latency() {
-    bench_one='taskset -c 0'
-    have taskset || bench_one=''
-    bench_x=$(freeport) bench_y=$(freeport)
-    # shellcheck disable=SC2086
-    bench_run near $bench_one "$BENCH/gauge" road 0 0 0 0 "$bench_x"
+    ! have taskset || bench_one='taskset -c 0'
+    bench_slow near 0
+    bench_y=$(freeport)
     # shellcheck disable=SC2086
     bench_run relay $bench_one "$BENCH/gauge" relay "$bench_y" "$bench_x"
     : >"$why"
@@ -552,6 +547,7 @@ bench_row_latency() {
     bench_verdict 'latency added to a miss at low load (one query at a time), median' most 60 ' us' "${3:-}" \
         "${2:-} us instead of ${1:-}; rounds ${5:-} to ${6:-}; a bare relay adds ${4:-}"
     kill_pid dnsproxy
+    bench_one=''
 }
 
 # bench_made: the program as "make" makes it, and the static musl build, if there can be one; their paths are $made and $static
@@ -815,7 +811,7 @@ cmd_bench() {
         ;;
     esac
     { have dnsperf nsd && proc_here; } || { echo 'bench needs Linux and the Debian packages dnsperf and nsd' >&2; return 1; }
-    BENCH=$T/bench BEFORE=${BEFORE:-} bench_also=''
+    BENCH=$T/bench BEFORE=${BEFORE:-} bench_also='' bench_one=''
     mkdir -p "$BENCH"
     for bench_x in lacks in raw table instructions counts handshakes; do : >"$BENCH/$bench_x"; done
     load_before=$(cut -d ' ' -f 1 /proc/loadavg)

@@ -76,12 +76,10 @@ static void lot_send(int fd, int n) {
 
 /* ---- The reference and an upstream */
 
-/* echo PORT [poll]: every datagram goes back with QR set; with poll() before it receives, as servers do */
+/* echo PORT: every datagram goes back with QR set */
 static int cmd_echo(char **arg) {
-	int fd = port_sock(SOCK_DGRAM, arg[1], true);
-	for (;;) {
-		if (arg[2]) comes(fd, -1);
-		int n = lot_recv(fd, arg[2] ? MSG_DONTWAIT : MSG_WAITFORONE, true);
+	for (int fd = port_sock(SOCK_DGRAM, arg[1], true);;) {
+		int n = lot_recv(fd, MSG_WAITFORONE, true);
 		for (int i = 0; i < n; i++) {
 			came.b[i][2] |= 0x80;
 			lot_put(i, came.b[i], came.m[i].msg_len, &came.a[i]);
