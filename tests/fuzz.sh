@@ -15,7 +15,10 @@ fuzz_seeds() {
     done
     printf '\0\0\0\1\3\0\0\0\0\0\1\0\1\15\1\16\0\1\2\3\10\6\12\0\0\21\1\0\2\11\3\10\200\13\0\2' >"$1/sequence/one"
     for fuzz_i in 0 1 2 3 4 5 6 7 8; do             # in each configuration: connections open, questions, answers, time
-        { printf "\21\\$fuzz_i\13\0\5\13\0\5\13\1\5\13\1\5\0\1\0\1\6\0\0\0\0\3\0\0\0\0\0\2\2\7\6\1\0\10\10\5"; head -c $((200 * fuzz_i)) /dev/urandom; } >"$1/sequence/set$fuzz_i"
+        {
+            printf "\21\\$fuzz_i\13\0\5\13\0\5\13\1\5\13\1\5\0\1\0\1\6\0\0\0\0\3\0\0\0\0\0\2\2\7\6\1\0\10\10\5"
+            head -c $((200 * fuzz_i)) /dev/urandom
+        } >"$1/sequence/set$fuzz_i"
     done
 }
 
