@@ -203,7 +203,8 @@ END
         for real_y in $real_x; do
             grep -A 2 "^$real_y:" "$T/apt.policy" | grep -q 'Candidate: [0-9]' || fail "there is no package $real_y"
         done
-        { printf '%s\n' $real_x; dpkg-query -W -f '${Package} ${Essential} ${Priority}\n' | sed -n 's/ yes .*//p; s/ .*\(required\|important\)$//p'; } >"$T/apt.given"
+        printf '%s\n' $real_x >"$T/apt.given"
+        dpkg-query -W -f '${Package} ${Essential} ${Priority}\n' | sed -n 's/ yes .*//p; s/ .*\(required\|important\)$//p' >>"$T/apt.given"
         # the file of a program may have several names
         grep -ohE '(^|[^-a-z])(have|needs)( [a-z][a-z0-9.-]+)+' "$SRC/test.sh" "$SRC"/tests/*.sh | sed 's/.*\(have\|needs\)//' | tr ' ' '\n' | sort -u |
             while read -r real_y; do

@@ -17,8 +17,8 @@ real() {
     listens "$(pid "$real_n")" "$real_o" 10 || fail "$real_k does not serve: $(tail -n 3 "$T/$real_n.log")"
 }
 
-# real_start NAME KIND [LINE...]: a server at the address $real_a, with plain DNS at the port $real_p, TLS at $real_s, HTTPS at $real_h and
-# without TLS at $real_d, as far as it has them. One of that name is ended before with SIGTERM, for some have children.
+# real_start NAME KIND [LINE...]: a server at the address $real_a, with plain DNS at the port $real_p, TLS at $real_s, HTTPS at
+# $real_h and without TLS at $real_d, as far as it has them. One of that name is ended before with SIGTERM, for some have children.
 real_start() {
     real_n=$1 real_k=$2 real_c=$T/pki/$real_cert
     shift 2
@@ -50,7 +50,8 @@ real_command() {
 
 # Their configuration:
 real_nsd() {
-    real_nlnet 'database: ""' "zonesdir: \"$T\"" 'xfrdfile: "xfrd"' 'xfrdir: "."' 'zonelistfile: "list"' 'server-count: 1' 'tcp-count: 500' "$@"
+    real_nlnet 'database: ""' "zonesdir: \"$T\"" 'xfrdfile: "xfrd"' 'xfrdir: "."' 'zonelistfile: "list"' 'server-count: 1' \
+        'tcp-count: 500' "$@"
     for real_z in $real_zones; do printf '%s\n' zone: "name: \"${real_z#root}.\"" "zonefile: $real_z.zone"; done
 }
 real_unbound() {
@@ -120,8 +121,8 @@ real_dnsmasq() {
         edns-packet-max=1232 "${real_back:+server=${real_back%@*}#${real_back#*@}}" "$@"
 }
 real_smartdns() {
-    printf '%s\n' "bind $real_a:$real_p" "bind-tcp $real_a:$real_p" "server-tcp $(real_colon)" 'speed-check-mode none' 'dualstack-ip-selection no' \
-        'log-level error' 'log-file out' 'cache-file cache' 'force-qtype-SOA -' 'server-name smartdns'
+    printf '%s\n' "bind $real_a:$real_p" "bind-tcp $real_a:$real_p" "server-tcp $(real_colon)" 'speed-check-mode none' \
+        'dualstack-ip-selection no' 'log-level error' 'log-file out' 'cache-file cache' 'force-qtype-SOA -' 'server-name smartdns'
 }
 real_stubby() {
     cat <<END
@@ -217,7 +218,8 @@ zone_sign() {
         zone_o=$1
         shift
         zone_k=$(ldns-keygen -a ECDSAP256SHA256 -k "${zone_o#root}." 2>/dev/null) &&
-            ldns-signzone -e 20380101000000 -i 20200101000000 "$@" -f out "$zone_o.zone" "$zone_k" && mv out "$zone_o.zone" && mv "$zone_k.ds" "$zone_o.ds"
+            ldns-signzone -e 20380101000000 -i 20200101000000 "$@" -f out "$zone_o.zone" "$zone_k" &&
+            mv out "$zone_o.zone" && mv "$zone_k.ds" "$zone_o.ds"
     ) >>"$T/sign.log" 2>&1
 }
 
@@ -267,14 +269,15 @@ all_same() {
 }
 got_same() { cmp -s "$T/want" "$T/got" || fail "$1:" "$(diff "$T/want" "$T/got" | grep '^[<>]' | cut -c 1-160 | head -n 6)"; }
 
-# all_directly LEAST ADDRESS PORT [KDIG OPTION...]: what that server says goes to $T/want, when asked twice, for some say it in other words
-# when it comes from their cache. So many questions have an answer there, or it is known that they have none.
+# all_directly LEAST ADDRESS PORT [KDIG OPTION...]: what that server says goes to $T/want, when asked twice, for some say it in other
+# words when it comes from their cache. So many questions have an answer there, or it is known that they have none.
 all_directly() {
     all_n=$1
     shift
     answers_all "$@" >/dev/null
     answers_all "$@" >"$T/want"
-    within "$all_n" 99 "$(grep -Ec ' (NOERROR|NXDOMAIN)$' "$T/want")" "answers when asked directly: $(grep ' SERVFAIL\|REFUSED\|ERROR:' "$T/want")"
+    within "$all_n" 99 "$(grep -Ec ' (NOERROR|NXDOMAIN)$' "$T/want")" \
+        "answers when asked directly: $(grep ' SERVFAIL\|REFUSED\|ERROR:' "$T/want")"
 }
 
 # real_compare PORT WORDS [KDIG OPTION...]: what the server at PORT, an upstream with these words, says when asked so, the program says
@@ -314,7 +317,7 @@ client() {
     printf 'nameserver %s\n' "${2:-127.0.0.1}" >"$T/resolv.conf"
     echo 'hosts: files dns' >"$T/nsswitch.conf"
     # shellcheck disable=SC2016
-    ns env T="$T" unshare -m sh -c 'mount --bind "$T/resolv.conf" /etc/resolv.conf && mount --bind "$T/nsswitch.conf" /etc/nsswitch.conf && cd "$T" || exit
+    ns env T="$T" unshare -m sh -c 'cd "$T" && mount --bind resolv.conf /etc/resolv.conf && mount --bind nsswitch.conf /etc/nsswitch.conf || exit
         command=$1; shift; eval "$command"' sh "$1" "${2:-}" </dev/null 2>&1 | sort
 }
 # client_gai CC: getaddrinfo(3) as programs use it, of that compiler's C library, is $T/gai
@@ -407,7 +410,8 @@ leg_tls_real() {
     real_pt=$(freeport) real_pn=$(freeport)
     real_back=127.0.0.1@$real_pn
     zone test
-    openssl s_server -accept "127.0.0.1:$real_pt" -tls1_3 -quiet -cert "$T/pki/good.crt" -key "$T/pki/good.key" </dev/zero >"$T/s_server.log" 2>&1 &
+    openssl s_server -accept "127.0.0.1:$real_pt" -tls1_3 -quiet -cert "$T/pki/good.crt" -key "$T/pki/good.key" </dev/zero \
+        >"$T/s_server.log" 2>&1 &
     started s_server $!
     only_13 "127.0.0.1@$real_pt"
     kill_pid s_server

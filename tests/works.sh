@@ -32,8 +32,8 @@ w_real() {
 }
 w_answers() { ns kdig "@$1" +retry=0 +timeout=2 www.signed A +notcp www.signed A +tls 2>/dev/null | grep -q 'status: NOERROR'; }
 
-# w_world TEXT: certificates, zones, the servers root and auth, and the resolver, which is asked by all that start later. False when this
-# machine cannot have it, and then the promise TEXT is skipped.
+# w_world TEXT: certificates, zones, the servers root and auth, and the resolver, which is asked by all that start later. False when
+# this machine cannot have it, and then the promise TEXT is skipped.
 w_world() {
     promise "$1"
     needs nsd kdig ldns-signzone ldns-keygen openssl unbound && netns || return
@@ -57,7 +57,8 @@ w_world() {
     w_real root nsd 127.7.0.1
     real_zones=$w_zones
     w_real auth nsd "$real_auth"
-    w_real resolver unbound 127.7.1.1 "root-hints: \"$T/hints\"" 'ede: yes' 'incoming-num-tcp: 200' 'do-ip6: no' 'outgoing-tcp-mss: 1220'
+    w_real resolver unbound 127.7.1.1 "root-hints: \"$T/hints\"" 'ede: yes' 'incoming-num-tcp: 200' 'do-ip6: no' \
+        'outgoing-tcp-mss: 1220'
     real_back=127.7.1.1@53
 }
 
@@ -153,7 +154,7 @@ w_client() {
 w_build() {
     case $1 in
     gai) client_gai musl-gcc ;;
-    go) (cd "$T" && cp "$C/go.go" . && GO111MODULE=off GOCACHE="$T/go" GOFLAGS=-p=1 CGO_ENABLED=0 go build -o go-client go.go) >"$T/go.log" 2>&1 ||
+    go) (cd "$T" && GO111MODULE=off GOCACHE="$T/go" GOFLAGS=-p=1 CGO_ENABLED=0 go build -o go-client "$C/go.go") >"$T/go.log" 2>&1 ||
         fail "it cannot be built: $(tail -n 2 "$T/go.log")" ;;
     esac
 }
