@@ -123,7 +123,7 @@ END
 leg_tls_idle() {
     for how in notify fin rst half; do
         promise "after an idle close ($how) the connection is reopened at once, and the next query finds it open"
-        served idle=300 how=$how
+        served idle=900 how=$how
         for i in 2 3 4; do
             comes one '^up' $i
             answered 10 1 in:500
