@@ -1,8 +1,8 @@
 /* gauge.h - what measures: the reference of the bench, an upstream, loads and figures; a browser and a road for the day
  *
  * Not a program; peer.c includes it. Above each cmd_... stands what it takes. All is on loopback, but for browse and link.
- * Names are nDDDDDD.sixty-byte.example: an answer with one A record has 60 bytes. Queries and answers are copied, not built, and go in
- * batches, so that the load is not what is measured. */
+ * Names are nDDDDDD.sixty-byte.example: an answer with one A record has 60 bytes. Queries and answers are copied, not built,
+ * and go in batches, so that the load is not what is measured. */
 #include <linux/if_tun.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
@@ -118,11 +118,14 @@ static void parcel_put(usec due, int fd, const struct sockaddr_in *to, const voi
 	if (i - parcels_first == COUNT(parcels) || len > sizeof parcels->b) return;
 	for (parcels_end++; i != parcels_first && parcel(i - 1)->due > due; i--) *parcel(i) = *parcel(i - 1);
 	struct parcel *x = parcel(i);
-	x->due = due, x->fd = fd, x->to = *to, x->len = len;
+	x->due = due;
+	x->fd = fd;
+	x->to = *to;
+	x->len = len;
 	memcpy(x->b, p, len);
 }
 
-/* What is due leaves; then waits until something has come, or is due, in whole ticks, in which more becomes due and leaves together. */
+/* What is due leaves; then waits until something has come, or is due: whole ticks, after which more is due and leaves together. */
 static int parcels_wait(struct pollfd *fds, int n, usec tick) {
 	int fd = -1, k = 0;
 	for (us_now(); parcels_first != parcels_end && parcel(parcels_first)->due <= now; parcels_first++) {
@@ -169,9 +172,10 @@ static void road_take(int d) {
 	}
 }
 
-/* road LOSS MS JITTER THEN PORT...: name servers at the end of a road on which LOSS percent are lost and each takes MS +- JITTER ms, both
- * ways. SIGUSR1: from now on MS is THEN, and counting begins anew. SIGTERM: prints for each port the datagrams that have come, and
- * how many names they asked for. A name from SLOW_NAME on takes 3.5 s to find, and who asked 1.9 s before that gets no answer. */
+/* road LOSS MS JITTER THEN PORT...: name servers at the end of a road on which LOSS percent are lost and each takes MS +- JITTER
+ * ms, both ways. SIGUSR1: from now on MS is THEN, and counting begins anew. SIGTERM: prints for each port the datagrams that have
+ * come, and how many names they asked for. A name from SLOW_NAME on takes 3.5 s to find, and who asked 1.9 s before that gets no
+ * answer. */
 static int cmd_road(char **arg) {
 	struct pollfd fds[DOORS];
 	int doors = 0;
@@ -195,12 +199,13 @@ static int cmd_road(char **arg) {
 
 /* ---- Loads */
 
-#define GAUGE_WORDS(I) I(gauge, ms) I(gauge, count) I(gauge, window) I(gauge, first) I(gauge, names) I(gauge, every) I(gauge, burst) I(gauge, tcp)
-static struct gauge { GAUGE_WORDS(INT_MEMBER) } gauge = { .ms = NAMES, .count = NAMES, .window = 60000, .names = NAMES, .burst = 1 };
+#define GAUGE_WORDS(I) I(gauge, ms) I(gauge, count) I(gauge, window) I(gauge, first) I(gauge, names) I(gauge, every) \
+	I(gauge, burst) I(gauge, tcp)
+static struct gauge { GAUGE_WORDS(INT_MEMBER) } gauge = { NAMES, .count = NAMES, .window = 60000, .names = NAMES, .burst = 1 };
 static const struct field gauge_fields[] = { GAUGE_WORDS(INT_FIELD) };
 
 static struct { usec at; bool open; int records; } slots[65536];        /* by ID; so many records must be in its answer */
-static struct { unsigned head, tail, open, answered, lost; } flight;    /* the IDs in flight lie between head and tail */
+static struct { int head, tail, open, answered, lost; } flight;         /* the IDs in flight lie between head and tail */
 static long took[2 * NAMES];
 
 static void slot_open(int records) {
@@ -215,7 +220,7 @@ static void slot_answer(const uint8_t *p) {
 	if (!slots[id].open || (p[3] & 15) != 0 || p[7] < slots[id].records) return;
 	slots[id].open = false;
 	flight.open--;
-	if (flight.answered < COUNT(took)) took[flight.answered] = (long)(now - slots[id].at);
+	if (flight.answered < (int)COUNT(took)) took[flight.answered] = (long)(now - slots[id].at);
 	flight.answered++;
 }
 
@@ -223,10 +228,11 @@ static void slot_answer(const uint8_t *p) {
 static bool slots_read(int fd) {
 	static struct buf in;
 	ssize_t n = gauge.tcp ? recv(fd, came.b, sizeof came.b, MSG_DONTWAIT) : lot_recv(fd, MSG_DONTWAIT, false);
-	bool ended = gauge.tcp && n <= 0 && (n == 0 || !later(errno));
+	bool ended = gauge.tcp && (n == 0 || (n < 0 && !later(errno)));
 	us_now();
 	for (int i = 0; i < n && !gauge.tcp; i++) slot_answer(came.b[i]);
-	for (put(&in, came.b, gauge.tcp ? (size_t)MAX(n, 0) : 0); framed(&in) >= 12; take(&in, 2 + (size_t)framed(&in))) slot_answer(in.p + 2);
+	for (put(&in, came.b, gauge.tcp ? (size_t)MAX(n, 0) : 0); framed(&in) >= 12; take(&in, 2 + (size_t)framed(&in)))
+		slot_answer(in.p + 2);
 	for (; flight.tail != flight.head; flight.tail++) {
 		if (!slots[flight.tail % 65536].open) continue;
 		if (slots[flight.tail % 65536].at + SEC(6) > now) break;
@@ -236,11 +242,11 @@ static bool slots_read(int fd) {
 	return !ended;
 }
 
-/* Prints how many queries were answered, how many not, and median, 99th and 99.9th percentile and worst of the answers in milliseconds. */
+/* Prints how many queries were answered, how many not, and of the answers median, 99 %, 99.9 % and worst in milliseconds. */
 static int flight_say(void) {
-	size_t n = MIN(flight.answered, COUNT(took));
+	size_t n = MIN((size_t)flight.answered, COUNT(took));
 	qsort(took, n, sizeof *took, by_size);
-	printf("%u %u", flight.answered, flight.lost + flight.open);
+	printf("%d %d", flight.answered, flight.lost + flight.open);
 	for (const size_t *part_of = (const size_t[]){ 2, 100, 1000, SIZE_MAX, 0 }; n > 0 && *part_of != 0; part_of++)
 		printf(" %.1f", (double)took[n - 1 - n / *part_of] / 1e3);
 	return puts("") < 0;
@@ -248,27 +254,28 @@ static int flight_say(void) {
 
 /* May another query leave, when the next burst is due then? */
 static bool load_may(usec end, usec due) {
-	bool within = flight.head % (unsigned)gauge.burst != 0, room = (int)flight.open + gauge.burst <= gauge.window;
-	return flight.head < (unsigned)gauge.count && !slots[flight.head % 65536].open && (within || (room && due <= now && now < end));
+	if (flight.head >= gauge.count || slots[flight.head % 65536].open) return false;
+	return flight.head % gauge.burst != 0 || (flight.open + gauge.burst <= gauge.window && due <= now && now < end);
 }
 
-/* load PORT [WORD=N...]: asks for names names from number first on, in turn, until count were sent or ms milliseconds have gone. At most
- * window are in flight, and burst of them leave at a time, each every microseconds after the one before if there is room for all of
- * it, also after a pause (0: as fast as answers come); with tcp over one connection, all that may leave in one write. */
+/* load PORT [WORD=N...]: asks for names names from number first on, in turn, until count were sent or ms milliseconds have gone. At
+ * most window are in flight, and burst of them leave at a time, each every microseconds after the one before if there is room for
+ * all of it, also after a pause (0: as fast as answers come); with tcp over one connection, all that may leave in one write. */
 static int cmd_load(char **arg) {
 	uint8_t *const out = (uint8_t *)goes.b, *p;
 	for (char **w = arg + 2; *w; w++)
 		if (!field_set(gauge_fields, COUNT(gauge_fields), &gauge, *w)) die("load: what is %s?", *w);
-	int fd = port_sock(gauge.tcp ? SOCK_STREAM : SOCK_DGRAM, arg[1], false), most = gauge.tcp ? (int)sizeof goes.b / (QUERY + 2) : LOT;
+	int fd = port_sock(gauge.tcp ? SOCK_STREAM : SOCK_DGRAM, arg[1], false);
+	int most = gauge.tcp ? (int)sizeof goes.b / (QUERY + 2) : LOT;
 	usec end = us_now() + MS(gauge.ms), due = now;
-	while (fd >= 0 && ((us_now() < end && flight.head < (unsigned)gauge.count) || flight.open)) {
+	while (fd >= 0 && ((us_now() < end && flight.head < gauge.count) || flight.open)) {
 		int n = 0;
 		due = MAX(due, now - MS(2));
 		for (; n < most && load_may(end, due); n++) {
 			p = out + n * (QUERY + 2);
-			if (flight.head % (unsigned)gauge.burst == 0) due += gauge.every;
+			if (flight.head % gauge.burst == 0) due += gauge.every;
 			put16at(p, QUERY);
-			name_query(p + 2, flight.head, (unsigned)gauge.first + flight.head % (unsigned)gauge.names);
+			name_query(p + 2, (unsigned)flight.head, (unsigned)(gauge.first + flight.head % gauge.names));
 			slot_open(0);
 			if (!gauge.tcp) lot_put(n, p + 2, QUERY, NULL);
 		}
@@ -289,8 +296,8 @@ static bool served(int fd, unsigned name, int ms) {
 	return fd >= 0 && send(fd, p, QUERY, 0) == QUERY && comes(fd, ms) && recv(fd, p, sizeof p, 0) > 12 && (p[3] & 15) == 0;
 }
 
-/* answers PORT SECONDS [COMMAND...]: waits until a query is answered there. Prints the microseconds since it has started the command,
- * and stops that */
+/* answers PORT SECONDS [COMMAND...]: waits until a query is answered there. Prints the microseconds since it has started the
+ * command, and stops that */
 static int cmd_answers(char **arg) {
 	int fd = port_sock(SOCK_DGRAM, arg[1], false);
 	usec start = us_now(), end = start + SEC(num(arg[2]));
@@ -314,10 +321,11 @@ static void page_open(int fd) {
 	for (int i = 0, names = 1 + (int)(rnd() % 8); i < names; i++) {
 		double z = part();
 		bool home = i == names - 1 && rnd() % 5 == 0;
+		int site = home ? (int)(rnd() % 5) : (int)(400 * z * z * z);
 		char name[24];
-		snprintf(name, sizeof name, home ? "host%d.lan" : i == 0 ? "www%d.example" : "cdn%d.example", home ? (int)(rnd() % 5) : (int)(400 * z * z * z));
+		snprintf(name, sizeof name, home ? "host%d.lan" : i == 0 ? "www%d.example" : "cdn%d.example", site);
 		for (int k = 0; k < (i == 0 ? 3 : 2); k++) {
-			query_put(&form_plain, &sent, name, types[k], (int)(flight.head % 65536));
+			query_put(&form_plain, &sent, name, types[k], flight.head % 65536);
 			slot_open(types[k] == T_A);
 			if (send(fd, sent.p, sent.n, 0) < 0 && errno == EBADF) die("no socket");
 		}
@@ -353,8 +361,8 @@ static int link_end(const char *netns, const char *device) {
 	return fd;
 }
 
-/* link NETNS DEVICE NETNS DEVICE DELAY JITTER LOSS: carries packets both ways between two network namespaces, late, in order, and loses
- * some: milliseconds each way, packets of 1000. Says "ready". */
+/* link NETNS DEVICE NETNS DEVICE DELAY JITTER LOSS: carries packets both ways between two network namespaces, late, in order,
+ * and loses some: milliseconds each way, packets of 1000. Says "ready". */
 static int cmd_link(char **arg) {
 	struct pollfd p[2] = { { link_end(arg[1], arg[2]), POLLIN, 0 }, { link_end(arg[3], arg[4]), POLLIN, 0 } };
 	usec last[2] = { 0, 0 };
