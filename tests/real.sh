@@ -257,7 +257,7 @@ answers_all() {
     # shellcheck disable=SC2086
     ns kdig "@$all_a" -p "$all_p" "$@" +retry=2 +timeout=9 +nottl +noall +header +question +answer $questions 2>&1 |
         awk '/status:/ { s = $0; sub(/.*status: /, "", s); sub(/;.*/, "", s) } /^;;[^ ]/ { q = substr($1, 3) " " $3; print q, s }
-            /^[^;]/ { print q, $0 } /^;; (WARNING|ERROR)/ && !/truncated reply/ { print }' | sort
+            /^[^;]/ { print q, tolower($1) substr($0, length($1) + 1) } /^;; (WARNING|ERROR)/ && !/truncated reply/ { print }' | sort
 }
 
 # all_same WHAT ADDRESS PORT [KDIG OPTION...]: that server says what is in $T/want;  got_same WHAT: $T/got has what is there
