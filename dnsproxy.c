@@ -4973,7 +4973,7 @@ static void stream_idle(struct stream *s) {
 	if (s->state != S_OPEN && !(s->state == S_SILENT && u->alone))
 		due = now;                      /* else what is asked alone too may still be answered here */
 	if (!is_due(due)) return;
-	u->idle_ends = 2;                       /* as the server wishes, until somebody asks again */
+	if (u->nstreams == 1) u->idle_ends = 2; /* as the server wishes, until somebody asks again */
 	stream_end(s);
 }
 

@@ -147,6 +147,10 @@ a server that closes idle connections gets no more than two when nobody asks ; s
  ; costs 1-2 '^open' one sleep 4
 a server that closes after 100 ms without a query answers all queries, none later than 1 s ; single idle=100
  ; answered 10 30 in:1000 rate=6
+a connection is reopened too after one beside it was closed that is needed no more ; single idle=0
+ ; good 2 window=2 name=delay=1300.n%x.beside.test
+ ; comes one '^end .*by client'
+ ; costs 1 '^open' one kicked kick=1
 a connection that was not used is not reopened when the server closes it, but at the next query ; single idle=200
  ; comes one '^end'
  ; costs 0 '^open' one sleep 1
