@@ -196,13 +196,14 @@ after a failed handshake no session is offered: a server without a valid certifi
  ; answered 11 30 rate=10
  ; comes one '^hello' 2
  ; saw 0 '^hello .* sid [1-9]|^(up|data)' one
-a stranger in the place of a known server is offered its session, cannot resume it, and gets nothing ; pair
+a stranger in the place of a known server is offered its session once, cannot resume it, and gets nothing ; pair
  ; answered 10 2
  ; kill_pid one
  ; answered 11 3
  ; dot two alone on="${one#*@}" : cache=zero
  ; answered 11 30 rate=10
  ; comes two '^hello' 2
+ ; saw 1 '^hello .* sid [1-9]' two
  ; saw 0 '^(up|data)' two
  ; kill_pid two
  ; dot one good on="${one#*@}"
