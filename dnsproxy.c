@@ -1481,7 +1481,7 @@ static const char *spec_server(struct spec *s, const char *w) {
 	for (char *c = s->name; *c != '\0'; c++) *c = (char)lower((uint8_t)*c);
 	if (addr_parse(&host, s->name))
 		return "tls alone for a certificate of the address, or a host name behind tls= or https=";
-	return n <= 253 && host_parse(name, s->name) > 0 ? NULL : "a host name behind tls= or https=";
+	return n <= 253 && host_parse(name, s->name) > 0 && w[n - 1] != '.' ? NULL : "a host name behind tls= or https=";
 }
 
 /* One option of an upstream line. NULL, or what was expected. */
@@ -5973,11 +5973,12 @@ static void tls_ended(struct stream *s) {
 	int err = br_ssl_engine_last_error(&s->tls->client.eng);
 	struct upstream *u = s->u;
 	bool again = s->state == S_HANDSHAKE && err == BR_ERR_RECV_FATAL_ALERT + 40 && !u->all_suites;
-	if (s->state == S_HANDSHAKE && !again)
+	if (again) {                            /* no failure yet, and no idle end */
+		s->state = S_OPEN;
+		u->all_suites = true;
+		u->idle_ends--;
+	} else if (s->state == S_HANDSHAKE)
 		u->fails = MAX(u->fails, HOPELESS - 1);         /* a second try would bring the same */
-	u->all_suites |= again;
-	if (again)
-		s->state = S_OPEN;              /* no failure yet */
 	stream_close(s, err ? tls_reason(s, err) : NULL);
 	if (again) u->warm_at = now;
 }

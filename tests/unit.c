@@ -677,7 +677,7 @@ static const struct row config_rows[] = {
 	    "log debug syslog\nhosts /x lan.<-hosts /x LAN\nhosts /x|block /dev/null|rebind-protect on" },
 	{ "every wrong line is an error, with its place and what was expected", wrong_of, "refused<-198.18.2.1|198.18.2.1 0|198.18.2.1 65536|"
 	    "198.18.2.1 x|" UP " udp|198.18.2.1@0 1|198.18.2.1@65536 1|198.18.2.1@ 1|198.18.2.256 1|10.1 1|::1::2 1|" UP " tls=|"
-	    UP " tls=a..b|" UP " tls=a/b|" UP " pin=" PIN "|" UP " tls noverify pin=" PIN "|" UP " tls pin=AAAA|"
+	    UP " tls=a..b|" UP " tls=a..|" UP " tls=a/b|" UP " pin=" PIN "|" UP " tls noverify pin=" PIN "|" UP " tls pin=AAAA|"
 	    UP " tls pin=" PIN "=|" UP " tls pin=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8!|" UP " domain=|" UP " domain=a..b|" UP " final=1|"
 	    "198.18.2.1 -1|198.18.2.1 4294967297|198.18.2.1 0x1|198.18.2.1 1.5|01.2.3.4 1|1.2.3.4.5 1|198.18.2.1%lo 1|::1%nosuch@x 1|::1 :: 1|"
 	    "0.0.0.0 1|224.0.0.1 1|255.255.255.255 1|:: 1|127.0.0.1 1|ff02::1 1\n"
