@@ -56,7 +56,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pwd.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -99,7 +98,7 @@ enum {
 	SEGMENT = 103,                  /* UDP_SEGMENT of Linux 4.18, which not every C library has */
 	PORT_LIFE = 32,                 /* queries that may leave from one upstream port */
 	RESENDS = 6,                    /* times that a question is sent again, the last when two thirds of its life are over */
-	CROWD = 16,                     /* queries in flight for which a turn of the loop may wait a little */
+	CROWD = 16,                     /* queries in flight for which the loop waits a little, that more come in a turn */
 	DOWN_AFTER = 3,                 /* queries in a row left unanswered */
 	HELD_BIG = 16,                  /* answers over UDP_SIZE that may wait for a better one */
 	OUT_BLOCKS = 256,               /* 16 KiB each: replies to TCP clients on their way out */
@@ -7032,7 +7031,7 @@ static const uint32_t system_calls[] = {        /* those of every query first: o
 	__NR_poll,
 #endif
 #ifdef __NR_ppoll_time64
-	__NR_ppoll_time64, __NR_recvmmsg_time64, __NR_clock_gettime64,
+	__NR_ppoll_time64, __NR_recvmmsg_time64, __NR_clock_gettime64, __NR_clock_nanosleep_time64,
 #endif
 #ifdef __NR_socketcall
 	__NR_socketcall,
@@ -7042,7 +7041,7 @@ static const uint32_t system_calls[] = {        /* those of every query first: o
 #endif
 	__NR_recvmmsg, __NR_sendmmsg, __NR_recvfrom, __NR_sendto, __NR_socket, __NR_connect, __NR_close, __NR_ppoll,
 	__NR_clock_gettime, __NR_getrandom, __NR_setsockopt, __NR_getsockopt, __NR_recvmsg, __NR_sendmsg, __NR_read, __NR_write,
-	__NR_accept4, __NR_epoll_pwait, __NR_epoll_ctl, __NR_sched_yield,
+	__NR_accept4, __NR_epoll_pwait, __NR_epoll_ctl, __NR_nanosleep, __NR_clock_nanosleep,
 #ifdef __NR_accept
 	__NR_accept,
 #endif
@@ -7136,12 +7135,13 @@ static void accept_sweep(void) {
 		if (listeners[i].tcp >= 0) watch_events(listeners[i].tcp_slot, POLLIN);
 }
 
-/* Where many are in flight the clients and servers of this machine go first, unless they take long: what they bring costs one turn. */
-static void others_first(void) {
+/* Where many are in flight a turn starts after the shortest sleep there is, some 60 us: what comes meanwhile costs one turn, not one
+ * each. Not where that takes long, for want of fine timers or of a processor. */
+static void gather(void) {
 	static usec again;
 	usec before = now;
 	if (queries.used < CROWD || now < again) return;
-	sched_yield();
+	nanosleep(&(struct timespec){ .tv_nsec = 1 }, NULL);
 	clock_read();
 	if (now - before > MS(2)) again = now + MS(100);
 }
@@ -7166,7 +7166,7 @@ static void turn_end(void) {
 	outbox_flush();
 	if (!list_empty(&ports_dirty) || streams_due || rechoose)
 		wake_by(now);                   /* what these steps have caused themselves */
-	others_first();
+	gather();
 }
 
 /* Is standard error the one that the supervisor reads for its journal? It wants the level before each line (sd-daemon(3)). */

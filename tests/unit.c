@@ -6,23 +6,22 @@
  * A case is a word in a table wherever that can say it, see rows(); messages are written as say() in lab.h tells. With
  * SEEDS=DIR the inputs are kept there, for the fuzz targets. */
 #define _GNU_SOURCE 1
-#include <sched.h>
 #include <time.h>
 
-/* The clock stands where a test has stopped it, in milliseconds, and the others of the machine take so long when they go first. */
-static long stopped, others_take, went_first;
+/* The clock stands where a test has stopped it, in milliseconds, and each sleep takes so long. */
+static long stopped, sleep_takes, slept;
 static int unit_clock(clockid_t c, struct timespec *t) {
 	if (stopped == 0) return clock_gettime(c, t);
 	*t = (struct timespec){ .tv_sec = stopped / 1000, .tv_nsec = stopped % 1000 * 1000000 };
 	return 0;
 }
-static int unit_yield(void) {
-	went_first++;
-	stopped += others_take;
+static int unit_sleep(const struct timespec *want, struct timespec *left) {
+	slept += want->tv_nsec == 1 && left == NULL;
+	stopped += sleep_takes;
 	return 0;
 }
 #define clock_gettime unit_clock
-#define sched_yield unit_yield
+#define nanosleep unit_sleep
 #include "fuzz.c"
 
 static unsigned nbad;
@@ -799,29 +798,29 @@ static void test_tls(void) {
 	all("a DER element never reaches beyond the bytes that are there");
 }
 
-/* How often others go first in ten turns with so many queries in flight. */
+/* How often ten turns with so many queries in flight wait for more, when that takes ms. */
 static long turns(unsigned in_flight, long ms) {
-	long before = went_first;
-	others_take = ms;
+	long before = slept;
+	sleep_takes = ms;
 	clock_read();
 	for (int i = 0; i < 10; i++) {
 		queries.used = in_flight;
-		others_first();
+		gather();
 	}
 	queries.used = 0;
-	return went_first - before;
+	return slept - before;
 }
 
 static void test_turns(void) {
 	stopped = 1000000;
 	each(turns(CROWD - 1, 0) == 0, "few in flight");
 	each(turns(CROWD, 1) == 10, "many in flight");
-	each(turns(CROWD, 3) == 1, "others that take long");
+	each(turns(CROWD, 3) == 1, "sleeps that take long");
 	stopped += 100;
 	each(turns(CROWD, 1) == 10, "later");
 	stopped = 0;
 	clock_read();
-	all("with 16 queries in flight others of the machine go first, but for 100 ms after they took more than 2 ms");
+	all("with 16 queries in flight a turn waits for more, but not for 100 ms after that took more than 2 ms");
 }
 
 int main(void) {
