@@ -43,7 +43,7 @@ clear empties the cache ; same "Cache cleared ($(cached entries) entries)" "$(ad
  ; same 0 "$(cached entries)" entries
 log LEVEL changes what is logged ; same 'Log level debug' "$(adm 'log debug')"
  ; asks debugged.test
- ; tells p 'debugged\.test'
+ ; comes p 'debugged\.test'
  ; each 'same "Log level $it" "$(adm "log $it")"' error info
 only the first line of a connection is read ; asks keep.test
  ; ^clear ; 'text=help\nclear\nclear\n' slurp=3000
@@ -67,7 +67,7 @@ admin clients that stay silent are closed after 5 s, and do not keep others out 
  ; shows '^dnsproxy '
  ; within 200 310 "$(metric full)" "times that a table made room, in the metrics"
  ; says '^NOERROR' beside.test
- ; await 9 logged hold 'open 0$' || fail "still $(tail -n 1 "$T/hold.log")"
+ ; await 9 sees hold 'open 0$' || fail "still $(tail -n 1 "$T/hold.log")"
 a slow reader of a long status does not stop the service ; many n=2000 window=100 name=long%d.test >/dev/null
  ; meanwhile slow raw rcvbuf=2048 'text=status\n' pause=1500 end=5000
  ; good 200 in:500 window=10 name=meanwhile%d.test
@@ -148,22 +148,22 @@ leg_supervisor() {
     conf "$u1 1"
     replies <<'END'
 READY=1 once the ports answer ; notified "$T/notify" WATCHDOG_USEC=1000000
- ; tells sd READY=1
+ ; comes sd READY=1
  ; ^NOERROR ; ready.test
 WATCHDOG=1 at half of WATCHDOG_USEC ; sleep 2.2
- ; within 3 6 "$(logs sd 'WATCHDOG=1')" "in about 2 s, at 1 s"
+ ; saw 3-6 'WATCHDOG=1' sd
 RELOADING=1 and READY=1 around a reload ; adm reload >/dev/null
- ; await 3 is 2 logs sd '(^|[ ])READY=1' || fail "no READY after it"
-RELOADING=1 carries MONOTONIC_USEC, which Type=notify-reload wants ; tells sd 'RELOADING=1.*MONOTONIC_USEC=[0-9]+'
+ ; await 3 is 2 seen sd '(^|[ ])READY=1' || fail "no READY after it"
+RELOADING=1 carries MONOTONIC_USEC, which Type=notify-reload wants ; comes sd 'RELOADING=1.*MONOTONIC_USEC=[0-9]+'
 STOPPING=1 at the end ; stop r
- ; tells sd STOPPING=1
+ ; comes sd STOPPING=1
 a watchdog of two hours is one too, one that is meant for another process is not ; notified "$T/notify" WATCHDOG_USEC=7200000000
- ; tells sd WATCHDOG=1
+ ; comes sd WATCHDOG=1
  ; notified "$T/notify" WATCHDOG_USEC=200000 WATCHDOG_PID=1
- ; tells sd READY=1
+ ; comes sd READY=1
  ; asks other.test
  ; stop r
- ; same 0 "$(logs sd 'WATCHDOG=1')" "WATCHDOG=1 for another process"
+ ; saw 0 'WATCHDOG=1' sd
 a NOTIFY_SOCKET that is not there harms nothing ; notified "$T/nosuch"
  ; ^NOERROR ; nosocket.test
 END
@@ -173,7 +173,7 @@ listener() {
     rm -f "$2" "$T/$1.log"
     "$ROOT/peer" notify "$2" >>"$T/$1.log" 2>&1 &
     started "$1" $!
-    tells "$1" ready
+    comes "$1" ready
 }
 # notified SOCKET [VARIABLE...]: the program r, which tells its supervisor there how it is; that starts to listen anew
 notified() {

@@ -377,7 +377,7 @@ bench_row_silent() {
         for silent_x in "--sport $silent_p" "--dport $silent_p"; do ns iptables -A INPUT -p tcp $silent_x -j DROP || fail 'iptables does not drop'; done
         ended asked
         silent_x=$(val slowest_ms "$out")
-        [ "$(val noerror "$out")" = 150 ] && [ "$(asked quiet '^open')" -gt 1 ] && [ ! -s "$why" ] || silent_x=''
+        [ "$(val noerror "$out")" = 150 ] && [ "$(seen quiet '^open')" -gt 1 ] && [ ! -s "$why" ] || silent_x=''
         bench_verdict "everything on a connection is dropped, answers in 40 ms, $silent_k upstream$([ "$silent_k" = one ] || echo s): the slowest of 50 a second" most 600 ' ms' "$silent_x" \
             "$([ -n "$silent_x" ] || echo "$out")"
         kill_pid dnsproxy
@@ -715,10 +715,10 @@ bench_handshake() {
         [ "$bench_x" != resumed ] || bench_y=127.0.0.1@$hasty
         [ "$bench_x" != below ] || bench_y=$(at below)
         bench_counted_proxy "$2" 'log debug' "$ca" "$bench_y 1 tls=other.test"
-        await 30 logged counted 'full handshake' || fail 'no handshake'
-        [ "$bench_x" != resumed ] || { "$BENCH/gauge" answers "$port" 30 && await 30 logged counted 'resumed handshake'; } || fail 'no resumed handshake'
+        await 30 sees counted 'full handshake' || fail 'no handshake'
+        [ "$bench_x" != resumed ] || { "$BENCH/gauge" answers "$port" 30 && await 30 sees counted 'resumed handshake'; } || fail 'no resumed handshake'
         bench_stop
-        cat "$BENCH/callgrind".* | sed -n 's/^totals: //p' | awk -v full="$(logs counted 'full handshake')" -v resumed="$(logs counted 'resumed handshake')" '
+        cat "$BENCH/callgrind".* | sed -n 's/^totals: //p' | awk -v full="$(seen counted 'full handshake')" -v resumed="$(seen counted 'resumed handshake')" '
             $1 > 20000 && NR > 1 { sum += $1; if ($1 > most) most = $1 } END { print sum, most, full, resumed }'
     done >"$BENCH/handshake"
     [ -s "$why" ] || awk -v m="$1" '

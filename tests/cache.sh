@@ -188,7 +188,7 @@ an upstream that fails at once: stale at once ; rules u1
  ; expire ttl=1.old.test
  ; kill_pid u1
  ; @1 ms:0-2500 ; ttl=1.old.test
-serve-stale: SERVFAIL and REFUSED are no answers, NXDOMAIN is, and with it a 'no' is kept, and stale as any answer ; up u3 -n 1
+serve-stale: SERVFAIL and REFUSED are no answers, NXDOMAIN is, and with it a 'no' is kept, and stale as any answer ; up u3 number=1
  ; proxy q "$u3 1" 'serve-stale 60'
  ; expire ttl=1.fails.test nodata=.soa=1,1.fails.test
  ; each fails_with servfail refused
@@ -205,7 +205,7 @@ past() { [ "$(date +%s)" -gt "$1" ]; }
 # for each failure of u3: what has expired comes
 fails_with() {
     rules u3 ". $it"
-    gets 1 ms:0-900 ttl:1-30 ttl=1.fails.test
+    says 1 ms:0-900 ttl:1-30 ttl=1.fails.test
     says '^NOERROR .*an=0 ns=1 ' nodata=.soa=1,1.fails.test
 }
 

@@ -52,11 +52,11 @@ leg_choosing() {
  ; ^NOERROR .*1$ ; onion.test
  ; saw 0 ' (localhost|a\.b\.localhost|x\.invalid|abcdef\.onion|_dns\.resolver\.arpa)\. ' u1 u2 u3
 2: NXDOMAIN, SERVFAIL, REFUSED, FORMERR, NOTIMP are no success
- ; each 'gets 2 1$it.r.test' nxdomain= servfail= refused= formerr= notimp= rcode=9
+ ; each 'says 2 1$it.r.test' nxdomain= servfail= refused= formerr= notimp= rcode=9
 2: any answer with Extended DNS Error 15, 16 or 17 is a success
  ; each 'says "^NXDOMAIN .* ede=$it" 1nxdomain=.1ede=$it.e.test +edns' 15 16 17
  ; each 'says "^NOERROR qr[^|]*$" 1nodata=.1ede=$it.e.test' 15 16 17
-2: with another Extended DNS Error it is not ; each 'gets 2 1nxdomain=.1ede=$it.e.test' 14 18 3
+2: with another Extended DNS Error it is not ; each 'says 2 1nxdomain=.1ede=$it.e.test' 14 18 3
 2: a final upstream's NXDOMAIN and NODATA are successes ; proxy p "$u1 1 final" "$u2 2" 'patience 1500' 'timeout 3000'
  ; ^NXDOMAIN ; 1nxdomain=.f.test
  ; ^NOERROR .* an=0 ; 1nodata=.f.test
@@ -66,7 +66,7 @@ leg_choosing() {
  ; @2 ms:0-900 ; 1silent=.shared.test
  ; @1 ms:0-900 ; 2silent=.shared.test
 7: a refused port is a failure at once, no timeout ; proxy p "$dead 1" "$u2 2" 'patience 1500' 'timeout 3000'
- ; each 'gets 2 ms:0-700 refused$it.test' 1 2 3
+ ; each 'says 2 ms:0-700 refused$it.test' 1 2 3
 5: with nothing at all it is SERVFAIL with an Extended DNS Error, at once when all have failed ; proxy p "$dead 1" 'timeout 3000'
  ; @'^SERVFAIL qr rd ra .* ede=(22|23)( |$)' ms:0-1500 ; nothing.test +edns
 5: without OPT there is no Extended DNS Error ; ! ede=|edns= ; nothing2.test
@@ -86,25 +86,25 @@ leg_failing() {
  ; same up "$(upstream "$u1" state)"
 6: one that left 3 in a row unanswered is down, and nobody waits for it (2: a success is sent at once) ; asks three.test
  ; becomes 4 "$u1" down
- ; each 'gets 2 ms:0-350 nowait$it.test' 1 2 3 4 5
+ ; each 'says 2 ms:0-350 nowait$it.test' 1 2 3 4 5
 3: with no success a 'no' is sent when all that are not down have answered: not at timeout
  ; @^NXDOMAIN ms:0-700 ; 2nxdomain=.no.test
 6: one that is down is asked at most once a second, here 2.5 s, each query up to 3 times
  ; costs 1-8 ' id=' u1 many n=250 rate=100 name=once%d.test window=50
  ; within 1 4 "$(pairs u1 ' id=')" "queries in 2.5 s"
-6: the log says once that it is down ; same 1 "$(logs p "$u1.*down")" lines
+6: the log says once that it is down ; saw 1 "$u1.*down" p
 6: its first valid answer brings it back ; revive u1
  ; @1 ; isback.test
 6: the log says once that it is back ; same 1 "$(grep -v down "$T/p.log" | grep -c "$u1.*\(up\|back\|again\)")" lines
 6: one that answers A and drops AAAA is down for AAAA alone, until it answers one
  ; proxy p "$u1 1" "$u2 2" 'patience 300' 'timeout 700' 'cache-size 0'
- ; each 'ask 1silent=.six$it.test AAAA >/dev/null && gets 1 four$it.test' 1 2 3
- ; tells p "$u1 udp is down for AAAA: "
+ ; each 'ask 1silent=.six$it.test AAAA >/dev/null && says 1 four$it.test' 1 2 3
+ ; comes p "$u1 udp is down for AAAA: "
  ; @'^NOERROR .*AAAA' ms:0-250 ; 1silent=.six4.test AAAA
  ; @1 ; four4.test
  ; same up "$(upstream "$u1" state)" state
  ; each 'sleep 1.1 && ask six5$it.test AAAA >/dev/null' 1 2      # asked once a second
- ; tells p "$u1 udp is up again for AAAA"
+ ; comes p "$u1 udp is up again for AAAA"
 6: one that is silent is down after 3 queries for the same name too
  ; proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500' 'cache-size 0'
  ; rules u1 '. silent'
@@ -164,11 +164,11 @@ leg_breaking() {
  ; @3 ; well.test
  ; kill_pid u3
  ; ^NOERROR ; refusedonce.test
- ; up u3 -p "${u3#*@}"
+ ; up u3 on="${u3#*@}"
  ; @3 ; wellagain.test
  ; same up "$(upstream "$u3" state)"
 7: a reset or closed TCP connection is a failure at once ; proxy p "$u1 1 tcp" "$u2 2" 'patience 2000' 'timeout 3000'
- ; each 'gets 2 ms:0-1000 1$it=.c.test' reset close
+ ; each 'says 2 ms:0-1000 1$it=.c.test' reset close
 7: tcp upstreams are asked over TCP only, on a connection that is kept ; await 5 answers_with 192.0.2.1
  ; costs 50 ' tcp .* id=' u1 many n=50 window=10 name=kept%d.test
  ; saw 0 ' udp ' u1
@@ -185,7 +185,7 @@ a tcp upstream that sends a byte every 300 ms delays others by no more than pati
  ; @2 ; 1tcrec=.1tcpsilent=.t.test | 1tcrec=.1reset=.t.test
 7: TC=1 is asked again over TCP at once, and that answer taken ; @1 ms:0-390 ; 1tcrec=.2silent=.u.test
  ; saw 1 ' tcp .* 1tcrec=\.2silent=\.u\.test\.' u1
-7: a malformed answer never wins, and is never kept ; each 'gets 2 1bad=$it.m.test' loop rdlen ancount cutrr label40 a3 cname
+7: a malformed answer never wins, and is never kept ; each 'says 2 1bad=$it.m.test' loop rdlen ancount cutrr label40 a3 cname
  ; each 'says ^SERVFAIL 1bad=$it.2bad=$it.m.test' loop rdlen ancount cutrr label40 a3 cname
  ; shows 0 'entry.*2bad'
 END
@@ -194,7 +194,7 @@ END
 trickles() {
     forget u1
     proxy p "$u1 1 tcp" "$u2 2" 'patience 300' 'timeout 1500'
-    gets 2 ms:0-1400 "1dribble=$1.slow.test"
+    says 2 ms:0-1400 "1dribble=$1.slow.test"
     comes u1 '^end'
 }
 
@@ -210,7 +210,7 @@ leg_killing() {
             eval "x=\$$u"
             kill_pid $u
             sleep 0.$i
-            up $u -p "${x#*@}"
+            up $u on="${x#*@}"
             each 'use $it && becomes 5 "$x" up' p q
         done
     done
@@ -224,7 +224,7 @@ an upstream that is down when the question comes and back before a 'no' is sent 
  ; asks due.test
  ; underway back u2 ' 2delay=4000' ask 2delay=4000.2nxdomain=.back.test +timeout=9500
  ; saw 0 ' 2delay=4000' u3
- ; up u3 -p "${u3#*@}"
+ ; up u3 on="${u3#*@}"
  ; await 3 returns "$u3" || fail "it does not come back"
  ; ended back '^NOERROR .*192[.]0[.]2[.]3$'
 END
@@ -255,8 +255,8 @@ leg_private() {
     netns || return
     for x in 203.0.113.53 10.9.8.7 172.16.0.1 172.31.255.254 192.168.7.7 169.254.1.1 100.64.0.1 172.32.0.1 11.0.0.1; do ns ip addr add $x/32 dev lo; done
     for x in 2001:db8::53 fd12::1 fd12::2 fe80::7; do ns ip addr add $x/128 dev lo nodad; done
-    up u1 -a 203.0.113.53
-    up u2 -a 10.9.8.7
+    up u1 addr=203.0.113.53
+    up u2 addr=10.9.8.7
     port=$(freeport) z='0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0'
     replies <<'END'
 allow: by default loopback, private and link-local clients are served, others are REFUSED
@@ -273,7 +273,7 @@ a reply leaves from the address that was asked, on a host with several addresses
 12: private names go to a public upstream when there is no private one ; @1 ; printer.lan
 12: one label, .local, .internal, .lan, .test and home.arpa are asked of private upstreams only
  ; proxy p "$u1 1" "$u2 2" 'timeout 1500'
- ; costs 0 ' id=' u1 each 'gets 2 $it' printer nas.local NAS.Local a.b.internal internal x.lan x.test router.home.arpa home.arpa
+ ; costs 0 ' id=' u1 each 'says 2 $it' printer nas.local NAS.Local a.b.internal internal x.lan x.test router.home.arpa home.arpa
 12: and so are the reverse zones of RFC 6303 and 7793 ; each ptr 64.100 1.2.64.100 1.127.100 1.0.0.10 16.172 4.3.16.172 4.3.31.172
  ; each ptr 1.1.168.192 1.1.254.169 1.0.0.127 1.2.0.192 1.100.51.198 1.113.0.203 255.255.255.255 0.0.0
  ; each 'ptr ip6' 1.0.$z 0.0.$z 1.0.${z%.0.0}.d.f a.b.c.8.e.f 1.9.e.f a.e.f b.e.f 1.8.b.d.0.1.0.0.2
@@ -289,7 +289,7 @@ a reply leaves from the address that was asked, on a host with several addresses
 12: a matching domain= comes before this ; proxy p "$u1 1 domain=lan" "$u2 2" 'timeout 1500'
  ; @1 ; x.lan
  ; @2 ; x.local
-IPv6 upstreams work as IPv4 ones do ; up u4 -a 2001:db8::53
+IPv6 upstreams work as IPv4 ones do ; up u4 addr=2001:db8::53
  ; proxy p "$u4 1" 'timeout 1500'
  ; @4 ; six.test
  ; shows '^upstream \[?2001:db8::53\]?@'
@@ -312,7 +312,7 @@ domain: names at or below the suffix are asked of its upstreams alone
 domain: the longest suffix wins ; @3 ; x.deep.corp.test | deep.corp.test
  ; saw 0 deep u2 u4
 domain: other names are asked of the others alone, and a suffix ends at a dot
- ; costs 0 ' id=' u2 each 'gets 1 $it' test www.test notcorp.test corp.test.example 1.169.192.in-addr.arpa
+ ; costs 0 ' id=' u2 each 'says 1 $it' test www.test notcorp.test corp.test.example 1.169.192.in-addr.arpa
 domain: nothing leaks when its upstreams fail ; ^NXDOMAIN ; nxdomain=.corp.test
  ; ^SERVFAIL ; silent=.corp.test | bad=loop.corp.test
  ; saw 0 '=[a-z]*\.corp\.test\.' u1

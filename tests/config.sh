@@ -102,7 +102,7 @@ hostile files give errors and nothing else
  ; each 'same "" "$("$BIN" $it 2>&1 >/dev/null)" "$it: standard error"' -h --help -V --version
 the file is used: it serves, and what was chosen is logged ; proxy p -c "$T/a.conf"
  ; ^NOERROR ; file.test
- ; tells p 'a\.conf'
+ ; comes p 'a\.conf'
 END
     if [ -e /etc/dns.config ]; then
         promise "environment and built-in default"
@@ -171,9 +171,9 @@ an unknown option is one line, which says where help is, and exit 2, as for a ba
  ; exits 0 '^dnsproxy ' -c "$T/broken.conf" -a status
 the start says where it serves, whom it asks, and which address is not there yet
  ; proxy q "listen 127.0.0.1@$(freeport)" 'listen 192.0.2.77@53530' '192.0.2.1@853 7' '127.0.0.1 2 tcp domain=x.test'
- ; each 'same 1 "$(logs q "^$it")" "/$it/"' "serving on 127\.0\.0\.1@$port" 'serving on 192\.0\.2\.77@53530: this host does not have that address yet'
- ; each 'same 1 "$(logs q "^$it")" "/$it/"' 'asking 192\.0\.2\.1@853 udp, priority 7' 'asking 127\.0\.0\.1@53 tcp, priority 2'
- ; tells q '^warning: .*192\.0\.2\.1@853 .*"tls" missing'
+ ; each 'saw 1 "^$it" q' "serving on 127\.0\.0\.1@$port" 'serving on 192\.0\.2\.77@53530: this host does not have that address yet'
+ ; each 'saw 1 "^$it" q' 'asking 192\.0\.2\.1@853 udp, priority 7' 'asking 127\.0\.0\.1@53 tcp, priority 2'
+ ; comes q '^warning: .*192\.0\.2\.1@853 .*"tls" missing'
 a port that is taken, and one that may not be bound: exit 1, which it is, and what to do
  ; exits 1 "listen 127\.0\.0\.1@$port.*systemd-resolved.*dnsmasq" "listen 127.0.0.1@$port" 'admin off' "$u1 1"
  ; exits 1 "admin 127\.0\.0\.1@$port: .*an admin line of its own" "listen 127.0.0.1@$(freeport)" "admin 127.0.0.1@$port" "$u1 1"

@@ -18,10 +18,9 @@ leg_connections() {
     promise "a server that answers one at a time, in order: a slow name holds up no other"
     single inorder
     answered 10 1
-    loading 1 name=delay=2500.n%x.test
+    meanwhile load load n=1 name=delay=2500.n%x.test
     answered 10 60 in:900 rate=40
-    loaded 5
-    like ' right 1 ' "$got"
+    ended load ' right 1 '
     promise "it gets more connections, at most eight, while queries wait, and 12 names of 500 ms are answered in 3 s, far away in 4.5 s"
     for way in 300 0; do
         single inorder pause=$way
@@ -29,33 +28,32 @@ leg_connections() {
         saw 3-8 '^open' one
     done
     promise "and when they are idle all but one are closed"
-    await 6 one_is_left || fail "$(grep -c '^end .*by client' "$T/one.q") of $(asked one '^open') are closed"
+    await 6 one_is_left || fail "$(grep -c '^end .*by client' "$T/one.q") of $(seen one '^open') are closed"
     promise "a server that closes after 10 answers: of 500 names with 100 in flight none fails"
     single after=10
     answered 10 500 in:1500 window=100
-    within 500 900 "$(asked one)" "queries that it saw: no more in flight than it will answer"
+    within 500 900 "$(seen one)" "queries that it saw: no more in flight than it will answer"
     promise "three names a second that end their connection take no other with them, and mark nobody down"
     single
-    loading 12 name=close=.n%x.test rate=3
+    meanwhile load load n=12 name=close=.n%x.test rate=3
     answered 10 60 in:900 rate=15
-    loaded 12
+    ended load
     unlike ' is down' "$(cat "$T/px.log")"
     promise "beside three a second that a server which answers one at a time drops, closing after 2 s, 30 others are answered, and few of them wait"
     single inorder
-    loading 12 name=close=.delay=2000.n%x.test rate=3
+    meanwhile dropped load n=12 name=close=.delay=2000.n%x.test rate=3
     answered 10 120 rate=30
-    within 0 500 $(($(val p50_us "$answered_r") / 1000)) "half of them, ms"
+    within 0 500 $(($(val p50_us "$out") / 1000)) "half of them, ms"
     unlike ' is down' "$(cat "$T/px.log")"
     promise "an upstream that comes back 50 ms after it has gone costs no query, also with 100 a second"
     single
     answered 10 1
-    loading 100 rate=100
+    meanwhile load load n=100 rate=100
     await 3 sees one '^query' 30 || fail "not asked"
     kill_pid one
     sleep 0.05                  # what is promised
     dot one good "on=${one#*@}"
-    loaded 8
-    like 'wrong 0 dup 0 bad 0 right 100 failed 0 lost 0' "$got"
+    ended load 'wrong 0 dup 0 bad 0 right 100 failed 0 lost 0'
     promise "a server that is silent while several wait, though it takes what is sent: the others are answered within 1.2 s"
     single muted=1
     answered 10 4 in:2200 window=4
@@ -70,7 +68,7 @@ leg_connections() {
     saw 2-3 '^open' one
 }
 old() { [ "$(count uptime)" -ge "$1" ]; }
-one_is_left() { [ "$(grep -c '^end .*by client' "$T/one.q")" -ge $(($(asked one '^open') - 1)) ]; }
+one_is_left() { [ "$(grep -c '^end .*by client' "$T/one.q")" -ge $(($(seen one '^open') - 1)) ]; }
 
 # ---- Before real servers
 
@@ -140,7 +138,7 @@ leg_connections_slow() {
     if before unbound $patient; then
         stop px                 # unbound gives idle connections that little when more than half of its ten places are taken
         hold crowd "$real_at" 9
-        await 5 logged crowd '^open 5' || fail "it does not close"
+        await 5 sees crowd '^open 5' || fail "it does not close"
         proxy px "$ca" "127.0.0.1@$real_at 1 tls=dns.test"
         answered 10 10 window=4 name=delay=400.n%x.test
         answered 10 10 window=4 name=delay=900.n%x.test
@@ -152,7 +150,7 @@ leg_connections_slow() {
         answered 10 1 name=n%x.test
         meanwhile slow many n=1 byname name=delay=2500.n%x.test
         answered 10 300 rate=100 name=n%x.test
-        within 0 500 $(($(val p99_us "$answered_r") / 1000)) "99 of 100, ms"
+        within 0 500 $(($(val p99_us "$out") / 1000)) "99 of 100, ms"
         ended slow ' right 1 '
         within 2500 3200 "$(val slowest_ms "$out")" "the slow one, ms"
         handshakes 1 3

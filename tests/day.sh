@@ -18,7 +18,7 @@ real_ns="dp$$"
 real_link() {
     if [ -e /dev/net/tun ]; then
         begin "wire$1" "$ROOT/peer" link "$real_ns-0" "v$1" "$real_ns-$1" e0 "$2" "$3" "$4"
-        await 5 logged "wire$1" ready || return 1
+        await 5 sees "wire$1" ready || return 1
     else
         ip -n "$real_ns-0" link add "v$1" type veth peer name e0 netns "$real_ns-$1" || return 1
     fi

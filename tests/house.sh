@@ -47,7 +47,7 @@ a lease that is over counts no more, one of 0 is for ever, and one without a nam
 a name is its bytes: an international one is found in the form in which it stands there
  ; A 192\.168\.1\.10 ; xn--drcker-3ya.lan | 'dr\195\188cker'
  ; saw 0 ' (printer|laptop|nas\.home|forever)\. [A-Z]' u1
-a broken line is counted and logged once with FILE:LINE, the others count ; same 1 "$(logs p 'hosts:5: .*expected .*3 such lines')" lines
+a broken line is counted and logged once with FILE:LINE, the others count ; saw 1 'hosts:5: .*expected .*3 such lines' p
  ; A 192\.168\.1\.9 ; good.home
  ; AAAA fe80::7 ; scoped.home AAAA
 a domain= does not come before hosts, and hosts come before special names
@@ -65,7 +65,7 @@ a file that is being written is never half read ; each written 1 2 3 4 5 6 7 8 9
  ; same 18 "$(sed -n 's/^hosts: \([0-9]*\) names$/\1/p' "$T/p.log" | sort -un | grep -v '^[02]$')" 'sizes that it has read'
 a file that cannot be read is told, and the names stay ; rm "$T/later" && mkdir "$T/later"
  ; here n1.lan 'A 10\.1\.1\.1'
- ; tells p 'hosts .*later: cannot be read: .*directory'
+ ; comes p 'hosts .*later: cannot be read: .*directory'
  ; A 10\.1\.1\.9 ; n9.lan
 END
     promise "5,000 names cost at most 100 bytes each"
@@ -109,7 +109,7 @@ an exception lets a name and what is below it through, and the closest name deci
  ; A 192\.0\.2\.99 ; good.track.test | very.good.track.test | five.test
 names of one label in hosts(5) form, other addresses, raw UTF-8 and other forms block nothing ; A 127\.0\.0\.1 ; localhost
  ; A 192\.0\.2\.99 ; not.test | a.star.test | opt.test | 'm\195\188ll.test'
- ; same 1 "$(logs p 'list:15: .*expected a name.*6 such lines')" lines
+ ; saw 1 'list:15: .*expected a name.*6 such lines' p
 status, top and metrics count ; shows "^block .*names 12 "
  ; same 14 "$(told hits block)" hits
  ; like '^name ads\.test\. queries 4$' "$(adm top)"
@@ -145,9 +145,9 @@ leg_rebind() {
     promise "rebind-protect: a network of its own for public addresses"
     netns || return
     for x in 203.0.113.53 203.0.113.54 10.9.8.7; do ns ip addr add $x/32 dev lo; done
-    up u1 -a 203.0.113.53
-    up u2 -a 203.0.113.54
-    up u3 -a 10.9.8.7
+    up u1 addr=203.0.113.53
+    up u2 addr=203.0.113.54
+    up u3 addr=10.9.8.7
     replies <<'END'
 an answer of a public upstream with a private, loopback, link-local or unspecified address fails, over TCP and after aliases too: SERVFAIL, EDE 17
  ; proxy p "$u1 1" 'rebind-protect on' 'timeout 1500' "$u2 2 domain=inside.test"
@@ -156,7 +156,7 @@ public addresses pass
  ; each 'rules u1 ". a=$it" && says "^NOERROR .* A $it" "r$it.test"' 11.0.0.1 172.32.0.1 192.169.0.1 9.9.9.9 100.64.0.1
  ; ^NOERROR .*2001:db8::1 ; six.test AAAA
 the upstream is not down for it, and the log tells the name ; becomes 0 "$u1" up
- ; tells p 'upstream 203\.0\.113\.53.* r10\.0\.0\.1\.[0-9]*\.test\. has a private address'
+ ; comes p 'upstream 203\.0\.113\.53.* r10\.0\.0\.1\.[0-9]*\.test\. has a private address'
 an upstream with a domain= that matches is believed ; rules u2 '. a=10.0.0.9'
  ; ^NOERROR .* A 10\.0\.0\.9 ; a.inside.test
 a better answer of another upstream is taken, and a private upstream is believed ; rules u1 '. a=10.0.0.1'

@@ -58,14 +58,14 @@ and data of the connection                                 ; no answer HTTP/2: a
 and a response to what was never asked                     ; no answer HTTP/2: a damaged frame$ ; even
 and more padding than frame                                ; no answer HTTP/2: a damaged frame$ ; overpad
 and a reset of three bytes                                 ; no answer the server has reset the request \(HTTP/2 error 0\)$ ; shortreset
-each is logged once, not with every connection ; within 6 8 "$(logs px 'https: HTTP/2: ')" "lines"
+each is logged once, not with every connection ; saw 6-8 'https: HTTP/2: ' px
 after all that it serves as before ; lives px "damage"
 with another server behind it no name is lost to a header block that never ends, nor takes another with it
  ; dot last good : net=11
  ; proxy px "$ca" "$one 1 https=dns.test" "$last 2 tls=dns.test"
- ; loading 12 name=h2=flood.n%x.test rate=3
- ; like ' right 60 failed 0 lost 0 ' "$(load 60 rate=15)"
- ; loaded 8 ' right 12 failed 0 lost 0 .* from 11:12$'
+ ; meanwhile load load n=12 name=h2=flood.n%x.test rate=3
+ ; like ' right 60 failed 0 lost 0 ' "$(load n=60 rate=15)"
+ ; ended load ' right 12 failed 0 lost 0 .* from 11:12$'
 END
 }
 
@@ -73,7 +73,7 @@ leg_https_flow() {
     replies <<'END'
 GOAWAY after every 10 requests: of 500 names with 100 in flight none is lost, and a few are asked twice
  ; web_answers h2=goaway10 500 window=100
- ; within 50 90 "$(asked one '^open')" "connections"
+ ; saw 50-90 '^open' one
 a refused request comes again, and is not a failure ; web_answers h2=refused3 100 window=20
 100 answers in many frames at a time ; web_answers h2=split 300 window=100
 100 answers at a time whose end comes later ; web_answers h2=late 300 window=100
@@ -90,9 +90,9 @@ answers of 60,000 bytes, 100 of them: the window of the connection is widened in
  ; each 'good 10 window=1 name="big=60000.n$it-%x.test" type=TYPE65400 tcp=1' $(seq 10)
  ; saw 0 '^overrun' one
 requests that a server leaves open do not keep others from being answered ; webs h2=max20
- ; loading 5 name=h2=silent.n%x.test rate=100 timeout=6000
+ ; meanwhile load load n=5 name=h2=silent.n%x.test rate=100 timeout=6000
  ; answered 10 100 in:1500 window=5
- ; loaded 8
+ ; ended load
 END
 }
 

@@ -1,6 +1,6 @@
 # lib.sh - promises, processes, ports, waiting for events, the scripted peers.
 # Every chapter uses it; test.sh reads it first. A promise is one line, or a row of a table, and what follows it:
-#     promise TEXT ... same, like, unlike, within, says, gets, saw; replies, strangers, config_errors read rows
+#     promise TEXT ... same, like, unlike, within, says, saw; replies, strangers, config_errors read rows
 #     up, dot, proxy start a scripted upstream, one over TLS, the program; what is started again under a name replaces the first
 #     await waits for an event; skip and needs say why something cannot be shown here
 
@@ -185,10 +185,35 @@ await() {
     done
 }
 
-# comes NAME ERE: within five seconds the upstream has seen such a query, or logged such an event
-# tells NAME ERE: within that time the log of a program has such a line;  shows [N] ERE: status has (N) such lines
-comes() { await 5 sees "$@" || fail "$1 sees nothing like /$2/: $(tail -n 3 "$T/$1.q")"; }
-tells() { await 5 logged "$@" || fail "$1 says nothing like /$2/"; }
+# seen NAME [ERE]: how many queries the upstream NAME has seen, or how many lines like this the record of NAME has: the events of an
+# upstream, the log of anything else;  sees NAME ERE [N]: at least N (one, if not said);  comes NAME ERE [N]: so within five seconds
+# forget NAME...: the upstream starts counting anew
+seen() {
+    seen_f=$T/$1.q
+    [ -e "$seen_f" ] || seen_f=$T/$1.log
+    grep -Ec -e "${2:- id=}" "$seen_f"
+}
+sees() { [ "$(seen "$1" "$2")" -ge "${3:-1}" ]; }
+comes() { await 5 sees "$@" || fail "nothing like /$2/ comes at $1"; }
+forget() { for forget_n; do : >"$T/$forget_n.q"; done; }
+
+# saw N ERE NAME...: so many (like 2 or 1-3) are there of each
+saw() {
+    saw_r=$1 saw_e=$2
+    shift 2
+    for saw_n; do within "${saw_r%-*}" "${saw_r#*-}" "$(seen "$saw_n" "$saw_e")" "lines of $saw_n like /$saw_e/"; done
+}
+
+# costs N ERE 'NAME...' COMMAND...: so many does the command make each of these upstreams see
+costs() {
+    costs_r=$1 costs_e=$2 costs_u=$3
+    shift 3
+    forget $costs_u
+    "$@" >/dev/null
+    saw "$costs_r" "$costs_e" $costs_u
+}
+
+# shows [N] ERE: status has (N) such lines
 shows() {
     if [ $# = 1 ]; then like "$1" "$(adm status)" status; else same "$1" "$(adm status | grep -Ec -e "$2")" "lines of status like /$2/"; fi
 }
@@ -199,10 +224,6 @@ is() {
     shift
     [ "$("$@")" = "$is_w" ]
 }
-
-# logged NAME ERE: the log of NAME has such a line;  logs NAME ERE: how many
-logged() { grep -Eq -e "$2" "$T/$1.log"; }
-logs() { grep -Ec -e "$2" "$T/$1.log"; }
 
 # peer WORD...: the other side (tests/peer.c), in the namespace if there is one
 peer() { $NS "$ROOT/peer" "$@"; }
@@ -327,36 +348,27 @@ adm() { peer talk 127.0.0.1 "$admin" "text=$1\n" slurp=20000; }
 
 # ---- The scripted upstream and the client (tests/peer_server.h and tests/peer.c say what they take)
 
-# up NAME [-a ADDRESS] [-p PORT] [-n NUMBER] [-T] [-U] [RULE...]: starts the scripted upstream (-T: no TCP, -U: no UDP);
-# the variable NAME becomes its ADDRESS@PORT. Its number is that at the end of NAME.
+# up NAME [WORD...] [RULE...]: starts the scripted upstream; addr= and on= are its address and port, other words as in UP_WORDS, and
+# a RULE has a blank. The variable NAME becomes ADDRESS@PORT. Its number is that at the end of NAME.
 up() {
-    up_n=$1 up_a=127.0.0.1 up_p=0 up_o=${1##*[!0-9]}
+    up_n=$1 up_a=127.0.0.1 up_p=0 up_w=${1##*[!0-9]}
+    up_w=${up_w:+number=$up_w}
     shift
-    up_o=number=${up_o:-1}
     while :; do
-        case ${1:-} in
-        -a) up_a=$2; shift ;;
-        -p) up_p=$2; shift ;;
-        -n) up_o="$up_o number=$2"; shift ;;
-        -T) up_o="$up_o notcp" ;;
-        -U) up_o="$up_o noudp" ;;
-        *) break ;;
+        case ${1:-' '} in
+        *' '*) break ;;
+        addr=*) up_a=${1#addr=} ;;
+        on=*) up_p=${1#on=} ;;
+        *) up_w="$up_w $1" ;;
         esac
         shift
     done
     rules "$up_n" "$@"
-    up_start "$up_n" "$up_a" "$up_p" $up_o
-}
-
-# up_start NAME ADDRESS PORT WORD...: starts an upstream whose rules are there
-up_start() {
-    start_n=$1
-    shift
-    : >"$T/$start_n.up"
-    : >"$T/$start_n.q"
-    begin "$start_n" "$ROOT/peer" up "$@" log="$T/$start_n.q" rules="$T/$start_n.rules"
-    await 5 logged "$start_n" '^ready' || fail "the upstream $start_n does not start: $(cat "$T/$start_n.log")"
-    eval "$start_n=\$(at $start_n)"
+    : >"$T/$up_n.up"
+    : >"$T/$up_n.q"
+    begin "$up_n" "$ROOT/peer" up "$up_a" "$up_p" $up_w log="$T/$up_n.q" rules="$T/$up_n.rules"
+    await 5 grep -q '^ready' "$T/$up_n.log" || fail "the upstream $up_n does not start: $(cat "$T/$up_n.log")"
+    eval "$up_n=\$(at $up_n)"
 }
 
 # at NAME: the ADDRESS@PORT of an upstream
@@ -374,26 +386,6 @@ rules() {
     mv "$T/.rules" "$T/$rules_n.rules"
 }
 
-# asked NAME [ERE]: how many queries the upstream NAME has seen (that match ERE);  forget NAME...: starts counting anew
-asked() { grep -Ec -e "${2:- id=}" "$T/$1.q"; }
-forget() { for forget_n; do : >"$T/$forget_n.q"; done; }
-
-# saw N ERE NAME...: so many queries that match ERE (like 2 or 1-3) has each of these upstreams seen
-saw() {
-    saw_r=$1 saw_e=$2
-    shift 2
-    for saw_n; do within "${saw_r%-*}" "${saw_r#*-}" "$(asked "$saw_n" "$saw_e")" "queries at $saw_n like /$saw_e/"; done
-}
-
-# costs N ERE 'NAME...' COMMAND...: so many queries that match ERE does the command make each of these upstreams see
-costs() {
-    costs_r=$1 costs_e=$2 costs_u=$3
-    shift 3
-    forget $costs_u
-    "$@" >/dev/null
-    saw "$costs_r" "$costs_e" $costs_u
-}
-
 # ask NAME [TYPE] [+OPTION...]: the test client, by default at 127.0.0.1 and $port;  asks NAME...: just asks them, one by one
 ask() { peer ask 127.0.0.1 "$port" "$@"; }
 asks() { for asks_n; do ask "$asks_n" >/dev/null; done; }
@@ -408,41 +400,32 @@ hears() {
     ask "$@" | grep -Eq -e "$hears_e"
 }
 
-# says ERE WORD...: the reply to `ask WORD...`, which is then in $out, matches
-says() {
-    says_e=$1
-    shift
-    out=$(ask "$@")
-    sound "$out"
-    like "$says_e" "$out" "ask $*"
-}
-
-# gets N|ERE [ms:RANGE] [ttl:RANGE] WORD...: the reply to `ask WORD...`, which is then in $out, has the address of the upstream
+# says N|ERE [ms:RANGE] [ttl:RANGE] WORD...: the reply to `ask WORD...`, which is then in $out, has the address of the upstream
 # uN, 192.0.2.N, or matches where N is an ERE, took so many milliseconds, and lives so long
-gets() {
-    gets_a=$1 gets_k=''
+says() {
+    says_a=$1 says_k=''
     shift
     while :; do
         case $1 in
-        ms:* | ttl:*) gets_k="$gets_k $1"; shift ;;
+        ms:* | ttl:*) says_k="$says_k $1"; shift ;;
         *) break ;;
         esac
     done
     out=$(ask "$@")
     sound "$out"
-    case $gets_a in
-    [1-9]) same "192.0.2.$gets_a" "$(addresses "$out")" "ask $*: $out" ;;
-    *) like "$gets_a" "$out" "ask $*" ;;
+    case $says_a in
+    [1-9]) same "192.0.2.$says_a" "$(addresses "$out")" "ask $*: $out" ;;
+    *) like "$says_a" "$out" "ask $*" ;;
     esac
-    for gets_r in $gets_k; do
-        case $gets_r in ms:*) gets_g=$(ms_of "$out") ;; *) gets_g=$(ttl_of "$out") ;; esac
-        gets_l=${gets_r#*:}
-        within "${gets_l%-*}" "${gets_l#*-}" "$gets_g" "${gets_r%%:*} of ask $*"
+    for says_r in $says_k; do
+        case $says_r in ms:*) says_g=$(ms_of "$out") ;; *) says_g=$(ttl_of "$out") ;; esac
+        says_l=${says_r#*:}
+        within "${says_l%-*}" "${says_l#*-}" "$says_g" "${says_r%%:*} of ask $*"
     done
 }
 
 # replies [COMMAND]: each line PROMISE ; WANT ; WORDS of standard input says what `COMMAND WORDS` prints (COMMAND is ask if not
-# said). WANT is an ERE, with ! before it one that does not match; or @ and what `gets` takes; or # and how many times u1 has seen
+# said). WANT is an ERE, with ! before it one that does not match; or @ and what `says` takes; or # and how many times u1 has seen
 # the question by then. With several WORDS, a | between them, all do so. A line PROMISE ; WORDS is a command that judges by itself,
 # or does what the next lines need. A line without PROMISE belongs to the promise before it. The shell expands WORDS.
 replies() {
@@ -459,7 +442,7 @@ replies() {
 }
 reply() {
     case $row_e in
-    @*) eval "gets ${row_e#@} $2"; return ;;
+    @*) eval "says ${row_e#@} $2"; return ;;
     esac
     eval "row_o=\$($1 $2)"
     sound "$row_o"
@@ -484,12 +467,13 @@ flood() { many window=60000 "$@"; }
 
 # good N [in:MS] WORD...: N queries of `many WORD...`, whose words are then in $out, are all answered NOERROR, once and with what was
 # asked, none later than MS
-good() {
-    good_n=$1 good_ms=''
-    shift
-    case $1 in in:*) good_ms=${1#in:}; shift ;; esac
-    out=$(many n="$good_n" "$@")
-    like "answered $good_n noerror $good_n .* wrong 0 dup 0 bad 0 " "$out" "many $*"
+good() { all_right many "$@"; }
+all_right() {
+    good_c=$1 good_n=$2 good_ms=''
+    shift 2
+    case ${1:-} in in:*) good_ms=${1#in:}; shift ;; esac
+    out=$("$good_c" n="$good_n" "$@")
+    like " wrong 0 dup 0 bad 0 right $good_n failed 0 lost 0 " "$out" "$good_c n=$good_n $*"
     [ -z "$good_ms" ] || within 0 "$good_ms" "$(val slowest_ms "$out")" "slowest ms"
 }
 
@@ -498,7 +482,7 @@ hold() {
     hold_n=$1 hold_p=$2
     shift 2
     begin "$hold_n" "$ROOT/peer" hold 127.0.0.1 "$hold_p" "$@"
-    await 8 logged "$hold_n" '^holding' || fail "$hold_n: no connections"
+    await 8 sees "$hold_n" '^holding' || fail "$hold_n: no connections"
 }
 
 # val KEY TEXT: the word after `KEY=` or `KEY ` in TEXT
@@ -662,67 +646,38 @@ tls_certificates() {
 }
 
 # dot NAME CERT [WORD...] [: RULE...]: starts the scripted upstream over TLS with that certificate, where each RULE is a word for
-# all names. Its answers have addresses made from the names, by default 10.x.x.x. addr= and on= are its address and port.
+# all names. Its answers have addresses made from the names, by default 10.x.x.x. WORD is as in `up`.
 dot() {
-    dot_n=$1 dot_w="cert=$T/pki/$2" dot_a=127.0.0.1 dot_p=0
+    dot_n=$1 dot_w="cert=$T/pki/$2"
     shift 2
     while [ $# -gt 0 ] && [ "$1" != : ]; do
-        case $1 in
-        addr=*) dot_a=${1#addr=} ;;
-        on=*) dot_p=${1#on=} ;;
-        *) dot_w="$dot_w $1" ;;
-        esac
+        dot_w="$dot_w $1"
         shift
     done
     [ $# = 0 ] || shift
-    words "$dot_n" "$@"
-    up_start "$dot_n" "$dot_a" "$dot_p" $dot_w
+    up "$dot_n" $dot_w ". net=10 $*"
 }
 
-# words NAME [WORD...]: from now on these are the rules of the TLS upstream NAME, for all names
-words() { words_n=$1; shift; rules "$words_n" ". net=10 $*"; }
-
-# sees NAME ERE [N]: the upstream NAME has logged at least N such events (one, if not said)
-sees() { [ "$(asked "$1" "$2")" -ge "${3:-1}" ]; }
-
-# turn NAME [WORD...]: as words, and waits until the server goes by them
+# turn NAME [WORD...]: from now on the TLS upstream goes by these rules, for all names
 turn() {
-    turn_k=$(asked "$1" '^rules')
-    words "$@"
-    await 5 sees "$1" '^rules' $((turn_k + 1)) || fail "$1 does not take the rules $*"
+    turn_n=$1 turn_k=$(seen "$1" '^rules')
+    shift
+    rules "$turn_n" ". net=10 $*"
+    comes "$turn_n" '^rules' $((turn_k + 1))
 }
 
-# load COUNT [WORD...]: fresh names are asked, and the addresses checked (the words are those of many, name=FORMAT needs a %x);
-# what became of them
+# load [WORD...]: as many, with fresh names, one after another if no rate is said, and the addresses are checked (name=FORMAT needs %x)
 load() {
-    load_k=$1
-    shift
-    case " $*" in *' rate='*) set -- window=60000 "$@" ;; *) set -- window=1 "$@" ;; esac
-    many n="$load_k" name=n%x.load.test byname "$@"
+    case " $* " in *' rate='*) set -- window=60000 "$@" ;; *) set -- window=1 "$@" ;; esac
+    many name=n%x.load.test byname "$@"
 }
 
-# loading COUNT [WORD...]: the same, meanwhile;  loaded SECONDS [ERE]: what became of them, which is then in $got, matches
-loading() {
-    : >"$T/px.load"
-    load "$@" >"$T/px.load" &
-    started loader $!
-}
-loaded() {
-    await "$1" test -s "$T/px.load"
-    got=$(cat "$T/px.load")
-    like "${2:-}" "$got" "what was asked meanwhile"
-}
-
-# answered NET COUNT [in:MS] [WORD...]: COUNT fresh names are asked, and all are answered rightly by the server with that net,
-# none later than MS; the slowest took $worst ms
+# answered NET N [in:MS] [WORD...]: N of these are good, and all answered by the server with that net
 answered() {
-    answered_n=$1 answered_k=$2 answered_m=''
+    answered_n=$1
     shift
-    case ${2:-} in in:*) answered_m=${2#in:}; shift 2; set -- "$answered_k" "$@" ;; esac
-    answered_r=$(load "$@")
-    worst=$(val slowest_ms "$answered_r")
-    like "wrong 0 dup 0 bad 0 right $1 failed 0 lost 0 .* from $answered_n:$1\$" "$answered_r" "$1 queries"
-    [ -z "$answered_m" ] || within 0 "$answered_m" "$worst" "slowest, ms"
+    all_right load "$@"
+    like " from $answered_n:$1\$" "$out" "$1 queries"
 }
 
 # ruled 'RULE...' COUNT [in:MS] [WORD...]: when the TLS server one goes by these rules, it answers that

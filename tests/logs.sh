@@ -5,11 +5,11 @@ leg_logs() {
     ups u1 u2
     proxy p "$u1 1" "$u2 2" 'timeout 1500' 'patience 300'
     replies <<'END'
-at log info nothing is said of single queries ; n=$(logs p .)
+at log info nothing is said of single queries ; n=$(seen p .)
  ; good 50 name=quiet%d.test
  ; . ; quiet0.test
- ; same "$n" "$(logs p .)" "lines"
- ; same 0 "$(logs p quiet)" "of them about queries"
+ ; saw "$n" . p
+ ; saw 0 quiet p
 -d logs every query with client, name, type and ID, and miss or hit ; proxy p -d "$u1 1" "$u2 2" 'timeout 1500' 'patience 300'
  ; . ; seen.test MX +id=4660 +src=127.0.0.5
  ; out=$(grep seen "$T/p.log")
@@ -18,23 +18,23 @@ at log info nothing is said of single queries ; n=$(logs p .)
  ; . ; seen.test MX
  ; like hit "$(grep 'seen\.test' "$T/p.log" | tail -n 1)"
 and each upstream's answer with RCODE and ms, and who won and why ; . ; 1servfail=.why.test
- ; tells p "$u2"
+ ; comes p "$u2"
  ; each 'like "$it" "$(grep why "$T/p.log")"' "$u1.*SERVFAIL.* ms|SERVFAIL.*$u1" "$u2.*NOERROR|NOERROR.*$u2" 'won|wins|chosen'
 names are escaped in the log ; . ; 'bad\010dnsproxy\027[0m.test'
- ; tells p 'bad\\010dnsproxy\\027'
+ ; comes p 'bad\\010dnsproxy\\027'
  ; same 0 "$(tr '\t' ' ' <"$T/p.log" | grep -c '[^ -~]')" "lines with other than printable ASCII"
 log error says nothing of the start ; proxy p "$u1 1" 'log error'
  ; same '' "$(cat "$T/p.log")"
 SIGUSR1 logs the status ; proxy p "$u1 1"
  ; . ; usr1.test
  ; kill -USR1 "$(pid p)"
- ; tells p 'queries 1 .*misses 1'
- ; tells p "upstream $u1 udp priority 1"
+ ; comes p 'queries 1 .*misses 1'
+ ; comes p "upstream $u1 udp priority 1"
 a burst of the same warning is limited ; proxy p "$u1 1" 'timeout 1500'
- ; n=$(logs p .)
+ ; n=$(seen p .)
  ; many n=300 window=100 name=bad=loop.burst%d.test timeout=2500 >/dev/null
  ; many n=300 window=100 name=servfail=.burst%d.test >/dev/null
- ; within 0 40 "$(($(logs p .) - n))" "lines after 600 failures"
+ ; within 0 40 "$(($(seen p .) - n))" "lines after 600 failures"
  ; stop p
 END
     mkfifo "$T/fifo"
@@ -60,9 +60,9 @@ END
     listener syslogd "$T/shim.log"         # where the shim sends what is for /dev/log
     shimmed p "$u1 1" 'log debug syslog'
     asks syslogged.test
-    tells syslogd ' <31>dnsproxy\[[0-9]*\]: .*syslogged\.test'
-    tells syslogd ' <30>dnsproxy\['
-    same 0 "$(logs p syslogged)" "lines at standard error"
+    comes syslogd ' <31>dnsproxy\[[0-9]*\]: .*syslogged\.test'
+    comes syslogd ' <30>dnsproxy\['
+    saw 0 syslogged p
     promise "a syslogd that does not read, or is gone, holds nothing up; a new one is found"
     kill -STOP "$(pid syslogd)"
     good 300 window=20 name=unread%d.test
@@ -70,5 +70,5 @@ END
     good 100 window=20 name=gone%d.test
     listener syslogd "$T/shim.log"
     asks again.test
-    tells syslogd 'again\.test'
+    comes syslogd 'again\.test'
 }

@@ -178,13 +178,13 @@ END
         (cd "$real_t" && export CC CFLAGS BEARSSL && PATH=$T/fake:$PATH exec $NS sh "$T/readme.sh") </dev/null >"$T/readme.log" 2>&1 &
         port=5300 admin=5353
         started readme $!
-        await 120 logged readme 'descriptors:' || fail 'it does not start'
+        await 120 sees readme 'descriptors:' || fail 'it does not start'
         ready readme "$(pid readme)"
         real_x=$(ns sh -c "$(sed -n 's/^\(kdig .*-p 5300.*\)/\1 +retry=0 +timeout=8/p' "$SRC/README.md")" 2>&1)
         like 'status: (NOERROR|SERVFAIL)' "$real_x" 'the kdig command below it'
         like '^dnsproxy .* queries [1-9]' "$(cd "$real_t" && ns ./dnsproxy -a status)" '-a status'
         kill "$(pgrep -P "$(pid readme)" -x dnsproxy)" 2>/dev/null || fail 'dnsproxy is not what runs there'
-        await 5 logged readme '^stopped$' || fail 'it does not stop'
+        await 5 sees readme '^stopped$' || fail 'it does not stop'
     else
         skip 'not here: not root, or namespaces are not allowed'
     fi

@@ -347,7 +347,7 @@ leg_real_clients() {
 }
 
 # five ADDRESS NAME [ms:RANGE]: five fresh names of that kind have this address
-five() { for five_i in 1 2 3 4 5; do gets "^NOERROR .* A $(ere "$1")\$" ${3:-} "$2$five_i.test"; done; }
+five() { for five_i in 1 2 3 4 5; do says "^NOERROR .* A $(ere "$1")\$" ${3:-} "$2$five_i.test"; done; }
 first_wins() { answers_with 192.0.2.1; }
 
 leg_real_failover() {
@@ -397,7 +397,7 @@ only_13() {
     dot last good : net=11
     proxy px "$ca" "$1 1 tls=dns.test" "$last 2 tls=dns.test" 'patience 3000'
     answered 11 15 rate=10
-    within 0 $((1500 * SLOW)) "$worst" "slowest, ms"
+    within 0 $((1500 * SLOW)) "$(val slowest_ms "$out")" "slowest, ms"
     blamed "$1" 'tls: .*(TLS 1\.2|version)' 1
     stop px last
 }

@@ -45,7 +45,7 @@ END
     promise "the limit on descriptors is raised to what is allowed, and the log says what that gives"
     proc_here && limited '-Sn 100 && ulimit -Hn 900' p "$u1 1" || return
     like '^Max open files +900 +900 ' "$(cat "/proc/$(pid p)/limits")"
-    tells p '^900 descriptors: [1-9][0-9]* for upstream ports, [1-9][0-9]* for TCP clients$'
+    comes p '^900 descriptors: [1-9][0-9]* for upstream ports, [1-9][0-9]* for TCP clients$'
 }
 # for each address: it serves over UDP and TCP
 serves() {
@@ -90,7 +90,7 @@ a full table of TCP clients never disturbs UDP, and a new client is served: the 
  ; says '^NOERROR' full.test
  ; says '^NOERROR' full.test +tcp
  ; within 20 100 "$(metric full)" "times that a table made room, in the metrics"
- ; await 3 logged hold 'open (1?[0-9]|20)$' || fail "more than 20 are open: $(tail -n 1 "$T/hold.log")"
+ ; await 3 sees hold 'open (1?[0-9]|20)$' || fail "more than 20 are open: $(tail -n 1 "$T/hold.log")"
  ; within 0 20 "$(count tcp)" "clients in status"
 who waits for an answer is not closed for those who never asked ; kill_pid hold
  ; underway waits u1 ' delay=1500\.waits' talk q=delay=1500.waits.test send replies=1

@@ -32,10 +32,10 @@ cmd_soak() {
         1) rules u1 '. delay=150' ;;
         2) rules u1 '. tc' ;;
         3) kill_pid u1 ;;
-        4) up u1 -p "${u1##*@}" '. servfail' ;;
+        4) up u1 on="${u1##*@}" '. servfail' ;;
         5) rules u1 ; kill -STOP "$(pid u1)" ;;
-        6) kill -CONT "$(pid u1)" ; words one "kick=$soak_r" ;;
-        7) words one after=5 ; rules u1 '. tc close' ;;
+        6) kill -CONT "$(pid u1)" ; rules one ". net=10 kick=$soak_r" ;;
+        7) rules one '. net=10 after=5' ; rules u1 '. tc close' ;;
         esac
         sed "s/@/$soak_r/" >"$T/soak.loads" <<'END'
 udp noerror n=400 window=40 name=a%d.@.soak.test
@@ -70,7 +70,7 @@ END
     promise "soak: at the end nothing is in flight, and no connection is left"
     kill -CONT "$(pid u1)"
     rules u1
-    words one
+    rules one '. net=10'
     await 25 soak_idle || fail "$(adm status | head -n 1)"
     promise "soak: every upstream that answers is up again"
     await 10 soak_up || fail "$(adm status | grep '^upstream')"

@@ -47,7 +47,7 @@ a first answer that is broken, with the right ID and question, gives way to the 
  ;  replies=1 .* A 192\.0\.2\.[12]$ ; 1first=loop.f.test +wait=250
 ignored replies are counted: a wrong ID, name, type or class ; n=$(strays "$u1")
  ; each 'ask 1first=$it.count.test >/dev/null' id qname qtype qclass
- ; n=$((n + $(asked u1 '\.count\.test')))
+ ; n=$((n + $(seen u1 '\.count\.test')))
  ; within $n $((n + 1)) "$(strays "$u1")" "replies, one to each question, and of the two right ones after a wrong ID one comes late"
 over TCP likewise: the other queries of the connection still succeed
  ; proxy p "$u1 1 tcp" "$u2 2" 'cache-size 0' 'patience 500' 'timeout 2000'
@@ -58,15 +58,15 @@ over TCP likewise: the other queries of the connection still succeed
 a flood of 20,000 wrong IDs neither wins nor fails the query: TCP decides
  ; proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 1000' 'timeout 3000'
  ; @1 ; 1flood=20000.1delay=600.flood.test
- ; within 1 $((20000 * $(asked u1 ' udp .*1flood'))) "$(strays "$u1")" "of them counted"
-nor does it without TCP at that upstream: the right datagram does ; up u3 -T
+ ; within 1 $((20000 * $(seen u1 ' udp .*1flood'))) "$(strays "$u1")" "of them counted"
+nor does it without TCP at that upstream: the right datagram does ; up u3 notcp
  ; rules u3 'flood.test flood=20000 delay=600'
  ; proxy q "$u3 1" 'cache-size 0' 'timeout 3000'
  ; @3 ; x.flood.test
  ; stop q
 after the first wrong ID the same question goes to that upstream over TCP ; use p
  ; saw 1-2 ' tcp .* 1flood' u1
- ; costs 1-2 ' tcp .* 1first=id\.1gap' u1 gets 1 1first=id.1gap=700.tcp.test
+ ; costs 1-2 ' tcp .* 1first=id\.1gap' u1 says 1 1first=id.1gap=700.tcp.test
 and right after it the proxy works as before ; lives p "the flood"
 an open port answers a stranger's datagram as a closed one does, and is closed soon after the answer
  ; meanwhile probe ask delay=500.probe.test
@@ -118,8 +118,8 @@ leg_retrying() {
 ten questions at once behind a firewall that ends a UDP session with its first reply are all answered ; behind '. once'
  ; good 10 window=10 name=wall%d.test
  ; saw 10-69 ' id=' u3
-after a wrong ID the right datagram still counts, whatever TCP does ; behind -T '. first=id gap=100'
- ; up u4 -p "${u3#*@}" -U '. silent'
+after a wrong ID the right datagram still counts, whatever TCP does ; behind notcp '. first=id gap=100'
+ ; up u4 on="${u3#*@}" noudp '. silent'
  ; @3 ; doubt.test
  ; saw 1 ' id=' u4          # over TCP, and not answered
 8: it is sent again to upstreams that have not answered, not to those that have
@@ -129,7 +129,7 @@ after a wrong ID the right datagram still counts, whatever TCP does ; behind -T 
  ; saw 1 1drop=1.part u2
 a duplicate reply does no harm: one reply to the client ; proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
  ; replies=1 ; twice=.d.test +wait=200
-answers that come twice, or after the question was sent again, harm no other query, and nothing goes to TCP ; up u3 -T
+answers that come twice, or after the question was sent again, harm no other query, and nothing goes to TCP ; up u3 notcp
  ; each late_or_twice 'twice delay=20' 'delay=600' 'twice delay=600'
 16: an upstream that cannot do EDNS is asked again without, and for ten minutes not with
  ; each no_edns noedns=formerr noedns=notimp noedns=servfail
@@ -156,7 +156,7 @@ late_or_twice() {
 no_edns() {
     rules u1 ". $it"
     proxy p "$u1 1" 'cache-size 0'
-    gets '^NOERROR .* edns=' ms:0-900 a.test +edns
+    says '^NOERROR .* edns=' ms:0-900 a.test +edns
     costs 0 ' edns=' u1 says '^NOERROR' b.test
     saw 1 ' b\.test' u1
 }
@@ -164,7 +164,7 @@ refuses_both() {
     rules u1 ". $it"
     proxy p "$u1 1" 'cache-size 0'
     for n in c d; do
-        costs 1 " $n\\.test.* edns=" u1 gets '^SERVFAIL .* edns=' ms:0-900 $n.test +edns
+        costs 1 " $n\\.test.* edns=" u1 says '^SERVFAIL .* edns=' ms:0-900 $n.test +edns
         saw 2 " $n\\.test" u1
     done
 }

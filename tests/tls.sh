@@ -26,17 +26,17 @@ edns-tcp-keepalive is sent on each connection, without a timeout ; kicked kick=1
  ; turn one batch=100 order=lifo
  ; forget one
  ; kill -STOP "$(pid px)"
- ; loading 100 window=100
+ ; meanwhile load load n=100 window=100
  ; sleep 0.2                   # the burst is 100 sends, and nothing tells when the last is in
  ; kill -CONT "$(pid px)"
- ; loaded 5 'wrong 0 dup 0 bad 0 right 100 failed 0 lost 0'
+ ; ended load 'wrong 0 dup 0 bad 0 right 100 failed 0 lost 0'
  ; saw 0 '^open' one
  ; same 99 "$(sed -n 's/^query .* record=\([0-9]*\) .*/\1/p' "$T/one.q" | awk 'NR == 1 { n = $1 } END { print $1 - n }')" "records behind the first"
  ; turn one
-a slow answer does not hold up the others on the connection ; loading 1 name=delay=900.n%x.slow.test
+a slow answer does not hold up the others on the connection ; meanwhile load load n=1 name=delay=900.n%x.slow.test
  ; comes one 'delay=900'
  ; answered 10 30 in:700
- ; loaded 3 'right 1 '
+ ; ended load 'right 1 '
 padding, keepalive and other options of the upstream do not reach a client, those of a client not the upstream
  ; turn one keepalive=300 pad=300
  ; forget one
@@ -274,7 +274,7 @@ leg_tls_plaintext() {
     dot two other addr="$plain_a" on=53
     dot last alone addr="$plain_a"
     proxy px "$ca" "$plain_a 1 tls=dns.test" "$last 2 tls=dns.test" 'timeout 1500'
-    got=$(load 20 rate=10)
+    got=$(load n=20 rate=10)
     like 'wrong 0 dup 0 bad 0 right 0 failed 20 lost 0' "$got"
     saw 0 '^plain' one two last
     saw 0 '^data' one
@@ -299,16 +299,16 @@ END
     eval "shimmed px $lines" '"$ca"'
     replies <<'END'
 with the clock in 1970 a certificate that is valid at the floor is accepted ; answered 10 5
-with the clock in 1970 the log says once that the clock is wrong ; same 1 "$(logs px '^the clock is wrong')" lines
+with the clock in 1970 the log says once that the clock is wrong ; saw 1 '^the clock is wrong' px
 with the clock in 1970 a certificate newer than the floor is judged at its own notBefore ; comes s2 '^up'
 with the clock in 1970 a certificate that expired before the floor, another name and an unknown CA are refused
  ; comes s3 '^end'
  ; saw 0 '^(up|data)' s3 s4 s5
  ; blamed s3 expired
- ; same 1 "$(logs px '^the clock is wrong')" "lines about the clock"
+ ; saw 1 '^the clock is wrong' px
 when the clock has been set it counts, without a restart ; peer clock "$T/shim" real
  ; answered 10 1
- ; k=$(asked s2 '^open')
+ ; k=$(seen s2 '^open')
  ; turn s2 net=12 kick=1 epoch=1         # without its session
  ; answered 10 15 rate=10
  ; comes s2 '^open' $((k + 1))

@@ -11,7 +11,7 @@ served() {
 }
 # kicked WORD...: the server one goes by these rules, which end its connections; there is another, and it answers
 kicked() {
-    kicked_k=$(asked one '^up')
+    kicked_k=$(seen one '^up')
     turn one "$@"
     comes one '^up' $((kicked_k + 1))
     answered 10 1
@@ -21,7 +21,7 @@ heals() {
     turn one
     await 6 healed || fail "the server is not used again"
 }
-healed() { case "$(load 1)" in *'from 10:1') ;; *) return 1 ;; esac; }
+healed() { case "$(load n=1)" in *'from 10:1') ;; *) return 1 ;; esac; }
 
 leg_tls_faults() {
     later="'f_garbage at=up:garbage' 'f_zeros at=up:zeros' 'f_fin at=up:fin' 'f_rst at=up:rst' 'f_plain at=up:plain'"
@@ -58,9 +58,9 @@ a server that does not know EDNS is asked again without it ; single noedns=forme
  ; saw 1 '^open' one
 3,000 answers with damaged bytes, lengths too, leave the program serving, as small as before
  ; pair noise=2 'patience 100' 'timeout 1000' 'cache-size 0'
- ; load 500 window=50 >/dev/null
+ ; load n=500 window=50 >/dev/null
  ; kb=$(rss_kb px)
- ; like ' lost 0 ' "$(load 2500 window=50)"
+ ; like ' lost 0 ' "$(load n=2500 window=50)"
  ; grew 1024 "$kb" px
  ; heals
  ; answered 10 100
@@ -86,24 +86,24 @@ a server that closes after each answer (fin) answers 50 queries of 50 ; ruled 'a
 a server that closes after each answer (rst) answers 50 queries of 50 ; ruled 'after=1 how=rst' 50 in:1000
 a query that ends every connection is asked again alone, at most five times a second, and takes no other with it
  ; ruled '' 1
- ; loading 1 name=close=.n%x.test timeout=2000
+ ; meanwhile load load n=1 name=close=.n%x.test timeout=2000
  ; answered 10 40 in:400 rate=40
- ; loaded 3
+ ; ended load
  ; saw 3-12 'close=' one
 a server that closes each connection after 1 s answers 99 % at 200 queries a second ; turn one life=1000
- ; within 990 1000 "$(val right "$(load 1000 rate=200)")" "right answers"
+ ; within 990 1000 "$(val right "$(load n=1000 rate=200)")" "right answers"
  ; ruled '' 5
 a connection that went silent is replaced: nobody waits more than 2 s, and no restart is needed ; turn one muted=100000
  ; k=$(sed -n 's/^open \([0-9]*\) .*/\1/p' "$T/one.q" | tail -n 1)
  ; turn one muted="$k"
  ; costs 1 '^open' one answered 10 5 window=5 timeout=4500
- ; within 500 2000 "$worst" "slowest, ms"
+ ; within 500 2000 "$(val slowest_ms "$out")" "slowest, ms"
  ; comes one "^end $k .*by client"
  ; answered 10 20 in:300
 a slow answer on a connection that is alive costs no new connection ; forget one
- ; loading 1 name=delay=1800.n%x.test
+ ; meanwhile load load n=1 name=delay=1800.n%x.test
  ; answered 10 40 rate=20
- ; loaded 3 'right 1 '
+ ; ended load 'right 1 '
  ; saw 0 '^open' one
 a large answer that takes 2 s to come over a slow line costs no new connection ; turn one dribble=100 record=3000
  ; costs 0 '^open' one says 'NOERROR qr .* size=(59|60)[0-9]{3} ' big=60000.slow.test TYPE65400 +tcp +timeout=5000
@@ -188,7 +188,7 @@ leg_tls_resume() {
 sessions are resumed where the server offers it, and status counts them ; served
  ; each 'kicked kick=$it' 1 2 3 4 5
  ; saw 4-5 '^up .* resumed 1' one
- ; shows "^upstream $one .* connects $(asked one '^up') resumed $(asked one '^up .* resumed 1')\$"
+ ; shows "^upstream $one .* connects $(seen one '^up') resumed $(seen one '^up .* resumed 1')\$"
 a server that has forgotten its sessions gets a full handshake ; costs 0 '^up .* resumed 1' one kicked kick=6 epoch=1
 a server without sessions works ; costs 0 '^up .* resumed 1' one each 'kicked kick=$it epoch=1 cache=off' 7 8
 after a failed handshake no session is offered: a server without a valid certificate cannot resume its way in
@@ -237,9 +237,9 @@ a reload that leaves an upstream's line as it is leaves its connection too, unde
  ; conf "$ca" "$one 1 tls=dns.test"
  ; proxy px -c "$T/r.conf"
  ; answered 10 2
- ; loading 500 rate=250
+ ; meanwhile load load n=500 rate=250
  ; each 'like Reloaded "$(adm reload)"' 1 2 3 4 5 6 7 8 9 10
- ; loaded 6 'wrong 0 dup 0 bad 0 right 500 failed 0 lost 0'
+ ; ended load 'wrong 0 dup 0 bad 0 right 500 failed 0 lost 0'
  ; saw 1 '^open' one
 a reload opens the connection of a new line at once, and ends that of a line that is gone with close_notify
  ; reload "$ca" "$two 1 tls=dns.test"
@@ -254,7 +254,7 @@ a reload with a changed ca-file ends the connections that the old one vouched fo
  ; cat "$T/pki/stranger.crt" >"$T/px.pem"
  ; like Reloaded "$(adm reload)"
  ; comes two '^end .*by client why notify'
- ; like 'right 0' "$(load 1)"
+ ; like 'right 0' "$(load n=1)"
  ; saw 0 '^query' two
 a reload takes the ca-file anew: a server of a CA that is gone from it is refused, one of a new CA accepted
  ; crt strange by=stranger cn=dns.test san=dns:dns.test
@@ -300,7 +300,7 @@ the debug log has version, suite, certificate name, pin and the milliseconds of 
  ; blamed one "TLS 1\.2 suite $suite, certificate .*dns\.test.*, pin $pin, full handshake in [0-9]+ ms"
 what clients ask is not in the log at level info ; adm 'log info' >/dev/null
  ; answered 10 3 name=secret%x.test
- ; same 0 "$(logs px 'secret')" "lines"
+ ; saw 0 'secret' px
 query tells the TLS error of an upstream
  ; like "^upstream $two tls priority 2 no answer.*(unknown CA|self-signed|certificate)" "$(adm 'query www.test A')"
  ; like "^upstream $one tls priority 1 NOERROR answers 1 ms [0-9.]+ won" "$(adm 'query www2.test A')"
@@ -339,19 +339,19 @@ leg_tls_busy() {
     eval "row $(printf "'b_%s:p384 cache=off' " 0 1 2 3 4 5 6 7 8 9)"
     busy_wait '^up 1 '
     answered 10 5
-    load 1 name=busy.test >/dev/null
+    load n=1 name=busy.test >/dev/null
     # all connections end; the servers answer the new ClientHellos at the same time, while the program is stopped
-    each 'words "b_$it" cache=off kick=1 pause=1500' 0 1 2 3 4 5 6 7 8 9
+    each 'rules "b_$it" ". net=10 cache=off kick=1 pause=1500"' 0 1 2 3 4 5 6 7 8 9
     busy_wait '^hello 2 '
     kill -STOP "$(pid px)"
     within 0 3 "$(cat "$T"/b_*.q | grep -c '^flight 2 ')" "servers that had answered before the program was stopped"
     busy_wait '^flight 2 '
-    loading 400 rate=400 name=busy.test cpu="$(pid px)"
+    meanwhile load load n=400 rate=400 name=busy.test cpu="$(pid px)"
     kill -CONT "$(pid px)"
-    loaded 8 'right 400 '
+    ended load 'right 400 '
     busy_wait '^up 2 '
     # in CPU time of the program, so that a busy machine does not count
-    most=$(val cpu "$got") all=$(val used "$got")
+    most=$(val cpu "$out") all=$(val used "$out")
     [ "${all:-0}" -gt 0 ] || fail "the CPU time of the program cannot be read"
     [ "$((${most:-0} * 4))" -le "${all:-0}" ] || fail "a client waited for $most us of work of $all us, wanted at most a quarter"
 }
