@@ -324,7 +324,7 @@ bench_row_twenty() {
         "${2:-no} a second, unbound ${3:-none}, stubby ${4:-none}"
 }
 
-# A browser: three names every 20 ms, each server's own. And A and AAAA, or any two names, every 0.8 s.
+# A browser: three names every 20 ms, each server's own. And A and AAAA of one every 0.8 s.
 bench_row_browser() {
     web_dot=$tls real_cert=good
     while IFS='|' read -r web_k web_c web_x web_n; do
@@ -342,7 +342,7 @@ bench_row_browser() {
         done
         web_m=$(bench_pace "dnsproxy.$web_k.$web_n" 4) web_y=$(bench_pace "dnsproxy.$web_k.$web_n" 5)
         if [ "$web_n" = 2 ]; then
-            bench_verdict "DoT to $web_k, two names every 0.8 s: the slowest of all" most 5 ' ms' \
+            bench_verdict "DoT to $web_k, A and AAAA every 0.8 s: the slowest of all" most 5 ' ms' \
                 "$(awk -v n="dnsproxy.$web_k.2" '$1 == n && NF == 7 && $7 > most { most = $7 } END { print most }' "$BENCH/paced")" "median $web_m"
         else
             web_z=$(bench_pace "stubby.$web_k.3" 5)

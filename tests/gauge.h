@@ -260,13 +260,14 @@ static bool load_may(usec end, usec due) {
 
 /* load PORT [WORD=N...]: asks for names names from number first on, in turn, until count were sent or ms milliseconds have gone. At
  * most window are in flight, and burst of them leave at a time, each every microseconds after the one before if there is room for
- * all of it, also after a pause (0: as fast as answers come); with tcp over one connection, all that may leave in one write. */
+ * all of it, also after a pause (0: as fast as answers come); a burst of two is A and AAAA of a name; with tcp over one connection,
+ * all that may leave in one write. */
 static int cmd_load(char **arg) {
 	uint8_t *const out = (uint8_t *)goes.b, *p;
 	for (char **w = arg + 2; *w; w++)
 		if (!field_set(gauge_fields, COUNT(gauge_fields), &gauge, *w)) die("load: what is %s?", *w);
 	int fd = port_sock(gauge.tcp ? SOCK_STREAM : SOCK_DGRAM, arg[1], false);
-	int most = gauge.tcp ? (int)sizeof goes.b / (QUERY + 2) : LOT;
+	int types = gauge.burst == 2 ? 2 : 1, most = gauge.tcp ? (int)sizeof goes.b / (QUERY + 2) : LOT;
 	usec end = us_now() + MS(gauge.ms), due = now;
 	while (fd >= 0 && ((us_now() < end && flight.head < gauge.count) || flight.open)) {
 		int n = 0;
@@ -275,7 +276,8 @@ static int cmd_load(char **arg) {
 			p = out + n * (QUERY + 2);
 			if (flight.head % gauge.burst == 0) due += gauge.every;
 			put16at(p, QUERY);
-			name_query(p + 2, (unsigned)flight.head, (unsigned)(gauge.first + flight.head % gauge.names));
+			name_query(p + 2, (unsigned)flight.head, (unsigned)(gauge.first + flight.head / types % gauge.names));
+			if (flight.head % types > 0) put16at(p + QUERY - 2, T_AAAA);
 			slot_open(0);
 			if (!gauge.tcp) lot_put(n, p + 2, QUERY, NULL);
 		}
