@@ -101,10 +101,10 @@ static const char *reply_wait(const struct form *f, int fd, const struct addr *t
 
 /* Is it no reply to what was sent: has it another ID, or another question, letter case and all? */
 static bool wrong_reply(int id) {
-	struct asked a, z;
+	struct message a, z;
 	if (get16at(got.p) != (unsigned)id) return true;
-	return read_asked(sent.p, sent.n, &a) && get16at(got.p + 4) > 0 &&
-	    (!read_asked(got.p, got.n, &z) || z.end != a.end || memcmp(got.p + 12, sent.p + 12, a.end - 12) != 0);
+	return message_read(&a, sent.p, sent.n, NULL, NULL) && get16at(got.p + 4) > 0 &&
+	    (!message_read(&z, got.p, got.n, NULL, NULL) || z.end != a.end || memcmp(got.p + 12, sent.p + 12, a.end - 12) != 0);
 }
 
 static int cmd_ask(char **argv) {
@@ -240,26 +240,26 @@ static void load_send(void) {
 	load.last = now;
 }
 
-static void see_address(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
-	uint32_t *v = ctx;                      /* wanted; seen; others */
-	(void)n;
-	if (r->section != 1 || r->rr.type != T_A || r->rr.rdlen != 4) return;
-	v[1] = get32at(p + r->rr.rdata_at);
-	v[2] += (v[1] & 0xffffff) != v[0];
+static void see_address(void *ctx, struct msg at, const struct rr *r, int section) {
+	uint32_t *v = ctx, a;                   /* one of them; where others differ from it */
+	if (section != 1 || r->type != T_A || r->rdlen != 4) return;
+	a = get32at(at.p + r->rdata_at);
+	v[1] |= v[0] ? (v[0] ^ a) & 0xffffff : 0;
+	v[0] = a;
 }
 
 /* Is this the answer to the question with that number? */
 static bool load_right(const uint8_t *p, size_t n, int number) {
-	struct asked q;
+	struct message q;
 	char name[WORD * 4];
+	uint32_t v[2] = { 0 };
 	numbered(name, sizeof name, load.name, number, load.stamp);
 	size_t len = strlen(name);
-	if (!read_asked(p, n, &q) || ((strncasecmp(q.name, name, len) != 0 || strcmp(q.name + len, ".") != 0) && strchr(name, '\\') == NULL))
-		return false;
-	uint32_t v[3] = { name_number(q.name), 0, 0 };
+	if (!message_read(&q, p, n, see_address, v) || q.odd != NULL) return false;
+	if ((strncasecmp(q.name, name, len) != 0 || strcmp(q.name + len, ".") != 0) && strchr(name, '\\') == NULL) return false;
 	if (!load.byname || (p[3] & 15) != NOERROR) return true;
-	if (walk(p, n, see_address, v) != NULL || v[1] == 0 || v[2] > 0) return false;
-	load.nets[v[1] >> 24]++;
+	if (v[0] == 0 || v[1] != 0 || (v[0] & 0xffffff) != name_number(q.name)) return false;
+	load.nets[v[0] >> 24]++;
 	return true;
 }
 
@@ -398,7 +398,7 @@ static struct talk { int fd; bool gone; unsigned id; long began; struct buf out;
 static void talk_queries(int count, char *format) {
 	struct form f = form_plain;
 	int type = T_A;
-	char *save, *name = strtok_r(format, "/", &save), text[NAME];
+	char *save, *name = strtok_r(format, "/", &save), text[WORD * 4];
 	for (char *o; name != NULL && (o = strtok_r(NULL, "/", &save)) != NULL; )
 		if (*o == '+') form_option(&f, o);
 		else if ((type = type_of(o)) < 0) die("talk: %s is not a type", o);

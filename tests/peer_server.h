@@ -213,7 +213,7 @@ static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_
 }
 
 /* The records of the answer section. owner: where the last name of the chain stands. */
-static void put_answers(struct buf *b, const struct act *a, const struct asked *q, unsigned owner, unsigned type, bool opt) {
+static void put_answers(struct buf *b, const struct act *a, const struct message *q, unsigned owner, unsigned type, bool opt) {
 	static unsigned count;
 	struct act x = *a;
 	size_t want = a->big ? (size_t)a->big - (opt ? 11 : 0) : 0;
@@ -241,7 +241,7 @@ static unsigned put_links(struct buf *b, const struct act *a) {
 }
 
 /* All records, as the rules say. */
-static void put_sections(struct buf *b, const struct act *a, const struct asked *q, unsigned rcode, bool opt, bool do_) {
+static void put_sections(struct buf *b, const struct act *a, const struct message *q, unsigned rcode, bool opt, bool do_) {
 	unsigned type = a->type[0] ? (unsigned)type_of(a->type) : q->type == T_ANY ? T_A : q->type, owner = put_links(b, a);
 	if (rcode == NOERROR && !a->nodata && !a->cnameonly) put_answers(b, a, q, owner, type, opt);
 	if (a->soa[0]) {
@@ -256,11 +256,10 @@ static void put_sections(struct buf *b, const struct act *a, const struct asked 
 }
 
 /* The honest answer to the query p. */
-static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, size_t n, const struct asked *q, bool udp) {
-	struct opt o = opt_of(p, n);
-	bool intolerant = a->noedns[0] && o.seen, opt = o.seen && !a->noopt, do_ = o.flags >> 15;
+static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, const struct message *q, bool udp) {
+	bool intolerant = a->noedns[0] && q->opts, opt = q->opts && !a->noopt, do_ = q->flags >> 15;
 	unsigned rcode = (unsigned)(intolerant ? rcode_of(a->noedns, strlen(a->noedns)) : a->rcode);
-	size_t limit = !udp ? MSG_MAX : o.seen ? MAX(o.size, 512) : 512;
+	size_t limit = !udp ? MSG_MAX : q->opts ? MAX(q->size, 512) : 512;
 	b->n = 0;
 	put(b, p, q->end);
 	put16at(b->p + 2, F_QR | F_RA | (get16at(p + 2) & (F_RD | F_CD)) | (a->aa ? F_AA : 0) | (a->ad ? F_AD : 0) | (rcode & 15));
@@ -279,12 +278,12 @@ static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, siz
 }
 
 /* One more record in the answer section, with another address. */
-static void put_wrong(struct buf *b, const struct asked *q) {
+static void put_wrong(struct buf *b, const struct message *q) {
 	PUT_RECORD(b, 1, "p224(4)", 12, q->type, 1, 300, 0x06060606);
 }
 
 /* Makes the good message b a bad one. */
-static void spoil(struct buf *b, const char *kind, const struct asked *q) {
+static void spoil(struct buf *b, const char *kind, const struct message *q) {
 	enum { WHOLE = MSG_MAX };
 	size_t rr = q->end, i = 0;
 	const struct { const char *kind; size_t length, at; unsigned value; } ways[] = { { "id", WHOLE, 0, get16at(b->p) ^ 0x0101 },
@@ -422,21 +421,21 @@ static void jobs_run(void) {
 
 static const char *transport(const struct conn *c) { return c == NULL ? "udp" : c->tls ? "tls" : "tcp"; }
 
-static void query_note(const struct conn *c, const uint8_t *p, size_t n, const struct addr *from, const struct asked *q, const struct opt *o) {
-	char opts[2000] = "";
-	struct text t = { .p = opts, .size = sizeof opts };
-	const char *odd = walk(p, n, NULL, NULL);
+static void query_note(const struct conn *c, const uint8_t *p, size_t n, const struct addr *from, const struct message *q) {
+	char more[2000] = "";
+	struct text t = { .p = more, .size = sizeof more };
 	unsigned flags = get16at(p + 2);
 	if (c != NULL && c->tls != NULL) text_add(&t, " record=%d", c->records);
-	print_opt(&t, o);
-	note("query", c, "%s from=%s id=%u %s %s%s%s%s%s qd=%u an=%u ns=%u ar=%u size=%zu%s%s%s%s", transport(c), addr_text(from), get16at(p), q->name,
+	print_opt(&t, q);
+	if (q->odd) text_add(&t, " odd=%s", q->odd);
+	if (flags & 0x7840) text_add(&t, " oddflags");
+	note("query", c, "%s from=%s id=%u %s %s%s%s%s%s qd=%u an=%u ns=%u ar=%u size=%zu%s", transport(c), addr_text(from), get16at(p), q->name,
 	    type_text(q->type), q->class == 1 ? "" : " class=other", flags & F_RD ? " rd" : "", flags & F_CD ? " cd" : "", flags & F_AD ? " ad" : "",
-	    get16at(p + 4), get16at(p + 6), get16at(p + 8), get16at(p + 10), n, opts, odd ? " odd=" : "", odd ? odd : "",
-	    flags & 0x7840 ? " oddflags" : "");
+	    get16at(p + 4), get16at(p + 6), get16at(p + 8), get16at(p + 10), n, more);
 }
 
 /* first=: what comes before the right answer. Gives when that is due. */
-static usec wrong_first(const struct act *a, const struct buf *b, const struct asked *q, const struct addr *from, struct conn *c, usec due) {
+static usec wrong_first(const struct act *a, const struct buf *b, const struct message *q, const struct addr *from, struct conn *c, usec due) {
 	char kinds[WORD], *save;
 	struct buf w = { 0 }, f = { 0 };
 	snprintf(kinds, sizeof kinds, "%s", a->first);
@@ -469,10 +468,10 @@ static void answer_stream(const struct act *a, const struct buf *b, struct conn 
 }
 
 /* True when this query gets no answer. */
-static bool query_lost(const struct act *a, const struct asked *q, const struct addr *from, struct conn *c, bool edns) {
+static bool query_lost(const struct act *a, const struct message *q, const struct addr *from, struct conn *c) {
 	static bool served[65536];
 	static uint8_t seen[1 << 24];
-	if (a->silent || (c && a->tcpsilent) || (edns && strcmp(a->noedns, "drop") == 0)) return true;
+	if (a->silent || (c && a->tcpsilent) || (q->opts && strcmp(a->noedns, "drop") == 0)) return true;
 	if (c == NULL && a->once && served[addr_port(from)]) return true;
 	uint8_t *times = &seen[name_number(q->name) ^ (q->type * 2654435761u) >> 8];
 	if (c == NULL) return !(served[addr_port(from)] = !a->drop || ++*times > a->drop);
@@ -487,22 +486,21 @@ static bool query_lost(const struct act *a, const struct asked *q, const struct 
 
 static void query_take(const uint8_t *p, size_t n, const struct addr *from, struct conn *c) {
 	static struct buf b;
-	struct asked q;
+	struct message q;
 	rules_read();
-	if (n < 12 || (p[2] & 0x80) || !read_asked(p, n, &q)) {
+	if (n < 12 || (p[2] & 0x80) || !message_read(&q, p, n, NULL, NULL)) {
 		note("bad", c, "%s from=%s garbage size=%zu", transport(c), addr_text(from), n);
 		return;
 	}
-	struct opt o = opt_of(p, n);
-	query_note(c, p, n, from, &q, &o);
+	query_note(c, p, n, from, &q);
 	if (c != NULL) {
 		c->last = now;
 		c->queries++;
 		c->waiting++;
 	}
 	struct act a = act_for(q.name);
-	if (query_lost(&a, &q, from, c, o.seen)) return;
-	answer_put(&b, &a, p, n, &q, c == NULL);
+	if (query_lost(&a, &q, from, c)) return;
+	answer_put(&b, &a, p, &q, c == NULL);
 	if (a.bad[0]) spoil(&b, a.bad, &q);
 	if (a.mutate) {                 /* in a way that seed and name decide */
 		uint64_t keep = chance;

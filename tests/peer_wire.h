@@ -192,148 +192,111 @@ static void mutate(struct buf *b, size_t from) {
 
 /* ---- Messages: reading */
 
-enum { NAME = 1100 };           /* the text of a name, all of it escaped */
+/* A message that was read: its question, its OPT, and what is wrong with the whole of it. */
+struct message {
+	char name[NAME_TEXT];
+	unsigned type, class;
+	size_t end;                     /* of the question; 0 without one */
+	unsigned opts, size, version, flags, ext;
+	struct msg options;
+	const char *odd;
+};
 
-/* The name at *at as text, and *at behind it; false if it is no name. */
-static bool read_name(const uint8_t *p, size_t n, size_t *at, char *out) {
-	struct msg m = { .p = p, .len = n, .at = *at };
-	if (*at > n) return false;
-	msg_name(&m);
-	if (m.err == NULL) snprintf(out, NAME, "%s", name_text_in(p, p + *at));
-	*at = m.at;
-	return m.err == NULL;
-}
+typedef void each_record(void *ctx, struct msg at, const struct rr *r, int section);
 
-struct asked { char name[NAME]; unsigned type, class; size_t end; };
-
-static bool read_asked(const uint8_t *p, size_t n, struct asked *q) {
-	size_t at = 12;
-	q->name[0] = '\0';
-	if (n < 12 || get16at(p + 4) == 0 || !read_name(p, n, &at, q->name) || at + 4 > n) return false;
-	q->type = get16at(p + at);
-	q->class = get16at(p + at + 2);
-	q->end = at + 4;
-	return true;
-}
-
-struct record { int section; char name[NAME]; struct rr rr; };
-
-/* Walks over all records; NULL, or what is wrong with the message. */
-static const char *walk(const uint8_t *p, size_t n, void (*each)(const uint8_t *, size_t, const struct record *, void *), void *ctx) {
-	struct record r;
-	size_t at = 12;
-	if (n < 12) return "short";
-	for (unsigned i = get16at(p + 4); i > 0; i--, at += 4)
-		if (!read_name(p, n, &at, r.name) || at + 4 > n) return "question";
-	for (r.section = 1; r.section <= 3; r.section++)
-		for (unsigned i = get16at(p + 4 + 2 * r.section); i > 0; i--, at = r.rr.rdata_at + r.rr.rdlen) {
-			if (!read_name(p, n, &at, r.name)) return "owner";
-			struct msg m = { .p = p, .len = n, .at = at };
-			msg_rr_head(&m, &r.rr);
-			if (m.err != NULL) return "cut";
-			if (!msg_has(&m, r.rr.rdlen)) return "rdlength";
-			if (each != NULL) each(p, n, &r, ctx);
+/* Reads it, and gives each record but the OPT to "each", if there is one, up to what is wrong. False without a question. */
+static bool message_read(struct message *q, const uint8_t *p, size_t n, each_record *each, void *ctx) {
+	struct msg m = { .p = p, .len = n, .at = 12 };
+	struct rr r;
+	*q = (struct message){ .odd = "short" };
+	if (n < 12) return false;
+	for (unsigned i = get16at(p + 4); i > 0 && m.err == NULL; i--) {
+		r.at = m.at;
+		msg_name(&m);
+		msg_skip(&m, 4);
+		if (m.err != NULL || q->end > 0) continue;
+		snprintf(q->name, sizeof q->name, "%s", name_text_in(p, p + r.at));
+		q->type = get16at(p + m.at - 4);
+		q->class = get16at(p + m.at - 2);
+		q->end = m.at;
+	}
+	for (int section = 1; section <= 3; section++)
+		for (unsigned i = get16at(p + 4 + 2 * section); i > 0 && m.err == NULL; i--) {
+			r.at = m.at;
+			msg_name(&m);
+			msg_rr_head(&m, &r);
+			msg_rdata(&m, r.type, r.rdlen);
+			if (m.err != NULL) break;
+			if (r.type != T_OPT) {
+				if (each != NULL) each(ctx, (struct msg){ .p = p, .len = n, .at = r.at }, &r, section);
+				continue;
+			}
+			q->opts++;
+			q->size = r.class;
+			q->ext = r.ttl >> 24;
+			q->version = r.ttl >> 16 & 255;
+			q->flags = r.ttl & 0xffff;
+			q->options = (struct msg){ .p = p + r.rdata_at, .len = r.rdlen };
 		}
-	return at == n ? NULL : "trailing";
-}
-
-struct opt { int seen; unsigned size, version, flags, ext; const uint8_t *p; size_t n; };
-
-static void see_opt(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
-	struct opt *o = ctx;
-	(void)n;
-	if (r->rr.type == T_OPT)
-		*o = (struct opt){ o->seen + 1, r->rr.class, r->rr.ttl >> 16 & 255, r->rr.ttl & 0xffff, r->rr.ttl >> 24, p + r->rr.rdata_at, r->rr.rdlen };
-}
-static struct opt opt_of(const uint8_t *p, size_t n) {
-	struct opt o = { 0 };
-	walk(p, n, see_opt, &o);
-	return o;
+	q->odd = m.err == NULL && m.at != n ? "bytes behind it" : m.err;
+	return q->end > 0;
 }
 
 /* ---- Messages: printing */
 
-static void print_hex(struct text *t, const uint8_t *p, size_t n, size_t most) {
-	for (size_t i = 0; i < n && i < most; i++) text_add(t, "%02x", p[i]);
-	if (n > most) text_add(t, "+%zu", n - most);
-}
-
 /* " edns=SIZE ... opts=CODE:HEX,... ede=N" */
-static void print_opt(struct text *t, const struct opt *o) {
+static void print_opt(struct text *t, const struct message *q) {
 	char ede[80] = "";
 	struct text e = { .p = ede, .size = sizeof ede };
 	const char *sep = " opts=";
 	const uint8_t *data;
 	unsigned code;
-	size_t i = 0, len;
-	if (o->seen == 0) return;
-	text_add(t, " edns=%u", o->size);
-	if (o->version) text_add(t, " ver=%u", o->version);
-	if (o->flags & 0x8000) text_add(t, " do");
-	if (o->flags & 0x7fff) text_add(t, " zflags=%04x", o->flags & 0x7fff);
-	if (o->seen > 1) text_add(t, " opts-too-many=%d", o->seen - 1);
-	for (; edns_next(o->p, o->n, &i, &code, &data, &len); sep = ",") {
+	size_t at = 0, len;
+	if (q->opts == 0) return;
+	text_add(t, " edns=%u", q->size);
+	if (q->version) text_add(t, " ver=%u", q->version);
+	if (q->flags & 0x8000) text_add(t, " do");
+	if (q->flags & 0x7fff) text_add(t, " zflags=%04x", q->flags & 0x7fff);
+	if (q->opts > 1) text_add(t, " opts-too-many=%u", q->opts - 1);
+	for (; edns_next(q->options.p, q->options.len, &at, &code, &data, &len); sep = ",") {
 		text_add(t, "%s%u:", sep, code);
-		print_hex(t, data, len, 24);
+		for (size_t i = 0; i < len && i < 24; i++) text_add(t, "%02x", data[i]);
+		if (len > 24) text_add(t, "+%zu", len - 24);
 		if (code == EDNS_EDE && len >= 2) text_add(&e, " ede=%u", get16at(data));
 	}
 	text_add(t, "%s", ede);
 }
 
-/* The words of the program for RDATA of addresses, names and numbers, if it is well formed; NULL for other RDATA. */
-static const char *rdata_form(const uint8_t *p, size_t n, const struct rr *rr) {
-	struct msg m = { .p = p, .len = n, .at = rr->rdata_at };
-	msg_rdata(&m, rr->type, rr->rdlen);
-	for (size_t i = 0; i < COUNT(shown) && m.err == NULL; i++)
-		if (shown[i].type == rr->type && shown[i].fields[strspn(shown[i].fields, "an24")] == '\0') return shown[i].fields;
-	return NULL;
-}
-
-static void print_record(const uint8_t *p, size_t n, const struct record *r, void *ctx) {
+/* A record in the words of the program, but on this line, without the usual class, and cut when it is long. */
+static void print_record(void *ctx, struct msg at, const struct rr *r, int section) {
 	static const char *const sections[] = { "", "", "au: ", "ad: " };
-	struct text *t = ctx;
-	const struct rr *rr = &r->rr;
-	const char *f = rdata_form(p, n, rr);
-	struct msg m = { .p = p, .len = rr->rdata_at + rr->rdlen, .at = rr->rdata_at };
-	uint32_t h = 2166136261u;
-	if (rr->type == T_OPT) return;
-	text_add(t, " | %s%s %u %s%s%s", sections[r->section], r->name, rr->ttl,
-	    rr->class == 1 ? "" : class_text(rr->class), rr->class == 1 ? "" : " ", type_text(rr->type));
-	for (const char *each = f; f != NULL && *each != '\0'; each++) {
-		text_add(t, " ");
-		text_field(t, &m, *each);
-	}
-	if (f != NULL) return;
-	text_add(t, " \\# %zu ", rr->rdlen);
-	print_hex(t, p + rr->rdata_at, rr->rdlen, 40);
-	for (size_t at = rr->rdata_at; at < rr->rdata_at + rr->rdlen; at++) h = (h ^ p[at]) * 16777619u;
-	if (rr->rdlen > 40) text_add(t, " hash=%08x", h);
+	char line[3000], *in;
+	struct text t = { .p = line, .size = sizeof line };
+	text_record(&t, &at);
+	line[strcspn(line, "\n")] = '\0';
+	for (char *c = line; *c != '\0'; c++) *c = *c == '\t' ? ' ' : *c;
+	if (r->class == 1 && (in = strstr(line, " IN ")) != NULL) memmove(in, in + 3, strlen(in + 3) + 1);
+	text_add(ctx, " | %s%s", sections[section], line + 2);
 }
 
 /* One line: RCODE, flags, sizes, what "more" says, then the records each after " | ". */
 static void print_msg(const uint8_t *p, size_t n, const char *more) {
 	static const struct { unsigned bit; const char *name; } bits[] = { { F_QR, "qr" }, { F_AA, "aa" }, { F_TC, "tc" }, { F_RD, "rd" },
 		{ F_RA, "ra" }, { 0x40, "z" }, { F_AD, "ad" }, { F_CD, "cd" } };
-	static char line[400000];
-	struct text t = { .p = line, .size = sizeof line };
-	struct opt o = opt_of(p, n);
-	const char *bad = walk(p, n, NULL, NULL);
-	struct asked q;
-	if (n < 12) {
-		printf("SHORT size=%zu%s\n", n, more);
-		return;
-	}
-	unsigned flags = get16at(p + 2);
-	if (bad) text_add(&t, "MALFORMED %s ", bad);
-	text_add(&t, "%s", rcode_text((flags & 15) | o.ext << 4));
+	static char head[4000], list[400000];
+	struct text t = { .p = head, .size = sizeof head }, records = { .p = list, .size = sizeof list };
+	struct message q;
+	bool whole = message_read(&q, p, n, print_record, &records);
+	unsigned flags = n < 12 ? 0 : get16at(p + 2);
+	if (q.odd) text_add(&t, "MALFORMED %s ", q.odd);
+	text_add(&t, "%s", rcode_text((flags & 15) | q.ext << 4));
 	for (size_t i = 0; i < COUNT(bits); i++)
 		if (flags & bits[i].bit) text_add(&t, " %s", bits[i].name);
 	if (flags & F_OPCODE) text_add(&t, " opcode=%u", flags >> 11 & 15);
-	text_add(&t, " id=%u", get16at(p));
-	if (read_asked(p, n, &q)) text_add(&t, " q=%s/%s%s", q.name, type_text(q.type), q.class == 1 ? "" : q.class == 3 ? "/CH" : "/CLASS?");
-	text_add(&t, " qd=%u an=%u ns=%u ar=%u size=%zu", get16at(p + 4), get16at(p + 6), get16at(p + 8), get16at(p + 10), n);
-	print_opt(&t, &o);
-	text_add(&t, "%s", more);
-	walk(p, n, print_record, &t);
-	puts(line);
+	if (n >= 12) text_add(&t, " id=%u", get16at(p));
+	if (whole) text_add(&t, " q=%s/%s%s", q.name, type_text(q.type), q.class == 1 ? "" : q.class == 3 ? "/CH" : "/CLASS?");
+	for (size_t i = 0; i < 4 && n >= 12; i++) text_add(&t, " %.2s=%u", "qdannsar" + 2 * i, get16at(p + 4 + 2 * i));
+	text_add(&t, " size=%zu", n);
+	print_opt(&t, &q);
+	printf("%s%s%.*s\n", head, more, (int)records.len, list);
 }
