@@ -4397,7 +4397,7 @@ static const char *error_words(int e) {
 /* Its asks fail, but for those that a server which answers others is said to have refused at once: the refusal may be meant for
  * what was sent before its restart, so these are asked once more, from another port. */
 static void port_fail(struct port *p, int e) {
-	bool answers = now - p->u->heard < SEC(1);
+	bool answers = e == ECONNREFUSED && now - p->u->heard < SEC(1);
 	if (p->u->port == p) p->u->port = NULL;
 	for (struct sending *s = p->sendings; s < port_end(p); s++) {
 		struct ask *a = s->ask;

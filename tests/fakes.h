@@ -35,7 +35,7 @@ struct fake {
 };
 static struct fake fakes[FDS];
 static bool tracing;                            /* the program's log is heard */
-static int fakes_max = FDS;                     /* descriptors that may be open */
+static int fakes_max = FDS, fake_wall;          /* descriptors that may be open; what datagrams to upstreams fail with, or 0 */
 static int64_t fake_now = 1000000000;
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t n);
 static void fake_closed(struct fake *f);
@@ -167,6 +167,7 @@ static int lab_recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct
 static int lab_sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags) {
 	struct fake *f = FAKE(fd);
 	if (fake_fails(f, K_UDP, n)) return -1;
+	if (f->connected && fake_wall != 0) return fails(fake_wall);
 	for (unsigned i = 0; i < n; i++) {
 		const struct msghdr *h = &v[i].msg_hdr;
 		MUST((h->msg_name != NULL) == !f->connected && (h->msg_iovlen == 1 || h->msg_controllen > 0));

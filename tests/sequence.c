@@ -610,6 +610,7 @@ static void event(void) {
 		time_passes(k & 128 && wake > fake_now ? wake - fake_now : steps[k % COUNT(steps)]);
 	} else if (what == 10) {
 		if ((f = fake_pick(is_port)) != NULL) f->err = errs[below(COUNT(errs))];
+		else fake_wall = below(2) ? EPERM : 0;
 	} else if (what <= 12) {
 		if ((f = fake_pick(is_stream)) != NULL) upstream_event(f);
 	} else if (what == 13) {
@@ -636,6 +637,7 @@ static void wind_down(void) {
 	unsigned open = 0;
 
 	fakes_max = FDS;
+	fake_wall = 0;
 	for (struct fake *f = fakes; f < fakes + FDS; f++) {
 		f->due = 0;
 		if (!is_client(f)) continue;
