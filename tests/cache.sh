@@ -224,7 +224,7 @@ an entry hit twice before, with less than a tenth of its TTL left, no earlier, i
  ; sleep 3              # until less than a tenth is left
  ; asks ttl=11.unused.test
  ; same "$one" "$(addresses "$(ask ttl=11.pre.test)")" "the answer"
- ; good 20 window=1 same name=ttl=11.pre.test
+ ; good 20 window=1 name=ttl=11.pre.test
  ; within 0 280 "$(($(val p50_us "$out") / 1000))" "ms, the median of 20 more"
 by one query at a time, and then the new answer serves ; await 2 prefetched "$one" || fail "still the old one"
  ; @. ttl:9-11 ; ttl=11.pre.test

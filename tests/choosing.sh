@@ -111,7 +111,7 @@ leg_failing() {
  ; asks samename.test samename.test samename.test samename.test
  ; becomes 3 "$u1" down
  ; @2 ms:0-380 ; samename.test
-6: and is asked at most once a second for it ; costs 1-8 ' id=' u1 many n=125 rate=50 window=10 same name=samename.test
+6: and is asked at most once a second for it ; costs 1-8 ' id=' u1 many n=125 rate=50 window=10 name=samename.test
  ; rules u1
 6: when all are down, all are asked ; rules u2 '. silent'
  ; down u1
@@ -236,7 +236,7 @@ leg_sharing() {
     proxy p "$u1 1" 'timeout 3000'
     replies <<'END'
 9: identical questions in flight share one upstream query, each client gets its own reply, ID and spelling
- ; good 200 window=200 name=delay=300.shared%d.test same vary
+ ; good 200 window=200 name=delay=300.shared.test vary
  ; same 1 "$(pairs u1 ' delay=300\.shared')" "queries at the upstream"
 9: over TCP too, and mixed ; meanwhile tcp many n=20 window=20 name=delay=500.mixed.test tcp=4
  ; good 20 window=20 name=delay=500.mixed.test

@@ -25,7 +25,7 @@ watched() {
 # mixed N: about N queries of every kind to the proxy p, of which u1 and u2 are upstreams; each must be answered once
 mixed() {
     mixed_n=$(($1 / 20))
-    mixed_try 'hits' 8 window=64 same name=hit.mixed.test
+    mixed_try 'hits' 8 window=64 name=hit.mixed.test
     mixed_try 'misses' 4 window=64 name=miss%d.$2.mixed.test byname
     mixed_try 'names and options of every spelling' 2 window=32 vary name=vary%d.$2.mixed.test
     mixed_try 'DNSSEC OK and checking disabled' 1 window=32 +do +cd name=do%d.$2.mixed.test type=AAAA

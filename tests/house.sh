@@ -122,7 +122,7 @@ END
     says '^NOERROR' hit.test
     kb=$(rss_kb p)
     cat "$T/list" "$T/million" >"$T/lists"
-    meanwhile asker many n=4000 rate=1000 window=1000 same name=hit.test timeout=5000
+    meanwhile asker many n=4000 rate=1000 window=1000 name=hit.test timeout=5000
     like '^Reloaded' "$(adm reload)"
     says 'A 0\.0\.0\.0' ads.test
     await 60 is 1000012 told names block || fail "$(adm status | grep block)"

@@ -4,7 +4,6 @@
  *
  *   up                              peer_server.h tells its words, and what an upstream can do
  *   ask, many, talk, hold           see above each
- *   zero ADDR PORT NAME             a query from UDP port 0; false where that is not allowed
  *   freeport                        a port that is free for UDP and TCP
  *   notify PATH                     a supervisor's socket: prints each datagram as a line
  *   echo, relay, road, load, answers, browse, link
@@ -26,7 +25,7 @@ static const struct addr *source_of(const char *text) {
 /* ---- Queries: what ask, many and talk send */
 
 #define FORM_WORDS(I, T) I(form, tcp) I(form, cd) I(form, ad) I(form, nord) I(form, z) I(form, opcode) I(form, id) I(form, timeout) \
-	I(form, wait) I(form, unconn) I(form, ver) I(form, qd) I(form, tc) I(form, twoopt) I(form, edns) \
+	I(form, wait) I(form, unconn) I(form, ver) I(form, qd) I(form, tc) I(form, twoopt) I(form, edns) I(form, zero) I(form, qr) \
 	T(form, class) T(form, src) T(form, server)
 struct form { FORM_WORDS(INT_MEMBER, TEXT_MEMBER) int dnssec; const char *raw, *trail; struct buf opts; };
 static const struct form form_plain = { .id = -1, .edns = -1, .timeout = 6000, .qd = 1, .class = "1" };
@@ -51,7 +50,7 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
 		put_hex(b, f->raw);
 		return;
 	}
-	put_as(b, "222222", (unsigned)id, f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4, f->qd, 0, 0, 0);
+	put_as(b, "222222", (unsigned)id, f->qr << 15 | f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4, f->qd, 0, 0, 0);
 	for (int i = 0; i < MAX(f->qd, 1); i++) put_as(b, "n22", name, type, class);
 	for (int i = 0; i <= f->twoopt && (f->edns >= 0 || f->dnssec || f->opts.n > 0 || f->ver); i++) {
 		put_as(b, "1224(@)", 0, T_OPT, f->edns < 0 ? UDP_SIZE : f->edns, f->ver << 16 | (f->dnssec ? 0x8000 : 0), f->opts.p, f->opts.n);
@@ -63,7 +62,8 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
 /* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line, with WRONG before it if it does not belong to the query. Without a
  * reply: TIMEOUT, CLOSED or REFUSEDPORT. +wait=MS goes on listening after the first reply and says replies=N. Options: +tcp +edns[=N] +do
  * +cd +ad +nord +z +tc +opcode=N +id=N +class=C +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +raw=HEX +trail=HEX
- * +timeout=MS +unconn (the socket is not connected; says from=) */
+ * +timeout=MS +unconn (the socket is not connected; says from=) +zero (from UDP port 0, where that is allowed) +qr (it says that it is
+ * a reply) */
 
 static struct buf sent, got;
 static struct addr got_from;
@@ -74,6 +74,7 @@ static const char *reply_wait(const struct form *f, int fd, const struct addr *t
 	static struct buf out;
 	long end = ms_now() + f->timeout;
 	if (f->tcp) put16(&out, (unsigned)sent.n);
+	if (f->zero) put_as(&out, "2222", 0, addr_port(to), (unsigned)sent.n + 8, 0);
 	put_buf(&out, &sent);
 	if (sendto(fd, out.p, out.n, MSG_NOSIGNAL, f->unconn ? &to->u.sa : NULL, f->unconn ? addr_len(to) : 0) < 0)
 		return f->tcp ? "CLOSED" : strerror(errno);
@@ -122,7 +123,7 @@ static int cmd_ask(char **argv) {
 	int id = f.id >= 0 ? f.id : random16();
 	query_put(&f, &sent, name, type, id);
 	const struct addr *src = source_of(f.src[0] || !f.unconn ? f.src : addr_is6(&to) ? "::" : "0.0.0.0");
-	int fd = sock(f.tcp ? SOCK_STREAM : SOCK_DGRAM, src, f.unconn ? NULL : &to);
+	int fd = sock(f.tcp ? SOCK_STREAM : f.zero ? SOCK_RAW : SOCK_DGRAM, src, f.unconn ? NULL : &to);
 	if (fd < 0) return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
 	began = us_now();
 	why = reply_wait(&f, fd, &to, &first, &replies);
@@ -136,37 +137,29 @@ static int cmd_ask(char **argv) {
 }
 
 /* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT window=IN FLIGHT rate=A SECOND name=FORMAT (%d is the number, from from= on; %x
- * the number and chance, so that it is new) type=T tcp=CONNECTIONS src=ADDR timeout=MS same (one name for all) vary (differing EDNS options
- * and letters) byname (each address must be that of the name, first byte aside) cpu=PID seed=N +OPTION...
- * kind=random|mutate|qr|short sends messages of chance instead, a mutated one is a good query with some bytes changed, without waiting
- * for replies (over TCP each 50 on a new connection).
+ * the number and chance, so that it is new) type=T tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS options and letters)
+ * byname (each address must be that of the name, first byte aside) seed=N +OPTION...
+ * kind=random|mutate|short sends messages of chance instead, or queries with some bytes changed, which wait for nothing but the timeout.
  * Says: sent N answered N noerror N ... tc N tcfull N (TC=1 with records) wrong N dup N bad N right N failed N (another RCODE) lost N
- * slowest_ms N p50_us N p99_us N ms N got N (messages) longest N odd N (FORMERR with more than header, question and OPT) from FIRST BYTE
- * OF THE ADDRESS:COUNT,...; with cpu= also cpu, the most CPU time of that process between a query and its answer, and used, all it had
- * meanwhile (us). A query without a reply is not sent again. */
+ * slowest_ms N p50_us N p99_us N ms N got N (messages) odd N (FORMERR with more than header, question and OPT) from FIRST BYTE
+ * OF THE ADDRESS:COUNT,... A query without a reply is not sent again. */
 
-#define LOAD_WORDS(I, T) I(load, n) I(load, window) I(load, rate) I(load, from) I(load, tcp) I(load, timeout) I(load, same) I(load, vary) \
-	I(load, byname) I(load, cpu) I(load, seed) T(load, kind) T(load, name) T(load, type) T(load, src)
+#define LOAD_WORDS(I, T) I(load, n) I(load, window) I(load, rate) I(load, from) I(load, tcp) I(load, timeout) I(load, vary) \
+	I(load, byname) I(load, seed) T(load, kind) T(load, name) T(load, type) T(load, src)
 struct load {
 	LOAD_WORDS(INT_MEMBER, TEXT_MEMBER)
 	struct form form;
 	struct addr to;
 	int qtype, nchannels;
 	char stamp[8];                  /* makes names fresh */
-	clockid_t cpu_clock;
-	usec began, last, cpu_began;
-	long sent, done, open, wrong, dup, bad, tc, tcfull, right, refused, got, longest, odd, rcodes[16], nets[256], *took, cpu_worst;
+	usec began, last;
+	long sent, done, open, wrong, dup, bad, tc, tcfull, right, refused, got, odd, rcodes[16], nets[256], *took;
 };
 static const struct field load_fields[] = { LOAD_WORDS(INT_FIELD, TEXT_FIELD) };
 static struct load load = { .n = 1000, .window = 100, .timeout = 6000, .name = "n%d.test", .type = "A" };
 
-static struct waiting { usec at; long cpu; int number; bool used, answered; } waiting[65536];
+static struct waiting { usec at; int number; bool used, answered; } waiting[65536];
 static struct channel { int fd; struct buf in, out; } channels[256];
-
-static long cpu_us(void) {
-	struct timespec t;
-	return load.cpu && clock_gettime(load.cpu_clock, &t) == 0 ? (long)(SEC(t.tv_sec) + t.tv_nsec / 1000) : 0;
-}
 
 static void load_vary(char *name) {
 	static const char *const options[] = { "8:0001180001020%d", "10:00112233445566%02d", "12:%04d", "3:" };
@@ -187,12 +180,19 @@ static bool channel_open(struct channel *c) {
 	return c->fd >= 0;
 }
 
+/* What may leave of that which waits to be sent. */
+static void channel_flush(struct channel *c) {
+	ssize_t n = c->out.n > 0 && c->fd >= 0 ? send(c->fd, c->out.p, c->out.n, MSG_NOSIGNAL) : 0;
+	if (n > 0) take(&c->out, (size_t)n);
+}
+
+/* A message of chance, or a query with some bytes changed. */
 static void junk_put(struct buf *b) {
 	struct form f = form_plain;
 	char name[64];
 	bool is_short = strcmp(load.kind, "short") == 0;
 	b->n = 0;
-	if (is_short || strcmp(load.kind, "random") == 0) {
+	if (strcmp(load.kind, "mutate") != 0) {
 		for (unsigned k = is_short ? rnd() % 12 : rnd() % (rnd() % 8 ? 80 : 1400); k > 0; k--) put8(b, rnd() & 255);
 		return;
 	}
@@ -201,39 +201,32 @@ static void junk_put(struct buf *b) {
 	if (rnd() % 3 == 0) put_as(&f.opts, "224", rnd() % 16, 4, rnd());
 	query_put(&f, b, name, rnd() % 4 ? T_A : (int)(rnd() % 300), (int)(rnd() & 65535));
 	free(f.opts.p);
-	if (strcmp(load.kind, "qr") == 0) b->p[2] |= 0x80;
-	else mutate(b, 0);
+	mutate(b, 0);
 }
 
-/* One message of chance, over TCP behind a length that is mostly right. What the other refuses is lost. */
-static void junk_send(struct channel *c) {
-	uint8_t length[2];
-	if (load.tcp && (c->fd < 0 || load.sent % 50 == 0)) channel_open(c);
-	junk_put(&sent);
-	put16at(length, rnd() % 8 ? (unsigned)sent.n : rnd() % 70);
-	if ((load.tcp && send(c->fd, length, 2, MSG_NOSIGNAL) < 0) || send(c->fd, sent.p, sent.n, MSG_NOSIGNAL) < 0) load.refused++;
-}
-
+/* The next message. Those of chance have over TCP a length that is mostly right, and each 50 a new connection. */
 static void load_send(void) {
 	static unsigned next;
 	struct channel *c = &channels[load.sent % load.nchannels];
-	if (load.kind[0]) {
-		junk_send(c);
-		load.sent++;
-		load.last = now;
-		return;
-	}
-	int number = load.from + (load.same ? 0 : (int)load.sent);
+	bool junk = load.kind[0] != '\0';
+	int number = load.from + (int)load.sent;
 	char name[WORD * 4];
 	if (load.sent == 0) next = random16();
 	while (waiting[next & 65535].used) next++;
 	unsigned id = next++ & 65535;
 	numbered(name, sizeof name, load.name, number, load.stamp);
 	if (load.vary) load_vary(name);
-	query_put(&load.form, &sent, name, load.qtype, (int)id);
-	waiting[id] = (struct waiting){ us_now(), cpu_us(), number, true, false };
-	if (load.tcp) put_framed(&c->out, &sent);
-	else if (send(c->fd, sent.p, sent.n, 0) < 0 && errno == ECONNREFUSED && send(c->fd, sent.p, sent.n, 0) < 0)
+	if (junk) junk_put(&sent);
+	else query_put(&load.form, &sent, name, load.qtype, (int)id);
+	waiting[id] = (struct waiting){ us_now(), number, true, false };
+	if (junk && load.tcp && (c->fd < 0 || load.sent % 50 == 0)) {
+		channel_flush(c);
+		channel_open(c);
+	}
+	if (load.tcp) {
+		put16(&c->out, junk && rnd() % 8 == 0 ? rnd() % 70 : (unsigned)sent.n);
+		put_buf(&c->out, &sent);
+	} else if (send(c->fd, sent.p, sent.n, 0) < 0 && errno == ECONNREFUSED && send(c->fd, sent.p, sent.n, 0) < 0)
 		load.refused++;
 	load.sent++;
 	load.open++;
@@ -265,7 +258,6 @@ static bool load_right(const uint8_t *p, size_t n, int number) {
 
 static void load_reply(const uint8_t *p, size_t n) {
 	load.got++;
-	load.longest = MAX(load.longest, (long)n);
 	if (n < 12) {
 		load.bad++;
 		return;
@@ -280,7 +272,6 @@ static void load_reply(const uint8_t *p, size_t n) {
 	w->answered = true;
 	load.open--;
 	load.took[load.done++] = (long)(us_now() - w->at);
-	load.cpu_worst = MAX(load.cpu_worst, cpu_us() - w->cpu);
 	load.rcodes[p[3] & 15]++;
 	if (p[2] & F_TC >> 8) {
 		load.tc++;
@@ -317,14 +308,13 @@ static bool load_turn(void) {
 	int alive = 0;
 	for (int i = 0; i < load.nchannels; i++) {
 		struct channel *c = &channels[i];
-		ssize_t n = c->out.n > 0 && c->fd >= 0 ? send(c->fd, c->out.p, c->out.n, MSG_NOSIGNAL) : 0;
-		if (n > 0) take(&c->out, (size_t)n);
+		channel_flush(c);
 		fds[i] = (struct pollfd){ c->fd, (short)(POLLIN | (c->out.n > 0 ? POLLOUT : 0)), 0 };
 	}
 	poll(fds, (nfds_t)load.nchannels, load.rate && more ? 1 : 50);
 	for (int i = 0; i < load.nchannels; i++)
 		alive += !(fds[i].revents & (POLLIN | POLLHUP | POLLERR)) ? channels[i].fd >= 0 : channel_read(&channels[i]);
-	if (load.kind[0] ? !more && us_now() - load.last > MS(50) : alive == 0 || (load.done >= load.sent && !more)) return false;
+	if (load.kind[0] == '\0' && (alive == 0 || (load.done >= load.sent && !more))) return false;
 	if (us_now() - load.last > MS(load.timeout)) {
 		if (!more) return false;
 		bool full = load.open >= load.window;
@@ -350,8 +340,7 @@ static int load_say(void) {
 	    load.tcfull, load.wrong, load.dup, load.bad, load.right, load.done - load.rcodes[NOERROR], load.n - load.done,
 	    load.done ? load.took[load.done - 1] / 1000 : 0, load.done ? load.took[load.done / 2] : 0, load.done ? load.took[load.done * 99 / 100] : 0,
 	    (long)((us_now() - load.began) / MS(1)));
-	printf(" got %ld longest %ld odd %ld", load.got, load.longest, load.odd);
-	if (load.cpu) printf(" cpu %ld used %ld", load.cpu_worst, cpu_us() - (long)load.cpu_began);
+	printf(" got %ld odd %ld", load.got, load.odd);
 	for (int i = 0; i < 256; i++)
 		if (load.nets[i] > 0) {
 			printf("%s%d:%ld", sep, i, load.nets[i]);
@@ -372,14 +361,11 @@ static int cmd_many(char **argv) {
 	load.took = grow(NULL, sizeof *load.took * ((size_t)load.n + 1));
 	if (load.seed) rnd_seed((uint64_t)load.seed);
 	else rnd_stir();
-	if (load.kind[0]) load.rate = 50000;
 	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
-	if (load.cpu && clock_getcpuclockid(load.cpu, &load.cpu_clock) != 0) load.cpu = 0;
 	load.to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]);
 	for (int i = 0; i < load.nchannels; i++)
 		if (!channel_open(&channels[i])) return puts(strerror(errno)) >= 0;
 	load.began = load.last = us_now();
-	load.cpu_began = cpu_us();
 	do {
 		while (load.sent < load.n && load.open < load.window && (load.rate == 0 || load.sent <= (us_now() - load.began) * load.rate / SEC(1)))
 			load_send();
@@ -508,36 +494,33 @@ static int cmd_talk(char **argv) {
 /* ---- hold ADDR PORT N [hex=HEX] [src=ADDR] [again]: N connections, each sends HEX once and then nothing; with again one that is closed
  * is opened anew. Says "holding N", and "open N" whenever that number changes. Runs until killed, 10 minutes at most. */
 static int cmd_hold(char **argv) {
-	int n = atoi(argv[3]), held = 0, told = -1;
+	static char junk[4096];
+	int n = atoi(argv[3]), told = n, left = 0;
 	bool again = false;
 	struct addr to = addr_of(argv[1], argv[2]);
 	const struct addr *src = NULL;
-	static struct pollfd f[20000];
+	struct pollfd *f = grow(NULL, (size_t)n * sizeof *f);
 	for (int i = 4; argv[i] != NULL; i++)
 		if (value_of(argv[i], "hex")) put_hex(&sent, value_of(argv[i], "hex"));
 		else if (value_of(argv[i], "src")) src = source_of(value_of(argv[i], "src"));
 		else again |= strcmp(argv[i], "again") == 0;
 	more_files();
-	for (int i = 0; i < n && held < 20000; i++) {
-		int fd = sock(SOCK_STREAM, src, &to);
-		if (fd < 0) continue;
-		if (sent.n > 0 && write(fd, sent.p, sent.n) < 0) close(fd);
-		else f[held++] = (struct pollfd){ fd, POLLIN, 0 };
+	for (int i = 0; i < n; i++) {
+		f[i] = (struct pollfd){ sock(SOCK_STREAM, src, &to), POLLIN, 0 };
+		left += f[i].fd >= 0 && send(f[i].fd, sent.p, sent.n, MSG_NOSIGNAL) >= 0;
 	}
-	printf("holding %d\n", held);
-	for (long end = ms_now() + 600000; told != 0 && ms_now() < end; ) {
-		int left = 0;
-		fflush(stdout);
-		poll(f, (nfds_t)held, 500);
-		for (int i = 0; i < held; i++) {
-			static char junk[4096];
-			if (f[i].fd >= 0 && f[i].revents && read(f[i].fd, junk, sizeof junk) <= 0) {
+	printf("holding %d\n", left);
+	for (long end = ms_now() + 600000; told != 0 && ms_now() < end; poll(f, (nfds_t)n, 500)) {
+		left = 0;
+		for (int i = 0; i < n; i++) {
+			if (f[i].revents && read(f[i].fd, junk, sizeof junk) <= 0) {
 				close(f[i].fd);
 				f[i].fd = again ? sock(SOCK_STREAM, NULL, &to) : -1;
 			}
 			left += f[i].fd >= 0;
 		}
 		if (left != told) printf("open %d\n", told = left);
+		fflush(stdout);
 	}
 	return 0;
 }
@@ -545,20 +528,6 @@ static int cmd_hold(char **argv) {
 #include "gauge.h"
 
 /* ---- The small ones */
-
-static int cmd_zero(char **argv) {
-	struct addr to = addr_of(argv[1], argv[2]);
-	uint8_t p[8 + 512] = { 0 };             /* no checksum */
-	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
-	if (fd < 0) return 1;
-	query_put(&form_plain, &sent, argv[3], T_A, 4711);
-	if (sent.n > sizeof p - 8) return 1;
-	put32at(p, addr_port(&to));
-	put16at(p + 4, (unsigned)sent.n + 8);
-	memcpy(p + 8, sent.p, sent.n);
-	addr_set_port(&to, 0);
-	return sendto(fd, p, sent.n + 8, 0, &to.u.sa, addr_len(&to)) < 0;
-}
 
 static int cmd_notify(char **argv) {
 	static char in[65536];
@@ -590,7 +559,7 @@ static int cmd_clock(char **argv) {
 #define USE(name, words) { #name, words, cmd_##name }
 int main(int argc, char **argv) {
 	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
-		USE(talk, 3), USE(hold, 4), USE(zero, 4), USE(freeport, 1), USE(notify, 2), USE(clock, 3), USE(echo, 2), USE(relay, 3),
+		USE(talk, 3), USE(hold, 4), USE(freeport, 1), USE(notify, 2), USE(clock, 3), USE(echo, 2), USE(relay, 3),
 		USE(road, 6), USE(load, 2), USE(answers, 3), USE(browse, 4), USE(link, 8) };
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)

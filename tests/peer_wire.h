@@ -109,7 +109,7 @@ static void reset_on_close(int fd) { setsockopt(fd, SOL_SOCKET, SO_LINGER, &(str
 
 /* A socket bound to from (or not), connecting to to (or not). -1 and errno when that fails. */
 static int sock(int type, const struct addr *from, const struct addr *to) {
-	int fd = socket((from ? from : to)->u.sa.sa_family, type, 0), e;
+	int fd = socket((from ? from : to)->u.sa.sa_family, type, type == SOCK_RAW ? IPPROTO_UDP : 0);
 	if (fd < 0) return -1;
 	if (type == SOCK_STREAM) {
 		set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
@@ -122,9 +122,7 @@ static int sock(int type, const struct addr *from, const struct addr *to) {
 	if ((!from || bind(fd, &from->u.sa, addr_len(from)) == 0) &&
 	    (!to || connect(fd, &to->u.sa, addr_len(to)) == 0 || errno == EINPROGRESS))
 		return fd;
-	e = errno;
 	close(fd);
-	errno = e;
 	return -1;
 }
 

@@ -41,7 +41,7 @@ cmd_soak() {
 udp noerror n=400 window=40 name=a%d.@.soak.test
 lost noerror n=20 window=5 name=drop=1.b%d.@.soak.test
 vary noerror n=100 window=10 vary name=v%d.@.soak.test
-hot noerror n=300 window=10 same name=hot.soak.test
+hot noerror n=300 window=10 name=hot.soak.test
 tcp noerror n=150 window=20 tcp=6 name=t%d.@.soak.test
 big noerror n=20 window=5 tcp=2 type=TXT name=big=2500.c%d.@.soak.test
 dead servfail n=20 window=20 name=d%d.@.dead.soak.test
