@@ -76,9 +76,9 @@ patient='infra-cache-min-rtt: 4000 unknown-server-time-limit: 4000'             
 
 # before KIND [LINE...]: px before a real server of that kind over TLS, with these lines, and the scripted upstream back behind it
 before() {
-    before_k=$1 before_c=$(real_command "$1") real_cert=good real_at=$(freeport)
+    before_k=$1 real_cert=good real_at=$(freeport)
     shift
-    needs openssl "${before_c%% *}" || return 1
+    needs openssl && real_here "$before_k" || return 1
     up back '. net=10'
     real_back=$back
     real server "$before_k" "$real_at" "$@"

@@ -1,5 +1,5 @@
 # real.sh - real servers and real clients.
-# Alone: ./test.sh real_upstreams real_clients real_failover netcats tls_real
+# Alone: ./test.sh real_servers real_clients netcats
 
 # ---- Servers, each a process of its own
 
@@ -30,21 +30,30 @@ real_start() {
     (cd "$T/$real_n.d" && exec $NS $(real_command "$real_k") "$T/$real_n.conf") </dev/null >"$T/$real_n.log" 2>&1 &
     started "$real_n" $!
 }
-# the words before the file's name, of which the first is the program
-real_command() {
+# name, protocols (those without udp have nothing at port 53), certificate, the words before the file of the configuration
+real_servers='
+nsd            udp,tcp,tls        good     nsd -d -c
+unbound        udp,tcp,tls,https  good     unbound -d -c
+bind9          udp,tcp,tls,https  good     named -f -g -4 -c
+knotd          udp,tcp            -        knotd -c
+kresd          udp,tcp,tls,https  goodrsa  kresd -n -c
+pdns_recursor  udp,tcp            -        sh
+dnsdist        udp,tcp,tls,https  goodrsa  dnsdist --supervised --disable-syslog -C
+dnsmasq        udp,tcp            -        dnsmasq -k -C
+smartdns       udp,tcp            -        smartdns -f -p - -c
+stubby         udp,tcp            -        stubby -v 0 -C
+haproxy        tls                good     haproxy -db -f
+stunnel        tls                goodrsa  stunnel
+nginx          tls,https          good     nginx -p . -c
+resolved       -                  -        sh'
+real_command() { echo "$real_servers" | sed -n "s/^$1 *[^ ]* *[^ ]* *//p"; }
+# real_here KIND: it is on this machine, else the promise is skipped
+real_here() {
+    here_c=$(real_command "$1")
     case $1 in
-    bind9 | named) echo named -f -g -4 -c ;;
-    dnsdist) echo dnsdist --supervised --disable-syslog -C ;;
-    dnsmasq) echo dnsmasq -k -C ;;
-    haproxy) echo haproxy -db -f ;;
-    knotd) echo knotd -c ;;
-    kresd) echo kresd -n -c ;;
-    nginx) echo nginx -p . -c ;;
-    pdns_recursor | resolved) echo sh ;;
-    smartdns) echo smartdns -f -p - -c ;;
-    stubby) echo stubby -v 0 -C ;;
-    stunnel) echo stunnel ;;
-    *) echo "$1" -d -c ;;
+    resolved) needs "$ROOT/resolved/lib/systemd/systemd-resolved" ;;
+    pdns_recursor) needs "$1" ;;
+    *) needs "${here_c%% *}" ;;
     esac
 }
 
@@ -79,7 +88,6 @@ END
     [ -z "$real_ds" ] || real_anchor
 }
 real_anchor() { echo "trust-anchors { . static-ds ${real_ds% *} \"${real_ds##* }\"; };"; }
-real_named() { real_bind9; }
 real_if() { if [ -n "$real_ds" ]; then echo "$1"; else echo "$2"; fi; }
 real_kresd() {
     cat <<END
@@ -175,8 +183,7 @@ END
 
 real_auth=127.7.0.2             # what the zones say of their server
 
-# zone ORIGIN [OPTION...]: $T/ORIGIN.zone, with a record of each type that is asked below, signed (when ldns-signzone is there, with its
-# options), and its DS in $T/ORIGIN.ds
+# zone ORIGIN [OPTION...]: $T/ORIGIN.text, a zone with a record of each type that is asked below, and as zone_sign
 zone() {
     real_o=$1
     shift
@@ -208,46 +215,24 @@ END
             x = sprintf("%200s", ""); gsub(/ /, "x", x)
             for (i = 0; i < 22; i++) print "big TXT \"" i x "\""
             for (i = 0; i < 97; i++) print "huge TXT \"" i x "\"" }'
-    } >"$T/$real_o.zone"
+    } >"$T/$real_o.text"
     zone_sign "$real_o" "$@"
 }
+# zone_sign ORIGIN [OPTION...]: $T/ORIGIN.zone, that text signed by ldns-signzone with these options, and its DS in $T/ORIGIN.ds
 zone_sign() {
-    have ldns-keygen ldns-signzone || return 0
     (
         cd "$T" || exit
         zone_o=$1
         shift
         zone_k=$(ldns-keygen -a ECDSAP256SHA256 -k "${zone_o#root}." 2>/dev/null) &&
-            ldns-signzone -e 20380101000000 -i 20200101000000 "$@" -f out "$zone_o.zone" "$zone_k" &&
-            mv out "$zone_o.zone" && mv "$zone_k.ds" "$zone_o.ds"
+            ldns-signzone -e 20380101000000 -i 20200101000000 "$@" -f "$zone_o.zone" "$zone_o.text" "$zone_k" && mv "$zone_k.ds" "$zone_o.ds"
     ) >>"$T/sign.log" 2>&1
 }
 
-# questions ORIGIN: names and types of that zone, one of each kind
+# questions ORIGIN: names and types of that zone: each record, by a name that leads to it, and what is not so plain
 questions() {
-    sed "s/@/$1/" <<'END'
-www.@ A
-WwW.@ AAAA
-www.@ CAA
-www.@ TXT
-www.@ MX
-alias.@ A
-alias.@ MX
-x.wild.@ A
-deep.old.@ A
-@ MX
-@ NS
-@ SOA
-@ DNSKEY +dnssec
-_sip._tcp.@ SRV
-naptr.@ NAPTR
-svc.@ HTTPS
-raw.@ TYPE65280
-many.@ A
-big.@ TXT
-huge.@ TXT
-nothing.@ A
-END
+    awk -v o="$1" '/^[^$]/ { sub(/^\*/, "x"); sub(/^deep.new/, "deep.old"); print ($1 == "@" ? "" : $1 ".") o, $2 }' "$T/$1.text" | sort -u
+    printf '%s\n' "WwW.$1 AAAA" "www.$1 MX" "alias.$1 A" "alias.$1 MX" "$1 DNSKEY +dnssec" "nothing.$1 A"
 }
 
 # answers_all ADDRESS PORT [KDIG OPTION...]: what a server says to all $questions, without TTLs and in order of text
@@ -280,102 +265,177 @@ all_directly() {
         "answers when asked directly: $(grep ' SERVFAIL\|REFUSED\|ERROR:' "$T/want")"
 }
 
-# real_compare PORT WORDS [KDIG OPTION...]: what the server at PORT, an upstream with these words, says when asked so, the program says
-# too: when asked first and from the cache, over UDP, TCP and IPv6
-real_compare() {
-    real_l=$(freeport) real_o=$1
-    proxy front "ca-file $T/pki/ca.pem" 'cache-negative 30' "listen 127.0.0.1@$real_l" "listen ::1@$real_l" "127.0.0.1@$1 1 $2"
-    shift 2
-    questions=$(questions test)
-    all_directly 21 127.0.0.1 "$real_o" "$@"
-    all_same "over UDP" 127.0.0.1 "$port"
-    all_same "over TCP" 127.0.0.1 "$port" +tcp
-    all_same "over IPv6" ::1 "$port"
+# ---- The world: a root, a zone with NSEC, one with NSEC3, an insecure and a bogus one, at two nsd, and a resolver, all in a namespace
+
+w_dead=127.7.9.9@9999
+w_zones='signed hashed plain bogus'
+
+# w_real NAME KIND ADDRESS [LINE...]: a server of the world; waits until it answers
+w_real() {
+    w_n=$1 w_kind=$2 real_a=$3
+    shift 3
+    ns ip address add "$real_a/32" dev lo 2>/dev/null        # named serves only addresses that it finds
+    real_start "$w_n" "$w_kind" "$@"
+    await 10 w_answers "$real_a" || fail "$w_n does not answer: $(tail -n 3 "$T/$w_n.log")"
+}
+w_answers() { ns kdig "@$1" +retry=0 +timeout=2 www.signed A +notcp www.signed A +tls 2>/dev/null | grep -q 'status: NOERROR'; }
+
+# w_world TEXT: certificates, zones, the servers root and auth, and the resolver, which is asked by all that start later. False when
+# this machine cannot have it, and then the promise TEXT is skipped.
+w_world() {
+    promise "$1"
+    needs nsd kdig ldns-signzone ldns-keygen openssl unbound && netns || return
+    promise_text=''
+    tls_ready
+    real_cert=good real_p=53 real_s=853 real_h=443 real_d=8053
+    zone signed
+    zone hashed -n
+    zone bogus
+    zone plain
+    sed -i 's/203\.0\.113\.10$/203.0.113.66/' "$T/bogus.zone"
+    {
+        printf '%s\n' '$ORIGIN .' '$TTL 3600' '@ SOA a.root. hostmaster.root. 1 3600 600 86400 300' '@ NS a.root.' 'a.root. A 127.7.0.1'
+        for w_z in $w_zones; do printf '%s\n' "$w_z. NS ns.$w_z." "ns.$w_z. A $real_auth"; done
+        cat "$T/signed.ds" "$T/hashed.ds" "$T/bogus.ds"
+    } >"$T/root.text"
+    zone_sign root
+    real_ds=$(awk '{ for (i = 1; i <= NF; i++) if ($i == "DS") print $(i + 1), $(i + 2), $(i + 3), $(i + 4) }' "$T/root.ds")
+    printf '%s\n' '. 3600 NS a.root.' 'a.root. 3600 A 127.7.0.1' >"$T/hints"
+    real_zones=root
+    w_real root nsd 127.7.0.1
+    real_zones=$w_zones
+    w_real auth nsd "$real_auth"
+    w_real resolver unbound 127.7.1.1 "root-hints: \"$T/hints\"" 'ede: yes' 'incoming-num-tcp: 200' 'do-ip6: no' \
+        'outgoing-tcp-mss: 1220'
+    real_back=127.7.1.1@53
 }
 
-leg_real_upstreams() {
-    promise 'what nsd says is what clients get: A, AAAA, MX, TXT, HTTPS, DNSKEY, TYPE65280 over UDP, TCP and IPv6'
-    needs kdig nsd || return
-    zone test
-    real_pn=$(freeport) real_pu=$(freeport)
-    real nsd nsd "$real_pn"
-    real_compare "$real_pn" ''
-    promise 'the same through unbound, over TCP'
-    if needs unbound; then
-        real server unbound "$real_pu" 'domain-insecure: test.' stub-zone: 'name: test.' "stub-addr: 127.0.0.1@$real_pn"
-        real_compare "$real_pu" tcp +tcp
-    fi
-    promise 'the same through dnsmasq'
-    if needs dnsmasq; then
-        real server dnsmasq "$real_pu" "server=/test/127.0.0.1#$real_pn"
-        real_compare "$real_pu" ''
-    fi
+# w_proxy LINE...: dnsproxy with these lines, where resolv.conf can name it
+w_proxy() { proxy front 'listen 127.0.0.1@53' 'listen ::1@53' "ca-file $T/pki/ca.pem" 'cache-negative 30' "$@"; }
+
+# w_picked NAME: it is one of the rows that are wanted
+w_picked() { case " ${WORKS:-$1} " in *" $1 "*) ;; *) return 1 ;; esac; }
+
+leg_real_servers() {
+    w_world 'real servers as upstreams' || return
+    WORKS='nsd unbound bind9 kresd dnsdist dnsmasq haproxy stunnel'
+    w_servers
+    promise "a server with TLS 1.3 only is a clean failure, named once"
+    begin only13 openssl s_server -accept 127.0.0.1:5301 -tls1_3 -www -cert "$T/pki/good.crt" -key "$T/pki/good.key"
+    only_13 127.0.0.1@5301
+}
+w_servers() {
+    crt goodrsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=serverAuth
+    questions=$(questions signed && printf '%s\n' 'far.signed A' 'x.wild.hashed A' 'www.plain A' 'many.plain A')
+    echo "$real_servers" >"$T/servers"
+    while read -r w_name w_protos real_cert w_x; do
+        case $w_protos in '' | -) continue ;; esac
+        w_picked "$w_name" || continue
+        promise "$w_name starts and answers"
+        real_here "$w_name" || continue
+        [ "$real_cert" != - ] || real_cert=good
+        # a nginx speaks HTTPS for a dnsdist
+        [ "$w_name" != nginx ] || { w_real behind dnsdist 127.7.1.99; real_back=127.7.1.99@53; }
+        w_addr=127.7.1.2
+        w_real server "$w_name" "$w_addr"
+        case $w_protos in udp*) w_how=+tcp w_p=53 ;; *) w_how=+tls w_p=853 ;; esac
+        all_directly 29 "$w_addr" $w_p $w_how        # smartdns has no answer of more than 4,000 bytes
+        [ ! -s "$why" ] || continue
+        for w_p in $(echo "$w_protos" | tr , ' '); do w_cell "$w_name" "$w_p"; done
+    done <"$T/servers"
 }
 
-# client COMMAND [ADDRESS]: runs it where resolv.conf names this server and port 53 can be had; prints what it says in order of text
-client() {
-    printf 'nameserver %s\n' "${2:-127.0.0.1}" >"$T/resolv.conf"
+# w_cell NAME PROTO: what clients get with that upstream is what it says itself
+w_cell() {
+    promise "$1 as $2 upstream: 31 kinds of answers, cold, from the cache over TCP and IPv6, and with the best upstream dead"
+    case $2 in udp) w_words='' ;; tcp) w_words=' tcp' ;; *) w_words=" $2=dns.test" ;; esac
+    if [ "$2" = tls ] && ! real_has_12 "$w_addr" 853; then
+        promise_text="$1 with TLS 1.3 only is a clean failure, named once"
+        only_13 "$w_addr"
+        return
+    fi
+    if [ "$2" = https ] && grep -q 'http_version 1.1' "$T/server.conf" && ! ns kdig "@$w_addr" +https +retry=0 www.signed A >/dev/null; then
+        skip 'not here: this nginx cannot ask this dnsdist, whose plain DoH is HTTP/2 only'
+        return
+    fi
+    w_proxy "$w_addr 1$w_words"
+    all_same 'when asked first' 127.0.0.1 53
+    [ "$2" != tls ] || within 1 2 "$(upstream "$w_addr@853" connects)" "connections"
+    all_same 'from the cache, over TCP' 127.0.0.1 53 +tcp
+    [ "$(count hits)" -ge 28 ] || fail "only $(count hits) came from the cache"       # a no without SOA is not kept
+    all_same 'from the cache, over IPv6' ::1 53
+    w_proxy 'timeout 4000' 'patience 300' "$w_dead 1" "$w_addr 2$w_words"
+    all_same 'with the best upstream dead' 127.0.0.1 53
+    stop front
+}
+
+# only_13 ADDRESS: a server there with TLS 1.3 only (nsd from 4.13 on) costs its clients nothing, and the log names TLS 1.3, once
+only_13() {
+    dot last good : net=11
+    proxy px "$ca" "$1 1 tls=dns.test" "$last 2 tls=dns.test" 'patience 3000'
+    answered 11 15 rate=10
+    within 0 $((1500 * SLOW)) "$(val slowest_ms "$out")" "slowest, ms"
+    blamed "$1" 'tls: .*(TLS 1\.2|version)' 1
+    stop px
+}
+# real_has_12 ADDRESS PORT: the server there speaks TLS 1.2
+real_has_12() { ns openssl s_client -connect "$1:$2" -tls1_2 </dev/null >"$T/tls12.log" 2>&1; }
+
+# ---- The clients. tests/clients/ has those that are programs.
+
+# name, the program, and what runs, in $T: $1 is the server's address, resolv.conf names it too; $w_words are the names and types that
+# it asks for, $w_names the names
+w_clients='
+glibc    getent    for n in $w_names; do getent ahosts $n; done | cut -c 1-22
+musl     musl-gcc  musl-gcc -o gai $C/../gai.c && for n in $w_names; do ./gai $n; done
+busybox  busybox   for n in $w_names; do busybox nslookup $n $1 | grep -v :53; done
+dig      dig       dig @$1 +noall +answer +nottlid $w_words
+kdig     kdig      kdig @$1 +noall +answer +nottl $w_words
+drill    drill     for n in $w_names; do drill @$1 $n A; drill @$1 $n AAAA; done | grep -v "^;;" | cut -f 1,3-
+host     host      for n in $w_names; do host $n $1; done
+delv     delv      for n in $w_names; do delv @$1 -a bind.keys +root=. $n A; done | sed "s/[0-9]*.IN/IN/"
+node     node      node $C/node.js $w_words
+go       go        GO111MODULE=off GOCACHE=$T/go GOFLAGS=-p=1 CGO_ENABLED=0 go run $C/go.go $w_words
+ruby     ruby      ruby $C/ruby.rb $w_words
+perl     perl      perl $C/perl.pl $w_words
+python   /usr/bin/python3 /usr/bin/python3 $C/python.py $w_words
+java     java      java $C/Client.java $w_words
+erlang   escript   ERL_INETRC=$T/inetrc escript $C/erlang.escript $w_words'
+
+# w_each_client TEXT COMMAND: for each that is wanted, whose program is $w_command
+w_each_client() {
+    export w_names w_words C="$SRC/tests/clients"
+    echo "$w_clients" >"$T/clients"
+    while read -r w_name w_program w_command; do
+        [ -n "$w_name" ] && w_picked "$w_name" || continue
+        promise "$w_name $1"
+        ! needs "$w_program" || "$2"
+    done <"$T/clients"
+}
+
+# w_client ADDRESS: what this client says with that server, in order of text
+w_client() {
+    printf 'nameserver %s\n' "$1" >"$T/resolv.conf"
     echo 'hosts: files dns' >"$T/nsswitch.conf"
     # shellcheck disable=SC2016
     ns env T="$T" unshare -m sh -c 'cd "$T" && mount --bind resolv.conf /etc/resolv.conf && mount --bind nsswitch.conf /etc/nsswitch.conf || exit
-        command=$1; shift; eval "$command"' sh "$1" "${2:-}" </dev/null 2>&1 | sort
+        command=$1; shift; eval "$command"' sh "$w_command" "$1" </dev/null 2>&1 | sort |
+        sed '/^;; *WARNING: truncated/d; /^;; Truncated/d; s/127\.[0-9.]*[#:]53/server/' | grep -v "^Address: $1\$\|^Server:\|^Name: $1$"
 }
-# client_gai CC: getaddrinfo(3) as programs use it, of that compiler's C library, is $T/gai
-client_gai() { "$1" -O -o "$T/gai" "$SRC/tests/gai.c" >>"$T/gai.log" 2>&1 || fail "$(tail -n 3 "$T/gai.log")"; }
 
 leg_real_clients() {
     promise 'a namespace of its own, with port 53 and resolv.conf'
     needs dnsmasq && netns || return
     real back dnsmasq 5300 local=/test/ host-record=www.test,192.0.2.10,2001:db8::10
     proxy front 'listen 127.0.0.1@53' 'listen ::1@53' '127.0.0.1@5300 1'
-    for real_c in 'kdig +short' 'dig +short' 'drill -Q'; do
-        promise "${real_c% *} gets A over IPv4 and AAAA over IPv6"
-        needs "${real_c% *}" || continue
-        same 192.0.2.10 "$(client "$real_c @127.0.0.1 www.test A")"
-        same 2001:db8::10 "$(client "$real_c @::1 www.test AAAA")"
-    done
-    promise 'nslookup of busybox finds the address'
-    ! needs busybox || like '^Address[ 0-9:]* 192\.0\.2\.10' "$(client 'busybox nslookup www.test 127.0.0.1')"
-    promise 'getaddrinfo of the C library gets both addresses, and an error for a name that does not exist'
-    client_gai "$CC"
-    same '192.0.2.10 2001:db8::10' "$(client './gai www.test' | paste -s -d ' ')"
-    like '[Nn]ot known' "$(client './gai nobody.test')"
-    promise 'getaddrinfo of musl gets both addresses'
-    ! needs musl-gcc || { client_gai musl-gcc; same '192.0.2.10 2001:db8::10' "$(client './gai www.test' | paste -s -d ' ')"; }
-    judge
-    stop front
+    WORKS='glibc musl busybox dig kdig drill' w_names='www.test nobody.test' w_words='www.test A www.test AAAA'
+    w_each_client 'gets both addresses, over IPv4 and IPv6' w_gets_both
 }
-
-# five ADDRESS NAME [ms:RANGE]: five fresh names of that kind have this address
-five() { for five_i in 1 2 3 4 5; do says "^NOERROR .* A $(ere "$1")\$" ${3:-} "$2$five_i.test"; done; }
-first_wins() { answers_with 192.0.2.1; }
-
-leg_real_failover() {
-    promise 'with both well, priority 1 wins'
-    needs unbound dnsmasq || return
-    real_p1=$(freeport) real_p2=$(freeport)
-    real_first() { real first unbound "$real_p1" 'local-zone: test. redirect' 'local-data: "test. A 192.0.2.1"'; }
-    real_first
-    real second dnsmasq "$real_p2" address=/test/192.0.2.2 local-ttl=60
-    proxy front "127.0.0.1@$real_p1 1" "127.0.0.1@$real_p2 2" 'patience 1000'
-    five 192.0.2.1 a
-    promise 'priority 1 silent (SIGSTOP): every query is answered'
-    kill -STOP "$(pid first)"
-    five 192.0.2.2 b
-    promise 'after three slow answers they are immediate'
-    five 192.0.2.2 c ms:0-500
-    same down "$(upstream "127.0.0.1@$real_p1" state)"
-    promise 'it comes back by itself (SIGCONT)'
-    kill -CONT "$(pid first)"
-    await 10 first_wins || fail 'priority 1 does not win again'
-    promise 'priority 1 killed (SIGKILL): every query is answered, at once'
-    kill_pid first KILL
-    five 192.0.2.2 d ms:0-500
-    promise 'it comes back by itself (started again)'
-    real_first
-    await 15 first_wins || fail 'priority 1 does not win again'
-    judge
-    stop front
+w_gets_both() {
+    for w_x in 127.0.0.1 ::1; do
+        w_client $w_x >"$T/got"
+        each 'like "$it" "$(cat "$T/got")" "asked at $w_x"' '192\.0\.2\.10' '2001:db8::10'
+    done
 }
 
 leg_netcats() {
@@ -391,54 +451,3 @@ leg_netcats() {
     done
     stop front
 }
-
-# only_13 ADDRESS: a server there with TLS 1.3 only (nsd from 4.13 on) costs its clients nothing, and the log names TLS 1.3, once
-only_13() {
-    dot last good : net=11
-    proxy px "$ca" "$1 1 tls=dns.test" "$last 2 tls=dns.test" 'patience 3000'
-    answered 11 15 rate=10
-    within 0 $((1500 * SLOW)) "$(val slowest_ms "$out")" "slowest, ms"
-    blamed "$1" 'tls: .*(TLS 1\.2|version)' 1
-    stop px last
-}
-
-leg_tls_real() {
-    tls_ready
-    crt goodrsa by=intrsa key=rsa cn=dns.test san=dns:dns.test eku=serverAuth
-    promise "a server with TLS 1.3 only is a clean failure, named once"
-    needs kdig nsd openssl || return
-    real_pt=$(freeport) real_pn=$(freeport)
-    real_back=127.0.0.1@$real_pn
-    zone test
-    openssl s_server -accept "127.0.0.1:$real_pt" -tls1_3 -quiet -cert "$T/pki/good.crt" -key "$T/pki/good.key" </dev/zero \
-        >"$T/s_server.log" 2>&1 &
-    started s_server $!
-    only_13 "127.0.0.1@$real_pt"
-    kill_pid s_server
-    real nsd nsd "$real_pn"
-    while read -r tls_k real_cert; do
-        promise "what $tls_k says over TLS is what clients get ($real_cert)"
-        real_x=$(real_command "$tls_k")
-        needs "${real_x%% *}" || continue
-        real server "$tls_k" "$real_pt"
-        if real_has_12 127.0.0.1 "$real_pt"; then
-            real_compare "$real_pt" tls=dns.test +tls-ca="$T/pki/ca.pem" +tls-hostname=dns.test
-            like 'noerror 50 ' "$(many n=50 window=10 name=n%x.wild.test)"
-            within 1 2 "$(upstream "127.0.0.1@$real_pt" connects)" "connections"
-        else
-            promise_text="$tls_k with TLS 1.3 only is a clean failure, named once ($real_cert)"
-            only_13 "127.0.0.1@$real_pt"
-        fi
-    done <<'END'
-nsd good
-nsd goodrsa
-unbound good
-dnsdist goodrsa
-bind9 good
-kresd goodrsa
-haproxy good
-stunnel goodrsa
-END
-}
-# real_has_12 ADDRESS PORT: the server there speaks TLS 1.2
-real_has_12() { ns openssl s_client -connect "$1:$2" -tls1_2 </dev/null >"$T/tls12.log" 2>&1; }

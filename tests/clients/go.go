@@ -1,34 +1,38 @@
-// go.go NAME...: what Go's own resolver says
+// go.go NAME TYPE...: what Go's own resolver says
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"sort"
+	"strings"
 )
 
 func main() {
 	r := &net.Resolver{PreferGo: true}
 	c := context.Background()
-	for _, name := range os.Args[1:] {
-		list, err := r.LookupHost(c, name+".")
-		sort.Strings(list)
-		fmt.Println(name, list, err)
-		if name != "far.signed" { // of two links it says either, from 1.20 on: that of the answer that came first
-			fmt.Println(r.LookupCNAME(c, name+"."))
+	for i := 1; i < len(os.Args); i += 2 {
+		var list interface{}
+		var err error
+		name := os.Args[i] + "."
+		switch os.Args[i+1] {
+		case "A":
+			list, err = r.LookupIP(c, "ip4", name)
+		case "AAAA":
+			list, err = r.LookupIP(c, "ip6", name)
+		case "MX":
+			list, err = r.LookupMX(c, name)
+		case "SRV":
+			_, list, err = r.LookupSRV(c, "", "", name)
+		case "TXT":
+			list, err = r.LookupTXT(c, name)
 		}
+		text, _ := json.Marshal(list)
+		words := strings.Split(strings.Trim(string(text), "[]"), ",")
+		sort.Strings(words)
+		fmt.Println(name, os.Args[i+1], words, err)
 	}
-	mx, err := r.LookupMX(c, "signed.")
-	for _, m := range mx {
-		fmt.Println(*m, err)
-	}
-	_, srv, err := r.LookupSRV(c, "sip", "tcp", "signed.")
-	for _, s := range srv {
-		fmt.Println(*s, err)
-	}
-	txt, err := r.LookupTXT(c, "big.signed.")
-	sort.Strings(txt)
-	fmt.Println(txt, err)
 }
