@@ -1,6 +1,6 @@
-/* gauge.h - what measures: the reference of the bench, an upstream, loads and figures; a browser and a road for the day
+/* gauge.h - what measures: the reference of the bench, an upstream, loads and figures; a road for the day
  *
- * Not a program; peer.c includes it. Above each cmd_... stands what it takes. All is on loopback, but for browse and link.
+ * Not a program; peer.c includes it. Above each cmd_... stands what it takes. All is on loopback, but for link.
  * Names are nDDDDDD.sixty-byte.example: an answer with one A record has 60 bytes. Queries and answers are copied, not built,
  * and go in batches, so that the load is not what is measured. */
 #include <linux/if_tun.h>
@@ -317,65 +317,35 @@ static int cmd_answers(char **arg) {
 
 /* ---- The day */
 
-/* One to eight names at once, those of popular sites more often: A, AAAA, and of the first HTTPS too. */
-static void page_open(int fd) {
-	static const int types[] = { T_A, T_AAAA, T_HTTPS };
-	for (int i = 0, names = 1 + (int)(rnd() % 8); i < names; i++) {
-		double z = part();
-		bool home = i == names - 1 && rnd() % 5 == 0;
-		int site = home ? (int)(rnd() % 5) : (int)(400 * z * z * z);
-		char name[24];
-		snprintf(name, sizeof name, home ? "host%d.lan" : i == 0 ? "www%d.example" : "cdn%d.example", site);
-		for (int k = 0; k < (i == 0 ? 3 : 2); k++) {
-			query_put(&form_plain, &sent, name, types[k], flight.head % 65536);
-			slot_open(types[k] == T_A);
-			if (send(fd, sent.p, sent.n, 0) < 0 && errno == EBADF) die("no socket");
-		}
-	}
-}
-
-/* browse ADDR PORT SECONDS: a browser, whose pages come at random times. Says what load does; an A without records is no answer. */
-static int cmd_browse(char **arg) {
-	struct addr to = addr_of(arg[1], arg[2]);
-	usec end = us_now() + SEC(num(arg[3])), next = now;
-	int fd = sock(SOCK_DGRAM, NULL, &to);
-	rnd_seed(1);
-	while (us_now() < end || flight.open) {
-		if (now >= next && now < end) {
-			page_open(fd);
-			next = now + MS(20) + (usec)(2e5 * part() * part());
-		}
-		comes(fd, now < end ? (int)(MAX(next - now, 0) / 1000) + 1 : 50);
-		slots_read(fd);
-	}
-	return flight_say();
-}
-
-/* The end of a link: a device in that network namespace. */
-static int link_end(const char *netns, const char *device) {
+/* The end of a link: a device in the network namespace of that process. */
+static int link_end(const char *pid, const char *device) {
 	char path[256];
 	struct ifreq r = { .ifr_flags = IFF_TUN | IFF_NO_PI };
-	snprintf(path, sizeof path, "/var/run/netns/%s", netns);
+	snprintf(path, sizeof path, "/proc/%s/ns/net", pid);
 	int ns = open(path, O_RDONLY), fd = -1;
 	if (ns >= 0 && setns(ns, CLONE_NEWNET) == 0) fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK);
 	snprintf(r.ifr_name, sizeof r.ifr_name, "%.15s", device);
-	if (fd < 0 || ioctl(fd, TUNSETIFF, &r) != 0) die("%s %s: %s", netns, device, strerror(errno));
+	if (fd < 0 || ioctl(fd, TUNSETIFF, &r) != 0) die("%s %s: %s", pid, device, strerror(errno));
 	return fd;
 }
 
-/* link NETNS DEVICE NETNS DEVICE DELAY JITTER LOSS: carries packets both ways between two network namespaces, late, in order,
- * and loses some: milliseconds each way, packets of 1000. Says "ready". */
+/* link PID DEVICE PID DEVICE DELAY JITTER LOSS: carries packets both ways between the network namespaces of two processes, late, in
+ * order, and loses some: milliseconds each way, packets of 1000. Says "ready". */
 static int cmd_link(char **arg) {
 	struct pollfd p[2] = { { link_end(arg[1], arg[2]), POLLIN, 0 }, { link_end(arg[3], arg[4]), POLLIN, 0 } };
+	unsigned delay = (unsigned)atoi(arg[5]), jitter = (unsigned)atoi(arg[6]), loss = (unsigned)atoi(arg[7]);
 	usec last[2] = { 0, 0 };
+	uint8_t b[1600];
+	pool_init(&job_pool, 1 << 16, sizeof(struct job));
 	puts("ready");
-	fflush(stdout);
-	while (parcels_wait(p, 2, MS(1)) >= 0)
+	for (fflush(stdout);; jobs_run()) {
+		wait_for(p, 2);
 		for (int from = 0; from < 2; from++) {
-			ssize_t n = p[from].revents & POLLIN ? read(p[from].fd, came.b, sizeof parcels->b) : 0;
-			if (n <= 0 || rnd() % 1000 < num(arg[7])) continue;
-			last[from] = MAX(last[from], us_now() + MS(num(arg[5]) + rnd() % (num(arg[6]) + 1)));
-			parcel_put(last[from], p[!from].fd, &(struct sockaddr_in){ 0 }, came.b, (size_t)n);
+			ssize_t n = p[from].revents & POLLIN ? read(p[from].fd, b, sizeof b) : 0;
+			if (n <= 0 || rnd() % 1000 < loss) continue;
+			last[from] = MAX(last[from], now + MS(delay + rnd() % (jitter + 1)));
+			send_later(last[from], p[!from].fd, &(struct addr){ 0 }, b, (size_t)n);
 		}
+	}
 	return 1;
 }

@@ -216,11 +216,9 @@ END
 leg_house() {
     promise "a house: dnsmasq with port=0 gives addresses, and names are known seconds after the lease (the README's recipe)"
     needs ip dnsmasq busybox && netns || return
-    unshare -n sleep 1000 &
-    started client $!
-    await 5 netns_other $! "$netns_me"
-    client="nsenter -t $! -n"
-    ns ip link add lan type veth peer name e0 netns $!
+    netns_new client
+    client="nsenter -t $(pid client) -n"
+    ns ip link add lan type veth peer name e0 netns "$(pid client)"
     ns ip addr add 192.168.1.1/24 dev lan
     ns ip link set lan up
     $client ip link set lo up

@@ -236,13 +236,15 @@ netns() {
     needs unshare nsenter ip || return 1
     [ "$(id -u)" = 0 ] || { skip "not here: a network namespace needs root"; return 1; }
     netns_o=$(unshare -n true 2>&1) || { skip "not here: $netns_o"; return 1; }
-    unshare -n sleep 1000 &
-    started netns $!
-    NS="nsenter -t $! -n"
-    netns_me=$(readlink /proc/self/ns/net)
-    await 5 netns_other $! "$netns_me" && ns ip link set lo up
+    netns_new netns && NS="nsenter -t $(pid netns) -n" && ns ip link set lo up
 }
-netns_other() { [ "$(readlink "/proc/$1/ns/net")" != "$2" ]; }
+# netns_new NAME: one more, which is that of the process NAME
+netns_new() {
+    unshare -n sleep 1000 &
+    started "$1" $!
+    await 5 netns_other $!
+}
+netns_other() { [ "$(readlink "/proc/$1/ns/net")" != "$(readlink /proc/self/ns/net)" ]; }
 ns() { $NS "$@"; }
 
 # compile OUT SOURCE [FLAG...]: a program of this tree;  build OUT [FLAG...]: dnsproxy.c

@@ -6,7 +6,7 @@
  *   ask, many, talk, hold           see above each
  *   freeport                        a port that is free for UDP and TCP
  *   notify PATH                     a supervisor's socket: prints each datagram as a line
- *   echo, relay, road, load, answers, browse, link
+ *   echo, relay, road, load, answers, link
  *                                   gauge.h tells what they measure
  *   clock FILE SECONDS|real         what a program under `shim CLOCK` takes the time for from now on
  *
@@ -136,16 +136,19 @@ static int cmd_ask(char **argv) {
 	return 0;
 }
 
-/* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT window=IN FLIGHT rate=A SECOND name=FORMAT (%d is the number, from from= on; %x
- * the number and chance, so that it is new) type=T tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS options and letters)
- * byname (each address must be that of the name, first byte aside) seed=N +OPTION...
+/* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT ms=MS (whichever ends first) window=IN FLIGHT rate=A SECOND burst=QUERIES (that
+ * leave together) every=US (from burst to burst, if no rate is said) name=FORMAT (%d is the number, from from= on; %x the number and
+ * chance, so that it is new) names=N (so many, in turn, or with popular the first more often) pairs (A and AAAA of each) type=T
+ * tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS options and letters) byname (each address must be that of the name, first
+ * byte aside) full (no answer may be without records) seed=N +OPTION...
  * kind=random|mutate|short sends messages of chance instead, or queries with some bytes changed, which wait for nothing but the timeout.
  * Says: sent N answered N noerror N ... tc N tcfull N (TC=1 with records) wrong N dup N bad N right N failed N (another RCODE) lost N
- * slowest_ms N p50_us N p99_us N ms N got N (messages) odd N (FORMERR with more than header, question and OPT) from FIRST BYTE
- * OF THE ADDRESS:COUNT,... A query without a reply is not sent again. */
+ * slowest_ms N p50_us N p99_us N p999_us N worst_us N ms N got N (messages) odd N (FORMERR with more than header, question and OPT)
+ * from FIRST BYTE OF THE ADDRESS:COUNT,... A query without a reply is not sent again. */
 
-#define LOAD_WORDS(I, T) I(load, n) I(load, window) I(load, rate) I(load, from) I(load, tcp) I(load, timeout) I(load, vary) \
-	I(load, byname) I(load, seed) T(load, kind) T(load, name) T(load, type) T(load, src)
+#define LOAD_WORDS(I, T) I(load, n) I(load, ms) I(load, window) I(load, rate) I(load, every) I(load, burst) I(load, from) I(load, names) \
+	I(load, popular) I(load, pairs) I(load, tcp) I(load, timeout) I(load, vary) I(load, byname) I(load, full) I(load, seed) \
+	T(load, kind) T(load, name) T(load, type) T(load, src)
 struct load {
 	LOAD_WORDS(INT_MEMBER, TEXT_MEMBER)
 	struct form form;
@@ -156,7 +159,7 @@ struct load {
 	long sent, done, open, wrong, dup, bad, tc, tcfull, right, refused, got, odd, rcodes[16], nets[256], *took;
 };
 static const struct field load_fields[] = { LOAD_WORDS(INT_FIELD, TEXT_FIELD) };
-static struct load load = { .n = 1000, .window = 100, .timeout = 6000, .name = "n%d.test", .type = "A" };
+static struct load load = { .n = 1000, .window = 100, .burst = 1, .timeout = 6000, .name = "n%d.test", .type = "A" };
 
 static struct waiting { usec at; int number; bool used, answered; } waiting[65536];
 static struct channel { int fd; struct buf in, out; } channels[256];
@@ -204,12 +207,24 @@ static void junk_put(struct buf *b) {
 	mutate(b, 0);
 }
 
+static int load_place(void) {
+	uint64_t z = rnd() % 1000;
+	if (load.popular) return (int)(z * z * z * (unsigned)load.names / 1000000000);
+	return (int)(load.names ? (load.sent >> load.pairs) % load.names : load.sent >> load.pairs);
+}
+
+/* May another query leave? A burst does when its time has come and there is room for all of it. */
+static bool may_send(void) {
+	if (load.sent >= load.n || load.sent % load.burst != 0) return load.sent < load.n;
+	return load.open + load.burst <= load.window && load.sent / load.burst * load.every <= us_now() - load.began;
+}
+
 /* The next message. Those of chance have over TCP a length that is mostly right, and each 50 a new connection. */
 static void load_send(void) {
 	static unsigned next;
 	struct channel *c = &channels[load.sent % load.nchannels];
 	bool junk = load.kind[0] != '\0';
-	int number = load.from + (int)load.sent;
+	int number = load.from + load_place();
 	char name[WORD * 4];
 	if (load.sent == 0) next = random16();
 	while (waiting[next & 65535].used) next++;
@@ -217,7 +232,7 @@ static void load_send(void) {
 	numbered(name, sizeof name, load.name, number, load.stamp);
 	if (load.vary) load_vary(name);
 	if (junk) junk_put(&sent);
-	else query_put(&load.form, &sent, name, load.qtype, (int)id);
+	else query_put(&load.form, &sent, name, load.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
 	waiting[id] = (struct waiting){ us_now(), number, true, false };
 	if (junk && load.tcp && (c->fd < 0 || load.sent % 50 == 0)) {
 		channel_flush(c);
@@ -250,6 +265,7 @@ static bool load_right(const uint8_t *p, size_t n, int number) {
 	size_t len = strlen(name);
 	if (!message_read(&q, p, n, see_address, v) || q.odd != NULL) return false;
 	if ((strncasecmp(q.name, name, len) != 0 || strcmp(q.name + len, ".") != 0) && strchr(name, '\\') == NULL) return false;
+	if (load.full && (p[3] & 15) == NOERROR && get16at(p + 6) == 0) return false;
 	if (!load.byname || (p[3] & 15) != NOERROR) return true;
 	if (v[0] == 0 || v[1] != 0 || (v[0] & 0xffffff) != name_number(q.name)) return false;
 	load.nets[v[0] >> 24]++;
@@ -304,6 +320,7 @@ static bool channel_read(struct channel *c) {
 /* One turn: what may be sent is sent, what has come is read. False when there is nothing to wait for any more. */
 static bool load_turn(void) {
 	static struct pollfd fds[256];
+	if (load.ms && us_now() - load.began > MS(load.ms)) load.n = (int)load.sent;
 	bool more = load.sent < load.n;
 	int alive = 0;
 	for (int i = 0; i < load.nchannels; i++) {
@@ -311,7 +328,7 @@ static bool load_turn(void) {
 		channel_flush(c);
 		fds[i] = (struct pollfd){ c->fd, (short)(POLLIN | (c->out.n > 0 ? POLLOUT : 0)), 0 };
 	}
-	poll(fds, (nfds_t)load.nchannels, load.rate && more ? 1 : 50);
+	poll(fds, (nfds_t)load.nchannels, load.every && more ? 1 : 50);
 	for (int i = 0; i < load.nchannels; i++)
 		alive += !(fds[i].revents & (POLLIN | POLLHUP | POLLERR)) ? channels[i].fd >= 0 : channel_read(&channels[i]);
 	if (load.kind[0] == '\0' && (alive == 0 || (load.done >= load.sent && !more))) return false;
@@ -330,17 +347,19 @@ static bool load_turn(void) {
 
 static int by_size(const void *a, const void *b) { return *(const long *)a < *(const long *)b ? -1 : *(const long *)a > *(const long *)b; }
 
+/* The time that so many thousandths of the answers took at most. */
+static long load_took(long part) { return load.done ? load.took[MIN(load.done * part / 1000, load.done - 1)] : 0; }
+
 static int load_say(void) {
 	static const char *const names[] = { "noerror", "formerr", "servfail", "nxdomain", "notimp", "refused" };
 	const char *sep = " from ";
 	qsort(load.took, (size_t)load.done, sizeof *load.took, by_size);
 	printf("sent %ld answered %ld", load.sent, load.done);
 	for (size_t i = 0; i < COUNT(names); i++) printf(" %s %ld", names[i], load.rcodes[i]);
-	printf(" tc %ld tcfull %ld wrong %ld dup %ld bad %ld right %ld failed %ld lost %ld slowest_ms %ld p50_us %ld p99_us %ld ms %ld", load.tc,
-	    load.tcfull, load.wrong, load.dup, load.bad, load.right, load.done - load.rcodes[NOERROR], load.n - load.done,
-	    load.done ? load.took[load.done - 1] / 1000 : 0, load.done ? load.took[load.done / 2] : 0, load.done ? load.took[load.done * 99 / 100] : 0,
-	    (long)((us_now() - load.began) / MS(1)));
-	printf(" got %ld odd %ld", load.got, load.odd);
+	printf(" tc %ld tcfull %ld wrong %ld dup %ld bad %ld right %ld failed %ld lost %ld slowest_ms %ld", load.tc, load.tcfull, load.wrong,
+	    load.dup, load.bad, load.right, load.done - load.rcodes[NOERROR], load.n - load.done, load_took(1000) / 1000);
+	printf(" p50_us %ld p99_us %ld p999_us %ld worst_us %ld ms %ld got %ld odd %ld", load_took(500), load_took(990), load_took(999),
+	    load_took(1000), (long)((us_now() - load.began) / MS(1)), load.got, load.odd);
 	for (int i = 0; i < 256; i++)
 		if (load.nets[i] > 0) {
 			printf("%s%d:%ld", sep, i, load.nets[i]);
@@ -361,14 +380,14 @@ static int cmd_many(char **argv) {
 	load.took = grow(NULL, sizeof *load.took * ((size_t)load.n + 1));
 	if (load.seed) rnd_seed((uint64_t)load.seed);
 	else rnd_stir();
+	if (load.rate) load.every = (int)(SEC(load.burst) / load.rate);
 	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
 	load.to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]);
 	for (int i = 0; i < load.nchannels; i++)
 		if (!channel_open(&channels[i])) return puts(strerror(errno)) >= 0;
 	load.began = load.last = us_now();
 	do {
-		while (load.sent < load.n && load.open < load.window && (load.rate == 0 || load.sent <= (us_now() - load.began) * load.rate / SEC(1)))
-			load_send();
+		while (may_send()) load_send();
 	} while (load_turn());
 	return load_say();
 }
@@ -560,7 +579,7 @@ static int cmd_clock(char **argv) {
 int main(int argc, char **argv) {
 	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
 		USE(talk, 3), USE(hold, 4), USE(freeport, 1), USE(notify, 2), USE(clock, 3), USE(echo, 2), USE(relay, 3),
-		USE(road, 6), USE(load, 2), USE(answers, 3), USE(browse, 4), USE(link, 8) };
+		USE(road, 6), USE(load, 2), USE(answers, 3), USE(link, 8) };
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)
 		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].words) return uses[i].run(argv + 1);

@@ -15,7 +15,8 @@
  *            soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX  keepalive=N
  *            pad=N (options 11 and 12)  noopt  optmid  noedns=RCODE (that, without OPT, to every query with OPT; drop: nothing)
  *            lower upper (the question's letters)  mutate=SEED  noise=N (so many bytes of chance)
- *  when      delay=MS  silent  drop=N (the first N datagrams of a question)  tcpsilent
+ *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  tcpsilent  lose=PERCENT (of the datagrams, each way)
+ *            drop=N (the first N datagrams of a question)
  *  over UDP  tc  tcrec (TC=1 with records)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  closeafter  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND,KIND... (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
@@ -37,10 +38,10 @@
 
 #define ACT_WORDS(I, T) I(act, nodata) I(act, n) I(act, rdlen) I(act, big) I(act, cname) I(act, cnameonly) I(act, extra) I(act, net) \
 	I(act, byname) I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, keepalive) I(act, pad) I(act, noopt) I(act, optmid) I(act, lower) \
-	I(act, upper) I(act, mutate) I(act, noise) I(act, delay) I(act, silent) I(act, drop) I(act, tcpsilent) I(act, tc) I(act, tcrec) \
-	I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, closeafter) I(act, dribble) I(act, cut) I(act, gap) I(act, flood) I(act, idle) \
-	I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) I(act, skip) I(act, muted) I(act, record) \
-	I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) I(act, epoch) \
+	I(act, upper) I(act, mutate) I(act, noise) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, drop) I(act, tcpsilent) \
+	I(act, tc) I(act, tcrec) I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, closeafter) I(act, dribble) I(act, cut) \
+	I(act, gap) I(act, flood) I(act, idle) I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) \
+	I(act, skip) I(act, muted) I(act, record) I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) I(act, epoch) \
 	T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) T(act, order) T(act, at) T(act, cache) \
 	T(act, h2)
 struct act { ACT_WORDS(INT_MEMBER, TEXT_MEMBER) int rcode, nttl; uint32_t ttl[8]; };
@@ -356,7 +357,8 @@ static void job_free(struct job *j) {
 }
 
 static void datagram_send(const struct job *j) {
-	if (sendto(j->fd, j->b.p, j->b.n, 0, &j->to.u.sa, addr_len(&j->to)) < 0 && errno == EBADF)
+	bool device = j->to.u.sa.sa_family == AF_UNSPEC;
+	if ((device ? write(j->fd, j->b.p, j->b.n) : sendto(j->fd, j->b.p, j->b.n, 0, &j->to.u.sa, addr_len(&j->to))) < 0 && errno == EBADF)
 		die("sendto: %s", strerror(errno));
 }
 
@@ -473,6 +475,7 @@ static bool query_lost(const struct act *a, const struct message *q, const struc
 	static uint8_t seen[1 << 24];
 	if (a->silent || (c && a->tcpsilent) || (q->opts && strcmp(a->noedns, "drop") == 0)) return true;
 	if (c == NULL && a->once && served[addr_port(from)]) return true;
+	if (c == NULL && ((int)(rnd() % 100) < a->lose || (int)(rnd() % 100) < a->lose)) return true;
 	uint8_t *times = &seen[name_number(q->name) ^ (q->type * 2654435761u) >> 8];
 	if (c == NULL) return !(served[addr_port(from)] = !a->drop || ++*times > a->drop);
 	if (up.all.full > 0 && up.all.times != 0 && c->waiting >= up.all.full) {
@@ -510,7 +513,8 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 	}
 	for (int i = 0; i < a.noise; i++) b.p[rnd() % b.n] = (uint8_t)rnd();
 	if (c == NULL && a.flood) job_add((struct job){ .due = now, .kind = J_FLOOD, .fd = up.udp, .to = *from, .left = a.flood }, b.p, b.n);
-	usec due = wrong_first(&a, &b, &q, from, c, now + MS(a.delay));
+	usec late = MS(a.delay) + rnd() % (MS(a.jitter) + 1) + rnd() % (MS(a.jitter) + 1);
+	usec due = wrong_first(&a, &b, &q, from, c, now + late);
 	if (c != NULL) answer_stream(&a, &b, c, due);
 	else for (int i = 0; i < (a.twice ? 2 : 1); i++) send_later(due, up.udp, from, b.p, b.n);
 }
