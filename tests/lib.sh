@@ -429,11 +429,13 @@ says() {
 # replies [COMMAND]: each line PROMISE ; WANT ; WORDS of standard input says what `COMMAND WORDS` prints (COMMAND is ask if not
 # said). WANT is an ERE, with ! before it one that does not match; or @ and what `says` takes; or # and how many times u1 has seen
 # the question by then. With several WORDS, a | between them, all do so. A line PROMISE ; WORDS is a command that judges by itself,
-# or does what the next lines need. A line without PROMISE belongs to the promise before it. The shell expands WORDS.
+# or does what the next lines need, which are left out when it skips. A line without PROMISE belongs to the promise before it. The
+# shell expands WORDS.
 replies() {
     sed 's/ *; */;/g' >"$T/.rows"
     while IFS=';' read -r row_p row_e row_w; do
         [ -z "$row_p" ] || promise "$row_p"
+        [ -z "$skipwhy" ] || continue
         [ -n "$row_e" ] && [ -n "$row_w" ] || { eval "$row_e$row_w"; continue; }
         row_w="$row_w | "
         while [ -n "$row_w" ]; do
