@@ -242,7 +242,7 @@ half_asks() {
     hold hold "$port" 100 "hex=001b0007010000010000000000000463$(printf '%06x' $((3158064 + it)))04746573740000010001ffff00"
     kill_pid hold
     comes u1 " c00$it\\.test\\. "
-    saw 1 " c00$it\\.test\\. " u1
+    saw 1-7 " c00$it\\.test\\. " u1          # one question, which may be sent again on a busy machine
 }
 
 # full TEXT: how many answers of the load that says so were more than an empty TC=1
