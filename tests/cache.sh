@@ -36,7 +36,7 @@ a TTL with the top bit set counts as 0, a huge one is capped (RFC 2181) ; kept 2
  ; @. ttl:86390-86400 ; ttl=2147483647.big.test
 only successes: not SERVFAIL, REFUSED, FORMERR, NOTIMP, NXDOMAIN, NODATA, TC=1
  ; kept 2 servfail=.bad.test refused=.bad.test notimp=.bad.test nxdomain=.soa=60,60.bad.test nodata=.soa=60,60.bad.test
- ; kept 2 cname=1.cnameonly=.bad.test
+ ; kept 2 cname=1.nodata=.bad.test
  ; kept 4 formerr=.bad.test
 ANY is relayed, and not kept ; ^NOERROR .*an=1 ; some.test ANY
  ; #2 ; some.test ANY

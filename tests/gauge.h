@@ -317,8 +317,21 @@ static int cmd_answers(char **arg) {
 
 /* ---- The day */
 
-/* The end of a link: a device in the network namespace of that process. */
-static int link_end(const char *pid, const char *device) {
+/* The ends of a link: a device each, in the network namespace of a process. */
+static struct link_end { int fd, slot; usec last; } ends[2];
+static unsigned link_delay, link_jitter, link_loss;
+
+static void link_ready(void *owner, short revents) {
+	struct link_end *e = owner;
+	uint8_t b[1600];
+	ssize_t n = read(e->fd, b, sizeof b);
+	(void)revents;
+	if (n <= 0 || rnd() % 1000 < link_loss) return;
+	e->last = MAX(e->last, now + MS(link_delay + rnd() % (link_jitter + 1)));
+	send_later(e->last, ends[e == ends].fd, &(struct addr){ 0 }, b, (size_t)n);
+}
+
+static void link_open(struct link_end *e, const char *pid, const char *device) {
 	char path[256];
 	struct ifreq r = { .ifr_flags = IFF_TUN | IFF_NO_PI };
 	snprintf(path, sizeof path, "/proc/%s/ns/net", pid);
@@ -326,26 +339,18 @@ static int link_end(const char *pid, const char *device) {
 	if (ns >= 0 && setns(ns, CLONE_NEWNET) == 0) fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK);
 	snprintf(r.ifr_name, sizeof r.ifr_name, "%.15s", device);
 	if (fd < 0 || ioctl(fd, TUNSETIFF, &r) != 0) die("%s %s: %s", pid, device, strerror(errno));
-	return fd;
+	e->fd = fd;
+	watch_add(&e->slot, fd, POLLIN, link_ready, e, false);
 }
 
 /* link PID DEVICE PID DEVICE DELAY JITTER LOSS: carries packets both ways between the network namespaces of two processes, late, in
  * order, and loses some: milliseconds each way, packets of 1000. Says "ready". */
 static int cmd_link(char **arg) {
-	struct pollfd p[2] = { { link_end(arg[1], arg[2]), POLLIN, 0 }, { link_end(arg[3], arg[4]), POLLIN, 0 } };
-	unsigned delay = (unsigned)atoi(arg[5]), jitter = (unsigned)atoi(arg[6]), loss = (unsigned)atoi(arg[7]);
-	usec last[2] = { 0, 0 };
-	uint8_t b[1600];
-	pool_init(&job_pool, 1 << 16, sizeof(struct job));
+	watch_init(3);
+	link_open(&ends[0], arg[1], arg[2]);
+	link_open(&ends[1], arg[3], arg[4]);
+	link_delay = (unsigned)atoi(arg[5]), link_jitter = (unsigned)atoi(arg[6]), link_loss = (unsigned)atoi(arg[7]);
 	puts("ready");
-	for (fflush(stdout);; jobs_run()) {
-		wait_for(p, 2);
-		for (int from = 0; from < 2; from++) {
-			ssize_t n = p[from].revents & POLLIN ? read(p[from].fd, b, sizeof b) : 0;
-			if (n <= 0 || rnd() % 1000 < loss) continue;
-			last[from] = MAX(last[from], now + MS(delay + rnd() % (jitter + 1)));
-			send_later(last[from], p[!from].fd, &(struct addr){ 0 }, b, (size_t)n);
-		}
-	}
+	for (fflush(stdout);;) jobs_turn();
 	return 1;
 }

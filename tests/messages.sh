@@ -33,8 +33,6 @@ the names in MX, SOA, NS, SRV and CNAME data survive ; MX 10 mx\.n\.test\.$ ; n.
  ;  SOA n\.test\. host\.n\.test\. 1 2 3 4 60$ ; n.test SOA
  ;  CNAME c0\.cname=2\.n\.test\. .* c1\.cname=2\.n\.test\. 300 A 192\.0\.2\.1$ ; cname=2.n.test
 all sections of an answer are passed on ;  an=1 ns=1 .*\| au: test\. 300 NS ns\.evil\. \| ad: victim\.test\. 300 A 6\.6\.6\.6$ ; extra=.all.test
-a name of 256 octets by way of a pointer is malformed, an OPT in the answer section never reaches a client ; ^SERVFAIL ; bad=name256.$l.$l.$l.test +timeout=7000
- ; ^(SERVFAIL .* ar=1 |NOERROR .* an=1 .* ar=1 ) ; bad=optan.o.test +edns +timeout=7000
 the reply to a name in mixed letters has the client's letters, hit or miss ; . ; MiXeD.test | mIxEd.TEST
  ; \| mIxEd\.TEST\. ; mIxEd.TEST
 an upstream that lower-cases the question is understood, the client gets its own letters ; ^NOERROR.* q=LowEr=\.UP\.test\. ; LowEr=.UP.test
@@ -69,14 +67,11 @@ a reply has an OPT only if the query had one, and then exactly one, hit or miss 
  ; ! edns= ; o2.test
  ;  edns=[0-9]+ do ; o3.test +do
  ; ! do ; o3.test +edns
- ;  edns= ; noopt=.o4.test +edns
+ ;  edns= ; noedns=noerror.o4.test +edns
 options of the upstream never reach the client ; !opts= ; opt=10:0011223344556677.o5.test +edns +opt=10:0011223344556677
  ; !opts=12 ; opt=12:0000.o6.test +edns
 Extended DNS Errors do reach it, if it sent an OPT ;  ede=22( |$) ; ede=22.nodata=.o7.test +edns
  ; ! ede= ; ede=22.nodata=.o8.test
-an OPT in the middle of the additional section is replaced like any other, and what lies behind it left out
- ; ^NOERROR .* an=1 .*ar=0 size=[0-9]+ ms= ; optmid=.o9.test
- ; ^NOERROR .* an=1 .*ar=1 .* edns=[0-9]+ ; optmid=.oa.test +edns
 edns-tcp-keepalive of a client is harmless: over UDP it is ignored, over TCP too or answered in kind ; !opts= ; ka.test +opt=11:
  ; ^NOERROR .* edns=1232( opts=11:[0-9a-f]{4})? ms= ; ka.test +opt=11: +tcp
  ; ^(FORMERR|NOERROR) ; ka.test +opt=11:001122 +tcp

@@ -12,8 +12,6 @@
  * Each request is a line of the log, `request CONNECTION ms TIME stream N length N header=value...`, then a query. `over` tells that more
  * requests wait, or bytes came, than were allowed, `overrun` that an answer did not fit the window of the connection, `pong` that a PING came back. */
 
-struct web { bool greeted; uint32_t stream; int requests; long room, taken; };
-
 static const char web_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 static void query_take(const uint8_t *p, size_t n, const struct addr *from, struct conn *c);
@@ -104,7 +102,7 @@ static void web_body(struct buf *f, const struct act *a, uint32_t stream, const 
 
 /* The answer b to the request that was read last, as the rules want it. */
 static void web_answer(struct buf *f, const struct act *a, const struct buf *b, struct conn *c) {
-	struct web *w = c->web;
+	struct web *w = &c->web;
 	struct buf h = { 0 }, end = { 0 };
 	bool whole = web_word(a, "wide") < 0, odd = web_odd(f, a, w->stream);
 	web_headers(&h, a, b->n);
@@ -143,7 +141,7 @@ static void web_request_note(const struct conn *c, uint32_t stream, const uint8_
 
 /* A frame from the client. */
 static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n) {
-	struct web *w = c->web;
+	struct web *w = &c->web;
 	struct act a = act_for("connect.");
 	int most = web_word(&a, "max"), goaway = web_word(&a, "goaway");
 	if (type == H2_SETTINGS && !(flags & H2_ACK)) web_put(&c->out, H2_SETTINGS, H2_ACK, 0, "", 0);
@@ -168,7 +166,7 @@ static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t st
 
 /* What came over a connection of HTTP/2. */
 static void web_handle(struct conn *c) {
-	struct web *w = c->web;
+	struct web *w = &c->web;
 	int most = web_word(&up.all, "max");
 	if (!w->greeted && c->in.n >= 24) {
 		if (memcmp(c->in.p, web_preface, 24) != 0) note("bad", c, "preface");

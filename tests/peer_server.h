@@ -11,17 +11,17 @@
  * 192.0.2.NUMBER. Times are milliseconds.
  *
  *  what      a=ADDR  net=N (A is N. and a hash of the name)  byname (net=10)  count (A says how many answers there were)
- *            n=RECORDS  type=T  ttl=N,N...  rdlen=N  big=BYTES  cname=LINKS  cnameonly  extra (records of other names)  nodata
- *            soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX  keepalive=N
- *            pad=N (options 11 and 12)  noopt  optmid  noedns=RCODE (that, without OPT, to every query with OPT; drop: nothing)
- *            lower upper (the question's letters)  mutate=SEED  noise=N (so many bytes of chance)
+ *            n=RECORDS  type=T  ttl=N,N...  rdlen=N  big=BYTES  cname=LINKS  extra (records of other names)  nodata
+ *            soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX  keepalive=N (option 11)
+ *            noedns=RCODE (that, without OPT, to every query with OPT; drop: nothing)  lower upper (the question's letters)
+ *            mutate=SEED
  *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  tcpsilent  lose=PERCENT (of the datagrams, each way)
  *            drop=N (the first N datagrams of a question)
  *  over UDP  tc  tcrec (TC=1 with records)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  closeafter  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND,KIND... (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
  *            KIND: id qname qtype qclass qr opcode zero eleven header qd2 cutq noq loop | port addr | rdlen ancount
- *            cutrr label40 a3 cname name256 optan
+ *            cutrr label40
  * For a connection as a whole, in rules for "." only:
  *  ends      how=notify|fin|rst|half (half: close_notify, and the socket stays)  idle=MS  life=MS  after=ANSWERS  full=N (when
  *            so many queries wait)  kick=N (a new number: now, all of them)
@@ -36,12 +36,12 @@
  * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no
  * TLS), open, hello, flight, up, data, strike, reneg, end and rules. */
 
-#define ACT_WORDS(I, T) I(act, nodata) I(act, n) I(act, rdlen) I(act, big) I(act, cname) I(act, cnameonly) I(act, extra) I(act, net) \
-	I(act, byname) I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, keepalive) I(act, pad) I(act, noopt) I(act, optmid) I(act, lower) \
-	I(act, upper) I(act, mutate) I(act, noise) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, drop) I(act, tcpsilent) \
-	I(act, tc) I(act, tcrec) I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, closeafter) I(act, dribble) I(act, cut) \
-	I(act, gap) I(act, flood) I(act, idle) I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) \
-	I(act, skip) I(act, muted) I(act, record) I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) I(act, epoch) \
+#define ACT_WORDS(I, T) I(act, nodata) I(act, n) I(act, rdlen) I(act, big) I(act, cname) I(act, extra) I(act, net) \
+	I(act, byname) I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, keepalive) I(act, lower) \
+	I(act, upper) I(act, mutate) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, drop) I(act, tcpsilent) I(act, tc) I(act, tcrec) \
+	I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, closeafter) I(act, dribble) I(act, cut) I(act, gap) I(act, flood) I(act, idle) \
+	I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) I(act, skip) I(act, muted) I(act, record) \
+	I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) I(act, epoch) \
 	T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) T(act, order) T(act, at) T(act, cache) \
 	T(act, h2)
 struct act { ACT_WORDS(INT_MEMBER, TEXT_MEMBER) int rcode, nttl; uint32_t ttl[8]; };
@@ -62,28 +62,23 @@ static const struct field up_fields[] = { UP_WORDS(INT_FIELD, TEXT_FIELD) };
 
 /* A connection. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS or
  * HTTP/2. What is put into "out" leaves by way of the engine and "raw". */
+struct web { bool greeted; uint32_t stream; int requests; long room, taken; };     /* of HTTP/2 */
 enum closing { STAYS, CLOSING, HALF_CLOSED, CLOSES_WHEN_EMPTY };
 struct conn {
 	struct node node;
-	int fd, id;
+	int fd, slot, id;
 	struct addr from;
 	void (*handle)(struct conn *);
-	struct secure *tls;             /* NULL: plain TCP */
-	struct web *web;                /* NULL: no HTTP/2 */
-	bool gone, stalled;
+	bool tls, hello, up, flight, reneg, gone, stalled;
 	enum closing closing;
 	usec born, last, dripped;
-	struct buf in, out, raw;
+	struct buf first, in, out, raw; /* first: what came before the end of the ClientHello */
+	size_t sent;
 	struct node held;               /* answers that wait for each other */
 	int nheld, waiting, queries, answers, records, dribble;
-};
-
-struct secure {
+	struct web web;
 	br_ssl_server_context sc;
 	uint8_t io[BR_SSL_BUFSIZE_BIDI];
-	struct buf first;               /* what came before the end of the ClientHello */
-	bool hello, up, flight, reneg;
-	size_t sent;
 };
 
 static struct node conns = { &conns, &conns };
@@ -182,7 +177,6 @@ static void put_rdata(struct buf *b, const struct act *a, unsigned type, int i) 
 	const char *minimum = strchr(a->soa, ',') ? strchr(a->soa, ',') + 1 : a->soa[0] ? a->soa : "60";
 	struct in6_addr v;
 	char text[WORD];
-	uint8_t *p;
 	switch (type) {
 	case T_A: case T_AAAA:
 		snprintf(text, sizeof text, type == T_A ? "192.0.2.%d" : "2001:db8::%x", (up.number + i) & 255);
@@ -194,21 +188,22 @@ static void put_rdata(struct buf *b, const struct act *a, unsigned type, int i) 
 	case T_SRV: put_as(b, "(222n)", 1, 2, 443, "srv.target.test"); break;
 	case T_SOA: put_as(b, "(plp44444)", 12, "host", 12, 1, 2, 3, 4, (unsigned)atoi(minimum)); break;
 	default:
-		if (type == T_TXT && a->rdlen == 0) n = (size_t)snprintf(text, sizeof text, "\5up-%d%d", up.number % 10, i % 10);
+		if (type == T_TXT && a->rdlen == 0) {
+			snprintf(text, sizeof text, "\5up-%d%d", up.number % 10, i % 10);
+			put_as(b, "(@)", text, strlen(text));
+			break;
+		}
 		put16(b, (unsigned)n);
-		p = put_room(b, n);
 		for (size_t k = 0; k < n; k++)
-			p[k] = (uint8_t)(type != T_TXT ? k * 197 + k / 256 + type : a->rdlen == 0 ? (size_t)text[k] : k % 256 ? 'x' : MIN(n - k - 1, 255));
+			put8(b, (unsigned)(type != T_TXT ? k * 197 + k / 256 + type : k % 256 ? 'x' : MIN(n - k - 1, 255)));
 	}
 }
 
 static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_) {
-	static const uint8_t zeros[MSG_MAX];
 	struct buf o = { 0 };
 	if (a->ede >= 0) put_as(&o, "2(2@)", EDNS_EDE, (unsigned)a->ede, "test", (size_t)4);
 	if (a->opt[0]) put_option(&o, a->opt);
 	if (a->keepalive >= 0) put_as(&o, "2(2)", EDNS_KEEPALIVE, (unsigned)a->keepalive);
-	if (a->pad > 0) put_as(&o, "2(@)", EDNS_PADDING, zeros, (size_t)a->pad);
 	PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, 1232, (rcode >> 4) << 24 | (do_ ? 0x8000u : 0), o.p, o.n);
 	free(o.p);
 }
@@ -244,21 +239,19 @@ static unsigned put_links(struct buf *b, const struct act *a) {
 /* All records, as the rules say. */
 static void put_sections(struct buf *b, const struct act *a, const struct message *q, unsigned rcode, bool opt, bool do_) {
 	unsigned type = a->type[0] ? (unsigned)type_of(a->type) : q->type == T_ANY ? T_A : q->type, owner = put_links(b, a);
-	if (rcode == NOERROR && !a->nodata && !a->cnameonly) put_answers(b, a, q, owner, type, opt);
+	if (rcode == NOERROR && !a->nodata) put_answers(b, a, q, owner, type, opt);
 	if (a->soa[0]) {
 		PUT_RECORD(b, 2, "p224", 12, T_SOA, 1, (unsigned)atoi(a->soa));
 		put_rdata(b, a, T_SOA, 0);
 	}
 	if (a->extra) PUT_RECORD(b, 2, "n224(n)", "test", T_NS, 1, 300, "ns.evil");
-	if (opt && a->optmid) put_opt(b, a, rcode, do_);
 	if (a->extra) PUT_RECORD(b, 3, "n224(4)", "victim.test", T_A, 1, 300, 0x06060606);
-	else if (opt && a->optmid) PUT_RECORD(b, 3, "n224(4)", "glue.test", T_A, 1, 300, 0x01020304);
-	if (opt && !a->optmid) put_opt(b, a, rcode, do_);
+	if (opt) put_opt(b, a, rcode, do_);
 }
 
 /* The honest answer to the query p. */
 static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, const struct message *q, bool udp) {
-	bool intolerant = a->noedns[0] && q->opts, opt = q->opts && !a->noopt, do_ = q->flags >> 15;
+	bool intolerant = a->noedns[0] && q->opts, opt = q->opts && !intolerant, do_ = q->flags >> 15;
 	unsigned rcode = (unsigned)(intolerant ? rcode_of(a->noedns, strlen(a->noedns)) : a->rcode);
 	size_t limit = !udp ? MSG_MAX : q->opts ? MAX(q->size, 512) : 512;
 	b->n = 0;
@@ -268,7 +261,7 @@ static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, con
 	memset(b->p + 6, 0, 6);
 	for (size_t i = 12; i < q->end - 4; i++)
 		b->p[i] = (uint8_t)(a->lower ? tolower(b->p[i]) : a->upper ? toupper(b->p[i]) : b->p[i]);
-	if (intolerant) return;
+	if (intolerant && rcode != NOERROR) return;
 	if (!udp || !a->tc) put_sections(b, a, q, rcode, opt, do_);
 	if (udp && (a->tcrec || a->tc || b->n > limit)) b->p[2] |= F_TC >> 8;
 	if ((udp && a->tc) || b->n > limit) {
@@ -278,11 +271,6 @@ static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, con
 	}
 }
 
-/* One more record in the answer section, with another address. */
-static void put_wrong(struct buf *b, const struct message *q) {
-	PUT_RECORD(b, 1, "p224(4)", 12, q->type, 1, 300, 0x06060606);
-}
-
 /* Makes the good message b a bad one. */
 static void spoil(struct buf *b, const char *kind, const struct message *q) {
 	enum { WHOLE = MSG_MAX };
@@ -290,60 +278,32 @@ static void spoil(struct buf *b, const char *kind, const struct message *q) {
 	const struct { const char *kind; size_t length, at; unsigned value; } ways[] = { { "id", WHOLE, 0, get16at(b->p) ^ 0x0101 },
 		{ "qname", WHOLE, 13, get16at(b->p + 13) ^ 0x0100 }, { "qtype", WHOLE, rr - 4, q->type == T_TXT ? T_A : T_TXT },
 		{ "qclass", WHOLE, rr - 2, 3 }, { "qr", WHOLE, 2, get16at(b->p + 2) & 0x7fff }, { "opcode", WHOLE, 2, get16at(b->p + 2) | 4 << 11 },
-		{ "qd2", WHOLE, 4, 2 }, { "loop", WHOLE, rr, 0xc000u | (unsigned)rr }, { "label40", WHOLE, rr, 0x400c },
+		{ "qd2", WHOLE, 4, 2 }, { "noq", WHOLE, 4, 0 }, { "loop", WHOLE, rr, 0xc000u | (unsigned)rr }, { "label40", WHOLE, rr, 0x400c },
 		{ "rdlen", WHOLE, rr + 10, 60000 }, { "ancount", WHOLE, 6, 65535 }, { "header", 12, 4, 0 }, { "zero", 0, 6, 0 }, { "eleven", 11, 6, 0 },
-		{ "cutq", rr - 3, 6, 0 }, { "cutrr", rr + 13, WHOLE, 0 }, { "cname", rr, 6, 0 }, { "name256", rr, 6, 0 }, { "optan", rr, 6, 0 } };
-	while (i < COUNT(ways) && strcmp(kind, ways[i].kind) != 0) i++;
-	if (i < COUNT(ways)) {
-		if (ways[i].at + 2 <= b->n) put16at(b->p + ways[i].at, ways[i].value);
-		b->n = MIN(b->n, ways[i].length);
-		if (ways[i].length <= rr) memset(b->p + 6, 0, 6);
-	}
-	if (strcmp(kind, "noq") == 0) {
-		memmove(b->p + 12, b->p + rr, b->n - rr);
-		b->n -= rr - 12;
-		put16at(b->p + 4, 0);
-	} else if (strcmp(kind, "a3") == 0 && b->n >= rr + 16) {
-		put16at(b->p + rr + 10, 3);
-		memmove(b->p + rr + 15, b->p + rr + 16, b->n - rr - 16);
-		b->n--;
-	} else if (strcmp(kind, "cname") == 0) {        /* its name runs past its RDLENGTH */
-		PUT_RECORD(b, 1, "p224(@)", 12, T_CNAME, 1, 300, "\4long", (size_t)4);
-		put_wrong(b, q);
-	} else if (strcmp(kind, "name256") == 0) {      /* behind a good record: an owner too long only with what its pointer points at */
-		put_wrong(b, q);
-		size_t n = 255 - (rr - 4 - 12);
-		put8(b, (unsigned)n);
-		memset(put_room(b, n), 'l', n);
-		put_wrong(b, q);
-	} else if (strcmp(kind, "optan") == 0) {        /* its OPT in the answer section */
-		PUT_RECORD(b, 1, "12242", 0, T_OPT, 1232, 0, 0);
-		put_wrong(b, q);
-	} else if (i == COUNT(ways)) die("what is a wrong %s?", kind);
+		{ "cutq", rr - 3, 6, 0 }, { "cutrr", rr + 13, WHOLE, 0 } };
+	while (strcmp(kind, ways[i].kind) != 0)
+		if (++i == COUNT(ways)) die("what is a wrong %s?", kind);
+	if (ways[i].at + 2 <= b->n) put16at(b->p + ways[i].at, ways[i].value);
+	b->n = MIN(b->n, ways[i].length);
+	if (ways[i].length <= rr) memset(b->p + 6, 0, 6);
 }
 
 /* ---- Things to be done later, soonest first */
 
-enum kind { J_DATAGRAM, J_FLOOD, J_ANSWER, J_BYTES, J_CLOSE, J_RESET };
-struct job { struct node node; usec due; enum kind kind; int fd, left; struct conn *conn; struct addr to; struct buf b; };
+enum kind { J_DATAGRAM, J_ANSWER, J_BYTES, J_END };
+struct job { struct node node; usec due; enum kind kind; int fd, flood; struct conn *conn; struct addr to; const char *how; struct buf b; };
 static struct node jobs = { &jobs, &jobs };
-static struct pool job_pool, conn_pool;
 
 static struct job *job_of(struct node *n) { return (struct job *)(void *)n; }
 
-static void job_insert(struct job *j) {
-	struct node *at = &jobs;
-	while (at->prev != &jobs && job_of(at->prev)->due > j->due) at = at->prev;
-	list_append(at, &j->node);
-}
-
 /* Something to do, with the bytes p. */
 static void job_add(struct job as, const void *p, size_t n) {
-	struct job *j = pool_take(&job_pool);
-	if (j == NULL) die("too much to do");
+	struct job *j = grow(NULL, sizeof *j);
+	struct node *at = &jobs;
 	*j = as;
 	put(&j->b, p, n);
-	job_insert(j);
+	while (at->prev != &jobs && job_of(at->prev)->due > j->due) at = at->prev;
+	list_append(at, &j->node);
 }
 
 static void send_later(usec due, int fd, const struct addr *to, const void *p, size_t n) {
@@ -353,7 +313,7 @@ static void send_later(usec due, int fd, const struct addr *to, const void *p, s
 static void job_free(struct job *j) {
 	list_remove(&j->node);
 	free(j->b.p);
-	pool_give(&job_pool, j);
+	free(j);
 }
 
 static void datagram_send(const struct job *j) {
@@ -362,18 +322,13 @@ static void datagram_send(const struct job *j) {
 		die("sendto: %s", strerror(errno));
 }
 
-/* 250 wrong IDs a turn, and the next not before a millisecond has passed; true when they are out. */
-static bool flood_send(struct job *j) {
+/* 250 of a flood of wrong IDs, the first so many behind the right one. */
+static void flood_send(struct job *j) {
 	unsigned right = get16at(j->b.p);
-	for (int k = 0; k < 250 && j->left > 0; k++, j->left--) {
-		put16at(j->b.p, (right + 1 + (unsigned)j->left % 65535) & 65535);
+	for (int k = 0; k < 250 && k < j->flood; k++) {
+		put16at(j->b.p, (right + 1 + (unsigned)(j->flood - k) % 65535) & 65535);
 		datagram_send(j);
 	}
-	put16at(j->b.p, right);
-	j->due = now + MS(1);
-	list_remove(&j->node);
-	job_insert(j);
-	return j->left == 0;
 }
 
 static void answer_out(struct conn *c, const struct job *j) {
@@ -393,8 +348,8 @@ static void answers_release(struct conn *c) {
 /* Gives true when j is done and may be freed. */
 static bool job_run(struct job *j) {
 	struct conn *c = j->conn;
-	if (j->kind == J_FLOOD) return flood_send(j);
-	if (j->kind == J_DATAGRAM) datagram_send(j);
+	if (j->flood) flood_send(j);
+	else if (j->kind == J_DATAGRAM) datagram_send(j);
 	if (c == NULL || c->gone || c->stalled) return true;
 	if (j->kind == J_ANSWER && up.all.batch > 0) {
 		list_remove(&j->node);
@@ -405,14 +360,19 @@ static bool job_run(struct job *j) {
 	}
 	if (j->kind == J_ANSWER) answer_out(c, j);
 	else if (j->kind == J_BYTES) put_buf(&c->out, &j->b);
-	else if (j->kind == J_CLOSE && c->out.n + c->raw.n > 0) c->closing = CLOSES_WHEN_EMPTY;
-	else conn_close(c, j->kind == J_RESET ? "rst" : up.all.how);
+	else if (j->how == NULL && c->out.n + c->raw.n > 0) c->closing = CLOSES_WHEN_EMPTY;
+	else conn_close(c, j->how ? j->how : up.all.how);
 	conn_move(c);
 	if (up.all.inorder && !c->gone) c->handle(c);
 	return true;
 }
 
-static void jobs_run(void) {
+/* Waits until something has come, or the next is due, and does what is due. */
+static void jobs_turn(void) {
+	clock_read();
+	if (!list_empty(&jobs)) wake_by(job_of(jobs.next)->due);
+	loop_turn();
+	wake = 0;
 	while (!list_empty(&jobs) && job_of(jobs.next)->due <= now) {
 		struct job *j = job_of(jobs.next);
 		if (job_run(j)) job_free(j);
@@ -427,7 +387,7 @@ static void query_note(const struct conn *c, const uint8_t *p, size_t n, const s
 	char more[2000] = "";
 	struct text t = { .p = more, .size = sizeof more };
 	unsigned flags = get16at(p + 2);
-	if (c != NULL && c->tls != NULL) text_add(&t, " record=%d", c->records);
+	if (c != NULL && c->tls) text_add(&t, " record=%d", c->records);
 	print_opt(&t, q);
 	if (q->odd) text_add(&t, " odd=%s", q->odd);
 	if (flags & 0x7840) text_add(&t, " oddflags");
@@ -462,11 +422,11 @@ static usec wrong_first(const struct act *a, const struct buf *b, const struct m
 static void answer_stream(const struct act *a, const struct buf *b, struct conn *c, usec due) {
 	static struct buf f;
 	f.n = 0;
-	if (c->web != NULL) web_answer(&f, a, b, c);
+	if (c->handle == web_handle) web_answer(&f, a, b, c);
 	else put_framed(&f, b);
 	c->dribble = a->dribble;
 	job_add((struct job){ .due = due, .kind = J_ANSWER, .conn = c }, f.p, a->cut ? f.n / 2 : f.n);
-	if (a->closeafter || a->cut) job_add((struct job){ .due = due, .kind = J_CLOSE, .conn = c }, NULL, 0);
+	if (a->closeafter || a->cut) job_add((struct job){ .due = due, .kind = J_END, .conn = c }, NULL, 0);
 }
 
 /* True when this query gets no answer. */
@@ -483,7 +443,7 @@ static bool query_lost(const struct act *a, const struct message *q, const struc
 		conn_close(c, up.all.how);
 		return true;
 	}
-	if (a->close || a->reset) job_add((struct job){ .due = now + MS(a->delay), .kind = a->reset ? J_RESET : J_CLOSE, .conn = c }, NULL, 0);
+	if (a->close || a->reset) job_add((struct job){ .due = now + MS(a->delay), .kind = J_END, .conn = c, .how = a->reset ? "rst" : NULL }, NULL, 0);
 	return a->close || a->reset || c->id <= up.all.muted;
 }
 
@@ -506,13 +466,11 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 	answer_put(&b, &a, p, &q, c == NULL);
 	if (a.bad[0]) spoil(&b, a.bad, &q);
 	if (a.mutate) {                 /* in a way that seed and name decide */
-		uint64_t keep = chance;
 		rnd_seed((uint64_t)(unsigned)a.mutate << 32 ^ name_number(q.name));
 		mutate(&b, 2);
-		chance = keep;
 	}
-	for (int i = 0; i < a.noise; i++) b.p[rnd() % b.n] = (uint8_t)rnd();
-	if (c == NULL && a.flood) job_add((struct job){ .due = now, .kind = J_FLOOD, .fd = up.udp, .to = *from, .left = a.flood }, b.p, b.n);
+	for (int left = c == NULL ? a.flood : 0; left > 0; left -= 250)
+		job_add((struct job){ .due = now + MS((a.flood - left) / 250), .fd = up.udp, .to = *from, .flood = left }, b.p, b.n);
 	usec late = MS(a.delay) + rnd() % (MS(a.jitter) + 1) + rnd() % (MS(a.jitter) + 1);
 	usec due = wrong_first(&a, &b, &q, from, c, now + late);
 	if (c != NULL) answer_stream(&a, &b, c, due);
@@ -534,14 +492,15 @@ static void conn_die(struct conn *c, const char *who, const char *why) {
 	if (c->gone) return;
 	c->gone = true;
 	note("end", c, "by %s why %s queries %d answers %d", who, why, c->queries, c->answers);
+	watch_remove(&c->slot);
 	close(c->fd);
 }
 
 static void conn_close(struct conn *c, const char *how) {
 	if (c->gone || c->closing == CLOSING || c->closing == HALF_CLOSED) return;
-	if (c->tls != NULL && c->tls->up && !c->stalled && (strcmp(how, "notify") == 0 || strcmp(how, "half") == 0)) {
+	if (c->up && !c->stalled && (strcmp(how, "notify") == 0 || strcmp(how, "half") == 0)) {
 		c->closing = strcmp(how, "half") == 0 ? HALF_CLOSED : CLOSING;
-		br_ssl_engine_close(&c->tls->sc.eng);
+		br_ssl_engine_close(&c->sc.eng);
 		return;
 	}
 	if (strcmp(how, "rst") == 0) reset_on_close(c->fd);
@@ -565,6 +524,7 @@ static void strike(struct conn *c) {
 	uint8_t junk[600] = { 0 };
 	up.all.times -= up.all.times > 0;
 	c->stalled = true;
+	c->raw.n = 0;
 	note("strike", c, "at %s", up.all.at);
 	if (strcmp(what, "rst") == 0) reset_on_close(c->fd);
 	if (strcmp(what, "garbage") == 0) {
@@ -599,16 +559,18 @@ static const br_ssl_session_cache_class *zero_sessions = &zero_class;
 
 static void pem_take(void *b, const void *p, size_t n) { put(b, p, n); }
 
-/* The objects of a PEM file, each as DER; how many. */
-static size_t pem_read(const char *path, struct buf *out, size_t max) {
+/* The objects of the PEM file cert= with this ending, each as DER; how many. */
+static size_t pem_read(const char *ending, struct buf *out, size_t max) {
+	char path[WORD + 8];
+	snprintf(path, sizeof path, "%s.%s", up.cert, ending);
 	struct buf f = file_read(path);
 	br_pem_decoder_context pc;
-	size_t at = 0, n = 0;
+	size_t n = 0;
 	br_pem_decoder_init(&pc);
-	while (at < f.n) {
+	for (size_t at = 0; at < f.n && n < max; ) {
 		at += br_pem_decoder_push(&pc, f.p + at, f.n - at);
 		int event = br_pem_decoder_event(&pc);
-		if (event == BR_PEM_ERROR || (event == BR_PEM_BEGIN_OBJ && n == max)) die("%s: no PEM, or too much of it", path);
+		if (event == BR_PEM_ERROR) die("%s: no PEM", path);
 		if (event == BR_PEM_BEGIN_OBJ) br_pem_decoder_setdest(&pc, pem_take, &out[n]);
 		n += event == BR_PEM_END_OBJ;
 	}
@@ -618,49 +580,39 @@ static size_t pem_read(const char *path, struct buf *out, size_t max) {
 
 static void tls_setup(void) {
 	static struct buf certs[80], key;
-	char path[WORD + 8];
-	snprintf(path, sizeof path, "%s.pem", up.cert);
-	chain_len = pem_read(path, certs, COUNT(certs));
+	chain_len = pem_read("pem", certs, COUNT(certs));
 	for (size_t i = 0; i < chain_len; i++) chain[i] = (br_x509_certificate){ certs[i].p, certs[i].n };
-	snprintf(path, sizeof path, "%s.key", up.cert);
 	br_skey_decoder_init(&server_key);
-	pem_read(path, &key, 1);
+	pem_read("key", &key, 1);
 	br_skey_decoder_push(&server_key, key.p, key.n);
-	if (br_skey_decoder_last_error(&server_key) != 0) die("%s: no key", path);
+	if (br_skey_decoder_last_error(&server_key) != 0) die("%s: no key", up.cert);
 	issuer_type = memmem(certs[0].p, MIN(certs[0].n, 60), "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b", 9) ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
 	for (char *s = up.suites; *s != '\0' && nsuites < COUNT(suites); s += *s == ',') suites[nsuites++] = (uint16_t)strtoul(s, &s, 16);
 	br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 }
 
-static struct secure *tls_new(void) {
+static void tls_begin(struct conn *c) {
 	static const char *alpn[1] = { up.alpn };
-	struct secure *t = grow(NULL, sizeof *t);
-	br_ssl_engine_context *e = &t->sc.eng;
+	br_ssl_engine_context *e = &c->sc.eng;
 	unsigned version = BR_TLS10 + (unsigned)(up.tls - 10);
-	memset(t, 0, sizeof *t);
 	const br_rsa_private_key *rsa = br_skey_decoder_get_rsa(&server_key);
-	if (rsa != NULL) br_ssl_server_init_full_rsa(&t->sc, chain, chain_len, rsa);
-	else br_ssl_server_init_full_ec(&t->sc, chain, chain_len, issuer_type, br_skey_decoder_get_ec(&server_key));
+	if (rsa != NULL) br_ssl_server_init_full_rsa(&c->sc, chain, chain_len, rsa);
+	else br_ssl_server_init_full_ec(&c->sc, chain, chain_len, issuer_type, br_skey_decoder_get_ec(&server_key));
 	br_ssl_engine_set_versions(e, version, version);
 	if (nsuites > 0) br_ssl_engine_set_suites(e, suites, nsuites);
 	if (up.alpn[0]) br_ssl_engine_set_protocol_names(e, alpn, 1);
-	br_ssl_engine_set_buffer(e, t->io, sizeof t->io, 1);
-	if (strcmp(up.all.cache, "off") != 0) br_ssl_server_set_cache(&t->sc, strcmp(up.all.cache, "zero") == 0 ? &zero_sessions : &sessions.vtable);
-	if (!br_ssl_server_reset(&t->sc)) die("TLS: error %d", br_ssl_engine_last_error(e));
-	return t;
+	br_ssl_engine_set_buffer(e, c->io, sizeof c->io, 1);
+	if (strcmp(up.all.cache, "off") != 0) br_ssl_server_set_cache(&c->sc, strcmp(up.all.cache, "zero") == 0 ? &zero_sessions : &sessions.vtable);
+	if (!br_ssl_server_reset(&c->sc)) die("TLS: error %d", br_ssl_engine_last_error(e));
 }
 
-/* The ClientHello in words; false when it is not whole yet. It may come in several records. */
+/* The ClientHello in words; false when it is not whole yet. It is one record. */
 static bool hello_note(const struct conn *c) {
-	static struct buf all;
-	const struct buf *first = &c->tls->first;
+	const struct buf *b = &c->first;
 	char sni[256] = "-", alpn[256] = "-", ids[512] = "";
 	struct text list = { .p = ids, .size = sizeof ids };
-	all.n = 0;
-	for (size_t at = 0, n; at + 5 <= first->n && first->p[at] == 22 && at + 5 + (n = get16at(first->p + at + 3)) <= first->n; at += 5 + n)
-		put(&all, first->p + at + 5, n);
-	if (all.n < 44 || all.n < 4 + (size_t)get16at(all.p + 2)) return false;
-	struct msg m = { .p = all.p, .len = all.n, .at = 38 };
+	if (b->p[0] != 22 || b->n < 5 || b->n < 5 + get16at(b->p + 3)) return false;
+	struct msg m = { .p = b->p, .len = 5 + get16at(b->p + 3), .at = 43 };
 	unsigned sid = msg_get8(&m), type, n;
 	msg_skip(&m, sid);
 	for (n = msg_get16(&m); n >= 2 && m.err == NULL; n -= 2) text_add(&list, "%s%04x", list.len > 0 ? "," : "", msg_get16(&m));
@@ -670,7 +622,7 @@ static bool hello_note(const struct conn *c) {
 		if (type == 0 && n > 5 && msg_has(&m, n)) snprintf(sni, sizeof sni, "%.*s", (int)n - 5, (const char *)m.p + m.at + 5);
 		if (type == 16 && n > 3 && msg_has(&m, n)) snprintf(alpn, sizeof alpn, "%.*s", (int)m.p[m.at + 2], (const char *)m.p + m.at + 3);
 	}
-	note("hello", c, "sni %s alpn %s sid %u version %04x suites %s ", sni, alpn, sid, get16at(all.p + 4), ids);
+	note("hello", c, "sni %s alpn %s sid %u version %04x suites %s ", sni, alpn, sid, get16at(b->p + 9), ids);
 	return true;
 }
 
@@ -683,30 +635,18 @@ static size_t out_portion(struct conn *c) {
 	return MIN(c->out.n, record);
 }
 
-/* A record of the engine's on its way out; false when the rules stop it. */
-static bool tls_record_out(struct conn *c) {
-	size_t n, upto = (size_t)up.all.upto, sent = c->tls->sent;
-	uint8_t *b = br_ssl_engine_sendrec_buf(&c->tls->sc.eng, &n);
-	bool stop = !c->tls->up && sent + n > upto && fault("mid");
-	put(&c->raw, b, !stop ? n : upto > sent ? upto - sent : 0);
-	if (stop) return false;
-	c->tls->sent += n;
-	br_ssl_engine_sendrec_ack(&c->tls->sc.eng, n);
-	return true;
-}
-
 static void tls_app_in(struct conn *c) {
 	size_t n;
-	uint8_t *b = br_ssl_engine_recvapp_buf(&c->tls->sc.eng, &n);
+	uint8_t *b = br_ssl_engine_recvapp_buf(&c->sc.eng, &n);
 	if (c->records++ == 0) note("data", c, "bytes %zu", n);
 	put(&c->in, b, n);
-	br_ssl_engine_recvapp_ack(&c->tls->sc.eng, n);
+	br_ssl_engine_recvapp_ack(&c->sc.eng, n);
 	c->handle(c);
 }
 
 /* Plaintext into the engine; false when there is none, or none may leave now. */
 static bool tls_app_out(struct conn *c) {
-	br_ssl_engine_context *e = &c->tls->sc.eng;
+	br_ssl_engine_context *e = &c->sc.eng;
 	size_t n, room;
 	uint8_t *b = br_ssl_engine_sendapp_buf(e, &room);
 	n = b != NULL ? out_portion(c) : 0;
@@ -716,44 +656,53 @@ static bool tls_app_out(struct conn *c) {
 		br_ssl_engine_sendapp_ack(e, n);
 		br_ssl_engine_flush(e, 0);
 		take(&c->out, n);
-	} else if (up.all.reneg && c->answers > 0 && !c->tls->reneg) {
-		c->tls->reneg = true;
+	} else if (up.all.reneg && c->answers > 0 && !c->reneg) {
+		c->reneg = true;
 		note("reneg", c, "asked %d", br_ssl_engine_renegotiate(e));
 		return true;
 	}
 	return n > 0;
 }
 
+/* Sends what can be sent, of a handshake that is to stop no more than upto=. */
 static void conn_flush(struct conn *c) {
-	while (c->raw.n > 0 && !c->gone) {
-		ssize_t n = send(c->fd, c->raw.p, up.all.wire > 0 ? MIN((size_t)up.all.wire, c->raw.n) : c->raw.n, MSG_NOSIGNAL);
+	bool stops = c->tls && !c->up && fault("mid");
+	while (c->raw.n > 0 && !c->gone && !c->stalled) {
+		size_t most = up.all.wire > 0 ? MIN((size_t)up.all.wire, c->raw.n) : c->raw.n;
+		ssize_t n = send(c->fd, c->raw.p, stops ? MIN(most, (size_t)up.all.upto - c->sent) : most, MSG_NOSIGNAL);
 		if (n < 0 && later(errno)) return;
-		if (n <= 0) conn_die(c, "client", "write");
-		else take(&c->raw, (size_t)n);
+		if (n <= 0) {
+			conn_die(c, "client", "write");
+			return;
+		}
+		take(&c->raw, (size_t)n);
+		c->sent += (size_t)n;
+		if (stops && c->sent >= (size_t)up.all.upto) strike(c);
 	}
 }
 
 /* The handshake is over. */
 static void tls_up(struct conn *c) {
 	br_ssl_session_parameters sp;
-	const char *alpn = br_ssl_engine_get_selected_protocol(&c->tls->sc.eng);
-	br_ssl_engine_get_session_parameters(&c->tls->sc.eng, &sp);
-	c->tls->up = true;
-	note("up", c, "version %04x suite %04x resumed %d alpn %s", sp.version, sp.cipher_suite, c->tls->sent < 400, alpn ? alpn : "-");
+	const char *alpn = br_ssl_engine_get_selected_protocol(&c->sc.eng);
+	br_ssl_engine_get_session_parameters(&c->sc.eng, &sp);
+	c->up = true;
+	note("up", c, "version %04x suite %04x resumed %d alpn %s", sp.version, sp.cipher_suite, c->sent < 400, alpn ? alpn : "-");
 	conn_flush(c);
 	if (!c->gone && fault("up")) strike(c);
 }
 
 /* Moves bytes between engine and queues until nothing moves. */
 static void tls_move(struct conn *c) {
-	br_ssl_engine_context *e = &c->tls->sc.eng;
+	br_ssl_engine_context *e = &c->sc.eng;
+	size_t n;
 	while (!c->gone && !c->stalled) {
 		unsigned s = br_ssl_engine_current_state(e);
 		if (s & BR_SSL_SENDREC) {
-			if (tls_record_out(c)) continue;
-			conn_flush(c);
-			strike(c);
-		} else if (!c->tls->up && (s & BR_SSL_SENDAPP)) tls_up(c);
+			const uint8_t *b = br_ssl_engine_sendrec_buf(e, &n);
+			put(&c->raw, b, n);
+			br_ssl_engine_sendrec_ack(e, n);
+		} else if (!c->up && (s & BR_SSL_SENDAPP)) tls_up(c);
 		else if (s & BR_SSL_RECVAPP) tls_app_in(c);
 		else if (s == BR_SSL_CLOSED && c->closing != HALF_CLOSED) {
 			conn_flush(c);
@@ -767,14 +716,14 @@ static void tls_move(struct conn *c) {
 /* Sends what can be sent, and ends the connection when it is to end. */
 static void conn_move(struct conn *c) {
 	if (c->gone || c->stalled) return;
-	if (c->tls != NULL) tls_move(c);
+	if (c->tls) tls_move(c);
 	else
 		for (size_t n; (n = out_portion(c)) > 0; take(&c->out, n)) put(&c->raw, c->out.p, n);
 	conn_flush(c);
 	if (c->gone || c->stalled) return;
-	if (c->tls != NULL && !c->tls->flight && c->tls->sent > 1000 && c->raw.n == 0) {
-		c->tls->flight = true;
-		note("flight", c, "bytes %zu", c->tls->sent);
+	if (c->tls && !c->flight && c->sent > 1000 && c->raw.n == 0) {
+		c->flight = true;
+		note("flight", c, "bytes %zu", c->sent);
 	}
 	if (c->closing == CLOSES_WHEN_EMPTY && c->out.n == 0 && c->raw.n == 0) {
 		conn_close(c, up.all.how);
@@ -783,13 +732,13 @@ static void conn_move(struct conn *c) {
 }
 
 static void tls_bytes(struct conn *c, const uint8_t *p, size_t n) {
-	br_ssl_engine_context *e = &c->tls->sc.eng;
-	if (c->tls->first.n == 0 && (p[0] < 20 || p[0] > 23)) note("plain", c, "byte %u size %zu", p[0], n);
-	if (!c->tls->hello) {
-		put(&c->tls->first, p, n);
-		c->tls->hello = hello_note(c);
-		if (c->tls->hello && up.all.pause > 0) ms_sleep(up.all.pause);
-		if (c->tls->hello && fault("hello")) strike(c);
+	br_ssl_engine_context *e = &c->sc.eng;
+	if (c->first.n == 0 && (p[0] < 20 || p[0] > 23)) note("plain", c, "byte %u size %zu", p[0], n);
+	if (!c->hello) {
+		put(&c->first, p, n);
+		c->hello = hello_note(c);
+		if (c->hello && up.all.pause > 0) ms_sleep(up.all.pause);
+		if (c->hello && fault("hello")) strike(c);
 	}
 	for (size_t k; n > 0 && !c->gone && !c->stalled && (br_ssl_engine_current_state(e) & BR_SSL_RECVREC); p += k, n -= k) {
 		uint8_t *b = br_ssl_engine_recvrec_buf(e, &k);
@@ -801,46 +750,55 @@ static void tls_bytes(struct conn *c, const uint8_t *p, size_t n) {
 }
 
 /* What has come, in the way of this connection. One that is stalled still reads, unless it is deaf, and sees the end. */
-static void conn_read(struct conn *c, short revents) {
+static void conn_read(void *owner, short revents) {
+	struct conn *c = owner;
 	static uint8_t piece[65536];
 	bool deaf = c->stalled && strstr(up.all.at, "deaf") != NULL, end = revents & (POLLERR | POLLHUP | POLLRDHUP);
 	ssize_t n = deaf ? -1 : recv(c->fd, piece, sizeof piece, 0);
 	if (c->stalled ? end || n == 0 : n == 0 || (n < 0 && !later(errno)))
 		conn_die(c, "client", c->stalled ? "fault" : n == 0 ? "fin" : "rst");
 	if (c->stalled || n <= 0) return;
-	if (c->tls != NULL) tls_bytes(c, piece, (size_t)n);
+	if (c->tls) tls_bytes(c, piece, (size_t)n);
 	else {
 		put(&c->in, piece, (size_t)n);
 		c->handle(c);
 	}
 }
 
+/* What the time brings, and what is waited for until the next turn. */
 static void conn_clock(struct conn *c) {
-	bool ready = c->tls == NULL || c->tls->up, idle = up.all.idle > 0 && now - c->last >= MS(up.all.idle) && c->waiting == 0 && c->raw.n == 0;
-	if (c->gone || c->stalled) return;
-	if (ready && (idle || (up.all.life > 0 && now - c->born >= MS(up.all.life)))) conn_close(c, up.all.how);
-	answers_release(c);
-	conn_move(c);
+	bool idle = up.all.idle > 0 && now - c->last >= MS(up.all.idle) && c->waiting == 0 && c->raw.n == 0;
+	bool over = idle || (up.all.life > 0 && now - c->born >= MS(up.all.life)), deaf = c->stalled && strstr(up.all.at, "deaf");
+	if (!c->gone && !c->stalled) {
+		if (over && (!c->tls || c->up)) conn_close(c, up.all.how);
+		answers_release(c);
+		conn_move(c);
+	}
+	if (c->dribble > 0 && c->out.n > 0) wake_by(now + MS(c->dribble));
+	if (!c->gone) watch_events(c->slot, (short)(POLLRDHUP | (deaf ? 0 : POLLIN) | (c->raw.n > 0 ? POLLOUT : 0)));
 }
 
-static void conn_accept(void) {
+static void conn_accept(void *owner, short revents) {
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
 	int fd = accept(up.tcp, &from.u.sa, &len);
-	struct conn *c = fd >= 0 ? pool_take(&conn_pool) : NULL;
+	(void)owner, (void)revents;
+	rules_read();
 	if (fd < 0) return;
-	if (c == NULL) die("too many connections");
-	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = from, .handle = dns_handle, .born = now, .last = now };
+	struct conn *c = memset(grow(NULL, sizeof *c), 0, sizeof *c);
+	c->fd = fd;
+	c->id = ++conn_count;
+	c->from = from;
+	c->handle = strcmp(up.alpn, "h2") == 0 ? web_handle : dns_handle;
+	c->tls = up.cert[0] != '\0';
+	c->born = c->last = now;
 	list_init(&c->held);
 	list_append(conns.next, &c->node);
+	watch_add(&c->slot, fd, POLLIN, conn_read, c, false);
 	nonblocking(fd);
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	note("open", c, "%s from=%s", up.cert[0] ? "tls" : "tcp", addr_text(&from));
-	if (up.cert[0]) c->tls = tls_new();
-	if (strcmp(up.alpn, "h2") == 0) {
-		c->web = memset(grow(NULL, sizeof *c->web), 0, sizeof *c->web);
-		c->handle = web_handle;
-	}
+	note("open", c, "%s from=%s", transport(c), addr_text(&from));
+	if (c->tls) tls_begin(c);
 	if (up.all.close || up.all.reset) conn_close(c, up.all.reset ? "rst" : "fin");
 	else if (fault("accept")) strike(c);
 }
@@ -851,57 +809,32 @@ static void conn_free(struct conn *c) {
 		if (job_of(n)->conn == c) job_free(job_of(n));
 	while (!list_empty(&c->held)) job_free(job_of(c->held.next));
 	list_remove(&c->node);
-	if (c->tls != NULL) free(c->tls->first.p);
-	free(c->tls);
-	free(c->web);
+	free(c->first.p);
 	free(c->in.p);
 	free(c->out.p);
 	free(c->raw.p);
-	pool_give(&conn_pool, c);
+	free(c);
 }
 
 /* ---- The loop */
 
-static void udp_ready(void) {
+static void udp_ready(void *owner, short revents) {
 	static uint8_t in[MSG_MAX];
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
 	ssize_t n;
+	(void)owner, (void)revents;
 	for (int k = 0; k < 64 && (n = recvfrom(up.udp, in, sizeof in, 0, &from.u.sa, &len)) >= 0; k++, len = sizeof from.u)
 		if (up.cert[0]) note("plain", NULL, "datagram size %zd", n);
 		else query_take(in, (size_t)n, &from, NULL);
 }
 
-/* Waits until the next job, or the next look at connections and at the rules. */
-static void wait_for(struct pollfd *fds, size_t n) {
-	usec wait = !list_empty(&conns) || up.cert[0] ? MS(20) : SEC(3600);
-	struct conn *c;
-	for EACH_CONN(c)
-		if (c->dribble > 0 && c->out.n > 0) wait = MIN(wait, MS(c->dribble));
-	clock_read();
-	if (!list_empty(&jobs)) wait = MIN(wait, MAX(job_of(jobs.next)->due - now, 0));
-	ppoll(fds, (nfds_t)n, &(struct timespec){ (time_t)(wait / SEC(1)), (long)(wait % SEC(1)) * 1000 }, NULL);
-	clock_read();
-}
-
+/* One turn, with a look at the rules and the connections. */
 static void turn(void) {
-	static struct pollfd fds[2 + MOST_CONNS];       /* the two listeners, the connections */
-	struct pollfd *f = fds + 2;
 	struct conn *c;
-	fds[0] = (struct pollfd){ up.udp, POLLIN, 0 };
-	fds[1] = (struct pollfd){ up.tcp, POLLIN, 0 };
-	for EACH_CONN(c) {
-		bool deaf = c->stalled && strstr(up.all.at, "deaf");
-		*f++ = (struct pollfd){ c->fd, (short)(POLLRDHUP | (deaf ? 0 : POLLIN) | (c->raw.n > 0 ? POLLOUT : 0)), 0 };
-	}
-	wait_for(fds, (size_t)(f - fds));
-	f = fds + 2;
-	for EACH_CONN(c)                /* before any is new */
-		if ((f++)->revents & (POLLIN | POLLERR | POLLHUP | POLLRDHUP) && !c->gone) conn_read(c, f[-1].revents);
+	if (!list_empty(&conns) || up.cert[0]) wake_by(now + MS(20));
+	jobs_turn();
 	rules_read();
-	jobs_run();
-	if (fds[0].revents) udp_ready();
-	if (fds[1].revents) conn_accept();
 	for EACH_CONN(c) conn_clock(c);
 	for EACH_CONN(c)
 		if (c->gone) conn_free(c);
@@ -925,11 +858,13 @@ static unsigned free_port(void) {
 	die("no port is free");
 }
 
-/* A socket that is bound to it. */
-static int up_socket(int type, const struct addr *a) {
-	int fd = sock(type, a, NULL);
-	if (fd < 0) die("%s: %s", addr_text(a), strerror(errno));
+/* A socket that is bound to it, and watched. */
+static int up_socket(int type, void (*ready)(void *, short)) {
+	static int slots[2];
+	int fd = sock(type, &up.at, NULL);
+	if (fd < 0 || (type == SOCK_STREAM && listen(fd, 1024) < 0)) die("%s: %s", addr_text(&up.at), strerror(errno));
 	nonblocking(fd);
+	watch_add(&slots[type == SOCK_STREAM], fd, POLLIN, ready, NULL, false);
 	return fd;
 }
 
@@ -940,12 +875,11 @@ static int cmd_up(char **argv) {
 		if (!field_set(up_fields, COUNT(up_fields), &up, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
 	if (addr_port(&up.at) == 0) addr_set_port(&up.at, free_port());
 	more_files();
-	pool_init(&job_pool, 1 << 20, sizeof(struct job));
-	pool_init(&conn_pool, MOST_CONNS, sizeof(struct conn));
+	watch_init(MOST_CONNS);
 	if (up.log[0] && (up.logfd = open(up.log, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0) die("%s: %s", up.log, strerror(errno));
 	if (up.cert[0]) tls_setup();
-	if (!up.notcp && listen(up.tcp = up_socket(SOCK_STREAM, &up.at), 1024) < 0) die("listen: %s", strerror(errno));
-	if (!up.noudp) up.udp = up_socket(SOCK_DGRAM, &up.at);
+	if (!up.notcp) up.tcp = up_socket(SOCK_STREAM, conn_accept);
+	if (!up.noudp) up.udp = up_socket(SOCK_DGRAM, udp_ready);
 	up.other = sock(SOCK_DGRAM, &any, NULL);
 	nine = addr_at("127.0.0.9", addr_port(&up.at));
 	if (!addr_is6(&up.at)) up.elsewhere = sock(SOCK_DGRAM, &nine, NULL);

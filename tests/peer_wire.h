@@ -293,7 +293,7 @@ static void print_msg(const uint8_t *p, size_t n, const char *more) {
 	if (flags & F_OPCODE) text_add(&t, " opcode=%u", flags >> 11 & 15);
 	if (n >= 12) text_add(&t, " id=%u", get16at(p));
 	if (whole) text_add(&t, " q=%s/%s%s", q.name, type_text(q.type), q.class == 1 ? "" : q.class == 3 ? "/CH" : "/CLASS?");
-	for (size_t i = 0; i < 4 && n >= 12; i++) text_add(&t, " %.2s=%u", "qdannsar" + 2 * i, get16at(p + 4 + 2 * i));
+	for (size_t i = 0; i < 4 && n >= 12; i++) text_add(&t, " %.2s=%u", &"qdannsar"[2 * i], get16at(p + 4 + 2 * i));
 	text_add(&t, " size=%zu", n);
 	print_opt(&t, &q);
 	printf("%s%s%.*s\n", head, more, (int)records.len, list);

@@ -99,7 +99,7 @@ who waits for an answer is not closed for those who never asked ; kill_pid hold
 the sum of TCP clients in status returns to nothing when they leave ; kill_pid hold
  ; await 35 is 0 count tcp || fail "tcp $(count tcp)"
 600 clients whose answers are due in one turn all get them ; proxy p "$u1 1" 'tcp-clients 700'
- ; good 600 window=600 tcp=600 name=delay=700.burst.test same timeout=9000
+ ; good 600 window=600 tcp=600 name=delay=700.burst.test timeout=9000
 TCP: a client that is idle is kept for 2 s or more and closed within 30 s ; closed idle
 TCP: a client that stops in the middle of a message is closed within 30 s, and nothing of it is forwarded ; closed stall
  ; saw 0 garbage u1

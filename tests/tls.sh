@@ -38,7 +38,7 @@ a slow answer does not hold up the others on the connection ; meanwhile load loa
  ; answered 10 30 in:700
  ; ended load 'right 1 '
 padding, keepalive and other options of the upstream do not reach a client, those of a client not the upstream
- ; turn one keepalive=300 pad=300
+ ; turn one keepalive=300 opt=12:00000000
  ; forget one
  ; says 'NOERROR .* edns=[0-9]+ .* A 10\.25\.43\.201$' options.test +edns=1232 +opt=12:00000000 +opt=8:00011800c00002 +opt=10:0011223344556677 +opt=11:
  ; unlike 'opts=' "$out"

@@ -57,7 +57,7 @@ a server that does not know EDNS is asked again without it ; single noedns=forme
  ; answered 10 20
  ; saw 1 '^open' one
 3,000 answers with damaged bytes, lengths too, leave the program serving, as small as before
- ; pair noise=2 'patience 100' 'timeout 1000' 'cache-size 0'
+ ; pair mutate=1 'patience 100' 'timeout 1000' 'cache-size 0'
  ; load n=500 window=50 >/dev/null
  ; kb=$(rss_kb px)
  ; like ' lost 0 ' "$(load n=2500 window=50)"

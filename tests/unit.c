@@ -346,6 +346,8 @@ static const struct row text_rows[] = {
 	{ "a name that points at itself is malformed, not followed", answer_of, "malformed<-R www.test/NS @/NS/60 [ @38 ]" },
 	{ "a name that points forward is malformed", answer_of, "malformed<-R www.test/NS @/NS/60 [ @40 @38 ]" },
 	{ "a name that points into the header is malformed", answer_of, "malformed<-R www.test/NS @/NS/60 [ @11 ]" },
+	{ "a name of 256 bytes by way of a pointer is malformed", answer_of,
+	    "malformed<-R " L63 "." L63 "." L61 "." L61 "a/A =0161c00c00010001 *4 " IP },
 	{ "label types that do not exist are malformed", answer_of, "malformed<-R x.test/NS @/NS/60 [ =4000 ]|"
 	    "R x.test/NS @/NS/60 [ =5000 ]|R x.test/NS @/NS/60 [ =6000 ]|R x.test/NS @/NS/60 [ =7000 ]|R x.test/NS @/NS/60 [ =8000 ]|"
 	    "R x.test/NS @/NS/60 [ =9000 ]|R x.test/NS @/NS/60 [ =a000 ]|R x.test/NS @/NS/60 [ =b000 ]" },
