@@ -175,30 +175,19 @@ private() {
 
 leg_records() {
     promise "query shows the records as dig prints them"
-    needs unbound dig || return
+    needs nsd dig ldns-signzone || return
+    zone test
+    printf '%s\n' 'c.test. 300 CNAME Www.Test.' 'p.test. 300 PTR w\.x.test.' 'e.test. 300 TYPE65280 \# 0' 'x.test. 300 MX 1 Mail.x\000.test.' \
+        'd.test. 300 DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D' \
+        't.test. 300 TXT "v=spf1 -all; x" "qu\"o\\te" "\195\188"' | tee "$T/more" >>"$T/test.zone"
     x=$(freeport)
-    cat >"$T/records" <<'END'
- local-zone: "example." static
- local-data: 'example. 300 IN SOA ns.example. host\.master.example. 2026010101 7200 3600 1209600 300'
- local-data: 'www.example. 300 IN A 192.0.2.1'
- local-data: 'www.example. 300 IN AAAA 2001:db8::1'
- local-data: 'alias.example. 300 IN CNAME Www.Example.'
- local-data: 'example. 300 IN MX 10 Mail.example.'
- local-data: 'example. 300 IN NS ns.example.'
- local-data: '_x._tcp.example. 300 IN SRV 1 2 443 www.example.'
- local-data: 'example. 300 IN TXT "v=spf1 -all; x" "qu\"o\\te" "\195\188"'
- local-data: 'example. 300 IN CAA 0 issue "ca.example"'
- local-data: 'd.example. 300 IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D'
- local-data: 'u.example. 300 IN TYPE65280 \# 40 0102030405060708091011121314151617181920212223242526272829303132333435363738AABB'
- local-data: 'e.example. 300 IN TYPE65280 \# 0'
- local-data: 'p.example. 300 IN PTR w\.x.example.'
-END
-    sed -n "s/ local-data: '\([^ ]*\). 300 IN \([^ ]*\) .*/\1 \2/p" "$T/records" >"$T/questions"
-    real server unbound "$x" "include: $T/records"
+    real server nsd "$x"
     proxy p "127.0.0.1@$x 1" "127.0.0.1@$x 2 tcp"
+    # not what dig has words for and the program has not, not what is asked in other letters, and not what is not there
+    { questions test | grep -Ev ' (NAPTR|HTTPS|DNAME|DNSKEY)|^(deep|WwW|nothing)|^www.* MX'; cut -d ' ' -f 1,3 "$T/more"; } >"$T/questions"
+    within 25 40 "$(wc -l <"$T/questions")" questions
     while read -r q; do
         like_dig=$(dig +noall +answer @127.0.0.1 -p "$x" $q | tr -s '\t ' ' ')
-        [ -n "$like_dig" ] || fail "dig $q says nothing"
         same "$like_dig
 $like_dig" "$(adm "query $q" | sed -n 's/^  //p' | tr -s '\t ' ' ')" "$q"
     done <"$T/questions"
