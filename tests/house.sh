@@ -1,5 +1,5 @@
 # house.sh - names of the house, block lists, and private addresses from outside.
-# Alone: ./test.sh hosts block rebind records house unitfile; ./test.sh image builds the container file.
+# Alone: ./test.sh hosts block rebind records house unitfile.
 
 # told KEY LINE: a number of the line of status that begins so
 told() { val "$1" "$(adm status | grep "^$2 ")"; }
@@ -287,28 +287,4 @@ END
     fi
     each 'like "$it" "$out"' '^broken: failed restarts 0 status 78$' '^reason: dns\.config:1: "x" is not a priority' '^busy: active status restarted$' \
         '^reload: 0$' '^bad reload: [1-9][0-9]* active$' '^reason: dns\.config:3: ' '^stopped: 0$'
-}
-
-# image: the container file as it stands. The base is pulled, or made by debootstrap (MIRROR=URL)
-cmd_image() {
-    promise "the container file is built by buildah, and what it makes answers in an empty root"
-    x="buildah --root $T/store --runroot $T/storerun --storage-driver vfs"
-    if [ "$(id -u)" != 0 ] || ! have buildah; then
-        skip 'not here: buildah or root is missing'
-    elif ! $x pull -q docker.io/library/debian:12 >"$T/buildah.log" 2>&1 && ! image_base >"$T/buildah.log" 2>&1; then
-        skip "not here: no base image can be had ($(tail -n 1 "$T/buildah.log" | cut -c1-120))"
-    else
-        readme containerfile >"$T/Containerfile"
-        $x bud -q --pull=never --format docker --isolation chroot -f "$T/Containerfile" -t dnsproxy-test "$SRC" >"$T/buildah.log" 2>&1 || fail "$(tail -n 3 "$T/buildah.log")"
-        c=$($x from --pull=never dnsproxy-test) && m=$($x mount "$c")
-        port=$(freeport) admin=$(freeport)
-        launch p chroot --userspec=65534:65534 "$m" /dnsproxy "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" '127.0.0.1@9 1' '127.0.0.1 2 tls=dns.test'
-        says '^SERVFAIL' a.test
-        stop p
-        $x umount "$c" >/dev/null
-    fi
-}
-image_base() {
-    have debootstrap && debootstrap --variant=minbase bookworm "$T/base" ${MIRROR:-} && c=$($x from scratch) &&
-        $x add -q "$c" "$T/base" / && $x commit -q "$c" docker.io/library/debian:12
 }

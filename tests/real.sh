@@ -351,7 +351,7 @@ w_cell() {
     case $2 in udp) w_words='' ;; tcp) w_words=' tcp' ;; *) w_words=" $2=dns.test" ;; esac
     if [ "$2" = tls ] && ! real_has_12 "$w_addr" 853; then
         promise_text="$1 with TLS 1.3 only is a clean failure, named once"
-        only_13 "$w_addr"
+        only_13 "$w_addr@853"
         return
     fi
     if [ "$2" = https ] && grep -q 'http_version 1.1' "$T/server.conf" && ! ns kdig "@$w_addr" +https +retry=0 www.signed A >/dev/null; then
