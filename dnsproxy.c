@@ -4969,8 +4969,8 @@ static void stream_idle(struct stream *s) {
 	if (s->written >= u->quota && is_due(s->answered + CROWD_AFTER))
 		u->quota = MIN(u->quota * 2, UNLIMITED);        /* it takes more after all */
 	due = s->used + (u->nstreams > 1 && s->state == S_OPEN ? MIN(idle, SPARE_LIMIT) : idle);
-	if (s->state != S_OPEN && !(s->state == S_SILENT && u->alone))
-		due = now;                      /* else what is asked alone too may still be answered here */
+	if (s->state != S_OPEN)                 /* what is asked alone too may still be answered here */
+		due = s->state == S_SILENT && u->alone && u->nstreams < CONNECTIONS ? s->used + MS(cfg.timeout) : now;
 	if (!is_due(due)) return;
 	if (u->nstreams == 1) u->idle_ends = 2; /* as the server wishes, until somebody asks again */
 	stream_end(s);

@@ -112,6 +112,9 @@ dnsdist as it comes: 19 good names beside three a second that it drops are all a
  ; dropped 19 5 3
 dnsdist as it comes: of 200 good names beside one dropped in ten all are answered, and it stays up ; before dnsdist
  ; dropped 200 50 5
+a name a second that a server drops, for 18 s: never more than five connections ; single
+ ; load n=18 rate=1 name=silent=.n%x.test >/dev/null
+ ; within 2 5 "$(awk '/^open/ { n++ } /^end/ { n-- } n > m { m = n } END { print m }' "$T/one.q")" "connections"
 a busy unbound that closes after 200 ms: 10 names of 400 and 10 of 900 ms are all answered ; before unbound $patient
  ; stop px                 # unbound gives idle connections that little when more than half of its ten places are taken
  ; hold crowd "$real_at" 9
