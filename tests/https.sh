@@ -99,21 +99,18 @@ END
 leg_https_trust() {
     good=$(cat "$T/pki/good.pin") other=$(cat "$T/pki/other.pin")
     cat >"$T/rows" <<END
-other;alpn=h2;https=dns.test;no answer .*(dns\.test.*other\.test|other\.test.*dns\.test);a certificate for another name is refused
-alone;alpn=h2;https=dns.test;no answer .*(unknown CA|self-signed);a certificate of an unknown CA is refused
-alone;alpn=h2;https=dns.test noverify;NOERROR answers 1;with noverify it is taken
-good;alpn=h2;https=dns.test pin=$good;NOERROR answers 1;a right pin is taken
-good;alpn=h2;https=dns.test pin=$other;no answer .*pin.*$(ere "$good");a wrong pin is refused, though the name is right
-good;;https=dns.test;no answer .*the server does not speak HTTP/2 \(no ALPN h2\);a server that chooses no protocol by ALPN gets no request
-good;alpn=dot;https=dns.test;no answer .*the server does not speak HTTP/2 \(no ALPN h2\);nor does one that knows another protocol only
-good;alpn=h2 : at=hello:alert120;https=dns.test;no answer .*no HTTP/2 \(no ALPN h2\);and one that says so by an alert is told of in words
-good;alpn=h2;https=DNS.test./q/%7Buser%7D?x;NOERROR answers 1;a path of one's own is taken
+other;alpn=h2;https=dns.test;dns\.test.*other\.test|other\.test.*dns\.test;with a certificate for another name
+alone;alpn=h2;https=dns.test;unknown CA|self-signed;with a certificate of an unknown CA
+alone;alpn=h2;https=dns.test noverify;;any certificate, with noverify
+good;alpn=h2;https=dns.test pin=$good;;the right pin
+good;alpn=h2;https=dns.test pin=$other;pin.*$(ere "$good");with another pin, though the name is right
+good;;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);that chooses no protocol by ALPN
+good;alpn=dot;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);that knows another protocol only
+good;alpn=h2 : at=hello:alert120;https=dns.test;no HTTP/2 \(no ALPN h2\);that says so by an alert
+good;alpn=h2;https=DNS.test./q/%7Buser%7D?x;;a path of its own
 END
-    servers
-    eval "proxy px $lines" '"$ca" "timeout 1000"'
-    adm 'query www.test A' >"$T/query"
-    each_server web_told
-    saw 1 '^request .* :authority=dns\.test :path=/q/%7Buser%7D\?x ' s9
+    tried
+    saw 25-50 '^request .* :authority=dns\.test :path=/q/%7Buser%7D\?x ' s9
     promise "where TLS gets no answer HTTPS at the same address answers, at once when that is known"
     dot one good alpn=h2
     proxy px "$ca" "127.0.0.1@$(freeport) 1 tls=dns.test" "$one 3 https=dns.test"
@@ -131,9 +128,4 @@ a path of at most 127 letters behind https=NAME      ; 192.0.2.1 3 https=dns.tes
 a host name behind tls= or https=                    ; 192.0.2.1 3 https=https://dns.test/q
 tcp, tls, tls=NAME                                   ; 192.0.2.1 3 https
 END
-}
-web_told() {
-    promise "$what"
-    like "$ere" "$(grep -F "upstream $(at "s$i") " "$T/query")"
-    case $ere in no*) saw 0 '^(query|request)' "s$i" ;; *) saw 1 '^request' "s$i" ;; esac
 }
