@@ -50,7 +50,7 @@ old() { [ "$(count uptime)" -ge "$1" ]; }
 one_is_left() { sees one '^end .*by client' $(($(seen one '^open') - 1)); }
 # one_at_a_time FAR MS: a server that is so many ms away in a handshake answers twelve slow names within MS
 one_at_a_time() {
-    single inorder "pause=$1"
+    single "inorder pause=$1"
     answered 10 12 in:"$2" window=12 name=delay=500.n%x.test
     saw 3-8 '^open' one
 }

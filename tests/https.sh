@@ -1,15 +1,15 @@
 # https.sh - DNS over HTTPS: requests, responses of every shape, servers that break HTTP/2, trust, and where port 853 is closed.
 # Alone: ./test.sh https https_flow https_trust. What the scripted server can do is told by tests/peer_h2.h.
 
-# webs [RULE...] [LINE...]: the scripted server one of DNS over HTTPS with these rules, and the proxy px that has only it
+# webs ['RULE...' [LINE...]]: the scripted server one of DNS over HTTPS with these rules, and the proxy px that has only it
 webs() {
-    tls_lines "$@"
-    dot one good alpn=h2 : $tls_rules
-    eval "proxy px \"\$ca\" \"\$one 1 https=dns.test\" $tls_lines"
+    dot one good alpn=h2 : ${1:-}
+    [ $# = 0 ] || shift
+    proxy px "$ca" "$one 1 https=dns.test" "$@"
 }
 # web_answers 'RULE...' COUNT [WORD...]: when such a server is the only one, it answers that
 web_answers() {
-    webs $1
+    webs "$1"
     shift
     answered 10 "$@"
 }
@@ -18,7 +18,7 @@ asked_for() { adm "query h2=$1.n$(date +%s)$$.test A" | grep -F "$one "; }
 
 leg_https() {
     replies asked_for <<'END'
-queries over HTTPS are answered, 500 on one connection, its ALPN h2 ; webs 'timeout 1000'
+queries over HTTPS are answered, 500 on one connection, its ALPN h2 ; webs '' 'timeout 1000'
  ; answered 10 500 window=100
  ; saw 1 '^open' one
  ; saw 1 '^hello 1 .* sni dns\.test alpn h2 ' one

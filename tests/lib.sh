@@ -9,7 +9,7 @@ passed=0 failed=0 skipped=0
 promise_text='' why="$T/.why" skipwhy=''
 legnow=''
 
-: >"$T/.started" ; : >"$why"
+: >"$why"
 
 trap 'finish $?' EXIT
 trap 'exit 129' HUP
@@ -61,14 +61,12 @@ judge() {
     promise_text=''
 }
 
-# tails: the last lines of the logs of what runs or ran in this leg.
+# tails: the last lines of the logs of what runs or ran in this leg
 tails() {
-    for tails_f in $(sed 's/ .*//' "$T/.started" | sort -u); do
-        for tails_g in "$T/$tails_f.log" "$T/$tails_f.q"; do
-            [ -s "$tails_g" ] || continue
-            echo "    --- ${tails_g#"$T"/}"
-            tail -n 8 "$tails_g" | cut -c 1-300 | sed 's/^/    /'
-        done
+    for tails_f in "$T"/*.log "$T"/*.q; do
+        [ -s "$tails_f" ] || continue
+        echo "    --- ${tails_f##*/}"
+        tail -n 8 "$tails_f" | cut -c 1-300 | sed 's/^/    /'
     done
 }
 
@@ -111,10 +109,7 @@ needs() {
 
 # started NAME PID: remembers a process, so that it ends with the leg. Its output belongs in $T/NAME.log.
 # A second one of the same name takes the place of the first, which ends before.
-started() {
-    echo "$1 $2" >>"$T/.started"
-    echo "$2" >"$T/$1.pid"
-}
+started() { echo "$2" >"$T/$1.pid"; }
 
 # begin NAME COMMAND...: starts it in place of the one of that name, in the namespace if there is one; what it says goes to $T/NAME.log
 begin() {
@@ -161,17 +156,13 @@ ended() {
     [ $# = 1 ] || like "$2" "$out" "$1"
 }
 
-# reap: ends everything that was started and still runs; the program in the way that `stop` judges.
+# reap: ends everything that was started and still runs; the program in the way that `stop` judges, while others are there
 reap() {
-    for reap_n in "$T"/*.admin; do
-        reap_n=${reap_n##*/}
-        [ ! -s "$T/${reap_n%.admin}.pid" ] || stop "${reap_n%.admin}"
+    for reap_f in "$T"/*.admin "$T"/*.pid; do
+        reap_n=${reap_f##*/}
+        reap_n=${reap_n%.*}
+        if [ -s "$T/$reap_n.pid" ] && [ -e "$T/$reap_n.admin" ]; then stop "$reap_n"; else kill_pid "$reap_n"; fi
     done
-    while read -r reap_n reap_p; do
-        [ "$(cat "$T/$reap_n.pid" 2>/dev/null)" = "$reap_p" ] || continue
-        kill_pid "$reap_n"
-    done <"$T/.started"
-    : >"$T/.started"
     NS=''
 }
 
@@ -307,24 +298,18 @@ use() {
 
 # stop NAME: SIGTERM, and it must exit 0
 stop() {
-    if [ ! -s "$T/$1.pid" ]; then
-        fail "$1 is not running"
-        return
-    fi
+    [ -s "$T/$1.pid" ] || { fail "$1 is not running"; return; }
     stop_p=$(pid "$1")
     kill -TERM "$stop_p" 2>/dev/null
     if await 10 gone "$stop_p"; then
         wait "$stop_p" 2>/dev/null
-        stop_s=$?
-        [ -e "$T/$1.up" ] || [ "$stop_s" = 0 ] || fail "$1 exited with $stop_s, wanted 0"
+        same 0 $? "exit status of $1"
+        rm -f "$T/$1.pid"
     else
         fail "$1 did not stop within 10 s"
         kill_pid "$1"
     fi
-    rm -f "$T/$1.pid"
-    if grep -Eq 'runtime error:|Sanitizer|^==[0-9]+== [A-Z]' "$T/$1.log" 2>/dev/null; then
-        fail "$1: the sanitizer has something to say:" "$(grep -E 'runtime error:|Sanitizer|^==[0-9]+== [A-Z]' "$T/$1.log" | head -n 5)"
-    fi
+    same '' "$(grep -Em 5 'runtime error:|Sanitizer|^==[0-9]+== [A-Z]' "$T/$1.log" 2>/dev/null)" "what a sanitizer says of $1"
 }
 
 # wrapped WORDS NAME LINE...: as proxy, started by the command WORDS
@@ -366,7 +351,6 @@ up() {
         shift
     done
     rules "$up_n" "$@"
-    : >"$T/$up_n.up"
     : >"$T/$up_n.q"
     begin "$up_n" "$ROOT/peer" up "$up_a" "$up_p" $up_w log="$T/$up_n.q" rules="$T/$up_n.rules"
     await 5 grep -q '^ready' "$T/$up_n.log" || fail "the upstream $up_n does not start: $(cat "$T/$up_n.log")"
@@ -553,7 +537,6 @@ lives() {
     kill -0 "$(pid "$1")" 2>/dev/null || fail "$1 has died"
     lives_o=$(many n=20 window=1 timeout=3000 "name=alive%d-$(date +%s).lives.test")
     same 20 "$(val noerror "$lives_o")" "after $2: fresh names answered ($lives_o)"
-    ! grep -Eq 'runtime error:|Sanitizer' "$T/$1.log" || fail "$1: a sanitizer's report"
 }
 
 # down NAME: the upstream NAME falls silent, and is down once it has left a few queries unanswered;  revive NAME: it answers again
@@ -691,20 +674,11 @@ ruled() {
     answered 10 "$@"
 }
 
-# single [RULE...] [LINE...]: the TLS upstream one with these rules, and the proxy px that has it, with these lines of its
-# configuration (what has a blank is a line).  pair [RULE...] [LINE...]: behind one comes last, whose addresses are 11.x.x.x
+# single ['RULE...' [LINE...]]: the TLS upstream one with these rules, and the proxy px that has only it, with these lines
 single() {
-    tls_lines "$@"
-    eval "dot one good : $tls_rules"
-    eval "proxy px \"\$ca\" \"\$one 1 tls=dns.test\" $tls_lines"
-}
-pair() {
-    tls_lines "$@"
-    eval "row 'one $tls_rules' -- $tls_lines"
-}
-tls_lines() {
-    tls_rules='' tls_lines=''
-    for tls_l; do case $tls_l in *' '*) tls_lines="$tls_lines '$tls_l'" ;; *) tls_rules="$tls_rules $tls_l" ;; esac; done
+    dot one good : ${1:-}
+    [ $# = 0 ] || shift
+    proxy px "$ca" "$one 1 tls=dns.test" "$@"
 }
 
 # row 'NAME[:CERT] [RULE...]'... [-- LINE...]: TLS upstreams with these rules, the first the best, behind them last with the

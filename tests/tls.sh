@@ -4,7 +4,7 @@
 leg_tls_transport() {
     a63=$(printf 'a%.0s' $(seq 63)) b46=$(printf 'b%.0s' $(seq 46))
     replies <<'END'
-a TLS connection is opened at the start, before any query ; single 'patience 500'
+a TLS connection is opened at the start, before any query ; single '' 'patience 500'
  ; comes one '^up'
  ; saw 0 '^query' one
 queries over TLS are answered ; answered 10 20

@@ -4,7 +4,7 @@
 # lasts PEER: a connection is open there;  span PEER FROM TO: the ms from its last event like FROM to the first like TO
 lasts() { [ "$(grep -c '^open' "$T/$1.q")" -gt "$(grep -c '^end' "$T/$1.q")" ]; }
 span() { awk -v from="$2" -v to="$3" '$0 ~ from { t = $4 } $0 ~ to { print $4 - t; exit }' "$T/$1.q"; }
-# served [RULE...] [LINE...]: as single, and the server has answered
+# served ['RULE...' [LINE...]]: as single, and the server has answered
 served() {
     single "$@"
     answered 10 1
@@ -41,7 +41,7 @@ a handshake that ends because we stop is no failure of its server ; asks again.3
  ; each 'await 10 lasts $it || fail "$it: not tried again"' f_accept f_hello f_mid
  ; stop px
  ; unlike 'cut short|closed in the handshake' "$(cat "$T/px.log")"
-a handshake that is closed once proves nothing of TLS 1.3 ; single at=hello:fin times=1
+a handshake that is closed once proves nothing of TLS 1.3 ; single 'at=hello:fin times=1'
  ; answered 10 1
  ; blamed one 'closed in the handshake$'
 a failure after the handshake lets the next priority answer at once
@@ -50,21 +50,21 @@ a failure after the handshake lets the next priority answer at once
 half a message before the end of a connection is not used ; shows "^upstream $f_half .* answered 0 "
 after all these faults the program serves as before ; answered 11 50
 a server that sends a byte now and then delays nobody by more than patience, and is left within timeout
- ; pair dribble=300 'patience 400' 'timeout 2000'
+ ; row 'one dribble=300' -- 'patience 400' 'timeout 2000'
  ; answered 11 5 in:800
  ; comes one '^end .*by client'
 a server that does not know EDNS is asked again without it ; single noedns=formerr
  ; answered 10 20
  ; saw 1 '^open' one
 3,000 answers with damaged bytes, lengths too, leave the program serving, as small as before
- ; pair mutate=1 'patience 100' 'timeout 1000' 'cache-size 0'
+ ; row 'one mutate=1' -- 'patience 100' 'timeout 1000' 'cache-size 0'
  ; load n=500 window=50 >/dev/null
  ; kb=$(rss_kb px)
  ; like ' lost 0 ' "$(load n=2500 window=50)"
  ; grew 1024 "$kb" px
  ; heals
  ; answered 10 100
-a server that heals is used again within a few seconds, without a restart ; pair at=hello:alert80
+a server that heals is used again within a few seconds, without a restart ; row 'one at=hello:alert80'
  ; answered 11 3
  ; heals
  ; becomes 0 "$one" up
@@ -128,7 +128,7 @@ leg_tls_idle() {
     for k in notify:900:0 fin:900:0 rst:1200:0.5 half:2000:1; do
         how=${k%%:*} idle=${k#*:}
         promise "after an idle close ($how) the connection is reopened at once, and the next query, ${k##*:} s later, finds it open"
-        served idle="${idle%:*}" how="$how"
+        served "idle=${idle%:*} how=$how"
         for i in 2 3 4; do
             comes one '^up' $i
             sleep "${k##*:}"    # what is promised
@@ -166,7 +166,7 @@ crowded() {
 leg_tls_storm() {
     for fault in at=accept:fin at=accept:rst at=hello:fin at=up:fin full=1; do
         promise "under 500 queries a second a server that ends connections ($fault) sees at most 10 a second, and the others answer"
-        pair "$fault"
+        row "one $fault"
         answered 11 1000 in:1500 rate=500
         within 1 10 "$(crowded one)" "connections in the worst second"
     done
@@ -192,7 +192,7 @@ after a failed handshake no session is offered: a server without a valid certifi
  ; answered 11 30 rate=10
  ; comes one '^hello' 2
  ; saw 0 '^hello .* sid [1-9]|^(up|data)' one
-a stranger in the place of a known server is offered its session once, cannot resume it, and gets nothing ; pair
+a stranger in the place of a known server is offered its session once, cannot resume it, and gets nothing ; row one
  ; answered 10 2
  ; kill_pid one
  ; answered 11 3
@@ -317,7 +317,7 @@ END
 
 leg_tls_flat() {
     promise "1,000 reconnects leave memory and descriptors as they were"
-    single 'cache-size 0'
+    single '' 'cache-size 0'
     ruled 'after=1 cache=off' 50
     m=$(rss_kb px) f=$(fd_count px)
     answered 10 500
