@@ -28,57 +28,54 @@ static void web_put(struct buf *b, unsigned type, unsigned flags, uint32_t strea
 	put_as(b, "414@", (unsigned)n << 8 | type, flags, stream, p, n);
 }
 
-/* A header whose name is in the static table, by its number; as it is or in Huffman's code. */
-static void web_header(struct buf *b, unsigned name, const char *value, const char *code) {
-	struct buf v = { 0 };
-	if (code != NULL) put_hex(&v, code);
-	else put_text(&v, value);
-	put8(b, MIN(name, 15));
-	if (name >= 15) put8(b, name - 15);
-	put8(b, (code != NULL ? 128u : 0) | (unsigned)v.n);
-	put_buf(b, &v);
-	free(v.p);
-}
-
+/* The header block, as it is or with its strings in Huffman's code. */
 static void web_headers(struct buf *b, const struct act *a, size_t length) {
 	int status = web_word(a, "status"), age = web_word(a, "age");
 	bool code = web_word(a, "huffman") == 0;
 	char text[16];
 	put8(b, 0x20);                          /* a dynamic table of nothing */
-	snprintf(text, sizeof text, "%d", MAX(status, 200));
-	if (status <= 0 && !code) put8(b, 0x88);
-	else if (code) web_header(b, 8, text, status == 503 ? "6c0cff" : "1001");
-	else web_header(b, 8, text, NULL);
-	if (code) put_as(b, "1@", 0x40, "\x89\x21\xea\x49\x6a\x4a\xc9\xf5\x59\x7f\x90\x1d\x75\xd0\x62\x0d\x26\x3d\x4c\x49\x52\x16\xa4\xa8\x40\xe6\x2f", (size_t)27);
-	else if (web_word(a, "typeless") < 0) web_header(b, 31, web_word(a, "type") == 0 ? "text/html" : "application/dns-message", NULL);
-	snprintf(text, sizeof text, "%zu", length);
-	web_header(b, 28, text, NULL);
+	if (code) put_as(b, "##", status == 503 ? "08836c0cff" : "08821001", "408921ea496a4ac9f5597f901d75d0620d263d4c495216a4a840e62f");
+	if (code && age >= 0) put_hex(b, "0f0682641f");
+	uint8_t *p = put_room(b, 200);
+	snprintf(text, sizeof text, "%d", status);
+	if (!code && status > 0) p = hpack_put(p, 8, text);
+	else if (!code) *p++ = 0x88;
+	if (!code && web_word(a, "typeless") < 0) p = hpack_put(p, 31, web_word(a, "type") == 0 ? "text/html" : h2_type);
 	snprintf(text, sizeof text, "%d", age);
-	if (age >= 0) web_header(b, 21, text, code ? "641f" : NULL);
-	put_as(b, "1@", 0, "\6server\4peer", (size_t)12);
+	if (!code && age >= 0) p = hpack_put(p, 21, text);
+	snprintf(text, sizeof text, "%zu", length);
+	b->n = (size_t)(hpack_put(p, 28, text) - b->p);
+	put(b, "\0\6server\4peer", 13);
 }
 
 /* What is no answer: damage, and what may come at any time. True when nothing follows. */
 static bool web_odd(struct buf *f, const struct act *a, uint32_t stream) {
-	static const uint8_t junk[20000] = { 0 };
-	static const struct { const char *word; unsigned type, flags; int stream; size_t n; } odd[] = { { "bigframe", H2_DATA, 0, -1, 16385 },
-		{ "interleave", H2_HEADERS, 0, -1, 3 }, { "zero", H2_DATA, 0, 0, 5 }, { "even", H2_HEADERS, H2_END_HEADERS, 2, 0 },
-		{ "shortreset", H2_RST_STREAM, 0, -1, 3 }, { "lone", H2_CONTINUATION, H2_END_HEADERS, -1, 0 }, { "push", H2_PUSH_PROMISE, H2_END_HEADERS, -1, 9 } };
-	bool large = web_word(a, "bigblock") == 0;
-	if (web_word(a, "unknown") == 0) {
-		web_put(f, 0xbe, 0xff, stream, junk, 77);
-		web_put(f, H2_SETTINGS, 0, 0, "\x0a\x0a\xff\xff\xff\xff", 6);
-		web_put(f, H2_PRIORITY, 0, stream, junk, 5);
-	}
-	if (web_word(a, "ping") == 0) web_put(f, H2_PING, 0, 0, "pingpong", 8);
-	if (web_word(a, "badhpack") == 0) web_put(f, H2_HEADERS, H2_END_HEADERS, stream, "\x0f\x10\x7f\xff\xff\xff\xff", 7);
-	if (web_word(a, "overpad") == 0) web_put(f, H2_DATA, H2_PADDED, stream, "\xff.", 2);
-	for (size_t i = 0; i < COUNT(odd); i++)
-		if (web_word(a, odd[i].word) == 0) web_put(f, odd[i].type, odd[i].flags, odd[i].stream < 0 ? stream : (uint32_t)odd[i].stream, junk, odd[i].n);
-	if (large || web_word(a, "flood") == 0 || web_word(a, "empty") == 0) {
-		web_put(f, H2_HEADERS, 0, stream, "\x88", 1);
-		size_t n = large ? 4000 : web_word(a, "flood") == 0 ? 100 : 0;
-		for (int i = 0; i < 100; i++) web_put(f, H2_CONTINUATION, large && i == 2 ? H2_END_HEADERS : 0, stream, junk, n);
+	enum { OWN = -1 };                      /* the HTTP stream of the request */
+	static const struct { const char *word, *bytes; unsigned type, flags; int stream; unsigned n; int times; } odd[] = {
+		{ "unknown", "", 0xbe, 0xff, OWN, 77, 1 },
+		{ "unknown", "\x0a\x0a\xff\xff\xff\xff", H2_SETTINGS, 0, 0, 6, 1 },
+		{ "unknown", "", H2_PRIORITY, 0, OWN, 5, 1 },
+		{ "ping", "pingpong", H2_PING, 0, 0, 8, 1 },
+		{ "badhpack", "\x0f\x10\x7f\xff\xff\xff\xff", H2_HEADERS, H2_END_HEADERS, OWN, 7, 1 },
+		{ "overpad", "\xff.", H2_DATA, H2_PADDED, OWN, 2, 1 },
+		{ "bigframe", "", H2_DATA, 0, OWN, 16385, 1 },
+		{ "interleave", "", H2_HEADERS, 0, OWN, 3, 1 },
+		{ "zero", "", H2_DATA, 0, 0, 5, 1 },
+		{ "even", "", H2_HEADERS, H2_END_HEADERS, 2, 0, 1 },
+		{ "shortreset", "", H2_RST_STREAM, 0, OWN, 3, 1 },
+		{ "lone", "", H2_CONTINUATION, H2_END_HEADERS, OWN, 0, 1 },
+		{ "push", "", H2_PUSH_PROMISE, H2_END_HEADERS, OWN, 9, 1 },
+		{ "bigblock", "", H2_CONTINUATION, 0, OWN, 4000, 3 },
+		{ "flood", "", H2_CONTINUATION, 0, OWN, 100, 100 },
+		{ "empty", "", H2_CONTINUATION, 0, OWN, 0, 100 } };
+	for (size_t i = 0; i < COUNT(odd); i++) {
+		if (web_word(a, odd[i].word) != 0) continue;
+		if (odd[i].times > 1) web_put(f, H2_HEADERS, 0, stream, "\x88", 1);
+		for (int k = 0; k < odd[i].times; k++) {
+			put_as(f, "414", odd[i].n << 8 | odd[i].type, odd[i].flags, odd[i].stream == OWN ? stream : (unsigned)odd[i].stream);
+			memset(put_room(f, odd[i].n), 0, odd[i].n);
+			memcpy(f->p + f->n - odd[i].n, odd[i].bytes, strlen(odd[i].bytes));
+		}
 	}
 	return web_word(a, "rst") == 0 || web_word(a, "silent") == 0;
 }

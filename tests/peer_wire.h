@@ -38,8 +38,6 @@ static void rnd_stir(void) { random_bytes(&chance, sizeof chance); }
 
 /* ---- Bytes */
 
-static void put_text(struct buf *b, const char *s) { put(b, s, strlen(s)); }
-
 /* The length of the message framed at the front, or -1 when it is not whole. */
 static long framed(const struct buf *b) { return b->n < 2 || b->n < 2 + (size_t)get16at(b->p) ? -1 : (long)get16at(b->p); }
 
