@@ -334,12 +334,8 @@ static bool load_turn(void) {
 	if (load.kind[0] == '\0' && (alive == 0 || (load.done >= load.sent && !more))) return false;
 	if (us_now() - load.last > MS(load.timeout)) {
 		if (!more) return false;
-		bool full = load.open >= load.window;
-		for (int i = 0; full && i < 65536; i++)                 /* forget all that got no reply */
-			if (waiting[i].used && now - waiting[i].at > MS(load.timeout)) {
-				waiting[i].used = false;
-				load.open--;
-			}
+		for (int i = 0; i < 65536; i++) waiting[i].used = false;        /* forget all that got no reply */
+		load.open = 0;
 		load.last = now;
 	}
 	return true;

@@ -120,10 +120,8 @@ static void act_word(struct act *a, const char *w) {
 }
 
 static bool has_suffix(const char *name, const char *suffix) {
-	size_t n = strlen(name), s = strlen(suffix);
-	if (strcmp(suffix, ".") == 0) return true;
-	if (s > 0 && suffix[s - 1] != '.' && n > 0) n--;
-	return n >= s && strncasecmp(name + n - s, suffix, s) == 0 && (n == s || name[n - s - 1] == '.');
+	uint8_t n[NAME_MAX_WIRE], s[NAME_MAX_WIRE];
+	return name_below(n, name_parse(n, name), s, name_parse(s, suffix));
 }
 
 /* What to do with a question. */
@@ -149,7 +147,7 @@ static void conn_move(struct conn *c);
 /* Reads the rules again if they have changed; what they say for all connections happens now. */
 static void rules_read(void) {
 	static struct stat old;
-	static int kick, epoch;
+	struct act was = up.all;
 	struct stat st;
 	struct conn *c;
 	if (up.rules[0] == '\0' || stat(up.rules, &st) != 0 || (st.st_ino == old.st_ino && memcmp(&st.st_mtim, &old.st_mtim, sizeof st.st_mtim) == 0))
@@ -159,15 +157,13 @@ static void rules_read(void) {
 	up.text = file_read(up.rules);
 	up.all = act_for("connect.");
 	note("rules", NULL, "read");
-	if (up.all.epoch && up.all.epoch != epoch) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
-	if (up.all.kick && up.all.kick != kick)
-		for EACH_CONN(c)
-			if (!c->stalled) {
-				conn_close(c, up.all.how);
-				conn_move(c);
-			}
-	epoch = up.all.epoch ? up.all.epoch : epoch;
-	kick = up.all.kick ? up.all.kick : kick;
+	if (up.all.epoch != was.epoch) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
+	if (up.all.kick == 0 || up.all.kick == was.kick) return;
+	for EACH_CONN(c)
+		if (!c->stalled) {
+			conn_close(c, up.all.how);
+			conn_move(c);
+		}
 }
 
 /* ---- Answers */
@@ -390,7 +386,6 @@ static void query_note(const struct conn *c, const uint8_t *p, size_t n, const s
 	if (c != NULL && c->tls) text_add(&t, " record=%d", c->records);
 	print_opt(&t, q);
 	if (q->odd) text_add(&t, " odd=%s", q->odd);
-	if (flags & 0x7840) text_add(&t, " oddflags");
 	note("query", c, "%s from=%s id=%u %s %s%s%s%s%s qd=%u an=%u ns=%u ar=%u size=%zu%s", transport(c), addr_text(from), get16at(p), q->name,
 	    type_text(q->type), q->class == 1 ? "" : " class=other", flags & F_RD ? " rd" : "", flags & F_CD ? " cd" : "", flags & F_AD ? " ad" : "",
 	    get16at(p + 4), get16at(p + 6), get16at(p + 8), get16at(p + 10), n, more);
@@ -514,27 +509,21 @@ static bool fault(const char *stage) {
 	return up.all.times != 0 && strncmp(up.all.at, stage, n) == 0 && up.all.at[n] == ':';
 }
 
-static void send_now(struct conn *c, const void *p, size_t n) {
-	if (send(c->fd, p, n, MSG_NOSIGNAL) < 0) conn_die(c, "client", "write");
-}
-
 /* Does to this connection what the rule says, and nothing else any more. */
 static void strike(struct conn *c) {
 	const char *what = strchr(up.all.at, ':') ? strchr(up.all.at, ':') + 1 : "";
-	uint8_t junk[600] = { 0 };
+	uint8_t bytes[600] = { 0 };
+	size_t n = 0;
 	up.all.times -= up.all.times > 0;
 	c->stalled = true;
 	c->raw.n = 0;
 	note("strike", c, "at %s", up.all.at);
-	if (strcmp(what, "rst") == 0) reset_on_close(c->fd);
-	if (strcmp(what, "garbage") == 0) {
-		random_bytes(junk, 200);
-		junk[0] = 0x80 | (junk[0] & 0x3f);
-	}
-	if (strcmp(what, "fin") == 0 || strcmp(what, "rst") == 0) conn_die(c, "server", "fault");
-	else if (strcmp(what, "garbage") == 0 || strcmp(what, "zeros") == 0) send_now(c, junk, sizeof junk);
-	else if (strcmp(what, "plain") == 0) send_now(c, "220 mail.test ESMTP ready\r\n", 27);
-	else if (strncmp(what, "alert", 5) == 0) send_now(c, (uint8_t[]){ 21, 3, 3, 0, 2, 2, (uint8_t)atoi(what + 5) }, 7);
+	if (strcmp(what, "garbage") == 0) memset(bytes, 0x9b, n = 200);
+	else if (strcmp(what, "zeros") == 0) n = sizeof bytes;
+	else if (strcmp(what, "plain") == 0) n = (size_t)sprintf((char *)bytes, "220 mail.test ESMTP ready\r\n");
+	else if (strncmp(what, "alert", 5) == 0) memcpy(bytes, (uint8_t[]){ 21, 3, 3, 0, 2, 2, (uint8_t)atoi(what + 5) }, n = 7);
+	else if (strcmp(what, "rst") == 0) reset_on_close(c->fd);
+	if (send(c->fd, bytes, n, MSG_NOSIGNAL) < 0 || strcmp(what, "fin") == 0 || strcmp(what, "rst") == 0) conn_die(c, "server", "fault");
 }
 
 /* ---- TLS */

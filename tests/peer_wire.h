@@ -6,21 +6,14 @@
 #define main dnsproxy_main
 #include "../dnsproxy.c"
 #undef main
+#include <err.h>
 #include <sched.h>
 #include "bytes.h"
 #ifndef __clang__
 #pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"         /* it loses sight of what lies in a pool */
 #endif
 
-static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *fmt, ...) {
-	va_list ap;
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	exit(2);
-}
+#define die(...) errx(2, __VA_ARGS__)
 
 /* ---- Time, chance */
 
@@ -173,16 +166,13 @@ static uint32_t name_number(const char *name) {
 
 /* Some bytes of it, from the offset "from" on, are changed by chance, or its end is cut off. */
 static void mutate(struct buf *b, size_t from) {
-	static const char odd[] = "\0\xff\xc0\x0c\x40\x3f\x29\x01";
-	for (unsigned k = 1 + rnd() % 4; k > 0 && b->n > 12; k--) {
-		size_t at = from + rnd() % (b->n - from);
-		switch (rnd() % 5) {
-		case 0: b->p[at] ^= (uint8_t)(1u << rnd() % 8); break;
-		case 1: b->p[at] = (uint8_t)rnd(); break;
-		case 2: b->p[at] = (uint8_t)odd[rnd() % 8]; break;
-		case 3: b->n = 12 + rnd() % (b->n - 12); break;
-		default: put16at(b->p + 4 + 2 * (rnd() % 4), rnd() % 3 ? rnd() % 4 : rnd() & 65535);
-		}
+	static const uint8_t odd[] = { 0, 0xff, 0xc0, 0x0c, 0x40, 0x3f, 0x29, 1 };
+	for (unsigned k = 1 + rnd() % 4, way; k > 0 && b->n > 12; k--) {
+		uint8_t *at = b->p + from + rnd() % (b->n - from);
+		way = rnd() % 5;
+		if (way < 3) *at = (uint8_t)(way == 0 ? *at ^ 1u << rnd() % 8 : way == 1 ? rnd() & 255 : odd[rnd() % 8]);
+		else if (way == 3) b->n = 12 + rnd() % (b->n - 12);
+		else put16at(b->p + 4 + 2 * (rnd() % 4), rnd() % 3 ? rnd() % 4 : rnd() & 65535);
 	}
 }
 
@@ -193,7 +183,7 @@ struct message {
 	char name[NAME_TEXT];
 	unsigned type, class;
 	size_t end;                     /* of the question; 0 without one */
-	unsigned opts, size, version, flags, ext;
+	unsigned opts, size, flags, ext;
 	struct msg options;
 	const char *odd;
 };
@@ -230,7 +220,6 @@ static bool message_read(struct message *q, const uint8_t *p, size_t n, each_rec
 			q->opts++;
 			q->size = r.class;
 			q->ext = r.ttl >> 24;
-			q->version = r.ttl >> 16 & 255;
 			q->flags = r.ttl & 0xffff;
 			q->options = (struct msg){ .p = p + r.rdata_at, .len = r.rdlen };
 		}
@@ -250,9 +239,7 @@ static void print_opt(struct text *t, const struct message *q) {
 	size_t at = 0, len;
 	if (q->opts == 0) return;
 	text_add(t, " edns=%u", q->size);
-	if (q->version) text_add(t, " ver=%u", q->version);
 	if (q->flags & 0x8000) text_add(t, " do");
-	if (q->flags & 0x7fff) text_add(t, " zflags=%04x", q->flags & 0x7fff);
 	if (q->opts > 1) text_add(t, " opts-too-many=%u", q->opts - 1);
 	for (; edns_next(q->options.p, q->options.len, &at, &code, &data, &len); sep = ",") {
 		text_add(t, "%s%u:", sep, code);
