@@ -5224,7 +5224,7 @@ static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n,
 	s->got++;
 	if (error == H2_REFUSED_STREAM)         /* nothing was done for it (RFC 9113 8.7) */
 		s->h2->most = MAX(s->open, 2u) - 1;
-	if (a != NULL && error == H2_REFUSED_STREAM && a->ends < 3) {
+	if (a != NULL && a->stream == s && error == H2_REFUSED_STREAM && a->ends < 3) {
 		ask_over_stream(a);
 		a->ends++;                      /* it comes again, perhaps to another connection that refuses */
 	} else if (a != NULL) {
@@ -5232,7 +5232,7 @@ static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n,
 		a->age = r->age;
 		if (t.len == 0)
 			stream_answer(s, a, p, n);
-		else {
+		else if (a->stream == s) {      /* else it is asked elsewhere by now */
 			upstream_trouble(s->u, t.p);
 			ask_fail(a, t.p);
 		}
@@ -5429,9 +5429,9 @@ static const char *ca_load(const char *path) {
 		return "it cannot be read";
 	}
 	digest = ca_hash(text, size);
-	list = calloc(size / 256 + 1, sizeof *list);    /* no CA is so short */
+	list = calloc(size / 128 + 1, sizeof *list);    /* no CA is so short */
 	for (p = (uint8_t *)strstr((char *)text, begin); p != NULL && list != NULL; p = next) {
-		next = (uint8_t *)strstr((char *)p + sizeof begin, begin);
+		next = (uint8_t *)strstr((char *)p + sizeof begin - 1, begin);
 		size = (size_t)((next ? next : text + st.st_size) - p);
 		if (ca_decode(&r, p, size))
 			list[n++] = (struct ca){ ca_hash(r.dn, r.dn_len), (uint32_t)(p - text), (uint32_t)size };

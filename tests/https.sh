@@ -75,6 +75,11 @@ GOAWAY after every 10 requests: of 500 names with 100 in flight none is lost, an
  ; web_answers h2=goaway10 500 window=100
  ; saw 50-90 '^open' one
 a refused request comes again, and is not a failure ; web_answers h2=refused3 100 window=20
+a reset of a request that is asked elsewhere too by then is no failure ; webs h2=rst delay=1900
+ ; meanwhile ask ask elsewhere.test
+ ; comes one '^query'
+ ; turn one delay=600
+ ; ended ask '^NOERROR'
 100 answers in many frames at a time ; web_answers h2=split 300 window=100
 100 answers at a time whose end comes later ; web_answers h2=late 300 window=100
 a byte at a time ; web_answers 'dribble=1 record=20' 5

@@ -231,6 +231,10 @@ a ca-file that is not there is an error at the start when tls=NAME or bare tls n
  ; each 'exits 78 "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 $it" "listen 127.0.0.1@$port"' tls=dns.test tls "tls=dns.test pin=$pin"
 a ca-file without a certificate is an error at the start
  ; each 'exits 78 "$it" "ca-file $it" "$one 1 tls=dns.test" "listen 127.0.0.1@$port"' "$T/empty.pem" "$T"
+3,000 of the smallest authorities that there can be are read ; tiny=MIGAMG6gAwIBAgIBATALBgkqhkiG9w0BAQswADAeFw0yMDAxMDEwMDAwMDBa
+ ; tiny=${tiny}Fw00MDAxMDEwMDAwMDBaMAAwITANBgkqhkiG9w0BAQEFAAMQADANAgh/f39/f39/fwIBA6MQMA4wDAYDVR0TBAUwAwEB/zALBgkqhkiG9w0BAQsDAQA=
+ ; yes "$(printf '\n-----%s-----' 'BEGIN CERTIFICATE' 'END CERTIFICATE' | sed "2a $tiny")" | head -n 12000 >"$T/tiny.pem"
+ ; exits 0 '^192' -t "ca-file $T/tiny.pem" '192.0.2.1 1 tls=dns.test'
 with a pin alone no ca-file is needed ; dot two alone
  ; proxy px "ca-file $T/none.pem" "$two 1 tls pin=$pin"
  ; answered 10 3
