@@ -127,7 +127,7 @@ dnsdist as it comes before a server that takes 500 ms: 12 names at once are all 
  ; within 60 100 "$(val right "$(many n=100 window=100 name=delay=500.n%x.test)")" "answered of 100"
  ; handshakes 2 20
 END
-    for kind in 'dnsdist maxInFlight=1000' "unbound $patient"; do
+    for kind in 'dnsdist inFlight=1000' "unbound $patient"; do
         promise "${kind%% *}, many at a time: a name of 2.5 s is answered then, and none of 300 others waits for it"
         before $kind || continue
         answered 10 1 name=n%x.test

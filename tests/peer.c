@@ -6,8 +6,7 @@
  *   ask, many, talk, hold           see above each
  *   freeport                        a port that is free for UDP and TCP
  *   notify PATH                     a supervisor's socket: prints each datagram as a line
- *   echo, relay, road, load, answers, link
- *                                   gauge.h tells what they measure
+ *   echo, relay, start, link        gauge.h tells what they are for
  *   clock FILE SECONDS|real         what a program under `shim CLOCK` takes the time for from now on
  *
  * Everything ends by itself: no wait is without a deadline, but for servers, which are killed. */
@@ -575,7 +574,7 @@ static int cmd_clock(char **argv) {
 int main(int argc, char **argv) {
 	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
 		USE(talk, 3), USE(hold, 4), USE(freeport, 1), USE(notify, 2), USE(clock, 3), USE(echo, 2), USE(relay, 3),
-		USE(road, 6), USE(load, 2), USE(answers, 3), USE(link, 8) };
+		USE(start, 4), USE(link, 8) };
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)
 		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].words) return uses[i].run(argv + 1);

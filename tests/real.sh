@@ -7,7 +7,7 @@ real_cert='' real_back=''       # a certificate in $T/pki, and ADDRESS@PORT of w
 real_ds='' real_zones=test      # the DS of a root, which resolvers believe then; the zones of nsd and knotd
 
 # real NAME KIND PORT [LINE...]: a server at 127.0.0.1@PORT, over TLS if there is a $real_cert, with these lines in its configuration
-# (dnsdist: words of addTLSLocal)
+# (stubby: its upstreams instead)
 real() {
     real_a=127.0.0.1 real_p=$3 real_s=$(freeport) real_h=$(freeport) real_d=$(freeport) real_o=$3
     [ -z "$real_cert" ] || real_p=$real_s real_s=$3
@@ -115,28 +115,31 @@ real_pdns_recursor() {
 }
 real_colon() { echo "${real_back%@*}:${real_back#*@}"; }
 real_dnsdist() {
+    printf '%s\n' "$@"
     cat <<END
 setLocal("$real_a:$real_p")
-addTLSLocal("$real_a:$real_s", "$real_c.pem", "$real_c.key", { minTLSVersion = "tls1.2", $* })
+addTLSLocal("$real_a:$real_s", "$real_c.pem", "$real_c.key", { minTLSVersion = "tls1.2", maxInFlight = inFlight })
 addDOHLocal("$real_a:$real_h", "$real_c.pem", "$real_c.key", "/dns-query")
 addDOHLocal("$real_a:$real_d", nil, nil, "/dns-query", { reusePort = false })
-newServer({ address = "$(real_colon)", healthCheckMode = "up" })
 setSecurityPollSuffix("")
 END
+    [ -z "$real_back" ] || echo "newServer({ address = '$(real_colon)', healthCheckMode = 'up' })"
 }
 real_dnsmasq() {
     printf '%s\n' "port=$real_p" "listen-address=$real_a" bind-interfaces no-resolv no-hosts user=root log-facility=- pid-file=pid \
         edns-packet-max=1232 "${real_back:+server=${real_back%@*}#${real_back#*@}}" "$@"
 }
 real_smartdns() {
-    printf '%s\n' "bind $real_a:$real_p" "bind-tcp $real_a:$real_p" "server-tcp $(real_colon)" 'speed-check-mode none' \
-        'dualstack-ip-selection no' 'log-level error' 'log-file out' 'cache-file cache' 'force-qtype-SOA -' 'server-name smartdns'
+    printf '%s\n' "bind $real_a:$real_p" "bind-tcp $real_a:$real_p" "${real_back:+server-tcp $(real_colon)}" \
+        'speed-check-mode none' 'dualstack-ip-selection no' 'log-level error' 'log-file out' 'cache-file cache' 'force-qtype-SOA -' \
+        'server-name smartdns' "$@"
 }
 real_stubby() {
+    [ $# -gt 0 ] || set -- "{ address_data: ${real_back%@*}, tls_auth_name: \"dns.test\" }"
     cat <<END
 { resolution_type: GETDNS_RESOLUTION_STUB, dns_transport_list: [ GETDNS_TRANSPORT_TLS ], idle_timeout: 10000, appdata_dir: ".",
   tls_authentication: GETDNS_AUTHENTICATION_REQUIRED, tls_ca_file: "$T/pki/ca.pem", listen_addresses: [ $real_a@$real_p ],
-  upstream_recursive_servers: [ { address_data: ${real_back%@*}, tls_auth_name: "dns.test" } ] }
+  upstream_recursive_servers: [ $* ] }
 END
 }
 real_haproxy() {
