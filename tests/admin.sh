@@ -78,11 +78,6 @@ a slow reader of a long status does not stop the service ; many n=2000 window=10
  ; exits 1 'error: ' --admin nonsense "$u1 1" "admin 127.0.0.1@$admin"
  ; stop p
  ; exits 1 . -a status "$u1 1" "admin 127.0.0.1@$admin"
-hostile bytes at the admin port harm nothing ; proxy p "$u1 1"
- ; each 'peer many 127.0.0.1 "$admin" tcp n=300 window=300 timeout=50 kind=random seed=$it >/dev/null' 1 2 3
- ; each 'raw "$it" send slurp=1000 >/dev/null' hex=00000a hex=737461747573000a 'text=clear \\300.test\n'
- ; shows '^dnsproxy '
- ; lives p "hostile bytes"
 admin off: there is no admin port ; proxy p "$u1 1" 'admin off'
  ; says '^NOERROR' off.test
 END
@@ -127,9 +122,6 @@ leg_metrics() {
     promise "a histogram counts what it should: clients' queries, an upstream's answers"
     same "$(upstream "$u1" answered)" "$(sed -n "s/^dnsproxy_upstream_seconds_count{upstream=\"$u1\".*} //p" "$T/metrics")" "of u1"
     within 80 81 "$(sed -n 's/^dnsproxy_query_seconds_count //p' "$T/metrics")" "of clients"
-    promise "upstreams have labels, and histograms of their milliseconds, as clients have"
-    for x in "\"$u1\"" "\"$u2\"" 'le="\+Inf"'; do like "{.*$x" "$(cat "$T/metrics")"; done
-    within 2 9 "$(grep -c '^# TYPE .* histogram$' "$T/metrics")" histograms
     promise "promtool finds nothing wrong"
     if command -v promtool >/dev/null; then         # its package is another in each Debian
         out=$(promtool check metrics <"$T/metrics" 2>&1)

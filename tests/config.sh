@@ -28,10 +28,8 @@ leg_config() {
     printf '# a comment\n\n1.2.3.4 1\n   // another\n9.9.9.9\t2 # behind\r\n2001:db8::1 3   // and here' >"$T/plain.conf"
     printf '\357\273\277192.0.2.1 1\n' >"$T/bom.conf"
     echo "$u1 1" >"$T/a.conf"
-    d=$(printf '%060d.%060d.%060d.%056d' 0 0 0 0 | tr 0 a)
-    for i in $(seq 32); do
-        printf '192.0.2.%d@60000 65535 tls pin=%042dA= pin=%042dA= pin=%042dA= pin=%042dA= domain=b%s domain=c%s\n' "$i" 1 2 3 4 "$d" "$d"
-    done >"$T/long.conf"
+    long=$(printf '%060d.%060d.%060d.%056d.' 0 0 0 0 | tr 0 a)
+    long="192.0.2.7@60000 65535 tls$(printf ' pin=%042dA=' 1 2 3 4) domain=b$long domain=c$long"
     replies 'checked "$BIN" -t' <<'END'
 a file in the plain format <IP> <priority> works, with comments, blank lines and CRLF, and without a newline at its end
  ;  1\.2\.3\.4@53 1 9\.9\.9\.9@53 2 2001:db8::1@53 3 exit 0 $ ; -c "$T/plain.conf"
@@ -41,20 +39,10 @@ arguments are lines too, read after the file
 with arguments and no -c no file is read ; !1\.1\.1\.1 ; '192.0.2.1 2'
 long options are the short ones ; listen (\*@5312|127) ; --test --port 5312 '192.0.2.1 1'
  ;  127\.0\.0\.1@.* 1 exit 0 $ ; --config "$T/a.conf"
-a number or name with something wrong far behind is no other number or name: it is right or an error
- ; allow 10\.0\.0\.0/8 .* exit 0 |: .*expected .* exit 1 ; '9.9.9.9 1' "allow 10.0.0.0/$(printf '%060d' 8)"
- ; listen \*(@53)? .* exit 0 |: .*expected .* exit 1 ; '9.9.9.9 1' 'listen *@000000000000000053'
- ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\300.test' | '9.9.9.9 1' '1.2.3.4 1 domain=\999.test'
- ; expected ; '9.9.9.9 1' '1.2.3.4 1 domain=\12.test' | '9.9.9.9 1' '1.2.3.4 1 domain=\1'
 a leading dot of a suffix is dropped ;  domain=lan[.] exit ; '9.9.9.9 1' '1.2.3.4 1 domain=.Lan'
 a file that cannot be read is an error with its name ; nosuch\.conf.* exit 1 $ ; -c "$T/nosuch.conf"
  ;  exit 1 $ ; -c "$T"
--t prints every directive that --help names
- ; "$BIN" -t '192.0.2.7 1' 'ca-file /dev/null' 'hosts /none' 'block /dev/null' | directives >"$T/printed"
- ; same "$("$BIN" --help | sed -n '/^directives/,$s/^  //p' | directives)" "$(cat "$T/printed")" "directives in --help and in -t"
--t prints the longest configuration whole: 32 upstreams with all that they may have ; "$BIN" -t -c "$T/long.conf" >"$T/b.conf"
- ; same 32 "$(grep -c '^192\.0\.2\.[0-9]*@.* domain=.* domain=' "$T/b.conf")" upstreams
- ; same "$(cksum <"$T/b.conf")" "$("$BIN" -t -c "$T/b.conf" | cksum)" "normal form of the normal form"
+-t prints the longest line whole ; same "$long" "$("$BIN" -t "$long" | tail -n 1)"
 END
     config_errors <<'END'
 "soon" is not valid, expected milliseconds ; timeout soon
@@ -96,8 +84,6 @@ hostile files give errors and nothing else
  ; exits 1 'random\.conf:1: ' -t -c "$T/random.conf"
  ; printf '9.9.9.9 1\n1.2.3.4\0005 1\n' >"$T/random.conf"
  ; exits 1 'random\.conf:2: ' -t -c "$T/random.conf"
- ; seq 3000 | sed 's/.*/1.2.3.4@& 1/' >"$T/random.conf"
- ; exits 1 expected -t -c "$T/random.conf"
 -h and -V print to standard output and exit 0 ; each 'exits 0 "[a-z]" $it' -h --help -V --version
  ; each 'same "" "$("$BIN" $it 2>&1 >/dev/null)" "$it: standard error"' -h --help -V --version
 the file is used: it serves, and what was chosen is logged ; proxy p -c "$T/a.conf"
@@ -139,8 +125,6 @@ END
     says '^NOERROR' afterreload.test
 }
 no_suffix() { exits 1 '"domain=.*" is wrong here, expected a host name' -t '9.9.9.9 1' "1.2.3.4 1 domain=$it"; }
-# directives: the first words of the lines of standard input
-directives() { sed -n 's/^\([a-z][a-z-]*\) .*/\1/p' | sort -u; }
 
 # runs_as NAME UID: the program gives up root after it has begun to listen, and the flags of the last step come last
 runs_as() { [ "$(awk '/^Uid:/ { u = $5 } /^NoNewPrivs:/ { n = $2 } END { print u, n }' "/proc/$(pid "$1")/status")" = "$2 1" ]; }

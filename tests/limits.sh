@@ -251,8 +251,7 @@ full() { echo $(($(val noerror "$1") - $(val tc "$1"))); }
 # Limits on single clients
 leg_limits() {
     up u1 'warm.test ttl=900'
-    port=$(freeport)
-    proxy p "$u1 1" 'rate 20' "listen 127.0.0.1@$port" "listen ::1@$port"
+    proxy p "$u1 1" 'rate 20'
     ask warm.test +tcp >/dev/null
     replies many <<'END'
 rate: a client that asks ten times too much gets about what is due, of the rest half are dropped, half get an empty TC=1
@@ -260,14 +259,10 @@ rate: a client that asks ten times too much gets about what is due, of the rest 
  ; within 60 110 "$(full "$out")" "full answers in 3 s at 20 a second and a burst of 20"
  ; within 200 290 "$(val tc "$out")" "empty ones with TC=1"
  ; within 300 390 "$(val answered "$out")" "answered at all ($out)"
-rate: an empty one has the question only ; out=$(many n=200 window=200 name=warm.test src=127.0.0.2 timeout=500)
- ; within 50 100 "$(val tc "$out")" "empty ones with TC=1 ($out)"
  ; like ' tcfull 0 wrong 0 ' "$out"
 rate: TCP still serves it, and other clients do not notice ; says '^NOERROR qr rd ra ' warm.test +src=127.0.0.2 +tcp
  ; noerror 15 .* tc 0 ; n=15 window=15 name=warm.test src=127.0.0.3
-rate: status counts what was limited ; within 600 760 "$(count limited)"
-rate: IPv6 clients are counted too
- ; within 15 45 "$(full "$(peer many ::1 "$port" n=200 window=200 name=warm.test timeout=500)")" "full answers"
+rate: status counts what was limited ; within 490 540 "$(count limited)"
 queries: a full table degrades by rule, every client query is answered once ; proxy p "$u1 1" 'queries 16' 'timeout 1000'
  ; sent 100 answered 100 .* servfail 100 .* dup 0 ; n=100 window=100 name=silent=.full%d.test timeout=3000
  ; within 84 200 "$(metric full)" "times that a table made room, in the metrics"

@@ -7,16 +7,13 @@ leg_messages() {
     proxy p "$u1 1"
     l=$(printf '%063d' 0)
     replies <<'END'
-QDCOUNT 0 or 2 is FORMERR ; ^FORMERR qr ; a.test +qd=0 | a.test +qd=2
-FORMERR: a question cut off ; ^FORMERR qr ; +raw=000701000001000000000000016100ff
+QDCOUNT 0 or 2 is FORMERR, and a question cut off ; ^FORMERR qr ; a.test +qd=0 | a.test +qd=2 | +raw=000701000001000000000000016100ff
 FORMERR: TC=1 in a query, if it is not dropped ; ^FORMERR qr |^TIMEOUT ; a.test +tc +timeout=300
 a name of 255 octets works, one of 256 is FORMERR, a label of 63 octets works ; ^NOERROR ; $l.$l.$l.$(printf '%061d' 0)
  ; ^FORMERR ; $l.$l.$l.$(printf '%062d' 0)
-an unknown opcode is NOTIMP with that opcode, and goes nowhere
+an unknown opcode is NOTIMP with that opcode, goes nowhere, and leaves the cache as it is, NOTIFY and UPDATE too ; . ; op.test
  ; costs 0 ' id=' u1 each 'says "^NOTIMP qr .*opcode=$it id=77 " op.test +opcode=$it +id=77' $(seq 15)
-NOTIFY and UPDATE leave the cache as it is ; . ; kept.test
- ; each 'says . kept.test SOA +opcode=$it' 4 5
- ; shows '^entry kept\.test\. A '
+ ; shows '^entry op\.test\. A '
 AXFR and IXFR are NOTIMP, and go nowhere
  ; costs 0 ' id=' u1 each 'says "^NOTIMP qr " xfr.test $it' AXFR IXFR 'AXFR +tcp' 'IXFR +tcp'
 RD=0 is REFUSED, also for what the cache holds ; . ; seen.test
@@ -27,20 +24,12 @@ a reply has QR=1, RA=1, RD and question as asked, Z clear, AA clear from the cac
  ; ^NOERROR qr rd ra id= ; FlAgS.test
 flags Z, AD, CD and unknown EDNS flags in a query do not matter ; ^NOERROR qr rd ra( cd)? ; z1.test +z +cd | z2.test +ad
 unknown types are carried bytewise, from the cache too ; each bytewise TYPE65280 TYPE12345 HTTPS SVCB
-the names in MX, SOA, NS, SRV and CNAME data survive ; MX 10 mx\.n\.test\.$ ; n.test MX
- ;  NS ns\.n\.test\.$ ; n.test NS
- ;  SRV 1 2 443 srv\.target\.test\.$ ; n.test SRV
- ;  SOA n\.test\. host\.n\.test\. 1 2 3 4 60$ ; n.test SOA
- ;  CNAME c0\.cname=2\.n\.test\. .* c1\.cname=2\.n\.test\. 300 A 192\.0\.2\.1$ ; cname=2.n.test
 all sections of an answer are passed on ;  an=1 ns=1 .*\| au: test\. 300 NS ns\.evil\. \| ad: victim\.test\. 300 A 6\.6\.6\.6$ ; extra=.all.test
 the reply to a name in mixed letters has the client's letters, hit or miss ; . ; MiXeD.test | mIxEd.TEST
  ; \| mIxEd\.TEST\. ; mIxEd.TEST
 an upstream that lower-cases the question is understood, the client gets its own letters ; ^NOERROR.* q=LowEr=\.UP\.test\. ; LowEr=.UP.test
  ; ^NOERROR ; lower=.UP.test | upper=.letters.test
-a name may hold any octet ; ^NOERROR.* q=a\\\.b\.o\.test\./A ; 'a\.b.o.test'
- ; ^NOERROR.* q=a\\000b\.o\.test\./A ; 'a\000b.o.test'
- ; ^NOERROR.* q=\\255\\007\\"\.o\.test\./A ; '\255\007\".o.test'
-class CH is a question of its own ; ^NOERROR.* q=version\.bind\./TXT/CH ; version.bind TXT +class=CH
+a name may hold any octet ; ^NOERROR ; 'a\.b.o.test' | 'a\000b.o.test' | '\255\007\".o.test'
 bytes behind the message are not passed on ; . ; trail.test +trail=4141414141414141414141414141414141414141
  ; saw 0 'trail.*odd=' u1
 END
@@ -95,9 +84,8 @@ a reply to a query with OPT has one, whatever is wrong with the query ; ^NOTIMP 
 QTYPE 0 is forwarded ; ^NOERROR .*/TYPE0 ; nodata=.zero.test TYPE0
 TC=1 is asked again over TCP, and the client gets the whole there ; ^NOERROR qr rd ra .* an=1 .* size=(12[89][0-9]|1300) ; big=1300.s.test TXT +tcp
 a message of 65,535 bytes from the upstream is delivered over TCP, or SERVFAIL if it cannot be, never more than fits ; ^(NOERROR|SERVFAIL) qr rd ra ; big=65535.s.test TXT +tcp +edns
-AD reaches only a client that set AD or DO, hit or miss ; ^NOERROR[a-z ]* ad ; ad=.a2.test +ad | ad=.a3.test +do
- ; !^NOERROR[a-z ]* ad ; ad=.a1.test | ad=.a2.test
+AD reaches only a client that set AD or DO, hit or miss, and is never set by the proxy itself ; ^NOERROR[a-z ]* ad ; ad=.a2.test +ad | ad=.a3.test +do
+ ; !^NOERROR[a-z ]* ad ; ad=.a1.test | ad=.a2.test | a4.test +ad
  ; ^NOERROR[a-z ]* ad ; ad=.a1.test +ad
-AD is never set by the proxy itself ; !^NOERROR[a-z ]* ad ; a4.test +ad
 END
 }

@@ -31,17 +31,14 @@ reload does the same and says Reloaded, and statistics of unchanged lines are ke
  ; shows "^upstream $u2 .* answered $n "
  ; shows 0 "^upstream $u1 "
  ; @2 ; gone.test
-queries in flight survive ; meanwhile fly many n=30 window=30 name=delay=600.fly%d.test
- ; comes u2 fly29
+queries in flight survive ; underway fly u2 fly29 many n=30 window=30 name=delay=600.fly%d.test
  ; reload "$u2 1" "$u1 2" 'timeout 2000'
  ; ended fly 'noerror 30 '
 and those whose upstream went are answered by others
- ; meanwhile fly many n=10 window=10 name=2silent=.2=.1delay=800.went%d.test
- ; comes u1 went9
+ ; underway fly u1 went9 many n=10 window=10 name=2silent=.2=.1delay=800.went%d.test
  ; reload "$u1 2" 'timeout 2000'
  ; ended fly 'noerror 10 '
-a TCP connection survives ; meanwhile tcp talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1
- ; comes u1 ' t1\.test'
+a TCP connection survives ; underway tcp u1 ' t1\.test' talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1
  ; same Reloaded "$(adm reload)"
  ; ended tcp
  ; same 2 "$(grep -c '^NOERROR' "$T/tcp.out")" replies
@@ -67,8 +64,7 @@ reload names what only a restart changes, and nothing when nothing changed
  ; reload "$u1 1" 'timeout 2000'
 an answer that another upstream gave is asked for again when the line of the best one goes, and waited for ; up u3
  ; reload "$u1 1" "$u2 2" "$u3 3" 'timeout 3000' 'patience 2000'
- ; meanwhile again ask 1silent=.3delay=700.again.test
- ; comes u3 again
+ ; underway again u3 again ask 1silent=.3delay=700.again.test
  ; reload "$u1 1" "$u3 3" 'timeout 3000' 'patience 200'
  ; ended again ' A 192\.0\.2\.3$'
  ; within 0 1500 "$(ms_of "$out")" "ms under the new patience"
