@@ -202,7 +202,7 @@ by=int chain=c9,int;;;;a chain that begins with the certificate twice
 by=int chain=root,stranger,int;;;;a chain with the root and a stranger in the middle
 by=int chain=int,crossed;;;;a chain behind which an expired cross-signed root follows
 by=root names=350;;;;a certificate of 8 kB
-by=root san=dns:*.dns.test;;tls=a.dns.test;;a wildcard for one label
+by=root san=dns:*.DNS.test;;tls=a.dns.test;;a wildcard for one label, in other letters
 by=root eku=serverAuth,clientAuth;;;;an extended key usage for servers and clients
 by=root from=-1000000000 to=2000000000;;;;dates before and after the range of UTCTime
 by=int san=ip:192.0.2.1,ip:127.0.0.1;;tls;;an IPv4 address, asked by address
