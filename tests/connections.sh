@@ -10,9 +10,7 @@ an answer that takes more than a second and a half is asked for elsewhere too, a
  ; answered 10 1 in:2700 name=delay=2500.n%x.test
 a server that answers one at a time, in order: a slow name holds up no other ; single inorder
  ; answered 10 1
- ; meanwhile load load n=1 name=delay=2500.n%x.test
- ; answered 10 60 in:900 rate=40
- ; ended load ' right 1 '
+ ; beside delay=2500 n=1 ' right 1 ' answered 10 60 in:900 rate=40
 it gets more connections, at most eight, while queries wait, and 12 names of 500 ms are answered in 3 s ; one_at_a_time 0 3000
 the same far away, in 4.5 s ; one_at_a_time 300 4800
 and when they are idle all but one are closed

@@ -63,9 +63,7 @@ after all that it serves as before ; lives px "damage"
 with another server behind it no name is lost to a header block that never ends, nor takes another with it
  ; dot last good : net=11
  ; proxy px "$ca" "$one 1 https=dns.test" "$last 2 tls=dns.test"
- ; meanwhile load load n=12 name=h2=flood.n%x.test rate=3
- ; like ' right 60 failed 0 lost 0 ' "$(load n=60 rate=15)"
- ; ended load ' right 12 failed 0 lost 0 .* from 11:12$'
+ ; beside h2=flood 'n=12 rate=3' ' right 12 failed 0 lost 0 .* from 11:12$' good 60 window=60000 rate=15 name=n%x.load.test
 END
 }
 
@@ -75,7 +73,7 @@ GOAWAY after every 10 requests: of 500 names with 100 in flight none is lost, an
  ; web_answers h2=goaway10 500 window=100
  ; saw 50-90 '^open' one
 a refused request comes again, and is not a failure ; web_answers h2=refused3 100 window=20
-a reset of a request that is asked elsewhere too by then is no failure ; webs h2=rst delay=1900
+a reset of a request that is asked elsewhere too by then is no failure ; webs 'h2=rst delay=1900'
  ; meanwhile ask ask elsewhere.test
  ; comes one '^query'
  ; turn one delay=600
@@ -95,9 +93,7 @@ answers of 60,000 bytes, 100 of them: the window of the connection is widened in
  ; each 'good 10 window=1 name="big=60000.n$it-%x.test" type=TYPE65400 tcp=1' $(seq 10)
  ; saw 0 '^overrun' one
 requests that a server leaves open do not keep others from being answered ; webs h2=max20
- ; meanwhile load load n=5 name=h2=silent.n%x.test rate=100 timeout=6000
- ; answered 10 100 in:1500 window=5
- ; ended load
+ ; beside h2=silent 'n=5 rate=100 timeout=6000' . answered 10 100 in:1500 window=5
 END
 }
 

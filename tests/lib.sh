@@ -659,6 +659,18 @@ load() {
     many name=n%x.load.test byname "$@"
 }
 
+# beside LABELS 'WORD...' ERE COMMAND...: while a load of names with these labels is under way at the server one, the command is run;
+# then what became of the load matches
+beside() {
+    beside_e=$3
+    underway beside one "$1" load "name=$1.n%x.test" $2
+    shift 3
+    "$@"
+    beside_o=$out
+    ended beside "$beside_e"
+    out=$beside_o
+}
+
 # answered NET N [in:MS] [WORD...]: N of these are good, and all answered by the server with that net
 answered() {
     answered_n=$1

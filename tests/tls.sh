@@ -7,7 +7,9 @@ leg_tls_transport() {
 a TLS connection is opened at the start, before any query ; single '' 'patience 500'
  ; comes one '^up'
  ; saw 0 '^query' one
-queries over TLS are answered ; answered 10 20
+500 queries one after another are answered over it ; answered 10 500
+ ; saw 500 '^query' one
+ ; saw 1 '^open' one
 the ClientHello names the server and offers no ALPN ; saw 1 '^hello 1 .* sni dns\.test alpn - ' one
 TLS 1.2 with forward-secret AEAD suites only is offered
  ; saw 1 '^hello 1 .* version 0303 suites ((cca8|cca9|c02b|c02c|c02f|c030|00ff),?)+ ' one
@@ -19,9 +21,6 @@ queries over TLS are padded to multiples of 128 bytes, with one padding option ;
  ; saw 16 '^query .* opts=(11:,)?12:[0-9a-f+]*(,11:)?$' one      # no options but padding and keepalive
 edns-tcp-keepalive is sent on each connection, without a timeout ; kicked kick=1
  ; like '^query .* opts=([0-9a-f:+]+,)*11:(,|$)' "$(tail -n 1 "$T/one.q")"
-500 queries one after another use one connection ; answered 10 1
- ; costs 0 '^open' one answered 10 500
- ; saw 500 '^query' one
 100 queries at once use one connection, a record each, and answers may come in reverse order, many a record
  ; turn one batch=100 order=lifo
  ; forget one
@@ -33,10 +32,7 @@ edns-tcp-keepalive is sent on each connection, without a timeout ; kicked kick=1
  ; saw 0 '^open' one
  ; same 99 "$(sed -n 's/^query .* record=\([0-9]*\) .*/\1/p' "$T/one.q" | awk 'NR == 1 { n = $1 } END { print $1 - n }')" "records behind the first"
  ; turn one
-a slow answer does not hold up the others on the connection ; meanwhile load load n=1 name=delay=900.n%x.slow.test
- ; comes one 'delay=900'
- ; answered 10 30 in:700
- ; ended load 'right 1 '
+a slow answer does not hold up the others on the connection ; beside delay=900 n=1 'right 1 ' answered 10 30 in:700
 padding, keepalive and other options of the upstream do not reach a client, those of a client not the upstream
  ; turn one keepalive=300 opt=12:00000000
  ; forget one
@@ -52,21 +48,21 @@ an answer of 60,000 bytes reaches a TCP client whole and a UDP client as TC
 DO and CD reach the upstream ; costs 1 '^query .* docd\.test\. A rd cd .* do( |$)' one ask docd.test +do +cd
 SIGTERM ends TLS connections with close_notify ; stop px
  ; comes one '^end .*by client why notify'
+a server with ChaCha20 only, or with AES-256 only, is spoken to, and a second try for it comes at once, and once
+ ; each fewer_suites cca8,cca9 c02c,c030
+bare tls sends no SNI ; crt ip by=int san=ip:127.0.0.1
+ ; dot one ip
+ ; proxy px "$ca" "$one 1 tls"
+ ; answered 10 1
+ ; saw 1 '^hello 1 .* sni - ' one
 END
-    promise "a server with ChaCha20 only, or with AES-256 only, is spoken to; if that took a second try, it came at once, and once"
-    for suites in cca8,cca9 c02c,c030; do
-        dot one good suites=$suites : pause=200          # the query comes before the first try has failed
-        proxy px "$ca" "$one 1 tls=dns.test"
-        answered 10 1 in:1000
-        saw 1-2 '^open' one
-        costs 1 '^open' one kicked kick=1
-    done
-    promise "bare tls sends no SNI"
-    crt ip by=int san=ip:127.0.0.1
-    dot one ip
-    proxy px "$ca" "$one 1 tls"
-    answered 10 1
-    saw 1 '^hello 1 .* sni - ' one
+}
+fewer_suites() {
+    dot one good "suites=$it" : pause=200          # the query comes before the first try has failed
+    proxy px "$ca" "$one 1 tls=dns.test"
+    answered 10 1 in:1000
+    saw 1-2 '^open' one
+    costs 1 '^open' one kicked kick=1
 }
 
 # servers: each line CERT;WORDS : RULES;UPSTREAM;ERE;WHAT of $T/rows becomes a TLS server s1, s2, ... of priority 1, 2, ...; their
@@ -222,7 +218,7 @@ END
     each 'turn "s$it" kick=1 && comes "s$it" "^up .* resumed 1"' $chained
 }
 leg_tls_start() {
-    pin=$(cat "$T/pki/alone.pin") port=$(freeport)
+    pin=$(cat "$T/pki/alone.pin") port=$(freeport) many_ca=/etc/ssl/certs/ca-certificates.crt
     dot one good
     : >"$T/empty.pem"
     { echo '# a comment'; cat "$T/pki/stranger.crt"; echo junk; printf %s "$(cat "$T/pki/root.crt")"; } >"$T/pki/odd.pem"
@@ -242,17 +238,16 @@ a ca-file with comments, junk between and no newline at its end is read whole
  ; proxy px "ca-file $T/pki/odd.pem" "$one 1 tls=dns.test"
  ; answered 10 3
 noverify warns at each start ; each warned 1 2
+of a large ca-file only an index stays in memory, and its last authority is found
+ ; [ -s "$many_ca" ] && proc_here || skip "not here: $many_ca or /proc"
+ ; cat "$many_ca" "$many_ca" "$many_ca" "$many_ca" "$T/pki/ca.pem" >"$T/pki/large.pem"
+ ; proxy px "$ca" "$one 1 tls=dns.test"
+ ; answered 10 3
+ ; small=$(rss_kb px)
+ ; proxy px "ca-file $T/pki/large.pem" "$one 1 tls=dns.test"
+ ; answered 10 3
+ ; grew 100 "$small" px
 END
-    promise "of a large ca-file only an index stays in memory, and its last authority is found"
-    { [ -s /etc/ssl/certs/ca-certificates.crt ] && proc_here; } || { skip "not here: /etc/ssl/certs/ca-certificates.crt or /proc"; return; }
-    for i in 1 2 3 4; do cat /etc/ssl/certs/ca-certificates.crt; done >"$T/pki/large.pem"
-    cat "$T/pki/ca.pem" >>"$T/pki/large.pem"
-    proxy px "$ca" "$one 1 tls=dns.test"
-    answered 10 3
-    small=$(rss_kb px)
-    proxy px "ca-file $T/pki/large.pem" "$one 1 tls=dns.test"
-    answered 10 3
-    grew 100 "$small" px
 }
 warned() {
     proxy px "$two 1 tls noverify"
@@ -270,12 +265,11 @@ leg_tls_plaintext() {
     dot last alone addr="$plain_a"
     proxy px "$ca" "$plain_a 1 tls=dns.test" "$last 2 tls=dns.test" 'timeout 1500'
     got=$(load n=20 rate=10)
-    like 'wrong 0 dup 0 bad 0 right 0 failed 20 lost 0' "$got"
     saw 0 '^plain' one two last
     saw 0 '^data' one
     saw 0 '^open' two
     promise "when every handshake fails clients get SERVFAIL"
-    same 20 "$(val failed "$got")" "failures"
+    like 'wrong 0 dup 0 bad 0 right 0 failed 20 lost 0' "$got"
 }
 
 leg_tls_clock() {

@@ -86,13 +86,9 @@ a server that closes after each answer (fin) answers 50 queries of 50 ; ruled 'a
 a server that closes after each answer (rst) answers 50 queries of 50 ; ruled 'after=1 how=rst' 50 in:1000
 a query that ends every connection is asked again alone, at most five times a second, and takes no other with it
  ; ruled '' 1
- ; meanwhile load load n=1 name=close=.n%x.test timeout=2000
- ; answered 10 40 in:400 rate=40
- ; ended load
- ; saw 3-12 'close=' one
-three such names a second take no other with them either, and mark nobody down ; meanwhile load load n=12 name=close=.n%x.test rate=3
- ; answered 10 60 in:900 rate=15
- ; ended load
+ ; costs 3-12 'close=' one beside close= 'n=1 timeout=2000' . answered 10 40 in:400 rate=40
+three such names a second take no other with them either, and mark nobody down
+ ; beside close= 'n=12 rate=3' . answered 10 60 in:900 rate=15
  ; saw 0 ' is down' px
 a server that closes each connection after 1 s answers 99 % at 200 queries a second ; turn one life=1000
  ; within 990 1000 "$(val right "$(load n=1000 rate=200)")" "right answers"
@@ -104,11 +100,8 @@ a connection that went silent is replaced: nobody waits more than 2 s, and no re
  ; within 500 2000 "$(val slowest_ms "$out")" "slowest, ms"
  ; comes one "^end $k .*by client"
  ; answered 10 20 in:300
-a slow answer on a connection that is alive costs no new connection ; forget one
- ; meanwhile load load n=1 name=delay=1800.n%x.test
- ; answered 10 40 rate=20
- ; ended load 'right 1 '
- ; saw 0 '^open' one
+a slow answer on a connection that is alive costs no new connection
+ ; costs 0 '^open' one beside delay=1800 n=1 'right 1 ' answered 10 40 rate=20
 a large answer that takes 2 s to come over a slow line costs no new connection ; turn one dribble=100 record=3000
  ; costs 0 '^open' one says 'NOERROR qr .* size=(59|60)[0-9]{3} ' big=60000.slow.test TYPE65400 +tcp +timeout=5000
  ; turn one
@@ -233,9 +226,7 @@ a reload that leaves an upstream's line as it is leaves its connection too, unde
  ; conf "$ca" "$one 1 tls=dns.test"
  ; proxy px -c "$T/r.conf"
  ; answered 10 2
- ; meanwhile load load n=500 rate=250
- ; each 'like Reloaded "$(adm reload)"' 1 2 3 4 5 6 7 8 9 10
- ; ended load 'wrong 0 dup 0 bad 0 right 500 failed 0 lost 0'
+ ; beside some 'n=500 rate=250' 'wrong 0 dup 0 bad 0 right 500 failed 0 lost 0' each 'like Reloaded "$(adm reload)"' 1 2 3 4 5 6 7 8 9 10
  ; saw 1 '^open' one
 a reload opens the connection of a new line at once, and ends that of a line that is gone with close_notify
  ; reload "$ca" "$two 1 tls=dns.test"
