@@ -171,7 +171,7 @@ listener() {
 notified() {
     [ ! -s "$T/r.pid" ] || stop r
     : >"$T/sd.log"
-    wrapped "env NOTIFY_SOCKET=$*" r -c "$T/r.conf"
+    after "export NOTIFY_SOCKET=$*" r -c "$T/r.conf"
 }
 
 # ---- query and top

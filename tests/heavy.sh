@@ -157,9 +157,7 @@ leg_static_jail() {
     promise "with all standard descriptors closed it serves too"
     stop p
     up u1
-    port=$(freeport) admin=$(freeport)
-    $WRAP "$BIN" "$u1 1" "listen 127.0.0.1@$port" "admin 127.0.0.1@$admin" <&- >&- 2>&- &
-    ready q $!
+    after 'exec <&- >&- 2>&-' q "$u1 1"
     says '^NOERROR' closed.static.test
     says '^NOERROR' closed2.static.test +tcp
     kill_pid q

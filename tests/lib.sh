@@ -108,7 +108,6 @@ needs() {
 # ---- Processes
 
 # started NAME PID: remembers a process, so that it ends with the leg. Its output belongs in $T/NAME.log.
-# A second one of the same name takes the place of the first, which ends before.
 started() { echo "$2" >"$T/$1.pid"; }
 
 # begin NAME COMMAND...: starts it in place of the one of that name, in the namespace if there is one; what it says goes to $T/NAME.log
@@ -274,27 +273,17 @@ gone() { ! kill -0 "$1" 2>/dev/null || grep -q ') [ZX] ' "/proc/$1/stat" 2>/dev/
 listens() { await "$3" eval "connects 127.0.0.1 $2 || connects ::1 $2 || gone $1" && ! gone "$1"; }
 connects() { peer talk "$1" "$2" >/dev/null; }
 
-# launch NAME COMMAND...: starts the program by a command of its own, with $port and $admin known
+# launch NAME COMMAND...: starts the program by a command of its own, with $port and $admin known, and waits until it serves
 launch() {
     [ ! -s "$T/$1.pid" ] || stop "$1"
     begin "$@"
-    ready "$1" $!
-}
-
-# ready NAME PID: what was just started as PID, with $port and $admin known, is NAME; waits until it serves
-ready() {
-    started "$1" "$2"
-    echo "$port" >"$T/$1.port"
-    echo "$admin" >"$T/$1.admin"
-    listens "$2" "$port" 5 || fail "$1 does not serve at port $port"
-    case $admin in '' | off) ;; *) listens "$2" "$admin" 1 || true ;; esac       # it is bound right after
+    echo "$port $admin" >"$T/$1.admin"
+    listens $! "$port" 5 || fail "$1 does not serve at port $port"
+    case $admin in '' | off) ;; *) listens $! "$admin" 1 || true ;; esac       # it is bound right after
 }
 
 # use NAME: port and admin are those of NAME again
-use() {
-    port=$(cat "$T/$1.port")
-    admin=$(cat "$T/$1.admin")
-}
+use() { read -r port admin <"$T/$1.admin"; }
 
 # stop NAME: SIGTERM, and it must exit 0
 stop() {
@@ -312,13 +301,14 @@ stop() {
     same '' "$(grep -Em 5 'runtime error:|Sanitizer|^==[0-9]+== [A-Z]' "$T/$1.log" 2>/dev/null)" "what a sanitizer says of $1"
 }
 
-# wrapped WORDS NAME LINE...: as proxy, started by the command WORDS
-wrapped() {
-    wrapped_w=$WRAP
-    WRAP="$1 $WRAP"
+# after COMMANDS NAME LINE...: as proxy, in a shell that has run these commands before
+after() {
+    after_w=$WRAP
+    echo "$1 && exec \"\$@\"" >"$T/$2.after"
     shift
+    WRAP="sh $T/$1.after $WRAP"
     proxy "$@"
-    WRAP=$wrapped_w
+    WRAP=$after_w
 }
 
 # exits STATUS ERE WORD...: the program with these arguments ends so, and what it prints, then in $out, matches
@@ -507,14 +497,14 @@ shim() {
     chmod 666 "$T/shim"
 }
 shim_count() { od -An -tu8 -N8 "$T/shim" | tr -d ' '; }
-shimmed() { wrapped "env SHIM=$T/shim LD_PRELOAD=$T/shim.so" "$@"; }
+shimmed() { after "export SHIM=$T/shim LD_PRELOAD=$T/shim.so" "$@"; }
 
 # limited OPTIONS NAME LINE...: as proxy, after `ulimit OPTIONS`; where that is not allowed the promise is skipped
 limited() {
     { [ -z "$WRAP" ] && sh -c "ulimit $1" 2>/dev/null; } || { skip "not here: no ulimit $1"; return 1; }
-    echo "ulimit $1 && exec \"\$@\"" >"$T/limited"
+    limited_o=$1
     shift
-    wrapped "sh $T/limited" "$@"
+    after "ulimit $limited_o" "$@"
 }
 
 # count KEY: a number of the first line of status;  upstream ADDR KEY: of an upstream's line;  cached KEY: of the cache line

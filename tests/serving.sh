@@ -5,17 +5,13 @@ leg_serving() {
     up u1
     port=$(freeport) second=$(freeport)
     replies <<'END'
-a query over UDP is answered with what the upstream says
+a query over UDP is answered with what the upstream says, over TCP likewise
  ; proxy p "$u1 1" "listen 127.0.0.1@$port" "listen ::1@$port" "listen 127.0.0.3@$port"
- ; ^NOERROR qr rd ra .* an=1 .*\| a\.test\. 300 A 192\.0\.2\.1$ ; a.test
-a query over TCP is answered likewise ; ^NOERROR qr rd ra .* an=1 .*\| b\.test\. 300 A 192\.0\.2\.1$ ; b.test +tcp
+ ; ^NOERROR qr rd ra .* an=1 .*\| a\.test\. 300 A 192\.0\.2\.1$ ; a.test | a.test +tcp
 an address that is not listed does not serve ; ^(REFUSEDPORT|TIMEOUT) ; a.test +server=127.0.0.4 +timeout=300
 every listen address serves, IPv4 and IPv6, UDP and TCP ; each serves 127.0.0.3 ::1
-SIGTERM ends it, exit status 0 ; stop p
 listen * is every IPv4 and IPv6 address ; proxy p "$u1 1" "listen *@$port"
  ; each serves 127.0.0.1 127.0.0.77 ::1
-a reply leaves from the address that was asked, on a wildcard socket too
- ; each 'says " from=$it@$port " "g$it.test" +server=$it +unconn' 127.0.0.1 127.0.0.1 127.0.0.77 127.0.0.77 ::1 ::1
 SIGINT ends it, exit status 0 ; kill -INT "$(pid p)"
  ; wait "$(pid p)" || fail "exit status $?"
  ; rm -f "$T/p.pid"
@@ -43,8 +39,7 @@ SIGTERM under load: it ends within a second, and started again it binds at once 
  ; ended load
 END
     promise "the limit on descriptors is raised to what is allowed, and the log says what that gives"
-    proc_here && limited '-Sn 100 && ulimit -Hn 900' p "$u1 1" || return
-    like '^Max open files +900 +900 ' "$(cat "/proc/$(pid p)/limits")"
+    limited '-Sn 100 && ulimit -Hn 900' p "$u1 1" || return
     comes p '^900 descriptors: [1-9][0-9]* for upstream ports, [1-9][0-9]* for TCP clients$'
 }
 # for each address: it serves over UDP and TCP
