@@ -496,6 +496,8 @@ shim() {
     head -c 4096 /dev/zero >"$T/shim"
     chmod 666 "$T/shim"
 }
+# clock SECONDS: what a program behind `shim CLOCK` takes the time for from now on
+clock() { printf '%-20s' "$(($1 - $(date +%s)))" 1<>"$T/shim"; }
 shim_count() { od -An -tu8 -N8 "$T/shim" | tr -d ' '; }
 shimmed() { after "export SHIM=$T/shim LD_PRELOAD=$T/shim.so" "$@"; }
 

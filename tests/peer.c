@@ -7,7 +7,6 @@
  *   freeport                        a port that is free for UDP and TCP
  *   notify PATH                     a supervisor's socket: prints each datagram as a line
  *   echo, relay, start, link        gauge.h tells what they are for
- *   clock FILE SECONDS|real         what a program under `shim CLOCK` takes the time for from now on
  *
  * Everything ends by itself: no wait is without a deadline, but for servers, which are killed. */
 #include "peer_wire.h"
@@ -65,13 +64,13 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
  * a reply) */
 
 static struct buf sent, got;
-static struct addr got_from;
 
-/* Sends and waits. NULL with the first reply in "got", when that came in *first, and the number of replies; or why there is none. */
-static const char *reply_wait(const struct form *f, int fd, const struct addr *to, usec *first, int *replies) {
+/* Sends, and waits for a reply and what follows it within wait=. NULL, with it in "got" and in t how it came, or why there is none. */
+static const char *reply_wait(const struct form *f, int fd, const struct addr *to, struct text *t) {
 	static uint8_t in[MSG_MAX];
 	static struct buf out;
-	long end = ms_now() + f->timeout;
+	long began = ms_now(), end = began + f->timeout;
+	int replies = 0;
 	if (f->tcp) put16(&out, (unsigned)sent.n);
 	if (f->zero) put_as(&out, "2222", 0, addr_port(to), (unsigned)sent.n + 8, 0);
 	put_buf(&out, &sent);
@@ -79,24 +78,23 @@ static const char *reply_wait(const struct form *f, int fd, const struct addr *t
 		return f->tcp ? "CLOSED" : strerror(errno);
 	if (f->tcp) {
 		if (!read_framed(fd, &got, end)) return ms_now() < end ? "CLOSED" : "TIMEOUT";
-		*first = us_now();
-		*replies = 1;
+		text_add(t, " ms=%ld", ms_now() - began);
 		return NULL;
 	}
 	while (readable(fd, end)) {
 		struct addr from = *to;
 		socklen_t len = sizeof from.u;
 		ssize_t n = recvfrom(fd, in, sizeof in, 0, &from.u.sa, &len);
-		if (n < 0) return *replies > 0 ? NULL : "REFUSEDPORT";
-		if ((*replies)++ == 0) {
-			put(&got, in, (size_t)n);
-			got_from = from;
-			*first = us_now();
-			end = ms_now() + f->wait;
-		}
-		if (f->wait == 0) break;
+		if (n < 0 && replies == 0) return "REFUSEDPORT";
+		if (n < 0) break;
+		if (replies++ > 0) continue;
+		put(&got, in, (size_t)n);
+		text_add(t, " ms=%ld", ms_now() - began);
+		if (f->unconn) text_add(t, " from=%s", addr_text(&from));
+		end = ms_now() + f->wait;
 	}
-	return *replies > 0 ? NULL : "TIMEOUT";
+	if (f->wait) text_add(t, " replies=%d", replies);
+	return replies > 0 ? NULL : "TIMEOUT";
 }
 
 /* Is it no reply to what was sent: has it another ID, or another question, letter case and all? */
@@ -109,11 +107,10 @@ static bool wrong_reply(int id) {
 
 static int cmd_ask(char **argv) {
 	struct form f = form_plain;
-	char more[200];
+	char more[200] = "";
 	struct text t = { .p = more, .size = sizeof more };
 	const char *name = ".", *why;
-	int type = T_A, at = 3, replies = 0;
-	usec began, first = 0;
+	int type = T_A, at = 3;
 	if (argv[at][0] != '+') name = argv[at++];
 	if (argv[at] != NULL && at == 4 && argv[at][0] != '+' && (type = type_of(argv[at++])) < 0)
 		die("%s is not a type", argv[at - 1]);
@@ -124,12 +121,9 @@ static int cmd_ask(char **argv) {
 	const struct addr *src = source_of(f.src[0] || !f.unconn ? f.src : addr_is6(&to) ? "::" : "0.0.0.0");
 	int fd = sock(f.tcp ? SOCK_STREAM : f.zero ? SOCK_RAW : SOCK_DGRAM, src, f.unconn ? NULL : &to);
 	if (fd < 0) return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
-	began = us_now();
-	why = reply_wait(&f, fd, &to, &first, &replies);
-	if (why != NULL) return printf("%s ms=%ld\n", why, (long)((us_now() - began) / MS(1))) > 0;
-	text_add(&t, " ms=%ld", (long)((first - began) / MS(1)));
-	if (f.wait) text_add(&t, " replies=%d", replies);
-	if (f.unconn) text_add(&t, " from=%s", addr_text(&got_from));
+	long began = ms_now();
+	why = reply_wait(&f, fd, &to, &t);
+	if (why != NULL) return printf("%s ms=%ld\n", why, ms_now() - began) > 0;
 	if (!f.raw && got.n >= 12 && wrong_reply(id)) printf("WRONG ");
 	print_msg(got.p, got.n, more);
 	return 0;
@@ -387,7 +381,7 @@ static int cmd_many(char **argv) {
 	return load_say();
 }
 
-/* ---- talk ADDR PORT [rcvbuf=BYTES] [src=ADDR] WORD...: a TCP connection by script. q=NAME[/TYPE[/+OPTION...]] adds a framed query to what
+/* ---- talk ADDR PORT [rcvbuf=BYTES] WORD...: a TCP connection by script. q=NAME[/TYPE[/+OPTION...]] adds a framed query to what
  * will be sent, qs=COUNT:FORMAT many of them (%d is the number), hex=HEX and text=TEXT (\r \n) add bytes, len=N two bytes, fill=N so many x.
  * send writes it in one piece, bytes=MS byte by byte, every other word too; pause=MS, fin; replies=N prints N DNS replies, a line each
  * (at most 6 s, or replies=N,MS); count=N only counts them; slurp[=MS] prints text to the end; segment says how many bytes one recv gives;
@@ -477,12 +471,8 @@ static int cmd_talk(char **argv) {
 	talk.began = ms_now();
 	set_option(talk.fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	setsockopt(talk.fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){ 3, 0 }, sizeof(struct timeval));
-	for (argv += 3; *argv != NULL; argv++)
-		if (value_of(*argv, "rcvbuf")) set_option(talk.fd, SOL_SOCKET, SO_RCVBUF, atoi(value_of(*argv, "rcvbuf")));
-		else if (value_of(*argv, "src")) {
-			struct addr src = addr_at(value_of(*argv, "src"), 0);
-			if (bind(talk.fd, &src.u.sa, addr_len(&src)) < 0) die("bind: %s", strerror(errno));
-		} else break;
+	argv += 3;
+	if (*argv != NULL && value_of(*argv, "rcvbuf")) set_option(talk.fd, SOL_SOCKET, SO_RCVBUF, atoi(value_of(*argv++, "rcvbuf")));
 	if (talk.fd < 0) die("socket: %s", strerror(errno));
 	if (connect(talk.fd, &to.u.sa, addr_len(&to)) < 0)
 		return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
@@ -505,22 +495,19 @@ static int cmd_talk(char **argv) {
 	return 0;
 }
 
-/* ---- hold ADDR PORT N [hex=HEX] [src=ADDR] [again]: N connections, each sends HEX once and then nothing; with again one that is closed
+/* ---- hold ADDR PORT N [hex=HEX] [again]: N connections, each sends HEX once and then nothing; with again one that is closed
  * is opened anew. Says "holding N", and "open N" whenever that number changes. Runs until killed, 10 minutes at most. */
 static int cmd_hold(char **argv) {
 	static char junk[4096];
 	int n = atoi(argv[3]), told = n, left = 0;
 	bool again = false;
 	struct addr to = addr_of(argv[1], argv[2]);
-	const struct addr *src = NULL;
 	struct pollfd *f = grow(NULL, (size_t)n * sizeof *f);
 	for (int i = 4; argv[i] != NULL; i++)
 		if (value_of(argv[i], "hex")) put_hex(&sent, value_of(argv[i], "hex"));
-		else if (value_of(argv[i], "src")) src = source_of(value_of(argv[i], "src"));
 		else again |= strcmp(argv[i], "again") == 0;
-	more_files();
 	for (int i = 0; i < n; i++) {
-		f[i] = (struct pollfd){ sock(SOCK_STREAM, src, &to), POLLIN, 0 };
+		f[i] = (struct pollfd){ sock(SOCK_STREAM, NULL, &to), POLLIN, 0 };
 		left += f[i].fd >= 0 && send(f[i].fd, sent.p, sent.n, MSG_NOSIGNAL) >= 0;
 	}
 	printf("holding %d\n", left);
@@ -564,18 +551,17 @@ static int cmd_freeport(char **argv) {
 	return printf("%u\n", free_port()) < 0;
 }
 
-static int cmd_clock(char **argv) {
-	int64_t offset = strcmp(argv[2], "real") == 0 ? 0 : atol(argv[2]) - (int64_t)time(NULL);
-	int fd = open(argv[1], O_WRONLY | O_CREAT, 0644);
-	return fd < 0 || write(fd, &offset, sizeof offset) != sizeof offset;
-}
-
 #define USE(name, words) { #name, words, cmd_##name }
 int main(int argc, char **argv) {
 	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
-		USE(talk, 3), USE(hold, 4), USE(freeport, 1), USE(notify, 2), USE(clock, 3), USE(echo, 2), USE(relay, 3),
+		USE(talk, 3), USE(hold, 4), USE(freeport, 1), USE(notify, 2), USE(echo, 2), USE(relay, 3),
 		USE(start, 4), USE(link, 8) };
+	struct rlimit files;
 	signal(SIGPIPE, SIG_IGN);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = MIN(files.rlim_max, 20000);
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)
 		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].words) return uses[i].run(argv + 1);
 	fprintf(stderr, "usage: peer COMMAND WORD..., where COMMAND is");

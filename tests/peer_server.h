@@ -863,7 +863,6 @@ static int cmd_up(char **argv) {
 	for (int i = 3; argv[i] != NULL; i++)
 		if (!field_set(up_fields, COUNT(up_fields), &up, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
 	if (addr_port(&up.at) == 0) addr_set_port(&up.at, free_port());
-	more_files();
 	watch_init(MOST_CONNS);
 	if (up.log[0] && (up.logfd = open(up.log, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0) die("%s: %s", up.log, strerror(errno));
 	if (up.cert[0]) tls_setup();

@@ -117,13 +117,6 @@ static int sock(int type, const struct addr *from, const struct addr *to) {
 	return -1;
 }
 
-static void more_files(void) {
-	struct rlimit r;
-	if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
-	r.rlim_cur = MIN(r.rlim_max, 20000);
-	setrlimit(RLIMIT_NOFILE, &r);
-}
-
 /* True when there is something to read before the time end (in ms). */
 static bool readable(int fd, long end) {
 	long left = end - ms_now();

@@ -57,11 +57,11 @@ void *calloc(size_t n, size_t s) { ++*shared; return __libc_calloc(n, s); }
 void *realloc(void *p, size_t n) { ++*shared; return __libc_realloc(p, n); }
 #endif
 
-#ifdef CLOCK			/* the file begins with the seconds that the time of day is off; `peer clock` writes them */
+#ifdef CLOCK			/* the file begins with the seconds that the time of day is off, as text */
 int clock_gettime(clockid_t id, struct timespec *t) {
 	REAL(clock_gettime);
 	if (real(id, t) != 0) return -1;
-	if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) t->tv_sec += (time_t)*shared;
+	if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) t->tv_sec += atol((const char *)shared);
 	return 0;
 }
 time_t time(time_t *to) {
