@@ -24,7 +24,7 @@ the key is the name without case ; A 10\.0\.0\.1$ ; HiT.TEST
  ; saw 1 ' [hH][iI][tT]\.' u1
 and the type ; AAAA ; hit.test AAAA
  ; #2 ; hit.test
-and the class ; #1 ; cls.test TXT +class=CH
+and the class ; #1 ; cls.test TXT +class=3
  ; #2 ; cls.test TXT
 a record that came beside an answer does not answer a question of its own ; 6\.6\.6\.6 ; extra=.beside.test
  ; !6\.6\.6\.6 ; victim.test

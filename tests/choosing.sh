@@ -239,7 +239,7 @@ leg_sharing() {
  ; ended tcp 'noerror 20 .* wrong 0'
  ; same 1 "$(pairs u1 ' delay=500\.mixed')" "queries at the upstream"
 9: type, class, DO and CD make questions of their own, EDNS options and letters do not
- ; each 'meanwhile four ask delay=400.four.test $it' '' +do +cd '+do +cd' +class=CH +edns=4096 +opt=8:0001180001020300 +opt=10:0011223344556677 +ad
+ ; each 'meanwhile four ask delay=400.four.test $it' '' +do +cd '+do +cd' +class=3 +edns=4096 +opt=8:0001180001020300 +opt=10:0011223344556677 +ad
  ; ask delay=400.FOUR.test AAAA >/dev/null
  ; same 6 "$(pairs u1 ' delay=400\.(four|FOUR)')" "queries at the upstream"
 END

@@ -24,9 +24,9 @@ static const struct addr *source_of(const char *text) {
 
 #define FORM_WORDS(I, T) I(form, tcp) I(form, cd) I(form, ad) I(form, nord) I(form, z) I(form, opcode) I(form, id) I(form, timeout) \
 	I(form, wait) I(form, unconn) I(form, ver) I(form, qd) I(form, tc) I(form, twoopt) I(form, edns) I(form, zero) I(form, qr) \
-	T(form, class) T(form, src) T(form, server)
+	I(form, class) T(form, src) T(form, server)
 struct form { FORM_WORDS(INT_MEMBER, TEXT_MEMBER) int dnssec; const char *raw, *trail; struct buf opts; };
-static const struct form form_plain = { .id = -1, .edns = -1, .timeout = 6000, .qd = 1, .class = "1" };
+static const struct form form_plain = { .id = -1, .edns = -1, .timeout = 6000, .qd = 1, .class = 1 };
 
 static const struct field form_fields[] = { FORM_WORDS(INT_FIELD, TEXT_FIELD) };
 
@@ -42,24 +42,21 @@ static void form_option(struct form *f, const char *w) {
 }
 
 static void query_put(const struct form *f, struct buf *b, const char *name, int type, int id) {
-	unsigned class = f->class[0] == 'C' ? 3 : f->class[0] == 'H' ? 4 : (unsigned)atoi(f->class);
 	b->n = 0;
 	if (f->raw) {
 		put_hex(b, f->raw);
 		return;
 	}
 	put_as(b, "222222", (unsigned)id, f->qr << 15 | f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4, f->qd, 0, 0, 0);
-	for (int i = 0; i < MAX(f->qd, 1); i++) put_as(b, "n22", name, type, class);
-	for (int i = 0; i <= f->twoopt && (f->edns >= 0 || f->dnssec || f->opts.n > 0 || f->ver); i++) {
-		put_as(b, "1224(@)", 0, T_OPT, f->edns < 0 ? UDP_SIZE : f->edns, f->ver << 16 | (f->dnssec ? 0x8000 : 0), f->opts.p, f->opts.n);
-		count_up(b, 3);
-	}
+	for (int i = 0; i < MAX(f->qd, 1); i++) put_as(b, "n22", name, type, f->class);
+	for (int i = 0; i <= f->twoopt && (f->edns >= 0 || f->dnssec || f->opts.n > 0 || f->ver); i++)
+		PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, f->edns < 0 ? UDP_SIZE : f->edns, f->ver << 16 | (f->dnssec ? 0x8000 : 0), f->opts.p, f->opts.n);
 	if (f->trail) put_hex(b, f->trail);
 }
 
 /* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line, with WRONG before it if it does not belong to the query. Without a
  * reply: TIMEOUT, CLOSED or REFUSEDPORT. +wait=MS goes on listening after the first reply and says replies=N. Options: +tcp +edns[=N] +do
- * +cd +ad +nord +z +tc +opcode=N +id=N +class=C +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +raw=HEX +trail=HEX
+ * +cd +ad +nord +z +tc +opcode=N +id=N +class=N +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +raw=HEX +trail=HEX
  * +timeout=MS +unconn (the socket is not connected; says from=) +zero (from UDP port 0, where that is allowed) +qr (it says that it is
  * a reply) */
 
@@ -368,7 +365,6 @@ static int cmd_many(char **argv) {
 	load.nchannels = MIN(MAX(load.tcp, 1), 256);
 	load.took = grow(NULL, sizeof *load.took * ((size_t)load.n + 1));
 	if (load.seed) rnd_seed((uint64_t)load.seed);
-	else rnd_stir();
 	if (load.rate) load.every = (int)(SEC(load.burst) / load.rate);
 	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
 	load.to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]);
@@ -558,6 +554,7 @@ int main(int argc, char **argv) {
 		USE(start, 4), USE(link, 8) };
 	struct rlimit files;
 	signal(SIGPIPE, SIG_IGN);
+	random_bytes(&chance, sizeof chance);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = MIN(files.rlim_max, 20000);
 		setrlimit(RLIMIT_NOFILE, &files);

@@ -139,8 +139,7 @@ static void web_request_note(const struct conn *c, uint32_t stream, const uint8_
 /* A frame from the client. */
 static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n) {
 	struct web *w = &c->web;
-	struct act a = act_for("connect.");
-	int most = web_word(&a, "max"), goaway = web_word(&a, "goaway");
+	int most = web_word(&up.all, "max"), goaway = web_word(&up.all, "goaway");
 	if (type == H2_SETTINGS && !(flags & H2_ACK)) web_put(&c->out, H2_SETTINGS, H2_ACK, 0, "", 0);
 	if (type == H2_PING) note(flags & H2_ACK ? "pong" : "ping", c, "%.*s", (int)n, (const char *)p);
 	if (type == H2_WINDOW_UPDATE && stream == 0 && n == 4) w->room += get32at(p);
@@ -151,7 +150,7 @@ static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t st
 		if (most >= 0 && c->waiting >= most) note("over", c, "waiting %d", c->waiting + 1);
 	}
 	if (type == H2_DATA && (w->taken += (long)n) > 65535) note("over", c, "bytes %ld", w->taken);
-	if (type == H2_DATA && web_word(&a, "nowindow") < 0) {
+	if (type == H2_DATA && web_word(&up.all, "nowindow") < 0) {
 		put_as(&c->out, "4144", 4u << 8 | H2_WINDOW_UPDATE, 0, 0, (unsigned)n);
 		w->taken -= (long)n;
 	}

@@ -99,24 +99,24 @@ static void note(const char *event, const struct conn *c, const char *fmt, ...) 
 
 /* ---- Rules */
 
-static int rcode_of(const char *s, size_t n) {
+/* An RCODE by name or number, at the beginning of a word; -1 for none. */
+static int rcode_of(const char *w) {
+	size_t n = strcspn(w, "=");
 	for (unsigned i = 0; i <= BADVERS; i++)
-		if (strlen(rcode_text(i)) == n && strncasecmp(rcode_text(i), s, n) == 0) return (int)i;
-	return isdigit((unsigned char)*s) ? atoi(s) : -1;
+		if (strlen(rcode_text(i)) == n && strncasecmp(rcode_text(i), w, n) == 0) return (int)i;
+	return isdigit((unsigned char)*w) ? atoi(w) : -1;
 }
 
 static void act_word(struct act *a, const char *w) {
 	char *e;
 	long only = strtol(w, &e, 10);
-	const char *v;
 	if (e != w && only != up.number) return;
-	w = e;
-	int rcode = (v = value_of(w, "rcode")) != NULL ? rcode_of(v, strlen(v)) : rcode_of(w, strcspn(w, "="));
-	if (rcode >= 0) a->rcode = rcode;
-	else if ((v = value_of(w, "ttl")) != NULL)
+	const char *v = value_of(e, "ttl"), *rcode = value_of(e, "rcode") ? value_of(e, "rcode") : e;
+	if (rcode_of(rcode) >= 0) a->rcode = rcode_of(rcode);
+	else if (v != NULL)
 		for (a->nttl = 0; *v != '\0' && a->nttl < 8; v = e + (*e == ','))
 			a->ttl[a->nttl++] = (uint32_t)strtoul(v, &e, 10);
-	else field_set(act_fields, COUNT(act_fields), a, w);    /* other labels with a '=' are just labels */
+	else field_set(act_fields, COUNT(act_fields), a, e);    /* other labels with a '=' are just labels */
 }
 
 static bool has_suffix(const char *name, const char *suffix) {
@@ -248,7 +248,7 @@ static void put_sections(struct buf *b, const struct act *a, const struct messag
 /* The honest answer to the query p. */
 static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, const struct message *q, bool udp) {
 	bool intolerant = a->noedns[0] && q->opts, opt = q->opts && !intolerant, do_ = q->flags >> 15;
-	unsigned rcode = (unsigned)(intolerant ? rcode_of(a->noedns, strlen(a->noedns)) : a->rcode);
+	unsigned rcode = (unsigned)(intolerant ? rcode_of(a->noedns) : a->rcode);
 	size_t limit = !udp ? MSG_MAX : q->opts ? MAX(q->size, 512) : 512;
 	b->n = 0;
 	put(b, p, q->end);
@@ -286,7 +286,7 @@ static void spoil(struct buf *b, const char *kind, const struct message *q) {
 
 /* ---- Things to be done later, soonest first */
 
-enum kind { J_DATAGRAM, J_ANSWER, J_BYTES, J_END };
+enum kind { J_ANSWER, J_BYTES, J_END };  /* those without a connection are datagrams */
 struct job { struct node node; usec due; enum kind kind; int fd, flood; struct conn *conn; struct addr to; const char *how; struct buf b; };
 static struct node jobs = { &jobs, &jobs };
 
@@ -303,7 +303,7 @@ static void job_add(struct job as, const void *p, size_t n) {
 }
 
 static void send_later(usec due, int fd, const struct addr *to, const void *p, size_t n) {
-	job_add((struct job){ .due = due, .kind = J_DATAGRAM, .fd = fd, .to = *to }, p, n);
+	job_add((struct job){ .due = due, .fd = fd, .to = *to }, p, n);
 }
 
 static void job_free(struct job *j) {
@@ -319,7 +319,7 @@ static void datagram_send(const struct job *j) {
 }
 
 /* 250 of a flood of wrong IDs, the first so many behind the right one. */
-static void flood_send(struct job *j) {
+static void flood_send(const struct job *j) {
 	unsigned right = get16at(j->b.p);
 	for (int k = 0; k < 250 && k < j->flood; k++) {
 		put16at(j->b.p, (right + 1 + (unsigned)(j->flood - k) % 65535) & 65535);
@@ -344,8 +344,7 @@ static void answers_release(struct conn *c) {
 /* Gives true when j is done and may be freed. */
 static bool job_run(struct job *j) {
 	struct conn *c = j->conn;
-	if (j->flood) flood_send(j);
-	else if (j->kind == J_DATAGRAM) datagram_send(j);
+	if (c == NULL) (j->flood ? flood_send : datagram_send)(j);
 	if (c == NULL || c->gone || c->stalled) return true;
 	if (j->kind == J_ANSWER && up.all.batch > 0) {
 		list_remove(&j->node);
@@ -774,13 +773,9 @@ static void conn_accept(void *owner, short revents) {
 	(void)owner, (void)revents;
 	rules_read();
 	if (fd < 0) return;
-	struct conn *c = memset(grow(NULL, sizeof *c), 0, sizeof *c);
-	c->fd = fd;
-	c->id = ++conn_count;
-	c->from = from;
+	struct conn *c = grow(NULL, sizeof *c);
+	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = from, .tls = up.cert[0] != '\0', .born = now, .last = now };
 	c->handle = strcmp(up.alpn, "h2") == 0 ? web_handle : dns_handle;
-	c->tls = up.cert[0] != '\0';
-	c->born = c->last = now;
 	list_init(&c->held);
 	list_append(conns.next, &c->node);
 	watch_add(&c->slot, fd, POLLIN, conn_read, c, false);
@@ -833,7 +828,6 @@ static void turn(void) {
 
 /* A port that is free for UDP and TCP, IPv4 and IPv6, below those that the kernel gives to clients. */
 static unsigned free_port(void) {
-	rnd_stir();
 	for (int try = 0; try < 200; try++) {
 		unsigned port = 10000 + rnd() % 20000, good = 0;
 		for (int i = 0; i < 4; i++) {
@@ -858,7 +852,7 @@ static int up_socket(int type, void (*ready)(void *, short)) {
 }
 
 static int cmd_up(char **argv) {
-	struct addr any = addr_at(argv[1], 0), nine;
+	struct addr any = addr_at(argv[1], 0);
 	up.at = addr_of(argv[1], argv[2]);
 	for (int i = 3; argv[i] != NULL; i++)
 		if (!field_set(up_fields, COUNT(up_fields), &up, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
@@ -869,9 +863,8 @@ static int cmd_up(char **argv) {
 	if (!up.notcp) up.tcp = up_socket(SOCK_STREAM, conn_accept);
 	if (!up.noudp) up.udp = up_socket(SOCK_DGRAM, udp_ready);
 	up.other = sock(SOCK_DGRAM, &any, NULL);
-	nine = addr_at("127.0.0.9", addr_port(&up.at));
+	struct addr nine = addr_at("127.0.0.9", addr_port(&up.at));
 	if (!addr_is6(&up.at)) up.elsewhere = sock(SOCK_DGRAM, &nine, NULL);
-	rnd_stir();
 	up.all = act_for("connect.");
 	rules_read();
 	printf("ready %s\n", addr_text(&up.at));

@@ -27,7 +27,6 @@ static void rnd_seed(uint64_t seed) {
 	rnd();
 	rnd();
 }
-static void rnd_stir(void) { random_bytes(&chance, sizeof chance); }
 
 /* ---- Bytes */
 
@@ -139,10 +138,9 @@ static bool read_framed(int fd, struct buf *b, long end) {
 
 /* ---- Messages: writing */
 
-/* One more record in section 1, 2 or 3. */
-static void count_up(struct buf *b, int section) { put16at(b->p + 4 + 2 * section, get16at(b->p + 4 + 2 * section) + 1); }
-
-#define PUT_RECORD(b, section, ...) (put_as(b, __VA_ARGS__), count_up(b, section))
+/* One more record, in section 1, 2 or 3. */
+#define PUT_RECORD(b, section, ...) \
+	(put_as(b, __VA_ARGS__), put16at((b)->p + 4 + 2 * (section), get16at((b)->p + 4 + 2 * (section)) + 1))
 
 /* An EDNS option CODE:HEX */
 static void put_option(struct buf *b, const char *s) { put_as(b, "2(#)", (unsigned)atoi(s), strchr(s, ':') ? strchr(s, ':') + 1 : ""); }
