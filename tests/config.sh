@@ -109,20 +109,21 @@ END
         [ "$(id -u)" != 0 ] || like '^built-in default: ca-file /etc/ssl/.*ca-certificates' "$(unshare -m sh -c 'mount -t tmpfs none /etc/ssl && "$0"' "$BIN" 2>&1)"
     fi
     [ "$(id -u)" = 0 ] && proc_here || return
-    promise "started as root it becomes user: nobody, no supplementary groups, no way back"
-    for u in daemon nobody; do
-        proxy p "$u1 1" "user $u"
-        await 5 runs_as p "$(id -u $u)" || fail "it does not become $u"
-        says '^NOERROR' "user$u.test"
-    done
     u=$(id -u nobody) g=$(id -g nobody)
-    x=$(cat "/proc/$(pid p)/status")
-    each 'like "^$it\$" "$x"' "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'
-    promise "a file that only root may read: reload works or says why, and serving goes on"
-    chmod 600 "$T/a.conf"
-    proxy p -c "$T/a.conf"
-    like '^Reloaded$|^error: .*a\.conf|a\.conf.*[Pp]ermission' "$(adm reload)"
-    says '^NOERROR' afterreload.test
+    replies <<'END'
+started as root it becomes user: nobody, no supplementary groups, no way back ; each becomes_user daemon nobody
+ ; x=$(cat "/proc/$(pid p)/status")
+ ; each 'like "^$it\$" "$x"' "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'
+a file that only root may read: reload works or says why, and serving goes on ; chmod 600 "$T/a.conf"
+ ; proxy p -c "$T/a.conf"
+ ; like '^Reloaded$|^error: .*a\.conf|a\.conf.*[Pp]ermission' "$(adm reload)"
+ ; ^NOERROR ; afterreload.test
+END
+}
+becomes_user() {
+    proxy p "$u1 1" "user $it"
+    await 5 runs_as p "$(id -u "$it")" || fail "it does not become $it"
+    says '^NOERROR' "user$it.test"
 }
 no_suffix() { exits 1 '"domain=.*" is wrong here, expected a host name' -t '9.9.9.9 1' "1.2.3.4 1 domain=$it"; }
 

@@ -2,7 +2,7 @@
 # Alone: ./test.sh spoofing retrying
 
 # strays ADDR: how many replies of this upstream matched no query
-strays() { metrics | sed -n "s/^dnsproxy_upstream_strays_total{upstream=\"$1\".*} //p"; }
+strays() { metric "upstream_strays_total{upstream=\"$1\".*}"; }
 
 # sent UPSTREAM PATTERN WHAT: of the queries that match, in order: their ports, their IDs, their questions and IDs
 sent() { sed -n "s/.* udp from=[^@]*@\([0-9]*\) id=\([0-9]*\) \($2[^ ]*\).*/$3/p" "$T/$1.q"; }
