@@ -15,9 +15,7 @@ leg_install() {
     (cd "$T/tree" && ls -A) >"$T/tree.before"
     real_make() { make -C "$T/tree" CC="$CC" CFLAGS="$CFLAGS" BEARSSL="$BEARSSL" "$@" >>"$T/make.log" 2>&1 || fail "make $*: $(tail -n 3 "$T/make.log")"; }
     real_make DESTDIR="$T/dest" PREFIX=/usr install
-    for real_f in /usr/sbin/dnsproxy /usr/share/man/man8/dnsproxy.8 /etc/dns.config /usr/lib/systemd/system/dnsproxy.service; do
-        [ -s "$T/dest$real_f" ] || fail "$real_f is not there"
-    done
+    same './etc/dns.config ./usr/lib/systemd/system/dnsproxy.service ./usr/sbin/dnsproxy ./usr/share/man/man8/dnsproxy.8' "$(files "$T/dest")"
     version "$T/dest/usr/sbin/dnsproxy"
     valid -c "$T/dest/etc/dns.config"
     promise 'a configuration that exists is left alone, by install and by uninstall'

@@ -237,7 +237,8 @@ with a pin alone no ca-file is needed ; dot two alone
 a ca-file with comments, junk between and no newline at its end is read whole
  ; proxy px "ca-file $T/pki/odd.pem" "$one 1 tls=dns.test"
  ; answered 10 3
-noverify warns at each start ; each warned 1 2
+noverify warns at each start
+ ; each 'proxy px "$two 1 tls noverify" && answered 10 1 && blamed two "noverify|not authenticated|without authentic"' 1 2
 of a large ca-file only an index stays in memory, and its last authority is found
  ; [ -s "$many_ca" ] && proc_here || skip "not here: $many_ca or /proc"
  ; cat "$many_ca" "$many_ca" "$many_ca" "$many_ca" "$T/pki/ca.pem" >"$T/pki/large.pem"
@@ -248,11 +249,6 @@ of a large ca-file only an index stays in memory, and its last authority is foun
  ; answered 10 3
  ; grew 100 "$small" px
 END
-}
-warned() {
-    proxy px "$two 1 tls noverify"
-    answered 10 1
-    blamed two 'noverify|not authenticated|unauthenticated|without authentic'
 }
 
 # F12: what leaves for an upstream address when every handshake fails
