@@ -36,7 +36,6 @@ leg_hostile() {
     replies attack <<'END'
 20,000 random datagrams: alive, and none is answered but with an error ; sent 20000( |$) ; n=20000 kind=random seed=1
 20,000 mutated queries: alive, and no FORMERR has more than header, question and OPT ; odd 0( |$) ; n=20000 kind=mutate seed=2
-datagrams of less than 12 bytes: silence ; got 0( |$) ; n=1000 kind=short seed=3
 1,000 packets with QR=1: silence, and nothing goes to an upstream
  ; await 10 is 0 count inflight || fail "queries are still open: $(count inflight)"     # they may be sent again
  ; got 0( |$) ; n=1000 name=flood%d.test +qr

@@ -131,7 +131,7 @@ static int cmd_ask(char **argv) {
  * chance, so that it is new) names=N (so many, in turn, or with popular the first more often) pairs (A and AAAA of each) type=T
  * tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS options and letters) byname (each address must be that of the name, first
  * byte aside) full (no answer may be without records) seed=N +OPTION...
- * kind=random|mutate|short sends messages of chance instead, or queries with some bytes changed, which wait for nothing but the timeout.
+ * kind=random|mutate sends messages of chance instead, or these with some bytes changed, which wait for nothing but the timeout.
  * Says: sent N answered N noerror N ... tc N tcfull N (TC=1 with records) wrong N dup N bad N right N failed N (another RCODE) lost N
  * slowest_ms N p50_us N p99_us N p999_us N worst_us N ms N got N (messages) odd N (FORMERR with more than header, question and OPT)
  * from FIRST BYTE OF THE ADDRESS:COUNT,... A query without a reply is not sent again. */
@@ -146,7 +146,7 @@ struct load {
 	int qtype, nchannels;
 	char stamp[8];                  /* makes names fresh */
 	usec began, last;
-	long sent, done, open, wrong, dup, bad, tc, tcfull, right, refused, got, odd, rcodes[16], nets[256], *took;
+	long sent, done, open, wrong, dup, bad, tc, tcfull, right, got, odd, rcodes[16], nets[256], *took;
 };
 static const struct field load_fields[] = { LOAD_WORDS(INT_FIELD, TEXT_FIELD) };
 static struct load load = { .n = 1000, .window = 100, .burst = 1, .timeout = 6000, .name = "n%d.test", .type = "A" };
@@ -179,24 +179,6 @@ static void channel_flush(struct channel *c) {
 	if (n > 0) take(&c->out, (size_t)n);
 }
 
-/* A message of chance, or a query with some bytes changed. */
-static void junk_put(struct buf *b) {
-	struct form f = form_plain;
-	char name[64];
-	bool is_short = strcmp(load.kind, "short") == 0;
-	b->n = 0;
-	if (strcmp(load.kind, "mutate") != 0) {
-		for (unsigned k = is_short ? rnd() % 12 : rnd() % (rnd() % 8 ? 80 : 1400); k > 0; k--) put8(b, rnd() & 255);
-		return;
-	}
-	snprintf(name, sizeof name, "f%u.flood.test", rnd() % 500);
-	if (rnd() % 3) f.edns = (int)(rnd() % 5000);
-	if (rnd() % 3 == 0) put_as(&f.opts, "224", rnd() % 16, 4, rnd());
-	query_put(&f, b, name, rnd() % 4 ? T_A : (int)(rnd() % 300), (int)(rnd() & 65535));
-	free(f.opts.p);
-	mutate(b, 0);
-}
-
 static int load_place(void) {
 	uint64_t z = rnd() % 1000;
 	if (load.popular) return (int)(z * z * z * (unsigned)load.names / 1000000000);
@@ -221,8 +203,12 @@ static void load_send(void) {
 	unsigned id = next++ & 65535;
 	numbered(name, sizeof name, load.name, number, load.stamp);
 	if (load.vary) load_vary(name);
-	if (junk) junk_put(&sent);
-	else query_put(&load.form, &sent, name, load.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
+	query_put(&load.form, &sent, name, load.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
+	if (strcmp(load.kind, "mutate") == 0) mutate(&sent, 0);
+	if (strcmp(load.kind, "random") == 0) {
+		size_t n = rnd() % (rnd() % 8 ? 80 : 1400);
+		for (sent.n = 0; sent.n < n; ) put8(&sent, rnd() & 255);
+	}
 	waiting[id] = (struct waiting){ us_now(), number, true, false };
 	if (junk && load.tcp && (c->fd < 0 || load.sent % 50 == 0)) {
 		channel_flush(c);
@@ -231,8 +217,7 @@ static void load_send(void) {
 	if (load.tcp) {
 		put16(&c->out, junk && rnd() % 8 == 0 ? rnd() % 70 : (unsigned)sent.n);
 		put_buf(&c->out, &sent);
-	} else if (send(c->fd, sent.p, sent.n, 0) < 0 && errno == ECONNREFUSED && send(c->fd, sent.p, sent.n, 0) < 0)
-		load.refused++;
+	} else if (send(c->fd, sent.p, sent.n, 0) < 0 && errno == ECONNREFUSED) send(c->fd, sent.p, sent.n, 0);
 	load.sent++;
 	load.open++;
 	load.last = now;
@@ -293,8 +278,7 @@ static bool channel_read(struct channel *c) {
 	long len;
 	for (int k = 0; k < 256; k++) {
 		ssize_t n = recv(c->fd, in, sizeof in, 0);
-		if (n < 0 && errno == ECONNREFUSED && !load.tcp) return load.done > 0 || ++load.refused < 3;
-		if (n < 0 && later(errno)) return true;
+		if (n < 0 && (later(errno) || !load.tcp)) return true;
 		if (!load.tcp && n >= 0) load_reply(in, (size_t)n);
 		else if (n <= 0) {
 			close(c->fd);
@@ -378,7 +362,7 @@ static int cmd_many(char **argv) {
 }
 
 /* ---- talk ADDR PORT [rcvbuf=BYTES] WORD...: a TCP connection by script. q=NAME[/TYPE[/+OPTION...]] adds a framed query to what
- * will be sent, qs=COUNT:FORMAT many of them (%d is the number), hex=HEX and text=TEXT (\r \n) add bytes, len=N two bytes, fill=N so many x.
+ * will be sent, qs=COUNT:FORMAT many of them (%d is the number), hex=HEX and text=TEXT (\r \n) add bytes, fill=N so many x.
  * send writes it in one piece, bytes=MS byte by byte, every other word too; pause=MS, fin; replies=N prints N DNS replies, a line each
  * (at most 6 s, or replies=N,MS); count=N only counts them; slurp[=MS] prints text to the end; segment says how many bytes one recv gives;
  * end=MS waits for the other's close and says EOF, RESET or OPEN with ms=. */
@@ -405,7 +389,6 @@ static bool talk_add(char *w, char *v) {
 	if (value_of(w, "q")) talk_queries(1, v);
 	else if (value_of(w, "qs") && strchr(v, ':')) talk_queries(atoi(v), strchr(v, ':') + 1);
 	else if (value_of(w, "hex")) put_hex(&talk.out, v);
-	else if (value_of(w, "len")) put16(&talk.out, (unsigned)atoi(v));
 	else if (value_of(w, "fill"))
 		for (long k = atol(v); k > 0; k--) put8(&talk.out, 'x');
 	else if (value_of(w, "text"))

@@ -74,7 +74,7 @@ struct conn {
 	usec born, last, dripped;
 	struct buf first, in, out, raw; /* first: what came before the end of the ClientHello */
 	size_t sent;
-	struct node held;               /* answers that wait for each other */
+	struct buf held;                /* answers that wait for each other */
 	int nheld, waiting, queries, answers, records, dribble;
 	struct web web;
 	br_ssl_server_context sc;
@@ -327,39 +327,38 @@ static void flood_send(const struct job *j) {
 	}
 }
 
-static void answer_out(struct conn *c, const struct job *j) {
-	put_buf(&c->out, &j->b);
-	c->waiting--;
-	c->answers++;
+/* Answers leave once they are batch=, at once without. */
+static void answers_release(struct conn *c) {
+	if (c->nheld == 0 || c->nheld < up.all.batch) return;
+	put_buf(&c->out, &c->held);
+	c->waiting -= c->nheld;
+	c->answers += c->nheld;
+	c->held.n = 0;
+	c->nheld = 0;
 	if (up.all.after > 0 && c->answers >= up.all.after) c->closing = CLOSES_WHEN_EMPTY;
 }
 
-/* batch=: answers that wait for each other leave once they are so many. */
-static void answers_release(struct conn *c) {
-	if (c->nheld == 0 || c->nheld < up.all.batch) return;
-	for (c->nheld = 0; !list_empty(&c->held); job_free(job_of(c->held.next))) answer_out(c, job_of(c->held.next));
-	conn_move(c);
+/* One more answer, which goes before the others or behind them. */
+static void answer_hold(struct conn *c, const struct buf *b) {
+	bool first = strcmp(up.all.order, "lifo") == 0;
+	size_t held = c->held.n;
+	put_buf(&c->held, b);
+	if (first) memmove(c->held.p + b->n, c->held.p, held);
+	if (first) memcpy(c->held.p, b->p, b->n);
+	c->nheld++;
+	answers_release(c);
 }
 
-/* Gives true when j is done and may be freed. */
-static bool job_run(struct job *j) {
+static void job_run(const struct job *j) {
 	struct conn *c = j->conn;
 	if (c == NULL) (j->flood ? flood_send : datagram_send)(j);
-	if (c == NULL || c->gone || c->stalled) return true;
-	if (j->kind == J_ANSWER && up.all.batch > 0) {
-		list_remove(&j->node);
-		list_append(strcmp(up.all.order, "lifo") == 0 ? c->held.next : &c->held, &j->node);
-		c->nheld++;
-		answers_release(c);
-		return false;
-	}
-	if (j->kind == J_ANSWER) answer_out(c, j);
+	if (c == NULL || c->gone || c->stalled) return;
+	if (j->kind == J_ANSWER) answer_hold(c, &j->b);
 	else if (j->kind == J_BYTES) put_buf(&c->out, &j->b);
 	else if (j->how == NULL && c->out.n + c->raw.n > 0) c->closing = CLOSES_WHEN_EMPTY;
 	else conn_close(c, j->how ? j->how : up.all.how);
 	conn_move(c);
 	if (up.all.inorder && !c->gone) c->handle(c);
-	return true;
 }
 
 /* Waits until something has come, or the next is due, and does what is due. */
@@ -370,7 +369,8 @@ static void jobs_turn(void) {
 	wake = 0;
 	while (!list_empty(&jobs) && job_of(jobs.next)->due <= now) {
 		struct job *j = job_of(jobs.next);
-		if (job_run(j)) job_free(j);
+		job_run(j);
+		job_free(j);
 	}
 }
 
@@ -776,7 +776,6 @@ static void conn_accept(void *owner, short revents) {
 	struct conn *c = grow(NULL, sizeof *c);
 	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = from, .tls = up.cert[0] != '\0', .born = now, .last = now };
 	c->handle = strcmp(up.alpn, "h2") == 0 ? web_handle : dns_handle;
-	list_init(&c->held);
 	list_append(conns.next, &c->node);
 	watch_add(&c->slot, fd, POLLIN, conn_read, c, false);
 	nonblocking(fd);
@@ -791,10 +790,10 @@ static void conn_free(struct conn *c) {
 	struct node *next;
 	for (struct node *n = jobs.next; next = n->next, n != &jobs; n = next)
 		if (job_of(n)->conn == c) job_free(job_of(n));
-	while (!list_empty(&c->held)) job_free(job_of(c->held.next));
 	list_remove(&c->node);
 	free(c->first.p);
 	free(c->in.p);
+	free(c->held.p);
 	free(c->out.p);
 	free(c->raw.p);
 	free(c);

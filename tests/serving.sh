@@ -53,7 +53,7 @@ leg_tcp() {
     proxy s "$u1 1" 'cache-size 16m' 'timeout 25000'
     # The slow ones run beside everything else, at a program of their own: nobody there needs their place.
     meanwhile idle talk bytes pause=1 end=35000
-    meanwhile stall talk len=30 send pause=1000 hex=00 send pause=1000 hex=00 send pause=1000 hex=00 send end=35000
+    meanwhile stall talk hex=001e send pause=1000 hex=00 send pause=1000 hex=00 send pause=1000 hex=00 send end=35000
     meanwhile drip talk q=drip-drip-drip-drip.test bytes=1000 end=35000
     meanwhile deaf talk rcvbuf=4096 qs=500:big=60000.deaf%d.test/TXT send pause=28000 end=7000
     meanwhile longwait ask delay=18000.longwait.test +tcp +timeout=30000
@@ -72,8 +72,8 @@ TCP: a client that half-closes with nothing asked is closed ; ^EOF ms=[0-9]{1,3}
 TCP: 20 answers of 60,000 bytes to a client that reads slowly are all delivered ; ^replies 20 noerror 20 ; rcvbuf=4096 qs=20:big=60000.s%d.test/TXT send pause=300 count=20
 TCP: 200 questions at once, with answers of 4,000 bytes, to a client that reads late, are all answered ; ^replies 200 noerror 200 ; rcvbuf=4096 qs=200:delay=50.big=4000.p%d.test/TXT send pause=700 count=200
 TCP: a message of 0 to 11 bytes closes the connection or is skipped, and never misaligns the next
- ; ^(NOERROR .* q=after|CLOSED) ; len=0 fill=0 q=after.test send replies=1,1000 | len=1 fill=1 q=after.test send replies=1,1000
- ; ^(NOERROR .* q=after|CLOSED) ; len=11 fill=11 q=after.test send replies=1,1000
+ ; ^(NOERROR .* q=after|CLOSED) ; hex=0000 q=after.test send replies=1,1000 | hex=000178 q=after.test send replies=1,1000
+ ; ^(NOERROR .* q=after|CLOSED) ; hex=000b fill=11 q=after.test send replies=1,1000
 TCP: 100 pipelined queries on one connection are all answered ; good 100 tcp=1 window=100 name=pipe%d.test
 TCP: answers come as they are ready, the fast before the slow
  ; like '^NOERROR.* q=fast\..*NOERROR.* q=delay=400\.slow\.' "$(talk q=delay=400.slow.test q=fast.test send replies=2 | tr '\n' ' ')"
