@@ -83,8 +83,7 @@ prepare() {
 
 JOBS=${JOBS:-$(($(nproc 2>/dev/null || echo 2) * 3 + 2))}       # so many at a time: nearly all of a leg is waiting
 FIRST="tcp tls_idle"            # what takes longest begins first
-own_net=''                      # yes: each leg has a network namespace, and with it a loopback, of its own
-own_root=''                     # yes: and a mount namespace with a root that is a mount point
+own='' own_begin=''             # namespaces that each leg has of its own, as unshare takes them, and what is done first in there
 running=0 pids=''               # legs that run now; processes of all that were started
 unprinted=''                    # legs whose output is still to come, in order
 
@@ -101,23 +100,21 @@ leg_here() {
     echo "$passed $failed $skipped $(($(date +%s) - leg_began))" >"$ROOT/$1.sum"
 }
 
-# namespaces: what a leg can have of its own. In a plain chroot the root is no mount point, and no mount namespace can be made, until the
-# root is bound to a place and gone into there.
+# namespaces: a loopback, if that can be had. In a plain chroot the root is no mount point, and no mount namespace can be made, until
+# the root is bound to a place and gone into there.
 namespaces() {
     [ "$(id -u)" = 0 ] && have unshare ip || return
-    if unshare -n ip link set lo up 2>/dev/null; then own_net=yes; fi
+    if unshare -n ip link set lo up 2>/dev/null; then own=-n own_begin='ip link set lo up; exec'; fi
     if ! unshare -m true 2>/dev/null && unshare --propagation unchanged -m sh -c 'mount --rbind / /mnt && chroot /mnt unshare -m true' 2>/dev/null; then
-        own_root=yes
+        own="$own --propagation unchanged -m" own_begin="${own_begin%exec} mount --rbind / /mnt; exec chroot /mnt"
     fi
 }
 
 # leg_process NAME: the same in a process of its own
 leg_process() {
     set -- timeout -k 20 $((900 * SLOW)) env TEST_ROOT="$ROOT" "$SRC/test.sh" "$1"
-    # shellcheck disable=SC2016
-    [ -z "$own_net" ] || set -- unshare -n sh -c 'ip link set lo up; exec "$@"' sh "$@"
-    # shellcheck disable=SC2016
-    [ -z "$own_root" ] || set -- unshare --propagation unchanged -m sh -c 'mount --rbind / /mnt; exec chroot /mnt "$@"' sh "$@"
+    # shellcheck disable=SC2086
+    [ -z "$own" ] || set -- unshare $own sh -c "$own_begin \"\$@\"" sh "$@"
     exec "$@" </dev/null
 }
 
@@ -148,21 +145,19 @@ leg_ended() {
 # leg_print NAME: what the leg printed, its promises numbered on
 leg_print() {
     awk -v n=$((passed + failed + skipped)) '/^(not )?ok [0-9]+ - / { sub(/ok [0-9]+/, "ok " ++n) } { print }' "$ROOT/$1.out"
+    # the shell's own words: a promise may have proved nothing
+    print_w=$(grep -E 'test\.sh: (line )?[0-9]+: ' "$ROOT/$1.out" | sort | uniq -c | head -n 5)
     if [ -s "$ROOT/$1.sum" ]; then
         read -r print_p print_f print_s print_t <"$ROOT/$1.sum"
         passed=$((passed + print_p)) failed=$((failed + print_f)) skipped=$((skipped + print_s))
         echo "$print_t $1" >>"$ROOT/.times"
-        # the shell's own words: a promise may have proved nothing
-        print_w=$(grep -E 'test\.sh: (line )?[0-9]+: ' "$ROOT/$1.out" | sort | uniq -c | head -n 5)
-        [ -z "$print_w" ] || leg_fails "$1" "is without an error of the shell" "$print_w"
     else
-        leg_fails "$1" "runs to its end" "it was killed, or took longer than $((900 * SLOW)) s"
+        print_w="$print_w it was killed, or took longer than $((900 * SLOW)) s"
     fi
-}
-leg_fails() {
+    [ -n "$print_w" ] || return 0
     legnow=$1
-    promise "$1 $2"
-    fail "$3"
+    promise "$1 runs to its end, without an error of the shell"
+    fail "$print_w"
     judge
 }
 
