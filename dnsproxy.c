@@ -1259,7 +1259,9 @@ static const char *address_hint(const char *s, const char *expected) {
 		{ "://", "ADDRESS PRIORITY tls=NAME or https=NAME and no scheme, such as \"9.9.9.9 1 tls=dns.quad9.net\"" },
 		{ "server", "ADDRESS PRIORITY, such as \"1.1.1.1 1\"" }, { "forward-", "ADDRESS PRIORITY, such as \"1.1.1.1 1\"" },
 		{ "#", "a port behind '@' and a name behind tls=, such as \"1.1.1.1@853 1 tls=one.one.one.one\"" },
-		{ "[", "an IPv6 address without brackets, and a port behind '@', such as ::1@53" }, { "@", NULL },
+		{ "[", "an IPv6 address without brackets, and a port behind '@', such as ::1@53" },
+		{ "interface", "listen ADDRESS, such as \"listen 192.168.1.1\"" }, { "@", NULL },
+		{ "||", "block PATH, of a file with such lines" }, { "=", "a blank and no '=' behind a directive (dnsproxy --help)" },
 		{ ":", "an IP address, and a port behind '@', such as 192.0.2.1@53" } };
 	for (size_t i = 0; i < COUNT(hints); i++)
 		if (strstr(s, hints[i].part) != NULL)
@@ -1556,7 +1558,7 @@ static void config_upstream(struct reader *r, char **w) {
 	}
 	priority = number(w[1], 1, 65535);
 	if (priority < 0)
-		config_error(r, r->place, "\"%s\" is not a priority, expected a number, 1 to 65535", w[1]);
+		config_error(r, r->place, "\"%s\" is not a priority, expected a number, 1 to 65535 (addresses and their names go into a file of hosts)", w[1]);
 	s->priority = (unsigned)priority;
 	for (w += 2; *w != NULL; w++)
 		if ((expected = spec_option(s, *w, &transport)) != NULL)
@@ -1606,7 +1608,7 @@ static void config_line(struct reader *r, char *line) {
 	for (i = 0; i < COUNT(directives) && strcmp(directives[i].name, w[0]) != 0; i++)
 		;
 	if (i == COUNT(directives)) {
-		config_error(r, r->place, "\"%s\" is unknown, expected %s", w[0], address_hint(w[0], strchr(w[0], '.') && !strchr(w[0], '=') ?
+		config_error(r, r->place, "\"%s\" is unknown, expected %s", w[0], address_hint(w[0], strchr(w[0], '.') ?
 		    "an IP address, for nobody could resolve a name yet" : "an IP address or a directive, a blank, its value (dnsproxy --help)"));
 		return;
 	}
@@ -1751,7 +1753,7 @@ static bool config_read(struct config *c, struct text *errors, char *from) {
 		if (strlen(source.lines[i]) >= sizeof line || strchr(line, '\n'))
 			config_error(&r, r.place, "not one line, expected at most 4095 bytes");
 		else if (*line != '\0' && *line != '#' && strpbrk(line, " \t") == NULL && address_hint(line, NULL) == NULL) {
-			config_error(&r, r.place, "\"%s\" is one word, expected each line or command whole, in quotes, and a file behind -c", line);
+			config_error(&r, r.place, "\"%s\" is one word, expected each line or command whole, in quotes, a command behind -a, a file behind -c", line);
 			break;
 		} else
 			config_line(&r, line);
@@ -4332,9 +4334,7 @@ static struct port *port_for(struct upstream *u, bool again) {
 		errno = ENETUNREACH;
 		return NULL;
 	}
-	p = pool_take(&ports);
-	if (p == NULL)
-		abort();                        /* "used" told that there is one */
+	p = pool_take(&ports);                  /* "used" told that there is one */
 	p->fd = fd;
 	p->u = u;
 	p->life = p->open = 0;
@@ -5884,11 +5884,10 @@ static void tls_collect(struct stream *s) {
 static bool tls_start(struct stream *s) {
 	static bool told;
 	struct tls *t = s->tls = &tlses[pool_slot(&streams, s)];
-	struct auth *a = t->auth = pool_take(&auths);
+	struct auth *a = t->auth = pool_take(&auths);   /* there is one for each stream */
 	struct upstream *u = s->u;
 	uint8_t seed[32];
 
-	if (a == NULL) return false;            /* there is one for each stream */
 	a->now = (int64_t)time(NULL);
 	a->floor = build_time();
 	if (a->now < a->floor && !told)
@@ -7139,11 +7138,12 @@ static void accept_sweep(void) {
  * each. Not where that takes long, for want of fine timers or of a processor. */
 static void gather(void) {
 	static usec again;
-	usec before = now;
 	if (queries.used < CROWD || now < again) return;
+	clock_read();                           /* what the turn itself has taken is no sleep */
+	again = now + MS(2);
 	nanosleep(&(struct timespec){ .tv_nsec = 1 }, NULL);
 	clock_read();
-	if (now - before > MS(2)) again = now + MS(100);
+	again = now > again ? now + MS(100) : 0;
 }
 
 /* What happens between two polls: all that has gathered leaves, all that is due is done. */

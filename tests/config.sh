@@ -59,7 +59,7 @@ without brackets ; [::1]@53 1
 tls=NAME ; tls://1.1.1.1
 https=NAME and no scheme ; https://dns.google/dns-query
 , https=NAME ; 1.1.1.1 1 https://dns.google/dns-query
-or a directive, a blank ; listen-address=127.0.0.1 # as in dnsmasq
+a blank and no '=' ; listen-address=127.0.0.1 # as in dnsmasq
 name behind tls= ; 1.1.1.1@853#name 1
 ADDRESS PRIORITY ; server=1.1.1.1
 ADDRESS PRIORITY ; nameserver 1.1.1.1
@@ -67,6 +67,9 @@ ADDRESS PRIORITY ; forward-addr: 1.1.1.1
 an IP address, for nobody .* resolve ; dns.quad9.net 1 tls
 "1\.1\.1\.1" has no priority, expected "1\.1\.1\.1 1" ; 1.1.1.1 # no priority
 not a priority ; 1.1.1.1 tls=one.one.one.one
+not a priority, .*file of hosts ; 192.168.1.20 nas.lan
+expected listen ADDRESS ; interface: 0.0.0.0
+expected block PATH ; ||ads.test^
 a port from 1 to 65535 ; 1.1.1.1@99999 1
 an address of this host, or \* with "allow" ; listen eth0
 \*@5300 ; listen 5300
@@ -138,7 +141,7 @@ leg_mistakes() {
     up u1
     replies <<'END'
 a mistake in more than one argument is met by what to write instead
- ; exits 1 'one word, expected .*in quotes' -t 9.9.9.9 1 tls
+ ; exits 1 'one word, expected .*in quotes, a command behind -a' -t 9.9.9.9 1 tls
  ; exits 1 'one word, expected .*in quotes' -a query www.example.com
  ; exits 1 'one word, expected .*behind -c' -t /etc/dns.config
  ; exits 0 'warning: .*192\.0\.2\.1@853 .*"tls" missing' -t '192.0.2.1@853 1'
