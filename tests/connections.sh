@@ -91,8 +91,6 @@ leg_connections_real() {
         within $((594 - away * 2 / 5)) 600 "$(val noerror "$out")" "answered of 600"
         handshakes 2 4
     done
-    promise "nsd with tcp-query-count 10: of 2,000 names with 100 in flight none fails"
-    ! before nsd 'tcp-query-count: 10' || like 'answered 2000 noerror 2000 ' "$(many n=2000 window=100 name=n%x.test)"
     for kind in dnsdist stunnel "unbound $patient"; do
         promise "${kind%% *}: a name of 1.3 s is asked once, on the connection that there is"
         before $kind || continue

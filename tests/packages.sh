@@ -50,8 +50,6 @@ leg_install() {
     if have "$real_x" && [ -n "$("$real_x" -print-file-name=libbearssl.a | grep /)" ]; then
         real_make -B CC="$real_x"
         like 'Machine: *ARM$' "$(readelf -h "$T/tree/dnsproxy" 2>&1)"
-        real_y=$(command -v qemu-arm qemu-arm-static | head -n 1)
-        [ -z "$real_y" ] || version "$real_y" -L "/usr/${real_x%-gcc}" "$T/tree/dnsproxy"
         real_make clean
     else
         skip "not here: no ${real_x:-compiler} with libbearssl"
@@ -156,7 +154,7 @@ END
         [ -s "$T/readme.sh" ] || fail "there is no command $real_x"
         same '' "$(sh -n "$T/readme.sh" 2>&1)" "command $real_x"
     done
-    promise 'the first command of the README builds and serves as it stands (what it installs is checked below)'
+    promise 'the first command of the README builds and serves as it stands'
     real_t=$T/readme.tree
     mkdir -p "$T/fake" "$real_t"
     cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$real_t/"
@@ -169,15 +167,6 @@ END
         kill "$(pgrep -P "$(pid readme)" -x dnsproxy)" || fail 'dnsproxy is not what runs there'
     else
         skip 'not here: not root, or namespaces are not allowed'
-    fi
-    promise 'every package that the README installs is one of Debian'
-    real_x=$(for real_y in build tests long image bench cross; do
-        readme "$real_y" | grep -o 'apt-get install [^&|]*' | tr ' ' '\n' | sed '1,2d; /^-/d; /^$/d; s/:.*//'
-    done | sort -u)
-    if have apt-cache && [ -n "$(apt-cache policy libbearssl-dev 2>/dev/null | grep 'Candidate: [0-9]')" ]; then
-        same "$(printf '%s:\n' $real_x)" "$(apt-cache policy $real_x | awk '/^[^ ]/ { p = $1 } /Candidate: [0-9]/ { print p }')" packages
-    else
-        skip 'not here: this is not Debian, or apt-get update was never run'
     fi
     promise 'the pin of the README is the pin that the program takes'
     if needs openssl; then

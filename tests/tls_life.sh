@@ -285,9 +285,6 @@ status has PROTO tls, connects and resumed at the end of the line of a TLS upstr
 the debug log has version, suite, certificate name, pin and the milliseconds of the handshake
  ; pin=$(ere "$(cat "$T/pki/good.pin")") suite=$(sed -n 's/^up 1 .* suite \([0-9a-f]*\) .*/\1/p' "$T/one.q")
  ; blamed one "TLS 1\.2 suite $suite, certificate .*dns\.test.*, pin $pin, full handshake in [0-9]+ ms"
-what clients ask is not in the log at level info ; adm 'log info' >/dev/null
- ; answered 10 3 name=secret%x.test
- ; saw 0 'secret' px
 query tells the TLS error of an upstream
  ; like "^upstream $two tls priority 2 no answer.*(unknown CA|self-signed|certificate)" "$(adm 'query www.test A')"
  ; like "^upstream $one tls priority 1 NOERROR answers 1 ms [0-9.]+ won" "$(adm 'query www2.test A')"
