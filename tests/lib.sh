@@ -249,7 +249,7 @@ build() {
 }
 
 # proxy NAME [OPTION...] LINE...: starts the program with each LINE as an argument, on free ports unless the lines have
-# their own, and waits until it serves. Sets port and admin. PROXY_IN (default /dev/null) is its standard input.
+# their own, and waits until it serves. Sets port and admin.
 proxy() {
     proxy_n=$1
     shift
