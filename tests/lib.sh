@@ -455,9 +455,9 @@ all_right() {
 
 # hold NAME PORT N [WORD...]: N idle connections to 127.0.0.1, until kill_pid NAME; the log says how many are open
 hold() {
-    hold_n=$1 hold_p=$2
-    shift 2
-    begin "$hold_n" "$ROOT/peer" hold 127.0.0.1 "$hold_p" "$@"
+    hold_n=$1 hold_p=$2 hold_c=$3
+    shift 3
+    begin "$hold_n" "$ROOT/peer" many 127.0.0.1 "$hold_p" hold tcp="$hold_c" "$@"
     await 8 sees "$hold_n" '^holding' || fail "$hold_n: no connections"
 }
 

@@ -3,7 +3,7 @@
  * Alone: cc -std=c11 -O1 -o peer tests/peer.c -lbearssl && ./peer up 127.0.0.1 5300 'log=/dev/stdout'
  *
  *   up                              peer_server.h tells its words, and what an upstream can do
- *   ask, many, talk, hold           see above each
+ *   ask, many, talk                 see above each
  *   freeport                        a port that is free for UDP and TCP
  *   notify PATH                     a supervisor's socket: prints each datagram as a line
  *   echo, relay, start, link        gauge.h tells what they are for
@@ -132,13 +132,15 @@ static int cmd_ask(char **argv) {
  * tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS options and letters) byname (each address must be that of the name, first
  * byte aside) full (no answer may be without records) seed=N +OPTION...
  * kind=random|mutate sends messages of chance instead, or these with some bytes changed, which wait for nothing but the timeout.
+ * hold sends nothing but hex=HEX, once on each connection, says "holding N", and "open N" whenever that changes; with again one that
+ * is closed is opened anew. Ends with the last, or after 10 minutes.
  * Says: sent N answered N noerror N ... tc N tcfull N (TC=1 with records) wrong N dup N bad N right N failed N (another RCODE) lost N
  * slowest_ms N p50_us N p99_us N p999_us N worst_us N ms N got N (messages) odd N (FORMERR with more than header, question and OPT)
  * from FIRST BYTE OF THE ADDRESS:COUNT,... A query without a reply is not sent again. */
 
 #define LOAD_WORDS(I, T) I(load, n) I(load, ms) I(load, window) I(load, rate) I(load, every) I(load, burst) I(load, from) I(load, names) \
 	I(load, popular) I(load, pairs) I(load, tcp) I(load, timeout) I(load, vary) I(load, byname) I(load, full) I(load, seed) \
-	T(load, kind) T(load, name) T(load, type) T(load, src)
+	I(load, hold) I(load, again) T(load, hex) T(load, kind) T(load, name) T(load, type) T(load, src)
 struct load {
 	LOAD_WORDS(INT_MEMBER, TEXT_MEMBER)
 	struct form form;
@@ -152,7 +154,8 @@ static const struct field load_fields[] = { LOAD_WORDS(INT_FIELD, TEXT_FIELD) };
 static struct load load = { .n = 1000, .window = 100, .burst = 1, .timeout = 6000, .name = "n%d.test", .type = "A" };
 
 static struct waiting { usec at; int number; bool used, answered; } waiting[65536];
-static struct channel { int fd; struct buf in, out; } channels[256];
+enum { MOST_CHANNELS = 2000 };
+static struct channel { int fd; struct buf in, out; } channels[MOST_CHANNELS];
 
 static void load_vary(char *name) {
 	static const char *const options[] = { "8:0001180001020%d", "10:00112233445566%02d", "12:%04d", "3:" };
@@ -291,21 +294,27 @@ static bool channel_read(struct channel *c) {
 	return true;
 }
 
-/* One turn: what may be sent is sent, what has come is read. False when there is nothing to wait for any more. */
-static bool load_turn(void) {
-	static struct pollfd fds[256];
-	if (load.ms && us_now() - load.began > MS(load.ms)) load.n = (int)load.sent;
-	bool more = load.sent < load.n;
-	int alive = 0;
+/* Sends what may be sent, and reads what comes within so many ms. Gives how many channels are open. */
+static int channels_turn(int ms) {
+	static struct pollfd fds[MOST_CHANNELS];
+	int open = 0;
 	for (int i = 0; i < load.nchannels; i++) {
 		struct channel *c = &channels[i];
 		channel_flush(c);
 		fds[i] = (struct pollfd){ c->fd, (short)(POLLIN | (c->out.n > 0 ? POLLOUT : 0)), 0 };
 	}
-	poll(fds, (nfds_t)load.nchannels, load.every && more ? 1 : 50);
+	poll(fds, (nfds_t)load.nchannels, ms);
 	for (int i = 0; i < load.nchannels; i++)
-		alive += !(fds[i].revents & (POLLIN | POLLHUP | POLLERR)) ? channels[i].fd >= 0 : channel_read(&channels[i]);
-	if (load.kind[0] == '\0' && (alive == 0 || (load.done >= load.sent && !more))) return false;
+		open += !(fds[i].revents & (POLLIN | POLLHUP | POLLERR)) ? channels[i].fd >= 0 : channel_read(&channels[i]);
+	return open;
+}
+
+/* False when there is nothing to wait for any more. */
+static bool load_turn(void) {
+	if (load.ms && us_now() - load.began > MS(load.ms)) load.n = (int)load.sent;
+	bool more = load.sent < load.n;
+	int open = channels_turn(load.every && more ? 1 : 50);
+	if (load.kind[0] == '\0' && (open == 0 || (load.done >= load.sent && !more))) return false;
 	if (us_now() - load.last > MS(load.timeout)) {
 		if (!more) return false;
 		for (int i = 0; i < 65536; i++) waiting[i].used = false;        /* forget all that got no reply */
@@ -313,6 +322,17 @@ static bool load_turn(void) {
 		load.last = now;
 	}
 	return true;
+}
+
+static int load_hold(void) {
+	printf("holding %d\n", load.nchannels);
+	for (int told = load.nchannels, open; told > 0 && us_now() - load.began < SEC(600); told = open) {
+		fflush(stdout);
+		open = channels_turn(500);
+		for (int i = 0; i < load.nchannels && load.again; i++) open += channels[i].fd < 0 && channel_open(&channels[i]);
+		if (open != told) printf("open %d\n", open);
+	}
+	return 0;
 }
 
 static int by_size(const void *a, const void *b) { return *(const long *)a < *(const long *)b ? -1 : *(const long *)a > *(const long *)b; }
@@ -346,15 +366,19 @@ static int cmd_many(char **argv) {
 		else if (!field_set(load_fields, COUNT(load_fields), &load, argv[i])) die("many: what is %s?", argv[i]);
 	load.qtype = type_of(load.type);
 	load.window = MIN(load.window, 60000);
-	load.nchannels = MIN(MAX(load.tcp, 1), 256);
+	load.nchannels = MIN(MAX(load.tcp, 1), MOST_CHANNELS);
 	load.took = grow(NULL, sizeof *load.took * ((size_t)load.n + 1));
 	if (load.seed) rnd_seed((uint64_t)load.seed);
 	if (load.rate) load.every = (int)(SEC(load.burst) / load.rate);
 	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
 	load.to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]);
-	for (int i = 0; i < load.nchannels; i++)
+	for (int i = 0; i < load.nchannels; i++) {
 		if (!channel_open(&channels[i])) return puts(strerror(errno)) >= 0;
+		put_hex(&channels[i].out, load.hex);
+		channel_flush(&channels[i]);
+	}
 	load.began = load.last = us_now();
+	if (load.hold) return load_hold();
 	do {
 		while (may_send()) load_send();
 	} while (load_turn());
@@ -474,37 +498,6 @@ static int cmd_talk(char **argv) {
 	return 0;
 }
 
-/* ---- hold ADDR PORT N [hex=HEX] [again]: N connections, each sends HEX once and then nothing; with again one that is closed
- * is opened anew. Says "holding N", and "open N" whenever that number changes. Runs until killed, 10 minutes at most. */
-static int cmd_hold(char **argv) {
-	static char junk[4096];
-	int n = atoi(argv[3]), told = n, left = 0;
-	bool again = false;
-	struct addr to = addr_of(argv[1], argv[2]);
-	struct pollfd *f = grow(NULL, (size_t)n * sizeof *f);
-	for (int i = 4; argv[i] != NULL; i++)
-		if (value_of(argv[i], "hex")) put_hex(&sent, value_of(argv[i], "hex"));
-		else again |= strcmp(argv[i], "again") == 0;
-	for (int i = 0; i < n; i++) {
-		f[i] = (struct pollfd){ sock(SOCK_STREAM, NULL, &to), POLLIN, 0 };
-		left += f[i].fd >= 0 && send(f[i].fd, sent.p, sent.n, MSG_NOSIGNAL) >= 0;
-	}
-	printf("holding %d\n", left);
-	for (long end = ms_now() + 600000; told != 0 && ms_now() < end; poll(f, (nfds_t)n, 500)) {
-		left = 0;
-		for (int i = 0; i < n; i++) {
-			if (f[i].revents && read(f[i].fd, junk, sizeof junk) <= 0) {
-				close(f[i].fd);
-				f[i].fd = again ? sock(SOCK_STREAM, NULL, &to) : -1;
-			}
-			left += f[i].fd >= 0;
-		}
-		if (left != told) printf("open %d\n", told = left);
-		fflush(stdout);
-	}
-	return 0;
-}
-
 #include "gauge.h"
 
 /* ---- The small ones */
@@ -533,7 +526,7 @@ static int cmd_freeport(char **argv) {
 #define USE(name, words) { #name, words, cmd_##name }
 int main(int argc, char **argv) {
 	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
-		USE(talk, 3), USE(hold, 4), USE(freeport, 1), USE(notify, 2), USE(echo, 2), USE(relay, 3),
+		USE(talk, 3), USE(freeport, 1), USE(notify, 2), USE(echo, 2), USE(relay, 3),
 		USE(start, 4), USE(link, 8) };
 	struct rlimit files;
 	signal(SIGPIPE, SIG_IGN);

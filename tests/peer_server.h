@@ -286,7 +286,7 @@ static void spoil(struct buf *b, const char *kind, const struct message *q) {
 
 /* ---- Things to be done later, soonest first */
 
-enum kind { J_ANSWER, J_BYTES, J_END };  /* those without a connection are datagrams */
+enum kind { J_ANSWER, J_MESSAGE, J_BYTES, J_END };  /* those without a connection are datagrams */
 struct job { struct node node; usec due; enum kind kind; int fd, flood; struct conn *conn; struct addr to; const char *how; struct buf b; };
 static struct node jobs = { &jobs, &jobs };
 
@@ -354,6 +354,7 @@ static void job_run(const struct job *j) {
 	if (c == NULL) (j->flood ? flood_send : datagram_send)(j);
 	if (c == NULL || c->gone || c->stalled) return;
 	if (j->kind == J_ANSWER) answer_hold(c, &j->b);
+	else if (j->kind == J_MESSAGE) put_framed(&c->out, &j->b);
 	else if (j->kind == J_BYTES) put_buf(&c->out, &j->b);
 	else if (j->how == NULL && c->out.n + c->raw.n > 0) c->closing = CLOSES_WHEN_EMPTY;
 	else conn_close(c, j->how ? j->how : up.all.how);
@@ -393,21 +394,18 @@ static void query_note(const struct conn *c, const uint8_t *p, size_t n, const s
 /* first=: what comes before the right answer. Gives when that is due. */
 static usec wrong_first(const struct act *a, const struct buf *b, const struct message *q, const struct addr *from, struct conn *c, usec due) {
 	char kinds[WORD], *save;
-	struct buf w = { 0 }, f = { 0 };
+	struct buf w = { 0 };
 	snprintf(kinds, sizeof kinds, "%s", a->first);
 	for (char *kind = strtok_r(kinds, ",", &save); kind != NULL; kind = strtok_r(NULL, ",", &save), due += MS(a->gap)) {
 		int fd = strcmp(kind, "port") == 0 ? up.other : strcmp(kind, "addr") == 0 ? up.elsewhere : up.udp;
-		w.n = f.n = 0;
+		w.n = 0;
 		put_buf(&w, b);
 		for (size_t i = q->end + 12, k = get16at(w.p + 6); q->type == T_A && k > 0 && i + 4 <= w.n; i += 16, k--)
 			put32at(w.p + i, 0x06060606);           /* it tells another address */
 		if (fd == up.udp) spoil(&w, kind, q);
-		put_framed(&f, &w);
-		if (c == NULL) send_later(due, fd, from, w.p, w.n);
-		else job_add((struct job){ .due = due, .kind = J_BYTES, .conn = c }, f.p, f.n);
+		job_add((struct job){ .due = due, .kind = J_MESSAGE, .conn = c, .fd = fd, .to = *from }, w.p, w.n);
 	}
 	free(w.p);
-	free(f.p);
 	return due;
 }
 
