@@ -124,8 +124,6 @@ after a wrong ID the right datagram still counts, whatever TCP does ; behind not
  ; @1 ; 1drop=1.part.test
  ; saw 2 1drop=1.part u1
  ; saw 1 1drop=1.part u2
-a duplicate reply does no harm: one reply to the client ; proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
- ; replies=1 ; twice=.d.test +wait=200
 answers that come twice, or after the question was sent again, harm no other query, and nothing goes to TCP
  ; each 'behind notcp ". $it" && good 300 rate=200 window=300 name=late%d.test && becomes 0 "$u3" up' 'twice delay=20' delay=600 'twice delay=600'
 16: an upstream that cannot do EDNS is asked again without, and for ten minutes not with

@@ -1,5 +1,5 @@
 # tls_life.sh - DNS over TLS: the life of a connection, faults, resumption, reload, cost.
-# Alone: ./test.sh tls_faults tls_life tls_idle tls_storm tls_resume tls_reload tls_hostile tls_status tls_flat tls_busy
+# Alone: ./test.sh tls_faults tls_life tls_idle tls_storm tls_resume tls_reload tls_hostile tls_status tls_busy
 
 # lasts PEER: a connection is open there;  span PEER FROM TO: the ms from its last event like FROM to the first like TO
 lasts() { [ "$(grep -c '^open' "$T/$1.q")" -gt "$(grep -c '^end' "$T/$1.q")" ]; }
@@ -56,14 +56,6 @@ a server that sends a byte now and then delays nobody by more than patience, and
 a server that does not know EDNS is asked again without it ; single noedns=formerr
  ; answered 10 20
  ; saw 1 '^open' one
-3,000 answers with damaged bytes, lengths too, leave the program serving, as small as before
- ; row 'one mutate=1' -- 'patience 100' 'timeout 1000' 'cache-size 0'
- ; load n=500 window=50 >/dev/null
- ; kb=$(rss_kb px)
- ; like ' lost 0 ' "$(load n=2500 window=50)"
- ; grew 1024 "$kb" px
- ; heals
- ; answered 10 100
 a server that heals is used again within a few seconds, without a restart ; row 'one at=hello:alert80'
  ; answered 11 3
  ; heals
@@ -144,10 +136,6 @@ a connection that was not used is not reopened when the server closes it, but at
  ; comes one '^end'
  ; costs 0 '^open' one sleep 1
  ; answered 10 1 in:1000
-50 queries at once without a connection make one, and are answered ; single idle=200
- ; comes one '^end'
- ; turn one
- ; costs 1 '^open' one answered 10 50 window=50
 END
 }
 
@@ -301,19 +289,6 @@ END
  ; $want ; ad.test +ad | ad.test +ad | do.test +do | do.test +do
 END
     done
-}
-
-leg_tls_flat() {
-    promise "1,000 reconnects leave memory and descriptors as they were"
-    single '' 'cache-size 0'
-    ruled 'after=1 cache=off' 50
-    m=$(rss_kb px) f=$(fd_count px)
-    answered 10 500
-    ruled after=1 500
-    ruled '' 5
-    saw 1000-2000 '^up' one
-    grew 128 "$m" px
-    within $((f - 2)) $((f + 2)) "$(fd_count px)" "descriptors"
 }
 
 leg_tls_busy() {
