@@ -16,7 +16,7 @@ export LC_ALL=C
 unset TLS_DNS_IP TLS_DNS_PORT PROXY_PORT NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID 2>/dev/null
 
 SRC=$(cd "$(dirname "$0")" && pwd) || exit 1
-CHAPTERS="serving messages choosing spoofing cache admin config logs limits reload network house tls tls_life connections https unit real day packages documents"
+CHAPTERS="serving messages choosing spoofing cache admin config logs limits reload house tls tls_life connections https unit real day packages documents"
 RUNS="fresh heavy fuzz cross soak bench works"
 CC=${CC:-cc}
 CFLAGS=${CFLAGS:--O2 -g}

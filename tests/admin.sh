@@ -1,5 +1,5 @@
 # admin.sh - the admin port: commands, status, metrics; the supervisor; query and top.
-# Alone: ./test.sh admin metrics supervisor seeing
+# Alone: ./test.sh admin metrics supervisor
 
 # raw WORD...: a scripted connection to the admin port
 # scrape HOST, metrics: GET /metrics from there, from localhost;  metric NAME: the value there of a counter, or of NAME{LABELS}
@@ -81,6 +81,30 @@ a slow reader of a long status does not stop the service ; many n=2000 window=10
 admin off: there is no admin port ; proxy p "$u1 1" 'admin off'
  ; says '^NOERROR' off.test
 END
+    dead=127.0.0.1@$(freeport)
+    proxy p "$u1 1" "$u2 2 tcp" "$dead 3" 'patience 300' 'timeout 1000'
+    replies adm <<'END'
+query asks every upstream that applies, past the cache: a line each, and who won ; asks 1nxdomain=.q.test
+ ; out=$(adm 'query 1nxdomain=.q.test A')
+ ; like "^upstream $u1 udp priority 1 NXDOMAIN answers 0 ms [0-9.]+\$" "$out"
+ ; like "^upstream $u2 tcp priority 2 NOERROR answers 1 ms [0-9.]+ won\$" "$out"
+ ; like "^upstream $dead udp priority 3 no answer.*[a-z]" "$out"
+ ; same 4 "$(printf '%s\n' "$out" | grep -c .)" 'lines, with one record'
+ ; saw 2 ' 1nxdomain=\.q\.test\. ' u1
+query without a type asks for A ; ^upstream .* priority 1 NOERROR answers 2 ms [0-9.]+ won$ ; 'query n=2.q2.test'
+query says why an upstream has no answer ; ^upstream .* priority 1 no answer.*(time|silent|no reply) ; 'query 1silent=.q3.test AAAA'
+ ; ^upstream .* priority 1 (no answer.*)?malformed ; 'query 1bad=loop.q4.test'
+query with a name of 300 octets is an error ; ^error: ; "query $(printf '%0300d' 0)"
+top tells the most asked names and the clients that ask most ; many n=300 window=20 name=popular.test >/dev/null
+ ; many n=100 window=20 name=second.test src=127.0.0.7 >/dev/null
+ ; many n=300 window=20 name=rare%d.test src=127.0.0.8 >/dev/null
+ ; out=$(adm top)
+ ; each 'like "$it\$" "$out"' 'popular\.test\. .* 300' 'second\.test\. .* 100' '127\.0\.0\.8 .* 300' '127\.0\.0\.7 .* 100'
+ ; within 2 24 "$(printf '%s\n' "$out" | wc -l)" "lines, ten of each at most"
+hostile names are escaped there ; many n=500 window=20 'name=evil\010top\027.test' >/dev/null
+ ; evil\\010top\\027 ; top
+ ; same 0 "$(adm top | grep -c '[^ -~]')" "lines with other than printable ASCII"
+END
 }
 # for each request: it does nothing
 runs_nothing() { unlike 'Cache cleared|^dnsproxy |200 OK' "$(raw "text=$it" slurp=3000)" "$it"; }
@@ -159,34 +183,4 @@ notified() {
     [ ! -s "$T/r.pid" ] || stop r
     listener sd "$T/notify"
     after "export NOTIFY_SOCKET=$*" r -c "$T/r.conf"
-}
-
-# ---- query and top
-
-leg_seeing() {
-    ups u1 u2
-    dead=127.0.0.1@$(freeport)
-    proxy p "$u1 1" "$u2 2 tcp" "$dead 3" 'patience 300' 'timeout 1000'
-    replies adm <<'END'
-query asks every upstream that applies, past the cache: a line each, and who won ; asks 1nxdomain=.q.test
- ; out=$(adm 'query 1nxdomain=.q.test A')
- ; like "^upstream $u1 udp priority 1 NXDOMAIN answers 0 ms [0-9.]+\$" "$out"
- ; like "^upstream $u2 tcp priority 2 NOERROR answers 1 ms [0-9.]+ won\$" "$out"
- ; like "^upstream $dead udp priority 3 no answer.*[a-z]" "$out"
- ; same 4 "$(printf '%s\n' "$out" | grep -c .)" 'lines, with one record'
- ; saw 2 ' id=' u1
-query without a type asks for A ; ^upstream .* priority 1 NOERROR answers 2 ms [0-9.]+ won$ ; 'query n=2.q2.test'
-query says why an upstream has no answer ; ^upstream .* priority 1 no answer.*(time|silent|no reply) ; 'query 1silent=.q3.test AAAA'
- ; ^upstream .* priority 1 (no answer.*)?malformed ; 'query 1bad=loop.q4.test'
-query with a name of 300 octets is an error ; ^error: ; "query $(printf '%0300d' 0)"
-top tells the most asked names and the clients that ask most ; many n=300 window=20 name=popular.test >/dev/null
- ; many n=100 window=20 name=second.test src=127.0.0.7 >/dev/null
- ; many n=300 window=20 name=rare%d.test src=127.0.0.8 >/dev/null
- ; out=$(adm top)
- ; each 'like "$it\$" "$out"' 'popular\.test\. .* 300' 'second\.test\. .* 100' '127\.0\.0\.8 .* 300' '127\.0\.0\.7 .* 100'
- ; within 2 24 "$(printf '%s\n' "$out" | wc -l)" "lines, ten of each at most"
-hostile names are escaped there ; many n=500 window=20 'name=evil\010top\027.test' >/dev/null
- ; evil\\010top\\027 ; top
- ; same 0 "$(adm top | grep -c '[^ -~]')" "lines with other than printable ASCII"
-END
 }

@@ -1,5 +1,5 @@
 # cache.sh - what the cache keeps, how long, and what goes when it is full.
-# Alone: ./test.sh cache cachefull negative stale prefetch
+# Alone: ./test.sh cache cachefull stale prefetch
 
 # kept N NAME...: of each name, asked twice, u1 sees N queries: over TCP, where none is sent again on a busy machine
 kept() {
@@ -13,6 +13,7 @@ kept() {
 
 leg_cache() {
     up u1 '. count'
+    up u2
     proxy p "$u1 1 tcp" 'timeout 1500'
     ask hit.test >/dev/null
     replies <<'END'
@@ -69,37 +70,9 @@ cache-min-ttl and cache-max-ttl clamp what is kept, TTL 0 is not kept for all th
  ; left 50-60 'ttl=5\.'
  ; left 90-100 'ttl=500'
  ; kept 2 ttl=0.c.test
-END
-}
-
-# remaining NAME: the time that status gives the entry whose name begins so;  left RANGE NAME: it is so
-remaining() { adm status | sed -n "s/^entry $1.* remaining \\([0-9]*\\) .*/\\1/p"; }
-left() { within "${1%-*}" "${1#*-}" "$(remaining "$2")" "seconds that $2 has left"; }
-
-leg_cachefull() {
-    up u1 '. byname ttl=3000'
-    proxy p "$u1 1"
-    many n=3000 window=60 name=few%d.test byname >/dev/null
-    few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)") a=$(rss_kb p)
-    replies <<'END'
-200,000 names with 200,000 addresses through a cache of 1 MB: the last 100 are hits, no reply carries another name's address
- ; good 200000 window=60 byname
- ; costs 0-10 ' id=' u1 good 100 from=199900 window=20 byname
-it never grows: bytes is at most size, size is what was asked for ; each 'within 1 1048576 "$(cached $it)" $it' bytes size
- ; within 4000 40000 "$(cached entries)" entries
- ; within 160000 200000 "$(cached evicted)" evicted
-a small answer costs no more than its bytes and 60 ; within 1 140 "$(($(cached bytes) / $(cached entries)))" "bytes an entry"
-and memory grows by no more than what was set aside ; ! plain || grew 1300 "$a" p
-and a hit costs what it cost before ; good 3000 from=197000 window=1 byname
- ; within 1 $((few * 3 + 300)) "$(val p50_us "$out")" "us, $few before"
-END
-}
-
-leg_negative() {
-    ups u1 u2
-    proxy p "$u1 1 tcp" 'cache-negative 60'
-    replies <<'END'
-cache-negative: NXDOMAIN and NODATA are kept for the least of SOA TTL, MINIMUM and the cap ; each leaves nxdomain= nodata=
+cache-negative: NXDOMAIN and NODATA are kept for the least of SOA TTL, MINIMUM and the cap ; rules u1
+ ; proxy p "$u1 1 tcp" 'cache-negative 60'
+ ; each leaves nxdomain= nodata=
 in a kept 'no' no TTL is above what the entry has left
  ; each "says ' au: [^ ]* (5[0-9]|60) SOA ' \$it.soa=900,900.n.test" nxdomain= nodata=
 several addresses take turns to be first, from hit to hit ; asks n=3.turn.test
@@ -124,6 +97,29 @@ a 'no' that was sent while an upstream was silent is not kept: that one may know
  ; shows 0 '^entry .*half'
 cache-negative 0 keeps neither ; proxy p "$u1 1 tcp" 'cache-negative 0'
  ; kept 2 nxdomain=.soa=60,60.z.test nodata=.soa=60,60.z.test
+END
+}
+
+# remaining NAME: the time that status gives the entry whose name begins so;  left RANGE NAME: it is so
+remaining() { adm status | sed -n "s/^entry $1.* remaining \\([0-9]*\\) .*/\\1/p"; }
+left() { within "${1%-*}" "${1#*-}" "$(remaining "$2")" "seconds that $2 has left"; }
+
+leg_cachefull() {
+    up u1 '. byname ttl=3000'
+    proxy p "$u1 1"
+    many n=3000 window=60 name=few%d.test byname >/dev/null
+    few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)") a=$(rss_kb p)
+    replies <<'END'
+200,000 names with 200,000 addresses through a cache of 1 MB: the last 100 are hits, no reply carries another name's address
+ ; good 200000 window=60 byname
+ ; costs 0-10 ' id=' u1 good 100 from=199900 window=20 byname
+it never grows: bytes is at most size, size is what was asked for ; each 'within 1 1048576 "$(cached $it)" $it' bytes size
+ ; within 4000 40000 "$(cached entries)" entries
+ ; within 160000 200000 "$(cached evicted)" evicted
+a small answer costs no more than its bytes and 60 ; within 1 140 "$(($(cached bytes) / $(cached entries)))" "bytes an entry"
+and memory grows by no more than what was set aside ; ! plain || grew 1300 "$a" p
+and a hit costs what it cost before ; good 3000 from=197000 window=1 byname
+ ; within 1 $((few * 3 + 300)) "$(val p50_us "$out")" "us, $few before"
 END
 }
 # for each kind of 'no': the time that it is kept

@@ -1,10 +1,10 @@
 # choosing.sh - how an answer is chosen: priorities, patience, dead and slow upstreams, domains, private names.
-# Alone: ./test.sh choosing failing breaking killing sharing private domains
+# Alone: ./test.sh choosing failing breaking killing private
 
 # How an answer is chosen. The numbers are those of the contract's paragraphs. A label of a name says what an upstream does:
 # 1delay=200 makes u1 wait. u1 answers 192.0.2.1, u2 192.0.2.2, u3 192.0.2.3.
 leg_choosing() {
-    ups u1 u2 u3
+    ups u1 u2 u3 u4
     dead=127.0.0.1@$(freeport)
     proxy p "$u1 1" "$u2 2" "$u3 3" 'patience 1500' 'timeout 3000'
     replies <<'END'
@@ -69,6 +69,35 @@ leg_choosing() {
 5: without OPT there is no Extended DNS Error ; ! ede=|edns= ; nothing2.test
 5: with nothing at all it is SERVFAIL at timeout when they are silent ; proxy p "$u1 1" "$u2 2" 'timeout 700'
  ; @'^SERVFAIL qr rd ra .* ede=(22|23)( |$)' ms:650-2000 ; silent=.n.test +edns
+9: identical questions in flight share one upstream query, each client gets its own reply, ID and spelling ; proxy p "$u1 1" 'timeout 3000'
+ ; good 200 window=200 name=delay=300.shared.test vary
+ ; same 1 "$(pairs u1 ' delay=300\.shared')" "queries at the upstream"
+9: over TCP too, and mixed ; meanwhile tcp many n=20 window=20 name=delay=500.mixed.test tcp=4
+ ; good 20 window=20 name=delay=500.mixed.test
+ ; ended tcp 'noerror 20 .* wrong 0'
+ ; same 1 "$(pairs u1 ' delay=500\.mixed')" "queries at the upstream"
+9: type, class, DO and CD make questions of their own, EDNS options and letters do not
+ ; each 'meanwhile four ask delay=400.four.test $it' '' +do +cd '+do +cd' +class=3 +edns=4096 +opt=8:0001180001020300 +opt=10:0011223344556677 +ad
+ ; ask delay=400.FOUR.test AAAA >/dev/null
+ ; same 6 "$(pairs u1 ' delay=400\.(four|FOUR)')" "queries at the upstream"
+domain: names at or below the suffix are asked of its upstreams alone
+ ; proxy p "$u1 1" "$u2 2 domain=corp.test domain=168.192.in-addr.arpa" "$u3 3 domain=Deep.Corp.TEST." "$u4 4 domain=corp.test" 'timeout 1500' 'patience 300'
+ ; forget u1 u2 u3 u4
+ ; each 'says ^NOERROR $it' corp.test a.corp.test A.b.CORP.test 1.1.168.192.in-addr.arpa
+ ; @2 ; www.corp.test
+ ; saw 0 ' id=' u1
+ ; saw 5 ' id=' u2
+ ; saw 4 ' id=' u4
+domain: the longest suffix wins ; @3 ; x.deep.corp.test | deep.corp.test
+ ; saw 0 deep u2 u4
+domain: other names are asked of the others alone, and a suffix ends at a dot
+ ; costs 0 ' id=' u2 each 'says 1 $it' test www.test notcorp.test corp.test.example 1.169.192.in-addr.arpa
+domain: nothing leaks when its upstreams fail ; ^NXDOMAIN ; nxdomain=.corp.test
+ ; ^SERVFAIL ; silent=.corp.test | bad=loop.corp.test
+ ; saw 0 '=[a-z]*\.corp\.test\.' u1
+domain: a name that no upstream applies to is answered at once, with an error ; proxy p "$u2 2 domain=corp.test" 'timeout 1500'
+ ; @'^(SERVFAIL|REFUSED) ' ms:0-1000 ; other.test +edns
+ ; ^NOERROR ; x.corp.test
 END
 }
 
@@ -226,25 +255,6 @@ an upstream that is down when the question comes and back before a 'no' is sent 
 END
 }
 
-# Paragraph 9
-leg_sharing() {
-    up u1
-    proxy p "$u1 1" 'timeout 3000'
-    replies <<'END'
-9: identical questions in flight share one upstream query, each client gets its own reply, ID and spelling
- ; good 200 window=200 name=delay=300.shared.test vary
- ; same 1 "$(pairs u1 ' delay=300\.shared')" "queries at the upstream"
-9: over TCP too, and mixed ; meanwhile tcp many n=20 window=20 name=delay=500.mixed.test tcp=4
- ; good 20 window=20 name=delay=500.mixed.test
- ; ended tcp 'noerror 20 .* wrong 0'
- ; same 1 "$(pairs u1 ' delay=500\.mixed')" "queries at the upstream"
-9: type, class, DO and CD make questions of their own, EDNS options and letters do not
- ; each 'meanwhile four ask delay=400.four.test $it' '' +do +cd '+do +cd' +class=3 +edns=4096 +opt=8:0001180001020300 +opt=10:0011223344556677 +ad
- ; ask delay=400.FOUR.test AAAA >/dev/null
- ; same 6 "$(pairs u1 ' delay=400\.(four|FOUR)')" "queries at the upstream"
-END
-}
-
 # Paragraphs 11 and 12. Public addresses exist only in a network namespace of the test's own.
 leg_private() {
     promise "AD and private names: a network of its own for public addresses"
@@ -294,26 +304,3 @@ END
 # for each: the reverse name is answered;  the reply to a client is from the address that it asked
 ptr() { says '^NOERROR.* PTR ' "$it.${1:-in-addr}.arpa" PTR; }
 leaves_from() { says " from=${it%,*}@$port " "from$it.test" +server="${it%,*}" +src="${it#*,}" +unconn; }
-
-leg_domains() {
-    ups u1 u2 u3 u4
-    proxy p "$u1 1" "$u2 2 domain=corp.test domain=168.192.in-addr.arpa" "$u3 3 domain=Deep.Corp.TEST." "$u4 4 domain=corp.test" 'timeout 1500' 'patience 300'
-    replies <<'END'
-domain: names at or below the suffix are asked of its upstreams alone
- ; each 'says ^NOERROR $it' corp.test a.corp.test A.b.CORP.test 1.1.168.192.in-addr.arpa
- ; @2 ; www.corp.test
- ; saw 0 ' id=' u1
- ; saw 5 ' id=' u2
- ; saw 4 ' id=' u4
-domain: the longest suffix wins ; @3 ; x.deep.corp.test | deep.corp.test
- ; saw 0 deep u2 u4
-domain: other names are asked of the others alone, and a suffix ends at a dot
- ; costs 0 ' id=' u2 each 'says 1 $it' test www.test notcorp.test corp.test.example 1.169.192.in-addr.arpa
-domain: nothing leaks when its upstreams fail ; ^NXDOMAIN ; nxdomain=.corp.test
- ; ^SERVFAIL ; silent=.corp.test | bad=loop.corp.test
- ; saw 0 '=[a-z]*\.corp\.test\.' u1
-domain: a name that no upstream applies to is answered at once, with an error ; proxy p "$u2 2 domain=corp.test" 'timeout 1500'
- ; @'^(SERVFAIL|REFUSED) ' ms:0-1000 ; other.test +edns
- ; ^NOERROR ; x.corp.test
-END
-}

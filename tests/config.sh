@@ -1,5 +1,5 @@
 # config.sh - configuration lines, the command line, the environment, and the errors they get.
-# Alone: ./test.sh config mistakes
+# Alone: ./test.sh config
 # A new error of a line, with its words, is a row of config_errors below; that a line is an error at all, whatever its words, one
 # of "every wrong line is an error" in unit.c.
 
@@ -92,6 +92,41 @@ hostile files give errors and nothing else
 the file is used: it serves, and what was chosen is logged ; proxy p -c "$T/a.conf"
  ; ^NOERROR ; file.test
  ; comes p 'a\.conf'
+a mistake in more than one argument is met by what to write instead
+ ; exits 1 'one word, expected .*in quotes, a command behind -a' -t 9.9.9.9 1 tls
+ ; exits 1 'one word, expected .*in quotes' -a query www.example.com
+ ; exits 1 'one word, expected .*behind -c' -t /etc/dns.config
+ ; exits 0 'warning: .*192\.0\.2\.1@853 .*"tls" missing' -t '192.0.2.1@853 1'
+ ; exits 1 'argument:2: listen: .*no other line has' -t 'listen *@5300' 'listen 127.0.0.1@5300' '1.1.1.1 1'
+ ; exits 1 'admin .* is a listen address too' -t 'listen *@5300' 'admin 127.0.0.1@5300' '1.1.1.1 1'
+ ; exits 1 'cache-min-ttl above cache-max-ttl, expected' -t 'cache-min-ttl 100000' '1.1.1.1 1'
+ ; exits 1 '^argument:1: user nosuchuser-xyz: ' -t 'user nosuchuser-xyz' '1.1.1.1 1'
+ ; exits 1 '^argument:1: ca-file /none/at/all: No such file.*ca-certificates' -t 'ca-file /none/at/all' '1.1.1.1 1' '1.0.0.1 1 tls=a.test'
+an unknown option is one line, which says where help is, and exit 2, as for a bad -p
+ ; each 'exits 2 "is not a port" -p $it' 0 65536 x
+ ; each 'exits 2 "$it.*--help" $it && same 1 "$(printf "%s\n" "$out" | grep -c .)" "lines, $it"' -x --nonsense -c
+-a with a configuration that cannot be read says so, with a broken one it goes on ; proxy p "$u1 1"
+ ; printf '%s\n' nonsense "admin 127.0.0.1@$admin" >"$T/broken.conf"
+ ; exits 1 "^$T/none\.conf: cannot be read" -c "$T/none.conf" -a status
+ ; exits 0 '^dnsproxy ' -c "$T/broken.conf" -a status
+the start says where it serves, whom it asks, and which address is not there yet
+ ; proxy q "listen 127.0.0.1@$(freeport)" 'listen 192.0.2.77@53530' '192.0.2.1@853 7' '127.0.0.1 2 tcp domain=x.test'
+ ; each 'saw 1 "^$it" q' "serving on 127\.0\.0\.1@$port" 'serving on 192\.0\.2\.77@53530: this host does not have that address yet'
+ ; each 'saw 1 "^$it" q' 'asking 192\.0\.2\.1@853 udp, priority 7' 'asking 127\.0\.0\.1@53 tcp, priority 2'
+ ; comes q '^warning: .*192\.0\.2\.1@853 .*"tls" missing'
+a port that is taken, and one that may not be bound: exit 1, which it is, and what to do
+ ; exits 1 "listen 127\.0\.0\.1@$port.*systemd-resolved.*dnsmasq" "listen 127.0.0.1@$port" 'admin off' "$u1 1"
+ ; exits 1 "admin 127\.0\.0\.1@$port: .*an admin line of its own" "listen 127.0.0.1@$(freeport)" "admin 127.0.0.1@$port" "$u1 1"
+ ; [ "$(id -u)" != 0 ] || ! have setpriv || may_not_bind
+a wrong configuration ends with 78, and -t with 1, errors of arguments have their place
+ ; each 'exits 78 . "$u1 1" "$it"' 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"
+ ; each 'exits 1 . -t "$u1 1" "$it"' 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"
+ ; exits 78 '^argument:1: .*"0"' '1.2.3.4 0' 'timeout soon'
+ ; like '^argument:2: .*"soon"' "$out"
+where the journal reads standard error, lines begin with their level ; : >"$T/journal"
+ ; JOURNAL_STREAM=$(stat -Lc %d:%i "$T/journal") "$BIN" '192.0.2.1 x' 2>"$T/journal"
+ ; like '^<3>argument:1: ' "$(cat "$T/journal")"
+ ; like '^argument:1: ' "$(JOURNAL_STREAM=1:1 "$BIN" '192.0.2.1 x' 2>&1)"
 END
     if [ -e /etc/dns.config ]; then
         promise "environment and built-in default"
@@ -135,48 +170,6 @@ runs_as() { [ "$(awk '/^Uid:/ { u = $5 } /^NoNewPrivs:/ { n = $2 } END { print u
 
 # with NAME=VALUE...: as checked, with these variables and without arguments
 with() { checked env "$@" "$BIN" -t; }
-
-# What a new user meets in the first hour
-leg_mistakes() {
-    up u1
-    replies <<'END'
-a mistake in more than one argument is met by what to write instead
- ; exits 1 'one word, expected .*in quotes, a command behind -a' -t 9.9.9.9 1 tls
- ; exits 1 'one word, expected .*in quotes' -a query www.example.com
- ; exits 1 'one word, expected .*behind -c' -t /etc/dns.config
- ; exits 0 'warning: .*192\.0\.2\.1@853 .*"tls" missing' -t '192.0.2.1@853 1'
- ; exits 1 'argument:2: listen: .*no other line has' -t 'listen *@5300' 'listen 127.0.0.1@5300' '1.1.1.1 1'
- ; exits 1 'admin .* is a listen address too' -t 'listen *@5300' 'admin 127.0.0.1@5300' '1.1.1.1 1'
- ; exits 1 'cache-min-ttl above cache-max-ttl, expected' -t 'cache-min-ttl 100000' '1.1.1.1 1'
- ; exits 1 '^argument:1: user nosuchuser-xyz: ' -t 'user nosuchuser-xyz' '1.1.1.1 1'
- ; exits 1 '^argument:1: ca-file /none/at/all: No such file.*ca-certificates' -t 'ca-file /none/at/all' '1.1.1.1 1' '1.0.0.1 1 tls=a.test'
-an unknown option is one line, which says where help is, and exit 2, as for a bad -p
- ; each 'exits 2 "is not a port" -p $it' 0 65536 x
- ; each 'exits 2 "$it.*--help" $it && same 1 "$(printf "%s\n" "$out" | grep -c .)" "lines, $it"' -x --nonsense -c
--a with a configuration that cannot be read says so, with a broken one it goes on ; proxy p "$u1 1"
- ; printf '%s\n' nonsense "admin 127.0.0.1@$admin" >"$T/broken.conf"
- ; exits 1 "^$T/none\.conf: cannot be read" -c "$T/none.conf" -a status
- ; exits 0 '^dnsproxy ' -c "$T/broken.conf" -a status
-the start says where it serves, whom it asks, and which address is not there yet
- ; proxy q "listen 127.0.0.1@$(freeport)" 'listen 192.0.2.77@53530' '192.0.2.1@853 7' '127.0.0.1 2 tcp domain=x.test'
- ; each 'saw 1 "^$it" q' "serving on 127\.0\.0\.1@$port" 'serving on 192\.0\.2\.77@53530: this host does not have that address yet'
- ; each 'saw 1 "^$it" q' 'asking 192\.0\.2\.1@853 udp, priority 7' 'asking 127\.0\.0\.1@53 tcp, priority 2'
- ; comes q '^warning: .*192\.0\.2\.1@853 .*"tls" missing'
-a port that is taken, and one that may not be bound: exit 1, which it is, and what to do
- ; exits 1 "listen 127\.0\.0\.1@$port.*systemd-resolved.*dnsmasq" "listen 127.0.0.1@$port" 'admin off' "$u1 1"
- ; exits 1 "admin 127\.0\.0\.1@$port: .*an admin line of its own" "listen 127.0.0.1@$(freeport)" "admin 127.0.0.1@$port" "$u1 1"
- ; [ "$(id -u)" != 0 ] || ! have setpriv || may_not_bind
-a wrong configuration ends with 78, and -t with 1, errors of arguments have their place
- ; each 'exits 78 . "$u1 1" "$it"' 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"
- ; each 'exits 1 . -t "$u1 1" "$it"' 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"
- ; exits 78 '^argument:1: .*"0"' '1.2.3.4 0' 'timeout soon'
- ; like '^argument:2: .*"soon"' "$out"
-where the journal reads standard error, lines begin with their level ; : >"$T/journal"
- ; JOURNAL_STREAM=$(stat -Lc %d:%i "$T/journal") "$BIN" '192.0.2.1 x' 2>"$T/journal"
- ; like '^<3>argument:1: ' "$(cat "$T/journal")"
- ; like '^argument:1: ' "$(JOURNAL_STREAM=1:1 "$BIN" '192.0.2.1 x' 2>&1)"
-END
-}
 may_not_bind() {
     like 'Permission denied.*CAP_NET_BIND_SERVICE' "$(setpriv --reuid=65534 --clear-groups --bounding-set=-all --inh-caps=-all \
         "$BIN" 'listen 127.0.0.1@99' 'admin off' "$u1 1" 2>&1)"

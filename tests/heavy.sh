@@ -71,7 +71,7 @@ cmd_asan() {
 # valgrind [LEG...]: some legs, and 10,000 mixed queries
 cmd_valgrind() {
     have valgrind || { echo "test.sh: no valgrind" >&2; return 1; }
-    [ $# -gt 0 ] || set -- serving messages edns cache admin config reload tls_transport mixed
+    [ $# -gt 0 ] || set -- serving messages cache admin config reload tls_transport mixed
     BIN=$ROOT/dnsproxy.plain
     CFLAGS='-O1 -g' build "$BIN" || return 1
     WATCH=valgrind SLOW=$((SLOW * 15)) MIXED=${MIXED:-10000}

@@ -1,5 +1,5 @@
 # limits.sh - hostile clients and upstreams, fixed memory, confinement, crowds, limits of single clients.
-# Alone: ./test.sh hostile clock confined crowds limits
+# Alone: ./test.sh hostile confined crowds
 
 spent() { within 0 "$1" "$(($(cpu_ms p) - $2))" "ms of CPU"; }
 # copies N TEXT: so many of it
@@ -91,27 +91,8 @@ allow: a refused client does not learn what the cache holds ; ^REFUSED .* an=0 ;
 END
 }
 
-# No clock but the monotonic one counts.
-leg_clock() {
-    ups u1 u2
-    promise "the wall clock may jump from 1970 to today and back: entries keep the time they have left, queries and patience too"
-    shim CLOCK || return
-    clock 100
-    shimmed p "$u1 1" "$u2 2" 'patience 500' 'timeout 2000'
-    asks ttl=300.jump.test
-    shows '^entry ttl=300\.jump\.test\. A IN expires 1970-01-01T00:0[56]:'
-    for x in 1900000000 50 1800000000; do
-        underway wait u1 "x$x" ask 1delay=200.2silent=.x$x.test
-        clock $x
-        ended wait '^NOERROR.* 192\.0\.2\.1$'
-        says 1 ttl:290-300 ttl=300.jump.test
-    done
-    saw 1 jump u1
-    shows '^entry ttl=300\.jump\.test\. A IN expires 2027-01-15T'
-}
-
 leg_confined() {
-    up u1
+    ups u1 u2
     replies <<'END'
 a build without the filter says so, one with it has it ; [ "$(uname)" = Linux ] && plain || skip "not here: not a plain program on Linux"
  ; proxy p "$u1 1"
@@ -124,7 +105,22 @@ a system call that the loop does not need kills it: what breaks in cannot start 
  ; await 5 gone "$(pid p)" || fail "it goes on"
  ; wait "$(pid p)" && fail "it ends well" || same 159 $? "exit status: 128 and SIGSYS"
  ; kill_pid p
+the wall clock may jump from 1970 to today and back: entries keep the time they have left, queries and patience too ; shim CLOCK
+ ; clock 100
+ ; shimmed p "$u1 1" "$u2 2" 'patience 500' 'timeout 2000'
+ ; asks ttl=300.jump.test
+ ; shows '^entry ttl=300\.jump\.test\. A IN expires 1970-01-01T00:0[56]:'
+ ; each jumps 1900000000 50 1800000000
+ ; saw 1 jump u1
+ ; shows '^entry ttl=300\.jump\.test\. A IN expires 2027-01-15T'
 END
+}
+# for each time: the clock shows it while a query waits
+jumps() {
+    underway wait u1 "x$it" ask 1delay=200.2silent=.x$it.test
+    clock "$it"
+    ended wait '^NOERROR.* 192\.0\.2\.1$'
+    says 1 ttl:290-300 ttl=300.jump.test
 }
 filtered() { grep -q '^Seccomp:	2$' "/proc/$(pid p)/status" 2>/dev/null; }
 filter_known() { filtered || sees p 'no filter of system calls'; }
@@ -199,6 +195,17 @@ a client that asks 5,000 unanswerable names a second does not cost another its 5
  ; ended flood 'dup 0'
 the oldest query of the client that holds the most is answered SERVFAIL
  ; within 10000 15000 "$(val servfail "$out")" "SERVFAIL to the flooding one"
+rate: a client that asks ten times too much gets about what is due, of the rest half are dropped, half get an empty TC=1 ; rules u1 'warm.test ttl=900'
+ ; proxy p "$u1 1" 'rate 20'
+ ; ask warm.test +tcp >/dev/null
+ ; out=$(many n=600 rate=200 window=1000 name=warm.test src=127.0.0.2 timeout=500)
+ ; within 60 110 "$(full "$out")" "full answers in 3 s at 20 a second and a burst of 20"
+ ; within 200 290 "$(val tc "$out")" "empty ones with TC=1"
+ ; within 300 390 "$(val answered "$out")" "answered at all ($out)"
+ ; like ' tcfull 0 wrong 0 ' "$out"
+rate: TCP still serves it, and other clients do not notice ; ^NOERROR qr rd ra  ; warm.test +src=127.0.0.2 +tcp
+ ; like ' noerror 15 .* tc 0 ' "$(many n=15 window=15 name=warm.test src=127.0.0.3)"
+rate: status counts what was limited ; within 490 540 "$(count limited)"
 END
 }
 
@@ -212,21 +219,3 @@ half_asks() {
 
 # full TEXT: how many answers of the load that says so were more than an empty TC=1
 full() { echo $(($(val noerror "$1") - $(val tc "$1"))); }
-
-# Limits on single clients
-leg_limits() {
-    up u1 'warm.test ttl=900'
-    proxy p "$u1 1" 'rate 20'
-    ask warm.test +tcp >/dev/null
-    replies many <<'END'
-rate: a client that asks ten times too much gets about what is due, of the rest half are dropped, half get an empty TC=1
- ; out=$(many n=600 rate=200 window=1000 name=warm.test src=127.0.0.2 timeout=500)
- ; within 60 110 "$(full "$out")" "full answers in 3 s at 20 a second and a burst of 20"
- ; within 200 290 "$(val tc "$out")" "empty ones with TC=1"
- ; within 300 390 "$(val answered "$out")" "answered at all ($out)"
- ; like ' tcfull 0 wrong 0 ' "$out"
-rate: TCP still serves it, and other clients do not notice ; says '^NOERROR qr rd ra ' warm.test +src=127.0.0.2 +tcp
- ; noerror 15 .* tc 0 ; n=15 window=15 name=warm.test src=127.0.0.3
-rate: status counts what was limited ; within 490 540 "$(count limited)"
-END
-}
