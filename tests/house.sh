@@ -231,53 +231,46 @@ leg_house() {
 
 leg_unitfile() {
     promise "the unit under a booted systemd: a broken file, a busy port, a reload of a broken file, and the reason in its status"
-    { [ "$(id -u)" = 0 ] && [ -x /lib/systemd/systemd ] && plain && needs systemd-nspawn; } || { skip 'not here: systemd-nspawn or root is missing'; return; }
-    mkdir "$T/over" && mount -t tmpfs tmpfs "$T/over" 2>/dev/null && mkdir "$T/over/up" "$T/over/work" "$T/over/root" &&
-        mount -t overlay overlay -o "lowerdir=/,upperdir=$T/over/up,workdir=$T/over/work" "$T/over/root" 2>/dev/null || {
-        umount "$T/over" 2>/dev/null
-        skip 'not here: no overlay can be mounted'
-        return
-    }
-    r=$T/over/root
-    cp "$BIN" "$r/usr/sbin/dnsproxy-tested"
-    make -s -C "$SRC" unit | sed 's|/usr/local/sbin/dnsproxy|/usr/sbin/dnsproxy-tested|' >"$r/etc/systemd/system/dnsproxy.service"
+    { [ "$(id -u)" = 0 ] && [ -x /lib/systemd/systemd ] && plain && needs systemd-nspawn unshare; } || { skip 'not here: systemd-nspawn or root is missing'; return; }
+    make -s -C "$SRC" unit | sed 's|/usr/local/sbin/dnsproxy|/usr/sbin/dnsproxy-tested|' >"$T/dnsproxy.service"
     printf '%s\n' '[Unit]' 'Requires=basic.target' 'After=basic.target' 'SuccessAction=poweroff-force' 'FailureAction=poweroff-force' \
-        '[Service]' 'Type=oneshot' 'ExecStart=/steps' >"$r/etc/systemd/system/steps.service"
-    cat >"$r/steps" <<'END'
-#!/bin/sh
-exec >/steps.out 2>&1
-state() { for i in $(seq 200); do [ "$(systemctl is-active dnsproxy)" != "$1" ] || break; sleep 0.1; done; systemctl is-active dnsproxy; }
+        '[Service]' 'Type=oneshot' 'ExecStart=/bin/sh /steps/steps' >"$T/steps.service"
+    cat >"$T/steps" <<'END'
+exec >/steps/steps.out 2>&1
+await() { for i in $(seq 200); do eval "$1" && break; sleep 0.1; done; }
+shows() { systemctl show -P "$1" dnsproxy; }
+reason() { systemctl status --no-pager dnsproxy | sed -n "s/.*\(dns.config:$1: .*\)/reason: \1/p"; }
 echo '127.0.0.1@9 x' >/etc/dns.config
 systemctl start dnsproxy
-echo "broken: $(state failed) restarts $(systemctl show -P NRestarts dnsproxy) status $(systemctl show -P ExecMainStatus dnsproxy)"
-systemctl status --no-pager dnsproxy | sed -n 's/.*\(dns.config:1: .*\)/reason: \1/p'
+await '[ "$(shows ActiveState)" = failed ]'
+echo "broken: $(shows ActiveState) restarts $(shows NRestarts) status $(shows ExecMainStatus)"
+reason 1
 printf '%s\n' '127.0.0.1@9 1' 'listen 127.0.0.1@5399' >/etc/dns.config
 systemctl reset-failed dnsproxy
-/usr/sbin/dnsproxy-tested 'listen 127.0.0.1@5399' 'admin off' '127.0.0.1@9 1' & nc=$!
-for i in $(seq 50); do ! ss -lnt | grep -q '127.0.0.1:5399 ' || break; sleep 0.1; done
+/usr/sbin/dnsproxy-tested 'listen 127.0.0.1@5399' 'admin off' '127.0.0.1@9 1' &
+await "ss -lnt | grep -q '127.0.0.1:5399 '"
 systemctl start --no-block dnsproxy
-for i in $(seq 100); do [ "$(systemctl show -P NRestarts dnsproxy)" = 0 ] || break; sleep 0.1; done
-kill $nc
-echo "busy: $(state active) status $(systemctl show -P NRestarts dnsproxy | sed 's/^[1-9][0-9]*$/restarted/')"
+await '[ "$(shows NRestarts)" != 0 ]'
+kill $!
+await '[ "$(shows ActiveState)" = active ]'
+echo "busy: $(shows ActiveState) restarts $(shows NRestarts)"
 systemctl reload dnsproxy
 echo "reload: $?"
 echo 'timeout soon' >>/etc/dns.config
 systemctl reload dnsproxy
-echo "bad reload: $? $(systemctl is-active dnsproxy)"
-systemctl status --no-pager dnsproxy | sed -n 's/.*\(dns.config:3: .*\)/reason: \1/p'
-journalctl --no-pager -u dnsproxy -p err | sed -n 's/.*\(dns.config:3: .*\)/error: \1/p' | head -n 1
+echo "bad reload: $? $(shows ActiveState)"
+reason 3
 systemctl stop dnsproxy
-echo "stopped: $(systemctl show -P ExecMainStatus dnsproxy)"
+echo "stopped: $(shows ExecMainStatus)"
 END
-    chmod 755 "$r/steps"
-    timeout $((120 * SLOW)) systemd-nspawn -q -D "$r" -M "dnsproxy-test-$$" --private-network --register=no --keep-unit --link-journal=no -b systemd.unit=steps.service \
-        </dev/null >"$T/nspawn.log" 2>&1
-    out=$(cat "$r/steps.out" 2>/dev/null)
-    umount "$r" "$T/over"
-    if [ -z "$out" ]; then
-        skip "not here: systemd does not boot ($(tail -n 1 "$T/nspawn.log" | tr -cd ' -~'))"
-        return
-    fi
-    each 'like "$it" "$out"' '^broken: failed restarts 0 status 78$' '^reason: dns\.config:1: "x" is not a priority' '^busy: active status restarted$' \
+    mkdir "$T/root"
+    # the whole of this machine is at $T/root there, and for nobody else
+    unshare -m sh -c 'mount --bind / "$0" && exec "$@"' "$T/root" timeout $((120 * SLOW)) systemd-nspawn -q -D "$T/root" --volatile=overlay \
+        -M "dnsproxy-test-$$" --private-network --register=no --keep-unit --link-journal=no --bind="$T:/steps" \
+        --bind-ro="$BIN:/usr/sbin/dnsproxy-tested" --bind-ro="$T/dnsproxy.service:/etc/systemd/system/dnsproxy.service" \
+        --bind-ro="$T/steps.service:/etc/systemd/system/steps.service" -b systemd.unit=steps.service </dev/null >"$T/nspawn.log" 2>&1
+    out=$(cat "$T/steps.out")
+    [ -n "$out" ] || { skip "not here: systemd does not boot ($(tail -n 1 "$T/nspawn.log" | tr -cd ' -~'))"; return; }
+    each 'like "$it" "$out"' '^broken: failed restarts 0 status 78$' '^reason: dns\.config:1: "x" is not a priority' '^busy: active restarts [1-9]' \
         '^reload: 0$' '^bad reload: [1-9][0-9]* active$' '^reason: dns\.config:3: ' '^stopped: 0$'
 }
