@@ -621,35 +621,6 @@ static size_t out_portion(struct conn *c) {
 	return MIN(c->out.n, record);
 }
 
-static void tls_app_in(struct conn *c) {
-	size_t n;
-	uint8_t *b = br_ssl_engine_recvapp_buf(&c->sc.eng, &n);
-	if (c->records++ == 0) note("data", c, "bytes %zu", n);
-	put(&c->in, b, n);
-	br_ssl_engine_recvapp_ack(&c->sc.eng, n);
-	c->handle(c);
-}
-
-/* Plaintext into the engine; false when there is none, or none may leave now. */
-static bool tls_app_out(struct conn *c) {
-	br_ssl_engine_context *e = &c->sc.eng;
-	size_t n, room;
-	uint8_t *b = br_ssl_engine_sendapp_buf(e, &room);
-	n = b != NULL ? out_portion(c) : 0;
-	n = MIN(n, room);
-	if (n > 0) {
-		memcpy(b, c->out.p, n);
-		br_ssl_engine_sendapp_ack(e, n);
-		br_ssl_engine_flush(e, 0);
-		take(&c->out, n);
-	} else if (up.all.reneg && c->answers > 0 && !c->reneg) {
-		c->reneg = true;
-		note("reneg", c, "asked %d", br_ssl_engine_renegotiate(e));
-		return true;
-	}
-	return n > 0;
-}
-
 /* Sends what can be sent, of a handshake that is to stop no more than upto=. */
 static void conn_flush(struct conn *c) {
 	bool stops = c->tls && !c->up && fault("mid");
@@ -681,19 +652,35 @@ static void tls_up(struct conn *c) {
 /* Moves bytes between engine and queues until nothing moves. */
 static void tls_move(struct conn *c) {
 	br_ssl_engine_context *e = &c->sc.eng;
-	size_t n;
+	uint8_t *b;
+	size_t n, room;
 	while (!c->gone && !c->stalled) {
 		unsigned s = br_ssl_engine_current_state(e);
 		if (s & BR_SSL_SENDREC) {
-			const uint8_t *b = br_ssl_engine_sendrec_buf(e, &n);
+			b = br_ssl_engine_sendrec_buf(e, &n);
 			put(&c->raw, b, n);
 			br_ssl_engine_sendrec_ack(e, n);
 		} else if (!c->up && (s & BR_SSL_SENDAPP)) tls_up(c);
-		else if (s & BR_SSL_RECVAPP) tls_app_in(c);
-		else if (s == BR_SSL_CLOSED && c->closing != HALF_CLOSED) {
+		else if (s & BR_SSL_RECVAPP) {
+			b = br_ssl_engine_recvapp_buf(e, &n);
+			if (c->records++ == 0) note("data", c, "bytes %zu", n);
+			put(&c->in, b, n);
+			br_ssl_engine_recvapp_ack(e, n);
+			c->handle(c);
+		} else if (s == BR_SSL_CLOSED && c->closing != HALF_CLOSED) {
 			conn_flush(c);
 			conn_die(c, c->closing ? "server" : "client", br_ssl_engine_last_error(e) ? "error" : "notify");
-		} else if (!(s & BR_SSL_SENDAPP) || !tls_app_out(c)) break;
+		} else if ((s & BR_SSL_SENDAPP) && (n = out_portion(c)) > 0) {
+			b = br_ssl_engine_sendapp_buf(e, &room);
+			n = MIN(n, room);
+			memcpy(b, c->out.p, n);
+			br_ssl_engine_sendapp_ack(e, n);
+			br_ssl_engine_flush(e, 0);
+			take(&c->out, n);
+		} else if ((s & BR_SSL_SENDAPP) && up.all.reneg && c->answers > 0 && !c->reneg) {
+			c->reneg = true;
+			note("reneg", c, "asked %d", br_ssl_engine_renegotiate(e));
+		} else break;
 	}
 }
 
@@ -735,12 +722,12 @@ static void tls_bytes(struct conn *c, const uint8_t *p, size_t n) {
 	}
 }
 
-/* What has come, in the way of this connection. One that is stalled still reads, unless it is deaf, and sees the end. */
+/* What has come, in the way of this connection. One that is stalled reads only on, and sees the end. */
 static void conn_read(void *owner, short revents) {
-	struct conn *c = owner;
 	static uint8_t piece[65536];
-	bool deaf = c->stalled && strstr(up.all.at, "deaf") != NULL, end = revents & (POLLERR | POLLHUP | POLLRDHUP);
-	ssize_t n = deaf ? -1 : recv(c->fd, piece, sizeof piece, 0);
+	struct conn *c = owner;
+	bool end = revents & (POLLERR | POLLHUP | POLLRDHUP);
+	ssize_t n = recv(c->fd, piece, sizeof piece, 0);
 	if (c->stalled ? end || n == 0 : n == 0 || (n < 0 && !later(errno)))
 		conn_die(c, "client", c->stalled ? "fault" : n == 0 ? "fin" : "rst");
 	if (c->stalled || n <= 0) return;
