@@ -181,7 +181,7 @@ leg_failing() {
 END
 }
 
-# Paragraph 7: connections that fail, answers that are cut or broken
+# Paragraph 7: connections that fail, answers that are cut or broken. What else befalls connections is the same over TLS, in tls_life.sh.
 leg_breaking() {
     ups u1 u2 u3
     replies <<'END'
@@ -199,13 +199,6 @@ leg_breaking() {
  ; costs 50 ' tcp .* id=' u1 many n=50 window=10 name=kept%d.test
  ; saw 0 ' udp ' u1
  ; saw 0-2 '^open' u1
-queries to a tcp upstream are pipelined, answers taken in any order ; good 20 in:1500 window=20 name=1delay=300.pipe%d.test
- ; ^NOERROR.*192\.0\.2\.1$ ; 1dribble=2.pipe.test
-a tcp upstream that closes after each answer costs no query ; good 30 in:1500 window=1 name=1closeafter=.n%d.test
-a tcp upstream that accepts and closes at once is not stormed, and the others answer ; rules u1 '. close'
- ; costs 0-30 '^open' u1 good 400 rate=200 window=100 name=storm%d.test
- ; rules u1
-a tcp upstream that sends a byte every 1000 or 300 ms delays others by no more than patience, and is dropped within timeout ; each trickles 1000 300
 7: a truncated answer never wins ; proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500'
  ; @2 ; 1tcrec=.1tcpsilent=.t.test | 1tcrec=.1reset=.t.test
 7: TC=1 is asked again over TCP at once, and that answer taken ; @1 ms:0-390 ; 1tcrec=.2silent=.u.test
@@ -214,13 +207,6 @@ a tcp upstream that sends a byte every 1000 or 300 ms delays others by no more t
  ; each 'says ^SERVFAIL 1bad=$it.2bad=$it.m.test' loop rdlen ancount cutrr label40
  ; shows 0 'entry.*2bad'
 END
-}
-# for each number of ms: u1 sends a byte each time
-trickles() {
-    forget u1
-    proxy p "$u1 1 tcp" "$u2 2" 'patience 300' 'timeout 1500'
-    says 2 ms:0-1400 "1dribble=$it.slow.test"
-    comes u1 '^end'
 }
 
 leg_killing() {

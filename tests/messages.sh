@@ -23,7 +23,6 @@ a reply has QR=1, RA=1, RD and question as asked, Z clear, AA clear from the cac
  ; . ; FlAgS.test +z
  ; ^NOERROR qr rd ra id= ; FlAgS.test
 flags Z, AD, CD and unknown EDNS flags in a query do not matter ; ^NOERROR qr rd ra( cd)? ; z1.test +z +cd | z2.test +ad
-unknown types are carried bytewise, from the cache too ; each bytewise TYPE65280 TYPE12345 HTTPS SVCB
 all sections of an answer are passed on ;  an=1 ns=1 .*\| au: test\. 300 NS ns\.evil\. \| ad: victim\.test\. 300 A 6\.6\.6\.6$ ; extra=.all.test
 the reply to a name in mixed letters has the client's letters, hit or miss ; . ; MiXeD.test | mIxEd.TEST
  ; \| mIxEd\.TEST\. ; mIxEd.TEST
@@ -76,9 +75,4 @@ AD reaches only a client that set AD or DO, hit or miss, and is never set by the
  ; !^NOERROR[a-z ]* ad ; ad=.a1.test | ad=.a2.test | a4.test +ad
  ; ^NOERROR[a-z ]* ad ; ad=.a1.test +ad
 END
-}
-# for each type: 300 bytes of it come, and again
-bytewise() {
-    says "^NOERROR .*$it \\\\# 300 [0-9A-F ]{610}\$" rdlen=300.b.test "$it"
-    says "${out##*# }" rdlen=300.b.test "$it"
 }
