@@ -107,31 +107,30 @@ status, top and metrics count ; shows "^block .*names 12 "
  ; same 14 "$(told hits block)" hits
  ; like '^name ads\.test\. queries 4$' "$(adm top)"
  ; same "$(told hits block)" "$(metric block_hits)" 'hits in /metrics'
+a reload reads a million names while the old list serves, and no turn of the loop takes more than 20 ms of the processor
+ ; cp "$T/list" "$T/lists"
+ ; printf '%s\n' "$u1 1" "block $T/lists" 'cache-max-ttl 600' >"$T/p.conf"
+ ; start=proxy
+ ; ! (shim TURNS) || start=shimmed
+ ; $start p -c "$T/p.conf"
+ ; ^NOERROR ; hit.test
+ ; kb=$(rss_kb p)
+ ; cat "$T/list" "$T/million" >"$T/lists"
+ ; meanwhile asker many n=4000 rate=1000 window=1000 name=hit.test timeout=5000
+ ; like '^Reloaded' "$(adm reload)"
+ ; A 0\.0\.0\.0 ; ads.test
+ ; await 60 is 1000012 told names block || fail "$(adm status | grep block)"
+ ; ended asker ' noerror 4000 '
+ ; [ ! -s "$T/shim" ] || within 1 20000 "$(shim_count)" 'microseconds at most'
+ ; A 0\.0\.0\.0 ; below.ads1.b1.example
+ ; A 192\.0\.2\.99 ; ads1.b2.example
+a million names cost 10 bytes each at most ; plain && proc_here || skip "not here: its memory is not its own"
+ ; within 5000 9766 $(($(rss_kb p) - kb)) 'KiB for a million names'
+a reload of a list that cannot be read is an error, and the old list stays ; rm "$T/lists"
+ ; like '^error: .*p\.conf:2: block: .*can be read' "$(adm reload)"
+ ; A 0\.0\.0\.0 ; ads.test
+a list that cannot be read is an error at the start ; exits 78 'p\.conf:2: block: .*No such file' -c "$T/p.conf"
 END
-    cp "$T/list" "$T/lists"
-    printf '%s\n' "$u1 1" "block $T/lists" 'cache-max-ttl 600' >"$T/p.conf"
-    promise "a reload reads a million names while the old list serves, and no turn of the loop takes more than 20 ms of the processor"
-    if shim TURNS; then shimmed p -c "$T/p.conf"; else proxy p -c "$T/p.conf"; fi
-    says '^NOERROR' hit.test
-    kb=$(rss_kb p)
-    cat "$T/list" "$T/million" >"$T/lists"
-    meanwhile asker many n=4000 rate=1000 window=1000 name=hit.test timeout=5000
-    like '^Reloaded' "$(adm reload)"
-    says 'A 0\.0\.0\.0' ads.test
-    await 60 is 1000012 told names block || fail "$(adm status | grep block)"
-    ended asker ' noerror 4000 '
-    [ ! -s "$T/shim" ] || within 1 20000 "$(shim_count)" 'microseconds at most'
-    says 'A 0\.0\.0\.0' below.ads1.b1.example
-    says 'A 192\.0\.2\.99' ads1.b2.example
-    promise "a million names cost 10 bytes each at most"
-    plain && proc_here || skip "not here: its memory is not its own"
-    [ -n "$skipwhy" ] || within 5000 9766 $(($(rss_kb p) - kb)) 'KiB for a million names'
-    promise "a reload of a list that cannot be read is an error, and the old list stays"
-    rm "$T/lists"
-    like '^error: .*p\.conf:2: block: .*can be read' "$(adm reload)"
-    says 'A 0\.0\.0\.0' ads.test
-    promise "a list that cannot be read is an error at the start"
-    exits 78 'p\.conf:2: block: .*No such file' -c "$T/p.conf"
 }
 
 leg_rebind() {
@@ -237,31 +236,31 @@ leg_unitfile() {
         '[Service]' 'Type=oneshot' 'ExecStart=/bin/sh /steps/steps' >"$T/steps.service"
     cat >"$T/steps" <<'END'
 exec >/steps/steps.out 2>&1
-await() { for i in $(seq 200); do eval "$1" && break; sleep 0.1; done; }
-shows() { systemctl show -P "$1" dnsproxy; }
+until_so() { for i in $(seq 200); do eval "$1" && break; sleep 0.1; done; }
+of_unit() { systemctl show -P "$1" dnsproxy; }
 reason() { systemctl status --no-pager dnsproxy | sed -n "s/.*\(dns.config:$1: .*\)/reason: \1/p"; }
 echo '127.0.0.1@9 x' >/etc/dns.config
 systemctl start dnsproxy
-await '[ "$(shows ActiveState)" = failed ]'
-echo "broken: $(shows ActiveState) restarts $(shows NRestarts) status $(shows ExecMainStatus)"
+until_so '[ "$(of_unit ActiveState)" = failed ]'
+echo "broken: $(of_unit ActiveState) restarts $(of_unit NRestarts) status $(of_unit ExecMainStatus)"
 reason 1
 printf '%s\n' '127.0.0.1@9 1' 'listen 127.0.0.1@5399' >/etc/dns.config
 systemctl reset-failed dnsproxy
 /usr/sbin/dnsproxy-tested 'listen 127.0.0.1@5399' 'admin off' '127.0.0.1@9 1' &
-await "ss -lnt | grep -q '127.0.0.1:5399 '"
+until_so "ss -lnt | grep -q '127.0.0.1:5399 '"
 systemctl start --no-block dnsproxy
-await '[ "$(shows NRestarts)" != 0 ]'
+until_so '[ "$(of_unit NRestarts)" != 0 ]'
 kill $!
-await '[ "$(shows ActiveState)" = active ]'
-echo "busy: $(shows ActiveState) restarts $(shows NRestarts)"
+until_so '[ "$(of_unit ActiveState)" = active ]'
+echo "busy: $(of_unit ActiveState) restarts $(of_unit NRestarts)"
 systemctl reload dnsproxy
 echo "reload: $?"
 echo 'timeout soon' >>/etc/dns.config
 systemctl reload dnsproxy
-echo "bad reload: $? $(shows ActiveState)"
+echo "bad reload: $? $(of_unit ActiveState)"
 reason 3
 systemctl stop dnsproxy
-echo "stopped: $(shows ExecMainStatus)"
+echo "stopped: $(of_unit ExecMainStatus)"
 END
     mkdir "$T/root"
     # the whole of this machine is at $T/root there, and for nobody else
