@@ -2076,11 +2076,11 @@ static void watch_move(int from, int to) {
 	*watches[to].slot = to;
 }
 
-/* Tells the set of the cold what becomes of a slot: EPOLL_CTL_ADD, MOD or DEL. */
+/* Tells the set of the cold what becomes of a watch: EPOLL_CTL_ADD, MOD or DEL. False when it has no room for it. */
 #ifdef HAVE_EPOLL
-static void cold_set(int slot, int what) {
-	struct epoll_event e = { .events = (uint32_t)polls[slot].events, .data.ptr = watches[slot].slot };
-	if (slot >= nhot && cold_fd >= 0) epoll_ctl(cold_fd, what, polls[slot].fd, &e);
+static bool cold_set(int *slot, int fd, short events, int what) {
+	struct epoll_event e = { .events = (uint32_t)events, .data.ptr = slot };
+	return cold_fd < 0 || epoll_ctl(cold_fd, what, fd, &e) == 0;
 }
 
 /* Some of the cold are ready. One whose owner has closed it meanwhile has no slot any more. */
@@ -2095,14 +2095,15 @@ static void cold_ready(void *owner, short revents) {
 	}
 }
 #else
-#define cold_set(slot, what) ((void)(slot))
+#define cold_set(slot, fd, events, what) true
 #endif
 
 static void watch_add(int *slot, int fd, short events, void (*ready)(void *, short), void *owner, bool cold) {
-	int at = cold ? npolls : nhot;
+	bool hot = !cold || !cold_set(slot, fd, events, EPOLL_CTL_ADD);
+	int at = hot ? nhot : npolls;
 	if (npolls == max_polls)
 		abort();                        /* sized for every table at the start */
-	if (!cold) {
+	if (hot) {
 		if (nhot < npolls) watch_move(nhot, npolls);
 		nhot++;
 	}
@@ -2110,19 +2111,18 @@ static void watch_add(int *slot, int fd, short events, void (*ready)(void *, sho
 	polls[at] = (struct pollfd){ .fd = fd, .events = events };
 	watches[at] = (struct watch){ ready, owner, slot };
 	*slot = at;
-	cold_set(at, EPOLL_CTL_ADD);
 }
 
 static void watch_events(int slot, short events) {
 	if (polls[slot].events == events) return;
 	polls[slot].events = events;
-	cold_set(slot, EPOLL_CTL_MOD);
+	if (slot >= nhot) (void)cold_set(watches[slot].slot, polls[slot].fd, events, EPOLL_CTL_MOD);
 }
 
 static void watch_remove(int *slot) {
 	int at = *slot;
 	if (at < 0) return;
-	cold_set(at, EPOLL_CTL_DEL);
+	if (at >= nhot) (void)cold_set(slot, polls[at].fd, 0, EPOLL_CTL_DEL);
 	*slot = -1;
 	if (at < nhot) {
 		nhot--;
@@ -2691,7 +2691,7 @@ static void outbox_flush(void) {
 	unsigned done = 0, n = outbox.messages;
 	int fd = listeners[outbox.listener].udp;
 	while ((done += datagrams_send(fd, outbox.v + done, n - done)) < n && !later(errno) && errno != ENOBUFS)
-		done++;                         /* this one cannot be sent; the others can */
+		stats.dropped += outbox.v[done++].msg_hdr.msg_iovlen;   /* this one cannot be sent; the others can */
 	while (done < n) stats.dropped += outbox.v[done++].msg_hdr.msg_iovlen;
 	outbox.n = outbox.messages = 0;
 }
@@ -3236,9 +3236,11 @@ static void tcp_flush_dirty(void) {
 	}
 }
 
-/* There is no descriptor for who waits at a door, and nobody who could make room: it stays shut for a moment. */
+/* Who waits at a door cannot come in, and it is for want of no descriptor that somebody else had: it stays shut for a moment. */
 static usec accept_rest;
 static void accept_pause(int slot) {
+	static usec warned;
+	if (log_now(&warned)) log_error("TCP clients wait: %s", strerror(errno));
 	watch_events(slot, 0);
 	accept_rest = now + MS(100);
 }
@@ -3246,7 +3248,6 @@ static void accept_pause(int slot) {
 static bool accept_impossible(void) { return !later(errno) && errno != ECONNABORTED; }
 
 static void listener_tcp_ready(void *owner, short revents) {
-	static usec warned;
 	struct listener *l = owner;
 	struct tcp_client *c;
 	struct peer p = { .kind = PEER_TCP };
@@ -3255,11 +3256,7 @@ static void listener_tcp_ready(void *owner, short revents) {
 	(void)revents;
 	for (socklen_t i = 0, n = sizeof p.from; i < 16; i++, n = sizeof p.from) {
 		fd = accept4(l->tcp, &p.from.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0 && accept_impossible()) {
-			if (log_now(&warned)) log_error("TCP clients wait: %s", strerror(errno));
-			if (!tcp_evict()) accept_pause(l->tcp_slot);
-			return;
-		}
+		if (fd < 0 && accept_impossible() && (errno != EMFILE || !tcp_evict())) accept_pause(l->tcp_slot);
 		if (fd < 0) return;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 		if (pool_empty(&tcp_pool)) {
@@ -3422,7 +3419,7 @@ struct ask {
 	uint8_t up, state, verdict;
 	uint8_t resends, backoff;               /* how often it was sent again; its upstream's at the first time */
 	uint8_t bare_for;                       /* the RCODE for which it is asked without EDNS, or one of these */
-	uint8_t ends;                           /* connections that refused this, or ended with it as their oldest question */
+	uint8_t ends;                           /* connections and ports that refused this, or ended with it as their oldest question */
 	bool bare, charged, answered;
 	bool alone;                             /* it may hold up others: it gets a connection for itself */
 	bool doubted;                           /* somebody guessed IDs: TCP was asked too */
@@ -4317,11 +4314,10 @@ static struct port *port_for(struct upstream *u, bool again) {
 	int fd;
 
 	if (!again && p != NULL && p->open > 0 && p->life < PORT_LIFE) return p;
-	if (!addr_resolve_scope(&to)) {
-		errno = ENETUNREACH;
-		return NULL;
-	}
+	if (!addr_resolve_scope(&to)) return NULL;
+	errno = EMFILE;
 	fd = ports.used < (again ? ports.n / 2 : ports.n) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
+	if (fd < 0 && errno == EAFNOSUPPORT) return NULL;
 	if (fd < 0) {
 		if (!again && log_now(&warned))
 			log_error("out of descriptors for upstream ports: queries share them");
@@ -4331,7 +4327,6 @@ static struct port *port_for(struct upstream *u, bool again) {
 	}
 	if (connect(fd, &to.u.sa, addr_len(&to)) != 0) {
 		close(fd);
-		errno = ENETUNREACH;
 		return NULL;
 	}
 	p = pool_take(&ports);                  /* "used" told that there is one */
@@ -4367,6 +4362,13 @@ static void sending_new(struct ask *a, struct port *p) {
 	port_mark(p);
 }
 
+static const char *error_words(int e) {
+	return e == ECONNREFUSED ? "connection refused" : e == ECONNRESET || e == EPIPE ? "connection reset" :
+	    e == ETIMEDOUT ? "connection timed out" : e == EHOSTUNREACH ? "host unreachable" : e == EMFILE ? "out of descriptors" :
+	    e == ENETUNREACH || e == EADDRNOTAVAIL || e == ENETDOWN || e == EAFNOSUPPORT || e == ENODEV || e == ENXIO ?
+	    "network unreachable" : "network error";
+}
+
 /* Sends a query, n: how often it was sent before. The first datagram shares a port; those that follow have one of their own and
  * another ID, for a firewall may close a port after the first reply there. All stay open. */
 static void ask_send(struct ask *a, unsigned n) {
@@ -4385,13 +4387,7 @@ static void ask_send(struct ask *a, unsigned n) {
 	if (p != NULL)
 		sending_new(a, p);
 	else if (!again)
-		ask_fail(a, errno == EMFILE ? "out of descriptors" : "network unreachable");
-}
-
-static const char *error_words(int e) {
-	return e == ECONNREFUSED ? "connection refused" : e == ECONNRESET || e == EPIPE ? "connection reset" :
-	    e == ETIMEDOUT ? "connection timed out" : e == EHOSTUNREACH ? "host unreachable" :
-	    e == ENETUNREACH || e == EADDRNOTAVAIL || e == ENETDOWN ? "network unreachable" : "network error";
+		ask_fail(a, error_words(errno));
 }
 
 /* Its asks fail, but for those that a server which answers others is said to have refused at once: the refusal may be meant for
@@ -4401,7 +4397,7 @@ static void port_fail(struct port *p, int e) {
 	if (p->u->port == p) p->u->port = NULL;
 	for (struct sending *s = p->sendings; s < port_end(p); s++) {
 		struct ask *a = s->ask;
-		if (a != NULL && answers && a->sent == a->q->born) ask_start(a);
+		if (a != NULL && answers && a->ends++ == 0) ask_start(a);
 		else if (a != NULL) ask_fail(a, error_words(e));
 	}
 }
@@ -4641,7 +4637,7 @@ static const char *stream_open(struct upstream *u) {
 	u->open_after = u->fails > 0 ? now + AGAIN_AFTER : now;
 	if (!addr_resolve_scope(&to)) return "no such interface yet";
 	int fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
-	if (fd < 0) return "out of descriptors";
+	if (fd < 0) return error_words(errno == EAFNOSUPPORT ? errno : EMFILE);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
 	if (connect(fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
 		const char *why = error_words(errno);
@@ -6537,13 +6533,8 @@ static void admin_accept(void *owner, short revents) {
 	(void)owner;
 	(void)revents;
 	fd = accept4(admin_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd < 0) {
-		if (accept_impossible() && list_empty(&admins_open))
-			accept_pause(admin_slot);
-		else if (accept_impossible())
-			admin_close(OWNER(admins_open.next, struct admin, on));
-		return;
-	}
+	if (fd < 0 && accept_impossible()) accept_pause(admin_slot);
+	if (fd < 0) return;
 	if (pool_empty(&admins)) {
 		stats.full++;
 		admin_close(OWNER(admins_open.next, struct admin, on));

@@ -35,7 +35,7 @@ struct fake {
 };
 static struct fake fakes[FDS];
 static bool tracing;                            /* the program's log is heard */
-static int fakes_max = FDS, fake_wall;          /* descriptors that may be open; what datagrams to upstreams fail with, or 0 */
+static int fakes_max = FDS, fake_wall;          /* descriptors that may be open; what datagrams to upstreams fail with, and what is new, or 0 */
 static int64_t fake_now = 1000000000;
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t n);
 static void fake_closed(struct fake *f);
@@ -81,6 +81,7 @@ static int lab_connect(int fd, const struct sockaddr *to, socklen_t n) {
 	struct fake *f = FAKE(fd);
 	MUST(IS_FAKE(fd) && f->kind != K_FREE && n >= sizeof f->peer);
 	memcpy(&f->peer, to, sizeof f->peer);
+	if (fake_wall == ENETUNREACH) return fails(fake_wall);
 	f->connected = f->kind == K_UDP;
 	f->connecting = !f->connected;
 	return f->connected ? 0 : fails(EINPROGRESS);
@@ -99,7 +100,7 @@ static int lab_getsockopt(int fd, int level, int what, void *v, socklen_t *n) {
 
 static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags) {
 	struct fake *l = FAKE(fd), *f;
-	int k = l->due > 0 ? fake_open(K_TCP) : fails(EAGAIN);
+	int k = l->due == 0 ? fails(EAGAIN) : fake_wall == ENOMEM ? fails(fake_wall) : fake_open(K_TCP);
 
 	if (k < 0) return -1;
 	l->due--;
@@ -197,6 +198,7 @@ static int lab_epoll_create1(int flags) { return fake_open(K_EPOLL); }
 static int lab_epoll_ctl(int set, int what, int fd, struct epoll_event *e) {
 	MUST(IS_FAKE(set) && FAKE(set)->kind == K_EPOLL && IS_FAKE(fd) && FAKE(fd)->kind != K_FREE);
 	MUST(FAKE(fd)->watched == (what != EPOLL_CTL_ADD));
+	if (fake_wall == ENOBUFS && what == EPOLL_CTL_ADD) return fails(ENOSPC);
 	FAKE(fd)->watched = what != EPOLL_CTL_DEL;
 	FAKE(fd)->set = *e;
 	return 0;

@@ -14,7 +14,9 @@ fuzz_seeds() {
         done
     done
     printf '\0\0\0\1\3\0\0\0\0\0\1\0\1\15\1\16\0\1\2\3\10\6\12\0\0\21\1\0\2\11\3\10\200\13\0\2' >"$1/sequence/one"
-    printf '\21\11\0\0\0\0\3\0\0\0\0\12\0\1\0\0\1\0' >"$1/sequence/wall"      # an answer, and nothing more may leave
+    for fuzz_i in 1 2 3 4 5; do                     # an answer, and nothing more may leave, or be opened
+        printf "\21\11\0\0\0\0\3\0\0\0\0\12\0\\$fuzz_i\0\0\1\0\15\1\16\0\1\2\3" >"$1/sequence/wall$fuzz_i"
+    done
     for fuzz_i in 0 1 2 3 4 5 6 7 8; do             # in each configuration: connections open, questions, answers, time
         {
             printf "\21\\$fuzz_i\13\0\5\13\0\5\13\1\5\13\1\5\0\1\0\1\6\0\0\0\0\3\0\0\0\0\0\2\2\7\6\1\0\10\10\5"

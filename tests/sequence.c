@@ -592,6 +592,7 @@ static void time_passes(int64_t by) {
 static void event(void) {
 	static const int64_t steps[] = { 1000, 5000, 20000, 100000, 350000, 700000, 1000000, 1800000, 4000000, 5000000, 20000000 };
 	static const int errs[] = { ECONNREFUSED, EHOSTUNREACH, ENOBUFS, EPERM, EIO };
+	static const int walls[] = { 0, EPERM, ECONNREFUSED, ENETUNREACH, ENOBUFS, ENOMEM };
 	uint8_t noise[80];
 	struct sockaddr_in wild = client_at(8, WILD_PORT);
 	struct fake *f;
@@ -610,7 +611,7 @@ static void event(void) {
 		time_passes(k & 128 && wake > fake_now ? wake - fake_now : steps[k % COUNT(steps)]);
 	} else if (what == 10) {
 		if ((f = fake_pick(is_port)) != NULL) f->err = errs[below(COUNT(errs))];
-		else fake_wall = below(2) ? EPERM : 0;
+		else fake_wall = walls[below(COUNT(walls))];
 	} else if (what <= 12) {
 		if ((f = fake_pick(is_stream)) != NULL) upstream_event(f);
 	} else if (what == 13) {

@@ -19,8 +19,10 @@ without a listen line it serves *, at the port of -p ; launch p $WRAP "$BIN" -p 
  ; ^NOERROR ; h.test +server=::1 | i.test +server=127.0.0.9
 two ports of one address serve side by side ; proxy p "$u1 1" "listen 127.0.0.1@$port" "listen 127.0.0.1@$second"
  ; each 'port=$it && says ^NOERROR "at$it.test"' "$port" "$second"
-a host without IPv6 serves IPv4 ; ! shim NO_IPV6 || shimmed p "$u1 1" "listen *@$port"
- ; ^NOERROR ; l.test
+a host without IPv6 serves IPv4, and has no use for an upstream with an IPv6 address
+ ; ! shim NO_IPV6 || shimmed p "$u1 2" '2001:db8::1 1' '2001:db8::2 1 tcp' "listen *@$port"
+ ; ^NOERROR ; l.example | ll.example
+ ; saw 0 'out of descriptors' p
 replies to one socket leave together, each from the address that was asked, where the way out refuses that, one by one
  ; proxy p "$u1 1" "listen *@$port"
  ; meanwhile other many n=900 window=200 name=one%03d.test
