@@ -155,10 +155,16 @@ static void put32at(uint8_t *p, uint32_t v) { put16at(p, v >> 16); put16at(p + 2
 
 static uint8_t lower(uint8_t c) { return c >= 'A' && c <= 'Z' ? c | 0x20 : c; }
 
-/* Zeroed memory for good, straight from the system: a page that is never needed is never provided. */
-static void *table_new(size_t n, size_t size) {
+/* Zeroed memory straight from the system, or NULL: a page that is never needed is never provided. */
+static void *table_try(size_t n, size_t size) {
 	void *p = mmap(NULL, MAX(n * size, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
-	if (p == MAP_FAILED || (n > 0 && n * size / n != size)) {
+	return p == MAP_FAILED || (n > 0 && n * size / n != size) ? NULL : p;
+}
+
+/* The same at the start, for good. */
+static void *table_new(size_t n, size_t size) {
+	void *p = table_try(n, size);
+	if (p == NULL) {
 		fputs("dnsproxy: not enough memory for the configured tables\n", stderr);
 		exit(1);
 	}
@@ -2252,8 +2258,8 @@ static bool list_still(struct list *l) {
 	l->seen = 0;
 	for (unsigned i = 0; i < l->files->n; i++)
 		if (stat(l->files->of[i].path, &st) == 0)
-			l->seen = (l->seen + i + ((uint64_t)st.st_size << 34) + (uint64_t)st.st_ino + (uint64_t)st.st_mtim.tv_sec * 1000000007 +
-			    (uint64_t)st.st_mtim.tv_nsec) * UINT64_C(0x9e3779b97f4a7c15);
+			l->seen = (l->seen + i + ((uint64_t)st.st_size << 34) + (uint64_t)st.st_ino + (uint64_t)st.st_ctim.tv_sec * 1000000007 +
+			    (uint64_t)st.st_ctim.tv_nsec) * UINT64_C(0x9e3779b97f4a7c15);
 	if (l->seen != before) l->seen_at = now;
 	return l->seen == before;
 }
@@ -2285,11 +2291,15 @@ static void list_start(struct list *l) {
 }
 
 /* Between the passes. The last run of slots may go on behind the end. */
-static void list_size(struct list *l) {
+static bool list_size(struct list *l) {
 	size_t n = l->nslots + l->nslots / 5 + 1, all = n + l->nslots + 1;
 	l->next = (struct table){ .nslots = n, .size = all * sizeof *l->next.slots + l->bytes + 2 * NAME_MAX_WIRE };
-	l->next.slots = table_new(1, l->next.size);
-	l->next.records = (uint8_t *)(l->next.slots + all);
+	l->next.slots = table_try(1, l->next.size);
+	if (l->next.slots == NULL)
+		log_error("%s: not enough memory; what was known before stays", l->word);
+	else
+		l->next.records = (uint8_t *)(l->next.slots + all);
+	return l->next.slots != NULL;
 }
 
 /* Some lines, in well under a millisecond, or what comes next. */
@@ -2302,10 +2312,7 @@ static void list_step(struct list *l) {
 	wake_by(now);
 	if (l->file == l->files->n) {
 		l->file = 0;
-		if (l->pass++ == 0)
-			list_size(l);
-		else
-			list_end(l, true);
+		if (l->pass++ > 0 || !list_size(l)) list_end(l, l->next.slots != NULL);
 		return;
 	}
 	if (l->in == NULL && (l->in = fopen(f->path, "r")) != NULL) l->lineno = 0;
@@ -5407,7 +5414,7 @@ static const char *ca_load(const char *path) {
 	static struct ca_reader r;
 	struct stat st;
 	uint8_t *text, *p, *next;
-	struct ca *list;
+	struct ca *list = NULL;
 	unsigned n = 0;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	size_t size;
@@ -5419,24 +5426,22 @@ static const char *ca_load(const char *path) {
 		return "not a file of at most 16 MB";
 	}
 	size = (size_t)st.st_size;
-	text = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);     /* gone again without a trace */
-	if (text == MAP_FAILED || read(fd, text, size) != (ssize_t)size) {
-		close(fd);
-		return "it cannot be read";
-	}
-	digest = ca_hash(text, size);
-	list = calloc(size / 128 + 1, sizeof *list);    /* no CA is so short */
-	for (p = (uint8_t *)strstr((char *)text, begin); p != NULL && list != NULL; p = next) {
+	text = table_try(1, size + 1);          /* gone again without a trace */
+	if (text != NULL && read(fd, text, size) == (ssize_t)size)
+		list = calloc(size / 128 + 1, sizeof *list);    /* no CA is so short */
+	digest = ca_hash(text, list != NULL ? size : 0);
+	for (p = list != NULL ? (uint8_t *)strstr((char *)text, begin) : NULL; p != NULL; p = next) {
 		next = (uint8_t *)strstr((char *)p + sizeof begin - 1, begin);
 		size = (size_t)((next ? next : text + st.st_size) - p);
 		if (ca_decode(&r, p, size))
 			list[n++] = (struct ca){ ca_hash(r.dn, r.dn_len), (uint32_t)(p - text), (uint32_t)size };
 	}
-	munmap(text, (size_t)st.st_size + 1);
+	if (text != NULL) munmap(text, (size_t)st.st_size + 1);
 	if (n == 0) {
+		const char *why = list != NULL ? "it holds no CA certificate" : "it cannot be read";
 		free(list);
 		close(fd);
-		return "it holds no CA certificate";
+		return why;
 	}
 	free(cas);
 	if (ca_fd >= 0) close(ca_fd);

@@ -64,10 +64,11 @@ a file that is being written is never half read
  ; each 'echo "10.1.1.$it n$it" && ask "n$it.lan" >/dev/null && sleep 0.3' 1 2 3 4 5 6 7 8 9 >"$T/later"
  ; await 8 is 18 told names hosts || fail "$(adm status | grep hosts)"
  ; same 18 "$(sed -n 's/^hosts: \([0-9]*\) names$/\1/p' "$T/p.log" | sort -un | grep -v '^[02]$')" 'sizes that it has read'
-a file that cannot be read is told, and the names stay ; rm "$T/later" && mkdir "$T/later"
+a file that cannot be read is told, and the names stay until it can ; echo 10.2.2.2 n1 >"$T/new" && chmod 0 "$T/new" && mv "$T/new" "$T/later"
  ; here n1.lan 'A 10\.1\.1\.1'
- ; comes p 'hosts .*later: cannot be read: .*directory'
+ ; comes p 'hosts .*later: cannot be read: Permission'
  ; A 10\.1\.1\.9 ; n9.lan
+ ; chmod 644 "$T/later" && here n1.lan 'A 10\.2\.2\.2'
 5,000 names cost at most 100 bytes each ; plain && proc_here || skip "not here: its memory is not its own"
  ; seq 5000 | awk '{ printf "10.7.%d.%d host-%d\n", $1 / 256, $1 % 256, $1 }' >"$T/many"
  ; proxy p "$u1 1"
@@ -114,7 +115,7 @@ a reload reads a million names while the old list serves, and no turn of the loo
  ; ! (shim TURNS) || start=shimmed
  ; $start p -c "$T/p.conf"
  ; ^NOERROR ; hit.test
- ; kb=$(rss_kb p)
+ ; kb=$(rss_kb p) vm=$(awk '/^VmSize/ { print $2 }' "/proc/$(pid p)/status")
  ; cat "$T/list" "$T/million" >"$T/lists"
  ; meanwhile asker many n=4000 rate=1000 window=1000 name=hit.test timeout=5000
  ; like '^Reloaded' "$(adm reload)"
@@ -126,6 +127,13 @@ a reload reads a million names while the old list serves, and no turn of the loo
  ; A 192\.0\.2\.99 ; ads1.b2.example
 a million names cost 10 bytes each at most ; plain && proc_here || skip "not here: its memory is not its own"
  ; within 5000 9766 $(($(rss_kb p) - kb)) 'KiB for a million names'
+a reload without memory for a list is told, and the old list stays ; plain && proc_here || skip "not here: its memory is not its own"
+ ; cp "$T/list" "$T/lists"
+ ; after "ulimit -v $((vm + 4000))" p -c "$T/p.conf"
+ ; cp "$T/million" "$T/lists"
+ ; like '^Reloaded' "$(adm reload)"
+ ; comes p 'block: not enough memory'
+ ; A 0\.0\.0\.0 ; ads.test
 a reload of a list that cannot be read is an error, and the old list stays ; rm "$T/lists"
  ; like '^error: .*p\.conf:2: block: .*can be read' "$(adm reload)"
  ; A 0\.0\.0\.0 ; ads.test
