@@ -299,6 +299,7 @@ enum level { L_ERROR, L_INFO, L_DEBUG };
 static const char *const level_names[] = { "error", "info", "debug" };
 static enum level log_level = L_INFO;
 static bool log_syslog, log_journal;    /* journal: standard error is that of systemd, which wants levels (sd-daemon(3)) */
+static int log_fd = 2;
 
 /* To whoever listens at /dev/log now, as syslog(3) writes it, but never waiting. */
 static void log_to_syslog(enum level level, const char *line) {
@@ -314,7 +315,7 @@ static void log_to_syslog(enum level level, const char *line) {
 /* One line to standard error or syslog. A standard error that takes nothing loses the line, it never blocks us: a pipe
  * that poll() calls writable has room for PIPE_BUF bytes. */
 __attribute__((format(printf, 2, 3))) static void log_line(enum level level, const char *fmt, ...) {
-	struct pollfd out = { .fd = 2, .events = POLLOUT };
+	struct pollfd out = { .fd = log_fd, .events = POLLOUT };
 	char line[1024];
 	size_t n;
 	va_list ap;
@@ -333,14 +334,14 @@ __attribute__((format(printf, 2, 3))) static void log_line(enum level level, con
 		log_to_syslog(level, line);
 	else if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT)) {
 		line[n] = '\n';
-		if (write(2, line, n + 1) < 0) line[0] = '\0';
+		if (write(log_fd, line, n + 1) < 0) line[0] = '\0';
 	}
 	errno = keep;
 }
 
 /* Each line of a text by itself. */
 static void log_lines(enum level level, const char *text) {
-	for (size_t n; *text != '\0'; text += n + (text[n] != '\0')) {
+	for (size_t n; text != NULL && *text != '\0'; text += n + (text[n] != '\0')) {
 		n = strcspn(text, "\n");
 		log_line(level, "%.*s", (int)n, text);
 	}
@@ -7165,14 +7166,17 @@ static void turn_end(void) {
 	gather();
 }
 
-/* Is standard error the one that the supervisor reads for its journal? It wants the level before each line (sd-daemon(3)). */
-static void journal_find(void) {
+/* Is standard error the one that the supervisor reads for its journal? It wants the level before each line (sd-daemon(3)). A
+ * terminal, which poll() calls writable when it takes one byte, is opened once more, so as not to wait for the others. */
+static void log_find(void) {
 	const char *s = getenv("JOURNAL_STREAM");
 	char own[48];
 	struct stat st;
-	if (s == NULL || fstat(2, &st) != 0) return;
+	if (fstat(2, &st) != 0) return;
+	if (S_ISCHR(st.st_mode)) log_fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (log_fd < 0) log_fd = 2;
 	snprintf(own, sizeof own, "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
-	log_journal = strcmp(s, own) == 0;
+	log_journal = s != NULL && strcmp(s, own) == 0;
 }
 
 static void usage(FILE *out) {
@@ -7262,7 +7266,7 @@ int main(int argc, char **argv) {
 	start_descriptors();
 	clock_read();
 	started = now;
-	journal_find();
+	log_find();
 	good = config_read(&cfg, &t, from);
 	if (source.command != NULL && (good || (!source.unread && strstr(t.p, "in quotes") == NULL)))
 		return admin_client(source.command);    /* the running program may be well though the file is broken by now */
