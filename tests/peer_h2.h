@@ -9,8 +9,8 @@
  *             nowindow (no room but the first 65,535 bytes)  maxN (requests at a time, for a connection: in rules for "." only)
  *  damage     bigframe  bigblock  flood (a header block that never ends)  empty (the same, in empty pieces)  interleave  badhpack
  *             zero (DATA on HTTP stream 0)  even (headers on 2)  overpad (more padding than frame)  shortreset lone (a CONTINUATION)
- * Each request is a line of the log, `request CONNECTION ms TIME stream N length N header=value...`, then a query. `over` tells that more
- * requests wait, or bytes came, than were allowed, `overrun` that an answer did not fit the window of the connection, `pong` that a PING came back. */
+ * Each request is a line of the log, `request CONNECTION ms TIME stream N length N "HEADERS"`, as they came, then a query. `over` tells that
+ * more requests wait, or bytes came, than were allowed, `overrun` that an answer did not fit the window of the connection, `pong` that a PING came back. */
 
 static const char web_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -119,23 +119,6 @@ static void web_answer(struct buf *f, const struct act *a, const struct buf *b, 
 	free(end.p);
 }
 
-/* The headers of a request, in words; the server gives us no table and the names have numbers, so all that is not here is "?". */
-static void web_request_note(const struct conn *c, uint32_t stream, const uint8_t *p, size_t n) {
-	static const char *const statics[64] = { [1] = ":authority=", [2] = ":method=GET", [3] = ":method=POST", [4] = ":path=", [6] = ":scheme=http",
-		[7] = ":scheme=https", [19] = "accept=", [28] = "content-length=", [31] = "content-type=" };
-	char line[1500] = "";
-	struct text t = { .p = line, .size = sizeof line };
-	struct msg m = { .p = p, .len = n };
-	while (m.at < n && m.err == NULL) {
-		unsigned first = msg_get8(&m), index = hpack_int(&m, first, first & 128 ? 127 : 15);
-		text_add(&t, " %s", index < COUNT(statics) && statics[index] != NULL ? statics[index] : "?");
-		size_t length = first & 128 ? 0 : hpack_int(&m, msg_get8(&m), 127), at = m.at;
-		msg_skip(&m, length);
-		text_add(&t, "%.*s", m.err == NULL ? (int)length : 0, (const char *)p + at);
-	}
-	note("request", c, "stream %u length %zu%s", stream, n, line);
-}
-
 /* A frame from the client. */
 static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n) {
 	struct web *w = &c->web;
@@ -145,7 +128,10 @@ static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t st
 	if (type == H2_WINDOW_UPDATE && stream == 0 && n == 4) w->room += get32at(p);
 	if (goaway > 0 && w->requests >= goaway && stream > w->stream) return;
 	if (type == H2_HEADERS) {
-		web_request_note(c, w->stream = stream, p, n);
+		char text[2000];
+		struct text t = { .p = text, .size = sizeof text };
+		text_string(&t, &(struct msg){ .p = p, .len = n }, n, "\"");
+		note("request", c, "stream %u length %zu %s", w->stream = stream, n, text);
 		w->requests++;
 		if (most >= 0 && c->waiting >= most) note("over", c, "waiting %d", c->waiting + 1);
 	}
