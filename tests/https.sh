@@ -62,7 +62,7 @@ and a response to what was never asked                     ; no answer HTTP/2: a
 and more padding than frame                                ; no answer HTTP/2: a damaged frame$ ; overpad
 and a reset of three bytes                                 ; no answer the server has reset the request \(HTTP/2 error 0\)$ ; shortreset
 each is logged once, not with every connection ; saw 6-8 'https: HTTP/2: ' px
-after all that it serves as before ; lives px "damage"
+after all that it serves as before ; lives px
 with another server behind it no name is lost to a header block that never ends, nor takes another with it
  ; dot last good : net=11
  ; proxy px "$ca" "$one 1 https=dns.test" "$last 2 tls=dns.test"

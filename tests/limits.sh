@@ -8,7 +8,7 @@ copies() { awk -v n="$1" -v t="$2" 'BEGIN { while (n--) printf "%s", t }'; }
 # attack WORD...: as flood, and the program goes on
 attack() {
     flood "$@"
-    lives p "$*"
+    lives p
 }
 
 leg_hostile() {
@@ -46,17 +46,17 @@ random and mutated messages over TCP: alive ; . ; n=3000 kind=random seed=5 tcp 
  ; like ' answered 500 ' "$(many n=500 window=100 name=t%d.mutated.test tcp=5)"
  ; each 'rules $it' u1 u2
  ; sleep 1              # until the life of all these queries is over
- ; lives p "mutated answers"
+ ; lives p
 descriptors and resident memory are as before all this
  ; await 35 fds_within p $((fds + 8)) || fail "descriptors: $fds before, $(fd_count p) now"
  ; ! plain || grew 300 "$kb" p
 a UDP datagram of 4,096 or 60,000 bytes harms nothing
  ; each 'ask huge.test +trail="$(copies $it 41)" +timeout=200 >/dev/null' 512 513 4096 60000
- ; lives p "huge datagrams"
+ ; lives p
 a query with 16,000 empty options over TCP costs little ; a=$(cpu_ms p)
  ; ask +tcp +raw="00070100000100000000000101610000010001000029040000000000fa00$(copies 16000 00630000)" +timeout=1000 >/dev/null
  ; spent 100 "$a"
- ; lives p "16,000 options"
+ ; lives p
 100 answers with 4,000 records relayed cost less than 2 s of CPU ; a=$(cpu_ms p)
  ; good 100 window=5 tcp=1 name=big=64000.r%d.test
  ; [ -n "$WRAP" ] || spent 2000 "$a"
@@ -72,7 +72,7 @@ nothing that clients, upstreams or admin lines send makes it allocate memory
  ; each 'adm "$it" >/dev/null' help status top 'query a.test' 'clear a.test' clear 'log info' nonsense
  ; each 'scrape "$it" >/dev/null' localhost 127.0.0.1 '[::1]' evil.example
  ; each 'rules $it' u1 u2
- ; lives p "all that"
+ ; lives p
  ; within 1 100000 "$calls" "calls at the start"
  ; same "$calls" "$(shim_count)" "calls of malloc, calloc and realloc"
 END
@@ -164,7 +164,7 @@ a client that never reads: 2,000 pipelined queries for 60,000 bytes each cost bo
  ; within 0 500 "$(($(val p50_us "$out") / 1000))" "ms, the median of others"
  ; [ -n "$WRAP" ] || grew 9000 "$a" p
  ; ended noread
- ; lives p "a client that never reads"
+ ; lives p
 10,000 cached questions in one write with a stack of 256 KB are all answered ; limited '-s 256' p "$u1 1"
  ; asks warm.test
  ; like '^replies 10000 noerror 10000 ' "$(talk qs=10000:warm.test send count=10000,15000)"

@@ -74,14 +74,14 @@ an answer that another upstream gave is asked for again when the line of the bes
  ; each another_reload $(seq 50)
  ; ended load 'sent 2500 answered 2500 .* wrong 0 dup 0 '
  ; within 2498 2500 "$(val noerror "$out")" "answered NOERROR"
- ; lives r "50 reloads"
+ ; lives r
 500 reloads leave memory and descriptors as they were ; reload "$u1 2" "$u2 3" 'timeout 700'
  ; each 'adm reload >/dev/null' $(seq 50)
  ; kb=$(rss_kb r) fds=$(fd_count r)
  ; each 'kill -HUP "$(pid r)" && [ $((it % 50)) != 0 ] || like ^Reloaded "$(adm reload)"' $(seq 450)
  ; ! plain || grew 300 "$kb" r
  ; within -9 2 "$(($(fd_count r) - fds))" "descriptors more"
- ; lives r "500 reloads"
+ ; lives r
 END
 }
 another_reload() {

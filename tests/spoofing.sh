@@ -67,7 +67,7 @@ nor does it without TCP at that upstream: the right datagram does ; up u3 notcp
 after the first wrong ID the same question goes to that upstream over TCP ; use p
  ; saw 1-2 ' tcp .* 1flood' u1
  ; costs 1-2 ' tcp .* 1first=id\.1gap' u1 says 1 1first=id.1gap=700.tcp.test
-and right after it the proxy works as before ; lives p "the flood"
+and right after it the proxy works as before ; lives p
 an open port answers a stranger's datagram as a closed one does, and is closed soon after the answer
  ; meanwhile probe ask delay=500.probe.test
  ; comes u1 'probe\.test'
