@@ -237,7 +237,7 @@ of a large ca-file only an index stays in memory, and its last authority is foun
  ; small=$(rss_kb px)
  ; proxy px "ca-file $T/pki/large.pem" "$one 1 tls=dns.test"
  ; answered 10 3
- ; grew 100 "$small" px
+ ; ! plain || grew 100 "$small" px
 END
 }
 
