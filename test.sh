@@ -82,7 +82,7 @@ prepare() {
 # ---- Legs side by side
 
 JOBS=${JOBS:-$(($(nproc 2>/dev/null || echo 2) * 3 + 2))}       # so many at a time: nearly all of a leg is waiting
-FIRST="tcp tls_idle"            # what takes longest begins first
+FIRST="tcp tls_idle real_servers"            # what takes longest begins first
 own='' own_begin=''             # namespaces that each leg has of its own, as unshare takes them, and what is done first in there
 running=0 pids=''               # legs that run now; processes of all that were started
 unprinted=''                    # legs whose output is still to come, in order

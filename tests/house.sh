@@ -36,14 +36,14 @@ a name of the file is answered here: A, AAAA, with the TTL of 60, whatever its c
 with SUFFIX a name without a dot is also known with it, and one with a dot is not ; A 192\.168\.1\.5 ; printer.lan
  ; A 192\.168\.1\.77 ; laptop.home.arpa
  ; AAAA fd00::77 ; laptop.home.arpa AAAA
- ; !192 ; nas.home.lan
+ ; ! A 192 ; nas.home.lan
 an address that is found twice is answered once ; ^NOERROR [^|]*\| [^|]*A 192\.168\.1\.11$ ; tv.lan
 PTR gives the first name of the line, with SUFFIX where it has no dot ; PTR printer\.lan ; 5.1.168.192.in-addr.arpa PTR
  ; PTR laptop\.home\.arpa ; 7.7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa PTR
 other types of such a name are NODATA, and no upstream is asked ; ^NOERROR qr aa .*answers=0|^NOERROR qr aa [^|]*$ ; printer TXT
  ; ^NOERROR [^|]*$ ; nas.home AAAA | 5.1.168.192.in-addr.arpa A
 a lease that is over counts no more, one of 0 is for ever, and one without a name has none ; A 192\.168\.1\.78 ; forever
- ; !192 ; gone
+ ; ! A 192 ; gone
 a name is its bytes: an international one is found in the form in which it stands there
  ; A 192\.168\.1\.10 ; xn--drcker-3ya.lan | 'dr\195\188cker'
  ; saw 0 ' (printer|laptop|nas\.home|forever)\. [A-Z]' u1
