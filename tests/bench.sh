@@ -512,7 +512,7 @@ bench_filled() {
     proxy filled "$@"
     BIN=$bench_bin
     await 10 is 0 bench_unconnected || fail 'no connection to the DoT server'
-    sixty n=15000 window=50 rate=$((FILL * 1000)) >/dev/null
+    sixty n=15000 window=10 rate=$((FILL * 1000)) >/dev/null
     cache=$(adm status | grep '^cache ')
     rss=$(bench_rss filled)
 }
