@@ -409,7 +409,7 @@ bench_row_flight() {
     bench_proxy dnsproxy-100-in-flight "$near 1" 'queries 8192'
     words=window=5000
     bench_proxy dnsproxy-5000-in-flight "$far 1" 'queries 8192'
-    bench_rounds bench_many ms=1000 rate=25000
+    bench_rounds bench_many ms=1000 every=40
     bench_compare 'misses with 5,000 in flight (`queries 8192`) against 100' 1.3 dnsproxy-5000-in-flight dnsproxy-100-in-flight
 }
 
@@ -512,7 +512,7 @@ bench_filled() {
     proxy filled "$@"
     BIN=$bench_bin
     await 10 is 0 bench_unconnected || fail 'no connection to the DoT server'
-    sixty n=15000 window=10 rate=$((FILL * 1000)) >/dev/null
+    sixty n=15000 window=10 every=$((1000 / FILL)) >/dev/null
     cache=$(adm status | grep '^cache ')
     rss=$(bench_rss filled)
 }

@@ -127,10 +127,10 @@ static int cmd_ask(char **argv) {
 }
 
 /* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT ms=MS (whichever ends first) window=IN FLIGHT rate=A SECOND burst=QUERIES (that
- * leave together) every=US (from burst to burst, if no rate is said) name=FORMAT (%d is the number, from from= on; %x the number and
- * chance, so that it is new) names=N (so many, in turn, or with popular the first more often) pairs (A and AAAA of each) type=T
- * tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS options and letters) byname (each address must be that of the name, first
- * byte aside) full (no answer may be without records) seed=N +OPTION...
+ * leave together) every=US (from burst to burst, instead of a rate: after a pause nothing is made up for) name=FORMAT (%d is the number,
+ * from from= on; %x the number and chance, so that it is new) names=N (so many, in turn, or with popular the first more often) pairs (A
+ * and AAAA of each) type=T tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS options and letters) byname (each address must be
+ * that of the name, first byte aside) full (no answer may be without records) seed=N +OPTION...
  * kind=random|mutate sends messages of chance instead, or these with some bytes changed, which wait for nothing but the timeout.
  * hold sends nothing but hex=HEX, once on each connection, says "holding N", and "open N" whenever that changes; with again one that
  * is closed is opened anew. Ends with the last, or after 10 minutes.
@@ -147,7 +147,7 @@ struct load {
 	struct addr to;
 	int qtype, nchannels;
 	char stamp[8];                  /* makes names fresh */
-	usec began, last;
+	usec began, last, due;
 	long sent, done, open, wrong, dup, bad, tc, tcfull, right, got, odd, rcodes[16], nets[256], *took;
 };
 static const struct field load_fields[] = { LOAD_WORDS(INT_FIELD, TEXT_FIELD) };
@@ -191,7 +191,9 @@ static int load_place(void) {
 /* May another query leave? A burst does when its time has come and there is room for all of it. */
 static bool may_send(void) {
 	if (load.sent >= load.n || load.sent % load.burst != 0) return load.sent < load.n;
-	return load.open + load.burst <= load.window && load.sent / load.burst * load.every <= us_now() - load.began;
+	if (load.open + load.burst > load.window || load.due > us_now()) return false;
+	load.due = (load.rate ? load.due : MAX(load.due, now - MS(2))) + load.every;
+	return true;
 }
 
 /* The next message. Those of chance have over TCP a length that is mostly right, and each 50 a new connection. */
@@ -377,7 +379,7 @@ static int cmd_many(char **argv) {
 		put_hex(&channels[i].out, load.hex);
 		channel_flush(&channels[i]);
 	}
-	load.began = load.last = us_now();
+	load.began = load.last = load.due = us_now();
 	if (load.hold) return load_hold();
 	do {
 		while (may_send()) load_send();
