@@ -63,6 +63,12 @@ static inline __attribute__((format(printf, 1, 2))) void say(const char *fmt, ..
 		put_word(s);
 }
 
+static inline const char *numbered(const char *name, unsigned i) {
+	static char text[64];
+	snprintf(text, sizeof text, "%s%u.test", name, i);
+	return text;
+}
+
 static inline void name_key(struct key *k, const char *name, unsigned type, unsigned flags) {
 	key_set(k, name_parse(k->b, name), type, 1, flags);
 }
@@ -159,20 +165,6 @@ static inline void lab_source(const char *text) {
 	errors[0] = '\0';
 }
 
-/* Keeps p as a seed for the fuzz target "kind", if the environment says where. */
-static inline void seed(const char *kind, const void *p, size_t k) {
-	static unsigned number_;
-	const char *dir = getenv("SEEDS");
-	char path[512];
-	FILE *f;
-	if (dir == NULL) return;
-	snprintf(path, sizeof path, "%s/%s/%u", dir, kind, ++number_);
-	if ((f = fopen(path, "w")) != NULL) {
-		fwrite(p, 1, k, f);
-		fclose(f);
-	}
-}
-
 /* Reads text as arguments. Its normal form, or NULL with the errors in "errors". */
 static inline const char *config_of(const char *text) {
 	static struct config c;
@@ -182,7 +174,6 @@ static inline const char *config_of(const char *text) {
 
 	normal[0] = '\0';
 	lab_source(text);
-	seed("config", text, strlen(text));
 	if (!config_read(&c, &e, from)) return NULL;
 	f = fmemopen(normal, sizeof normal, "w");
 	MUST(f != NULL);
@@ -224,7 +215,6 @@ static inline const char *admin_of(const char *line) {
 	a.fd = -1;
 	a.reply = (struct text){ .p = a.out, .size = sizeof a.out };
 	snprintf(copy, sizeof copy, "%s", line);
-	seed("admin", line, strlen(line));
 	if (!admin_line(&a, copy, strlen(copy))) return "(more)";
 	while (more && at <= sizeof reply - sizeof a.out) {
 		more = a.entries && (a.entries = status_entry(&a.reply, &a.cursor));
