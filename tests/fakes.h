@@ -13,6 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 #include "bytes.h"
+#define PLAIN_POSIX 1                           /* one call a datagram, */
+#define HAVE_EPOLL 1                            /* but these */
+#define HAVE_TCP 1
 #pragma GCC diagnostic ignored "-Wunused-parameter"     /* a fake takes what the call takes */
 
 /* A descriptor of the program: to the program a socket, to the target two queues. A datagram that comes in stands behind its
@@ -35,7 +38,8 @@ struct fake {
 };
 static struct fake fakes[FDS];
 static bool tracing;                            /* the program's log is heard */
-static int fakes_max = FDS, fake_wall;          /* descriptors that may be open; what datagrams to upstreams fail with, and what is new, or 0 */
+static int fakes_max = FDS;                     /* descriptors that may be open */
+static int fake_wall;                           /* what datagrams to upstreams fail with, and what is new, or 0 */
 static int64_t fake_now = 1000000000;
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t n);
 static void fake_closed(struct fake *f);
@@ -83,7 +87,8 @@ static int lab_connect(int fd, const struct sockaddr *to, socklen_t n) {
 	memcpy(&f->peer, to, sizeof f->peer);
 	if (fake_wall == ENETUNREACH) return fails(fake_wall);
 	f->connected = f->kind == K_UDP;
-	f->connecting = !f->connected;
+	f->connecting = !f->connected && fake_wall != ECONNREFUSED;
+	f->err = !f->connected && fake_wall == ECONNREFUSED ? fake_wall : 0;
 	return f->connected ? 0 : fails(EINPROGRESS);
 }
 
@@ -144,38 +149,29 @@ static ssize_t lab_recv(int fd, void *p, size_t n, int flags) {
 	return (ssize_t)n;
 }
 
-static int lab_recvmmsg(int fd, struct mmsghdr *v, unsigned n, int flags, struct timespec *t) {
+static ssize_t lab_recvmsg(int fd, struct msghdr *h, int flags) {
 	struct fake *f = FAKE(fd);
-	unsigned done = 0;
+	size_t len;
 
-	if (fake_fails(f, K_UDP, n)) return -1;
-	while (done < n && f->in.n > 0) {
-		struct msghdr *h = &v[done].msg_hdr;
-		const uint8_t *p = f->in.p + sizeof f->peer;
-		size_t len = (size_t)(p[0] << 8 | p[1]), room = h->msg_iov[0].iov_len, k = len > room ? room : len;
-		h->msg_flags = len > room ? MSG_TRUNC : 0;
-		memcpy(h->msg_iov[0].iov_base, p + 2, k);
-		v[done++].msg_len = (unsigned)k;
-		if (h->msg_name != NULL) {
-			memcpy(h->msg_name, f->in.p, sizeof f->peer);
-			h->msg_namelen = sizeof f->peer;
-		}
-		take(&f->in, sizeof f->peer + 2 + len);
-	}
-	return done > 0 ? (int)done : fails(EAGAIN);
+	if (fake_fails(f, K_UDP, 1)) return -1;
+	if (f->in.n == 0) return fails(EAGAIN);
+	len = (size_t)(f->in.p[sizeof f->peer] << 8 | f->in.p[sizeof f->peer + 1]);
+	if (h->msg_name != NULL) memcpy(h->msg_name, f->in.p, h->msg_namelen = sizeof f->peer);
+	take(&f->in, sizeof f->peer + 2);
+	h->msg_flags = len > h->msg_iov[0].iov_len ? MSG_TRUNC : 0;
+	memcpy(h->msg_iov[0].iov_base, f->in.p, len > h->msg_iov[0].iov_len ? h->msg_iov[0].iov_len : len);
+	take(&f->in, len);
+	return (ssize_t)len;
 }
 
-static int lab_sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags) {
+static ssize_t lab_sendmsg(int fd, const struct msghdr *h, int flags) {
 	struct fake *f = FAKE(fd);
-	if (fake_fails(f, K_UDP, n)) return -1;
-	if (f->connected && fake_wall != 0) return fails(fake_wall);
-	for (unsigned i = 0; i < n; i++) {
-		const struct msghdr *h = &v[i].msg_hdr;
-		MUST((h->msg_name != NULL) == !f->connected && (h->msg_iovlen == 1 || h->msg_controllen > 0));
-		for (size_t k = 0; k < h->msg_iovlen; k++)
-			fake_sent(f, h->msg_name ? h->msg_name : &f->peer, h->msg_iov[k].iov_base, h->msg_iov[k].iov_len);
-	}
-	return (int)n;
+	if (fake_fails(f, K_UDP, 1)) return -1;
+	if (fake_wall != 0 && f->connected) return fails(fake_wall);
+	MUST((h->msg_name != NULL) == !f->connected && (h->msg_iovlen == 1 || h->msg_controllen > 0));
+	for (size_t k = 0; k < h->msg_iovlen; k++)
+		fake_sent(f, h->msg_name ? h->msg_name : &f->peer, h->msg_iov[k].iov_base, h->msg_iov[k].iov_len);
+	return 0;
 }
 
 static short fake_ready(const struct fake *f, short events) {
@@ -301,8 +297,8 @@ static int lab_client_reset(br_ssl_client_context *c, const char *name, int resu
 #define accept4 lab_accept4
 #define send lab_send
 #define recv lab_recv
-#define recvmmsg lab_recvmmsg
-#define sendmmsg lab_sendmmsg
+#define recvmsg lab_recvmsg
+#define sendmsg lab_sendmsg
 #define poll lab_poll
 #define epoll_create1 lab_epoll_create1
 #define epoll_ctl lab_epoll_ctl

@@ -1,8 +1,8 @@
 /* sequence.c - what must hold whatever happens: the fuzz target for the whole machinery, with faked time and packets
  *
- * Its input is a sequence of events: what clients and upstreams send, over datagrams, TCP, TLS and HTTP/2, time that passes,
- * connections that open, end and break, descriptors that run out, reloads. After each event the program runs until it would
- * wait. Then every table must be in order, and
+ * Its input is the number of a configuration and a sequence of events: what clients and upstreams send, over datagrams, TCP, TLS
+ * and HTTP/2, time that passes, connections that open, end and break, descriptors that run out, reloads. After each event the
+ * program runs until it would wait. Then every table must be in order, and
  *  - every client's question is answered once, well-formed and within its life, or waits
  *  - none fails while an upstream that has been up all its life has an open connection and has not said anything to it
  * At the end nothing may be left but what listens.
@@ -266,6 +266,7 @@ static void check_streams(const struct upstream *u) {
 			MUST(LINED(k)->stream == s && &upstreams[LINED(k)->up] == u && stream_id_find(u, LINED(k)->id) == LINED(k));
 		MUST(s->u == u && s->fd >= 0 && s->state != S_CLOSED && open == s->open && s->open <= s->written && (open == 0 || s->state >= S_OPEN));
 		opening += s->state < S_OPEN;
+		MUST(s->out_len <= sizeof s->out && s->in_len < sizeof s->in && (s->h2 == NULL || s->h2->block_len <= H2_BLOCK_MAX));
 		MUST(s->tls == NULL || s->out_len > 0 || !(br_ssl_engine_current_state(&s->tls->client.eng) & BR_SSL_SENDREC));
 	}
 	MUST(n == u->nstreams && n <= CONNECTIONS && opening <= 1);
@@ -449,7 +450,7 @@ static void upstream_says(struct fake *f, unsigned type, const uint8_t *p, size_
 
 /* A frame of HTTP/2; padded now and then. */
 static void h2_says(struct fake *f, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n) {
-	static uint8_t frame[9 + 1 + H2_FRAME_MAX + 255];
+	static uint8_t frame[9 + 1 + H2_FRAME_MAX + 116 + 255];
 	unsigned pad = type <= H2_HEADERS && below(8) == 0 ? below(255) : 0;
 	uint8_t *at = frame + 9;
 	if (pad > 0) *at++ = (uint8_t)pad;
@@ -480,12 +481,12 @@ static void h2_answer(struct fake *f, uint32_t stream) {
 	} while (at < m.n);
 }
 
-/* Frames that are not about one answer: settings, pings, windows, the end, and those that nobody should send. */
+/* Frames that are not about one answer: settings, pings, windows, the end, and those that nobody should send, some of them long. */
 static void h2_event(struct fake *f) {
-	uint8_t p[40];
-	unsigned type = below(12), flags = byte(), stream = below(3) ? 0 : 1 + 2 * below(8), n = type == H2_PING ? 8 : below(sizeof p);
-	for (unsigned i = 0; i < n; i++) p[i] = (uint8_t)byte();
-	h2_says(f, type, flags, stream, p, n);
+	static uint8_t p[H2_FRAME_MAX + 116];
+	unsigned type = below(12), flags = byte(), stream = below(2) ? 0 : 1 + 2 * below(8), n = type == H2_PING ? 8 : byte();
+	for (unsigned i = 0; i < MIN(n, 40u); i++) p[i] = (uint8_t)byte();
+	h2_says(f, type, flags, stream, p, n > 200 ? (n - 200) * 300 : n);
 	f->odd = true;
 }
 
@@ -596,7 +597,7 @@ static void event(void) {
 	uint8_t noise[80];
 	struct sockaddr_in wild = client_at(8, WILD_PORT);
 	struct fake *f;
-	unsigned what = below(20), k, n;
+	unsigned what = below(21), k, n;
 
 	if (tracing)
 		fprintf(stderr, "at %lld ms: event %u, %d bytes are left\n", (long long)(fake_now - 1000000000) / 1000, what, (int)(in_end - in));
@@ -611,7 +612,6 @@ static void event(void) {
 		time_passes(k & 128 && wake > fake_now ? wake - fake_now : steps[k % COUNT(steps)]);
 	} else if (what == 10) {
 		if ((f = fake_pick(is_port)) != NULL) f->err = errs[below(COUNT(errs))];
-		else fake_wall = walls[below(COUNT(walls))];
 	} else if (what <= 12) {
 		if ((f = fake_pick(is_stream)) != NULL) upstream_event(f);
 	} else if (what == 13) {
@@ -626,6 +626,8 @@ static void event(void) {
 	else if (what == 18) {
 		k = byte();
 		fakes_max = k % 3 ? FDS : 3 + (int)k % 12;
+	} else if (what == 19) {
+		fake_wall = walls[below(COUNT(walls))];
 	} else {
 		n = below(sizeof noise);
 		for (k = 0; k < n; k++) noise[k] = (uint8_t)byte();
@@ -653,13 +655,11 @@ static void wind_down(void) {
 	}
 	cache_sweep(true, NULL, -1);
 	MUST(queries.used == 0 && waiters.used == 0 && ports.used == 0 && holders.used == 0 && held_small.used == 0 && held_big.used == 0 &&
-	    tcp_pool.used == 0 && admins.used == 0 && out_blocks.used == 0);
+	    bodies.used == 0 && tcp_pool.used == 0 && admins.used == 0 && out_blocks.used == 0);
 	for (unsigned i = 0; i < TRACKED; i++) MUST(!asked[i].open);
 	for (int i = 0; i < FDS; i++) open += fakes[i].kind != K_FREE;
 	MUST(open == (unsigned)npolls && npolls <= 4);
 	MUST(wake == 0);                        /* idle means idle */
-	reload(0);
-	run(true);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -670,7 +670,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 		lab_start(BASE "192.0.2.11 1");
 		upstreams_apply(&cfg);
 		MUST(listeners_open());
-		reload(0);
 		up = true;
 	}
 	tracing = getenv("TRACE") != NULL;
@@ -679,6 +678,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	in_end = data + size;
 	chance = 88172645463325252;
 	mutated = false;
+	reload(below(COUNT(sets)));
+	time_passes(SEC(20));
 	run(true);
 	for (int i = 0; i < 400 && in < in_end; i++) {
 		event();
