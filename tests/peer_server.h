@@ -528,7 +528,6 @@ static void strike(struct conn *c) {
 static br_x509_certificate chain[80];
 static size_t chain_len;
 static br_skey_decoder_context server_key;
-static unsigned issuer_type;
 static uint16_t suites[48];
 static size_t nsuites;
 
@@ -572,7 +571,6 @@ static void tls_setup(void) {
 	pem_read("key", &key, 1);
 	br_skey_decoder_push(&server_key, key.p, key.n);
 	if (br_skey_decoder_last_error(&server_key) != 0) die("%s: no key", up.cert);
-	issuer_type = memmem(certs[0].p, MIN(certs[0].n, 60), "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b", 9) ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
 	for (char *s = up.suites; *s != '\0' && nsuites < COUNT(suites); s += *s == ',') suites[nsuites++] = (uint16_t)strtoul(s, &s, 16);
 	br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 }
@@ -583,7 +581,7 @@ static void tls_begin(struct conn *c) {
 	unsigned version = BR_TLS10 + (unsigned)(up.tls - 10);
 	const br_rsa_private_key *rsa = br_skey_decoder_get_rsa(&server_key);
 	if (rsa != NULL) br_ssl_server_init_full_rsa(&c->sc, chain, chain_len, rsa);
-	else br_ssl_server_init_full_ec(&c->sc, chain, chain_len, issuer_type, br_skey_decoder_get_ec(&server_key));
+	else br_ssl_server_init_full_ec(&c->sc, chain, chain_len, BR_KEYTYPE_EC, br_skey_decoder_get_ec(&server_key));
 	br_ssl_engine_set_versions(e, version, version);
 	if (nsuites > 0) br_ssl_engine_set_suites(e, suites, nsuites);
 	if (up.alpn[0]) br_ssl_engine_set_protocol_names(e, alpn, 1);
@@ -754,7 +752,7 @@ static void conn_clock(struct conn *c) {
 static void conn_accept(void *owner, short revents) {
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
-	int fd = accept(up.tcp, &from.u.sa, &len);
+	int fd = accept4(up.tcp, &from.u.sa, &len, SOCK_NONBLOCK);
 	(void)owner, (void)revents;
 	rules_read();
 	if (fd < 0) return;
@@ -763,12 +761,10 @@ static void conn_accept(void *owner, short revents) {
 	c->handle = strcmp(up.alpn, "h2") == 0 ? web_handle : dns_handle;
 	list_append(conns.next, &c->node);
 	watch_add(&c->slot, fd, POLLIN, conn_read, c, false);
-	nonblocking(fd);
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	note("open", c, "%s from=%s", transport(c), addr_text(&from));
 	if (c->tls) tls_begin(c);
-	if (up.all.close || up.all.reset) conn_close(c, up.all.reset ? "rst" : "fin");
-	else if (fault("accept")) strike(c);
+	if (fault("accept")) strike(c);
 }
 
 static void conn_free(struct conn *c) {
@@ -803,9 +799,10 @@ static void turn(void) {
 	if (!list_empty(&conns) || up.cert[0]) wake_by(now + MS(20));
 	jobs_turn();
 	rules_read();
-	for EACH_CONN(c) conn_clock(c);
-	for EACH_CONN(c)
+	for EACH_CONN(c) {
+		conn_clock(c);
 		if (c->gone) conn_free(c);
+	}
 }
 
 /* ---- Starting */
