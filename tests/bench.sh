@@ -173,8 +173,9 @@ bench_rounds() {
 
 # bench_end: what has been started since the name servers ends
 bench_end() {
-    sed "1,${bench_stay}d" "$T/.started" >"$BENCH/ends"
-    while read -r bench_n _; do kill_pid "$bench_n"; done <"$BENCH/ends"
+    for bench_n in $(cd "$T" && ls -- *.pid); do
+        case " $bench_stay " in *" $bench_n "*) ;; *) kill_pid "${bench_n%.pid}" ;; esac
+    done
     : >"$BENCH/in"
 }
 
@@ -748,7 +749,7 @@ cmd_bench() {
     load_before=$(cut -d ' ' -f 1 /proc/loadavg) bench_start=$(date +%s)
     bench_upstreams
     [ ! -s "$why" ] || { cat "$why" >&2; return 1; }
-    bench_ups=$plain1 bench_stay=$(wc -l <"$T/.started")
+    bench_ups=$plain1 bench_stay=$(cd "$T" && echo *.pid)
     for row in $rows; do
         warm=0 words=''
         : >"$BENCH/paced"
