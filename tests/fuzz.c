@@ -21,7 +21,7 @@ static void check_client(const uint8_t *data, size_t size) {
 		MUST(size < 12 || (p[2] & 0x80));
 		return;
 	}
-	MUST(rcode == NOERROR || rcode == FORMERR || rcode == NOTIMP || rcode == REFUSED || rcode == BADVERS);
+	MUST(size >= 12 && (rcode == NOERROR || rcode == FORMERR || rcode == NOTIMP || rcode == REFUSED || rcode == BADVERS));
 	s = source_error(&q.key, (unsigned)rcode, size & 1 ? EDE_PROHIBITED : EDE_NONE);
 	reply_to_question(&r, &q, false);
 	len = reply_write(out, &s, &r);

@@ -203,29 +203,6 @@ static const char *round_trips_of(char *in) {
 	    early, (long long)u.rtt, (long long)upstream_rto(&u), u.patience);
 }
 
-static const struct row round_trip_rows[] = {
-	{ "the wait is 350 ms before the first answer, then twice the first round trip and more, and little more than a steady one",
-	    round_trips_of, "right<-0 0 0 0 0 350 350 -1|1 40 0 0 0 100 100 0|200 40 0 0 0 45 45 0" },
-	{ "of a round trip that varies by a quarter or by all of itself fewer than one in fifty is taken for lost", round_trips_of,
-	    "right<-20000 40 10 0 20 45 65 0|20000 40 40 0 20 45 120 0" },
-	{ "where six in a hundred are lost it waits less, and fewer than six are taken for lost that are not", round_trips_of,
-	    "right<-20000 40 40 3 60 45 120 0" },
-	{ "a jump from 10 to 150 ms that a back-off has waited for is learnt at once; the way back by and by", round_trips_of,
-	    "right<-100 10 1 0 0 20 20 -1|1 150 0 0 0 300 400 4|100 150 5 0 0 150 170 0|400 10 1 0 0 20 20 0" },
-	{ "0 us on loopback and then 5 s by way of a satellite are learnt", round_trips_of,
-	    "right<-100 0 0 0 0 20 20 -1|30 5000 0 0 0 5000 8000 9" } };
-
-static void test_round_trips(void) {
-	struct upstream u = { .patience = 96 };
-
-	rows(round_trip_rows, COUNT(round_trip_rows));
-	for (unsigned i = 0; i < 100000; i++) {
-		upstream_learn(&u, (usec)rnd(60000001u) >> rnd(26));
-		each(u.rtt > 0 && u.rttvar >= 0 && upstream_rto(&u) >= MS(20) && upstream_rto(&u) < SEC(240), "%lld", (long long)upstream_rto(&u));
-	}
-	all("100,000 round trips up to a minute leave the wait between 20 ms and four minutes");
-}
-
 /* ---- Questions and answers */
 
 /* What the program makes of the message m, as a client's: "silence", an RCODE, or what was asked and how. */
@@ -253,7 +230,7 @@ static struct answer ans;
  * promises must hold: it stands without its OPT, goes out and is kept. */
 static const char *answer_read_of(unsigned type) {
 	static const char *const verdicts[] = { "none", "other", "nxdomain", "nodata", "success" };
-	char ttl[20] = "", soa[20] = "";
+	char ttl[20] = "", soa[20] = "", less[20] = "";
 	uint8_t *p;
 	struct key k;
 	input("answer", m.p, m.n, 12);
@@ -263,7 +240,8 @@ static const char *answer_read_of(unsigned type) {
 	if (answer_read(&ans, p, m.n, &k) != NULL) return "malformed";
 	if (ans.ttl != NO_TTL) snprintf(ttl, sizeof ttl, " ttl %u", ans.ttl);
 	if (ans.soa_ttl != NO_TTL) snprintf(soa, sizeof soa, " soa %u", ans.soa_ttl);
-	return form("%s %u of %u%s%s%s", verdicts[ans.verdict], ans.ancount, ans.records, ttl, soa, ans.opt ? " opt" : "");
+	if (ans.len < m.n) snprintf(less, sizeof less, " less %zu", m.n - ans.len);
+	return form("%s %u of %u%s%s%s%s", verdicts[ans.verdict], ans.ancount, ans.records, ttl, soa, ans.opt ? " opt" : "", less);
 }
 
 /* "TYPE? MESSAGE", or without TYPE as the question tells */
@@ -271,6 +249,26 @@ static const char *answer_of(char *in) {
 	const char *mark = cut(in, '?');
 	say("%s", mark ? mark : in);
 	return answer_read_of(mark ? (unsigned)type_parse(in) : 0);
+}
+
+/* The first beginning of a message that is not refused */
+static const char *beginnings_of(char *in) {
+	size_t whole;
+	say("%s", in);
+	for (whole = m.n, m.n = 0; m.n < whole; m.n++) {
+		const char *got = m.p[2] & 0x80 ? answer_read_of(T_A) : question_read_of();
+		if (strcmp(got, "FORMERR") != 0 && strcmp(got, "silence") != 0 && strcmp(got, "malformed") != 0 && strcmp(got, "no match") != 0)
+			return got;
+	}
+	return "none";
+}
+
+/* "RECORDS": so many, each with a name that is a pointer to the name of the one before */
+static const char *pointers_of(char *in) {
+	unsigned n = (unsigned)atoi(in);
+	say("!8000:1,%u,0,0 www.test/TXT www.test/TXT/60 [ =0161 ]", n);
+	for (unsigned i = 1; i < n; i++) say("@%zu/TXT/60 [ =0161 ]", i == 1 ? 26 : m.n - 14);
+	return answer_read_of(0);
 }
 
 /* Does the answer lead to an address of this side of the network? */
@@ -281,18 +279,121 @@ static const char *inside_of(char *in) {
 	return answer_leads_inside(&ans, &k) ? "inside" : "outside";
 }
 
+
+/* ---- Limits */
+
+/* "CLIENT MS N": so long after what was before a client asks N times: how many are answered, dropped, truncated */
+static const char *rate_of(char *in) {
+	unsigned got[3] = { 0 };
+	unsigned client, n;
+	long ms;
+	MUST(sscanf(in, "%u %ld %u", &client, &ms, &n) == 3);
+	cfg.rate = 10;
+	for (now += MS(ms); n > 0; n--) got[rate_check(client)]++;
+	cfg.rate = 0;
+	return form("%u %u %u", got[RATE_OK], got[RATE_DROP], got[RATE_TRUNCATE]);
+}
+
+/* ---- Config: ';' ends a line */
+
+static const char *lines_of(char *in) {
+	for (char *s = in; (s = strchr(s, ';')) != NULL; ) *s = '\n';
+	return in;
+}
+
+static const char *config_in(const char *text) {
+	input("config", text, strlen(text), 0);
+	return normal_of(text);
+}
+
+/* The last line of the normal form, where upstreams are. */
+static const char *upstream_of(char *in) {
+	if (config_in(lines_of(in)) == NULL) return errors;
+	normal[strlen(normal) - 1] = '\0';
+	return strrchr(normal, '\n') + 1;
+}
+
+/* The lines of the normal form that begin with the word that the input begins with. */
+static const char *directive_of(char *in) {
+	static char out[400];
+	struct text t = { .p = out, .size = sizeof out };
+	size_t n = strcspn(in, " ");
+	if (config_in(form("%s\n198.18.2.1 1", lines_of(in))) == NULL) return errors;
+	out[0] = '\0';
+	for (char *save, *line = strtok_r(normal, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
+		if (strncmp(line, in, n) == 0 && line[n] == ' ')
+			text_add(&t, "%s%s", t.len > 0 ? ";" : "", line);
+	return out;
+}
+
+/* Behind a good line or, an upstream, before it. "refused" when each error has its place and what was expected. */
+static const char *wrong_of(char *in) {
+	bool up = *in == ':' || (*in >= '0' && *in <= '9');
+	if (config_in(form("%s\n%s", up ? in : "198.18.2.9 1", up ? "198.18.2.9 1" : in)) != NULL || errors[0] == '\0')
+		return "accepted, or refused without a word";
+	for (const char *l = errors; *l != '\0'; l = strchr(l, '\n') + 1)
+		if (strncmp(l, up ? "argument:1: " : "argument:2: ", 12) != 0 || strstr(l, "expected") == NULL)
+			return l;
+	return "refused";
+}
+
+/* ---- Admin */
+
+static const char *admin_line_of(char *in) {
+	input("admin", in, strlen(in), 0);
+	return admin_of(in);
+}
+
+/* ---- TLS */
+
+/* "WANTED CERTIFICATE'S" */
+static const char *cert_name_of(char *in) {
+	const char *seen = cut(in, ' ');
+	return cert_name_matches(in, (const uint8_t *)seen, strlen(seen)) ? "match" : "none";
+}
+
+/* "TAG DATE" */
+static const char *cert_time_of(char *in) {
+	const uint8_t *p = (const uint8_t *)in + 3;
+	return form("%lld", (long long)der_time((struct der){ p, p + strlen(in + 3) }, (unsigned)atoi(in)));
+}
+
+/* "LATER IN_FLIGHT MS": how many of ten turns, so much later and with so many queries in flight, wait for more when that takes ms */
+static const char *turns_of(char *in) {
+	long later, ms, before = slept;
+	unsigned in_flight;
+
+	MUST(sscanf(in, "%ld %u %ld", &later, &in_flight, &ms) == 3);
+	clock_ms += later;
+	sleep_takes = ms;
+	clock_read();
+	queries.used = in_flight;
+	for (int i = 0; i < 10; i++) {
+		now -= MS(3);                   /* the turn itself has taken so long */
+		gather();
+	}
+	queries.used = 0;
+	return form("%ld", slept - before);
+}
+
+/* ---- The cases, a row each */
+
 #define COOKIE "=000a00080102030405060708"
 #define IP "[ =c0000201 ]"
+#define ASKED "!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ]"
 #define ONE(type) "!8180:1,1,0,0 x.test/" type " @/" type "/60 "
 #define SOA(ttl, minimum) "test/SOA/" ttl " [ ns.test @ *16 =" minimum " ]"
 #define MANY(type, rdata) "!8000:1,2,1,2 www.test/" type " @/CNAME/60 [ web.test ] web.test/" type "/60 [ " rdata " ] " \
 	SOA("100", "00000032") " opt/1232/0 [ =000f00020010 ] @/NS/30 [ ns.test ]"
+#define ALIAS "!8180:1,2,0,1 www.test/A @/CNAME/300 [ web.test ] web.test/A/60 " IP " opt/1232/0 [ ]"
 #define L61 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define L63 L61 "aa"
 #define E10 "\\000\\000\\000\\000\\000\\000\\000\\000\\000\\000"
 #define E61 E10 E10 E10 E10 E10 E10 "\\000"
 #define E63 E61 "\\000\\000"
-static const struct row text_rows[] = {
+#define PIN "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+#define UP "198.18.2.1 1"
+static const struct row table[] = {
 	{ "a number is the whole word and within its bounds", number_of, "0<-0 9:0\n9<-0 9:9\n7<-0 9:007\n65535<-1 65535:65535\n"
 	    "-1<-0 9:10|0 9:|-5 9:-1|0 9:+1|0 9: 1|0 9:1 |0 9:0x1|0 9:1k|0 9223372036854775807:99999999999999999999|"
 	    "0 9223372036854775807:18446744073709551617|1 65535:65536" },
@@ -349,9 +450,10 @@ static const struct row text_rows[] = {
 	{ "the root is a name", question_of, ". NS<-Q ./NS" },
 	{ "a question for OPT is FORMERR", question_of, "FORMERR<-Q x.test/TYPE41" },
 	{ "a byte after the last record is FORMERR", question_of,
-	    "FORMERR<-!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ] =00" },
-	{ "a question with OPT is read: size and DO, and an option is no matter", question_of,
-	    "example.com. A edns=1232 do ad<-!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ]" },
+	    "FORMERR<-" ASKED " =00" },
+	{ "a question with OPT is read: size and DO, and an option is no matter", question_of, "example.com. A edns=1232 do ad<-" ASKED },
+	{ "every beginning of a question is FORMERR, and silence below 12 bytes", beginnings_of, "none<-" ASKED },
+	{ "65,535 records announced and 5,000 there are FORMERR", question_of, "FORMERR<-!100:1,0,0,65535 x.test/A *55000" },
 
 	{ "an alias without the asked type is no success", answer_of,
 	    "nodata 1 of 1 ttl 300<-R www.test/A @/CNAME/300 [ web.test ]" },
@@ -376,9 +478,82 @@ static const struct row text_rows[] = {
 	{ "an OPT among the answers is malformed", answer_of, "malformed<-!8000:1,2,0,0 www.test/A @/A/60 " IP " opt/1232/0 [ ]" },
 	{ "two OPT records are malformed", answer_of, "malformed<-!8000:1,0,0,2 www.test/A opt/1232/0 [ ] opt/1232/0 [ ]" },
 	{ "records of several types, a zone, and names behind an OPT are read", answer_of,
-	    "success 2 of 3 ttl 60 soa 50 opt<-" MANY("A", "*4") "|" MANY("SRV", "*6 mail.test") "|" MANY("MX", "*2 mail.test") },
-	{ "an answer with an alias is a success, its TTL the lowest", answer_of, "success 2 of 2 ttl 60 opt<-"
-	    "!8180:1,2,0,1 www.test/A @/CNAME/300 [ web.test ] web.test/A/60 " IP " opt/1232/0 [ ]" } };
+	    "success 2 of 3 ttl 60 soa 50 opt less 38<-" MANY("A", "*4") "|" MANY("SRV", "*6 mail.test") "|" MANY("MX", "*2 mail.test") },
+	{ "an answer with an alias is a success, its TTL the lowest", answer_of, "success 2 of 2 ttl 60 opt less 11<-" ALIAS },
+	{ "no beginning of an answer is an answer", beginnings_of, "none<-" ALIAS },
+	{ "bytes after the last record are cut off, and the OPT", answer_of, "success 2 of 2 ttl 60 opt less 12<-" ALIAS " =01" },
+	{ "an OPT before other records is found, and they stay behind with it, whose names may point behind it", answer_of,
+	    "success 1 of 1 ttl 60 opt less 66<-!8000:1,1,0,3 www.test/SRV @/SRV/60 [ *6 host.test ] opt/1232/0 [ " COOKIE " ] "
+	    "host.test/A/50 " IP " =0178 @78/MX/40 [ =0005 @78 ]" },
+	{ "records whose names are pointers to pointers end", pointers_of, "success 100 of 100 ttl 60<-100\nmalformed<-400" },
+
+	{ "the wait is 350 ms before the first answer, then twice the first round trip and more, and little more than a steady one",
+	    round_trips_of, "right<-0 0 0 0 0 350 350 -1|1 40 0 0 0 100 100 0|200 40 0 0 0 45 45 0" },
+	{ "of a round trip that varies by a quarter or by all of itself fewer than one in fifty is taken for lost", round_trips_of,
+	    "right<-20000 40 10 0 20 45 65 0|20000 40 40 0 20 45 120 0" },
+	{ "where six in a hundred are lost it waits less, and fewer than six are taken for lost that are not", round_trips_of,
+	    "right<-20000 40 40 3 60 45 120 0" },
+	{ "a jump from 10 to 150 ms that a back-off has waited for is learnt at once; the way back by and by", round_trips_of,
+	    "right<-100 10 1 0 0 20 20 -1|1 150 0 0 0 300 400 4|100 150 5 0 0 150 170 0|400 10 1 0 0 20 20 0" },
+	{ "0 us on loopback and then 5 s by way of a satellite are learnt", round_trips_of,
+	    "right<-100 0 0 0 0 20 20 -1|30 5000 0 0 0 5000 8000 9" },
+
+	{ "rate 10: a burst of 10, then half dropped and half truncated", rate_of, "10 10 10<-1 100000 30" },
+	{ "after half a second 5 more", rate_of, "5 ~<-1 500 20" },
+	{ "after an hour no more than a burst", rate_of, "10 ~<-1 3600000 20" },
+	{ "another client has its own", rate_of, "1 0 0<-2 0 1" },
+
+	{ "with 16 queries in flight a turn waits for more, but not for 100 ms after that took more than 2 ms", turns_of,
+	    "0<-0 15 0\n10<-0 16 1\n1<-0 16 3\n10<-110 16 1" },
+
+	{ "every form of an upstream line is read, and printed in its normal form, which is its own", upstream_of,
+	    "198.18.2.1@53 1<-" UP "|\t198.18.2.1\t 1   # comment|" UP " // comment|" UP "\r\n2001:db8::1@53 2 tcp<-2001:db8::1 2 tcp\n"
+	    "198.18.2.1@5353 65535|fe80::1%br-lan@54 3\n198.18.2.1@853 1 tls<-" UP " tls\n"
+	    "198.18.2.1@853 1 tls=dns.test<-" UP " tls=DNS.Test|" UP " tls=dns.test.\n198.18.2.1@853 1 tls pin=" PIN "<-" UP " tls pin=" PIN "\n"
+	    "198.18.2.1@853 1 tls noverify final<-" UP " final noverify tls\n198.18.2.1@53 1 domain=.<-" UP " domain=.\n"
+	    "198.18.2.1@53 1 domain=corp.test. domain=10.in-addr.arpa.<-" UP " domain=Corp.Test domain=10.in-addr.arpa\n"
+	    "198.18.2.1@853 1 tls=dns.test pin=" PIN " final domain=a.test. domain=b-c.test.|198.18.2.1@53 1 domain=x_y.test.|"
+	    "198.18.2.1@853 1 tls pin=" PIN " pin=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA=" },
+	{ "every directive is read, and printed in its normal form, which is its own", directive_of,
+	    "listen 127.0.0.1@53<-listen 127.0.0.1\nlisten ::1@5300|listen *@5300\nlisten *@53<-listen *\nadmin 127.0.0.2@99|admin ::1@99|"
+	    "admin off\nallow 198.18.2.0/24\nallow 10.0.0.1/32 ::/0 fe80::1/128<-allow 10.0.0.1;allow ::/0 fe80::1\nrate 100\n"
+	    "cache-size 65536<-cache-size 64k\ncache-size 2097152<-cache-size 2M\ncache-size 0|cache-min-ttl 60|cache-max-ttl 60|"
+	    "cache-negative 60|serve-stale 60|timeout 100|patience 1|queries 16|tcp-clients 7|user root|ca-file /x/y.pem|log error|"
+	    "log debug syslog\nhosts /x lan.<-hosts /x LAN\nhosts /x|block /dev/null|rebind-protect on" },
+	{ "every wrong line is an error, with its place and what was expected", wrong_of, "refused<-198.18.2.1|198.18.2.1 0|198.18.2.1 65536|"
+	    "198.18.2.1 x|" UP " udp|198.18.2.1@0 1|198.18.2.1@65536 1|198.18.2.1@ 1|198.18.2.256 1|10.1 1|::1::2 1|" UP " tls=|"
+	    UP " tls=a..b|" UP " tls=a..|" UP " tls=a/b|" UP " pin=" PIN "|" UP " tls noverify pin=" PIN "|" UP " tls pin=AAAA|"
+	    UP " tls pin=" PIN "=|" UP " tls pin=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8!|" UP " domain=|" UP " domain=a..b|" UP " final=1|"
+	    "198.18.2.1 -1|198.18.2.1 4294967297|198.18.2.1 0x1|198.18.2.1 1.5|01.2.3.4 1|1.2.3.4.5 1|198.18.2.1%lo 1|::1%nosuch@x 1|::1 :: 1|"
+	    "0.0.0.0 1|224.0.0.1 1|255.255.255.255 1|:: 1|127.0.0.1 1|ff02::1 1\n"
+	    "refused<-nonsense|listen|listen a|listen 127.0.0.1 53|listen 127.0.0.1@0|admin|admin 198.18.2.1@53|admin 127.0.0.1|"
+	    "admin *@53|admin on|allow|allow 10.0.0.0/33|allow x|rate|rate -1|rate 1 2|cache-size|cache-size 5g|cache-size -1|"
+	    "cache-size 100|cache-size 4097m|cache-size k|cache-min-ttl x|cache-min-ttl 100000|serve-stale x|timeout 5s|hosts|"
+	    "hosts /x lan more|hosts /x .|hosts /x *.lan|block|block /none/of/it|block /dev/null x|rebind-protect|rebind-protect on off|"
+	    "user|user a b|ca-file|log|log info file|log info syslog x|Listen 127.0.0.1|listen 1.2.3|allow ::/129|cache-size 99999999999999m|"
+	    "cache-max-ttl -5|timeout 1 2|timeout 99999999999999999999|include x|listen 1.2.3.4@x|fe80:: 1::1 1|timeout 500ms|"
+	    "198.18.2.1 1 final final x|block /" },
+	{ "no upstream, the same upstream twice, and one that is our own listen address are errors", upstream_of,
+	    "argument:2:~<-" UP ";198.18.2.1 2\nargument:~<-127.0.0.1@5300 1;listen 127.0.0.1@5300|127.0.0.1@5300 1;listen *@5300|"
+	    "listen 127.0.0.1@5300\n127.0.0.1@5301 1<-127.0.0.1@5301 1;listen 127.0.0.1@5300" },
+
+	{ "what is no command, or has wrong arguments, is an error", admin_line_of, "error: ~<-| |statu|STATUS|status x|status;clear|clear a b|"
+	    "clear a..b|log|log loud|log info debug|query|query a b c|query a..b|query x OPT|query x AXFR|query x NOTYPE|help me|reload now|"
+	    "top 10|\001|status\tx|#|clear #" },
+	{ "an HTTP request other than GET /metrics is refused", admin_line_of, "HTTP/1.1 4~<-GET / HTTP/1.1|GET /status HTTP/1.1|"
+	    "POST /metrics HTTP/1.1|clear HTTP/1.0|GET /metrics HTTP/2|get /metrics HTTP/1.1|GET  /metrics HTTP/1.1| HTTP/1.1|status HTTP/" },
+	{ "GET /metrics waits for its headers", admin_line_of, "(more)<-GET /metrics HTTP/1.1|GET /metrics HTTP/1.0" },
+
+	{ "a certificate's name matches as RFC 6125 says: whole, or one wildcard label in front of two more", cert_name_of,
+	    "match<-dns.test dns.test|dns.test DNS.Test|a.dns.test *.dns.test|A.dns.test *.DNS.test\n"
+	    "none<-dns.test dns.tes|dns.test dns.test.|dns.test *.dns.test|a.b.dns.test *.dns.test|dns.test *.test|test *|a.test *|a.dns.test *|"
+	    "a.dns.test *.|a.dns.test a.*.test|ab.dns.test a*.dns.test|ab.dns.test *b.dns.test|a.dns.test *.*.test|dns.test |"
+	    "a.dns.test **.dns.test|a.dns.test *dns.test" },
+	{ "dates of certificates become seconds, leap years and both centuries right", cert_time_of, "0<-23 700101000000Z\n"
+	    "946684800<-23 000101000000Z\n2524607999<-23 491231235959Z\n-631152000<-23 500101000000Z\n2524608000<-24 20500101000000Z\n"
+	    "1709208000<-24 20240229120000Z\n4294967295<-24 21060207062815Z\n0<-23 7001010000|23 x00101000000Z|24 " } };
+
+/* ---- What takes a loop */
 
 static void test_names(void) {
 	uint8_t name[NAME_MAX_WIRE];
@@ -402,34 +577,42 @@ static void test_names(void) {
 	all("every type has a mnemonic or TYPE form that is read back");
 }
 
-static void test_questions(void) {
-	size_t whole;
-	say("!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ]");
-	for (whole = m.n, m.n = 0; m.n < whole; m.n++)
-		each(strcmp(question_read_of(), m.n < 12 ? "silence" : "FORMERR") == 0, "%zu bytes", m.n);
-	all("every beginning of a question is FORMERR, and silence below 12 bytes");
-	say("!100:1,0,0,65535 x.test/A");
-	for (unsigned i = 0; i < 5000; i++) say("./TYPE99/0 [ ]");
-	is(strcmp(question_read_of(), "FORMERR") == 0, "65,535 records announced and 5,000 there are FORMERR");
+/* Elements whose second byte is this, in every length up to 11 bytes. */
+static void der_walk(unsigned second) {
+	uint8_t bytes[12];
+	struct der d, v, whole;
+	unsigned tag;
+
+	for (unsigned len = 0; len < sizeof bytes; len++) {
+		const uint8_t *p;
+		for (unsigned i = 0; i < len; i++)
+			bytes[i] = (uint8_t)(i == 1 ? second : i == 0 ? 0x30 : rnd(2) ? 0xff : rnd(4));
+		p = exactly(bytes, len);
+		d = (struct der){ p, p + len };
+		for (int turns = 0; der_next(&d, &tag, &v, &whole); turns++)
+			each(v.p <= v.end && v.end <= p + len && d.p <= p + len && turns < 12, "length byte %02x in %u bytes", second, len);
+	}
 }
 
-static void test_answers(void) {
-	size_t whole, at;
+static void test_tls(void) {
+	uint8_t pin[32], other[32];
+	char text[64];
 
-	say("!8180:1,2,0,1 www.test/A @/CNAME/300 [ web.test ] web.test/A/60 " IP " opt/1232/0 [ ]");
-	for (whole = m.n, m.n = 0; m.n < whole; m.n++)
-		each(strchr("mn", answer_read_of(T_A)[0]) != NULL, "%zu bytes", m.n);
-	all("no beginning of an answer is an answer");
-	put8(&m, 1);
-	is(strncmp(answer_read_of(0), "success", 7) == 0 && ans.len == whole - 11, "bytes after the last record are cut off, and the OPT");
-	say("!8000:1,400,0,0 www.test/TXT www.test/TXT/60 [ =0161 ]");
-	for (unsigned i = 1; i < 400; i++) say("@%zu/TXT/60 [ =0161 ]", i == 1 ? 26 : m.n - 14);
-	is(strcmp(answer_read_of(0), "malformed") == 0 || ans.records == 400, "400 records whose names are pointers to pointers end");
-
-	say("!8000:1,1,0,3 www.test/SRV @/SRV/60 [ *6 host.test ] opt/1232/0 [ " COOKIE " ]");
-	at = m.n;                              /* the OPT first, names behind it that point behind it */
-	say("host.test/A/50 " IP " =0178 @%zu/MX/40 [ =0005 @%zu ]", at, at);
-	is(strcmp(answer_read_of(0), "success 1 of 1 ttl 60 opt") == 0 && ans.len == at - 23, "an OPT before other records is found, and they stay behind with it");
+	each(!cert_name_matches("dns.test", (const uint8_t *)"dns.test\0.evil", 14), "a NUL");
+	for (unsigned i = 0; i < 900; i++) {
+		for (int k = 0; k < 32; k++) pin[k] = (uint8_t)rnd(256);
+		snprintf(text, sizeof text, "%s", pin_text(pin));
+		each(pin_parse(other, text) && memcmp(pin, other, 32) == 0, "%s", text);
+		text[i % 45] = i % 45 == 43 ? 'A' : '*';        /* the last of 45: a letter too many, */
+		if (i % 90 == 44) text[43] = '\0';              /* or its '=' is missing */
+		each(!pin_parse(other, text), "place %u: %s", i % 45, text);
+	}
+	all("pins survive the way to base64 and back, and with a wrong letter or length are refused");
+	say("=0000008f3082008b3081f0a003020102020101300030003000300030003000a320301e301c0603551d1104153013");
+	say("=8208646e732e7465737487047f000001 *100");
+	for (m.p[0] = 0; m.p[0] < 16; m.p[0]++) input("cert", m.p, m.n, 3);
+	for (unsigned a = 0; a < 256; a++) der_walk(a);
+	all("a DER element never reaches beyond the bytes that are there");
 }
 
 /* ---- Cache */
@@ -567,138 +750,24 @@ static void test_hash(void) {
 	all("a word of any bytes becomes lower case as they do one by one");
 }
 
-/* ---- Limits */
+static void test_many(void) {
+	struct upstream u = { .patience = 96 };
 
-/* "CLIENT MS N": so long after what was before a client asks N times: how many are answered, dropped, truncated */
-static const char *rate_of(char *in) {
-	unsigned got[3] = { 0 };
-	unsigned client, n;
-	long ms;
-	MUST(sscanf(in, "%u %ld %u", &client, &ms, &n) == 3);
-	for (now += MS(ms); n > 0; n--) got[rate_check(client)]++;
-	return form("%u %u %u", got[RATE_OK], got[RATE_DROP], got[RATE_TRUNCATE]);
-}
-
-static const struct row rate_rows[] = {
-	{ "rate 10: a burst of 10, then half dropped and half truncated", rate_of, "10 10 10<-1 100000 30" },
-	{ "after half a second 5 more", rate_of, "5 ~<-1 500 20" },
-	{ "after an hour no more than a burst", rate_of, "10 ~<-1 3600000 20" },
-	{ "another client has its own", rate_of, "1 0 0<-2 0 1" } };
-
-static void test_limits(void) {
 	is(sizeof(struct query) + 2 * sizeof(struct ask) + sizeof(struct waiter) + sizeof(struct holder) <= 1000,
 	    "a query in flight, its client and two upstreams take at most 1,000 bytes");
+	for (unsigned i = 0; i < 100000; i++) {
+		upstream_learn(&u, (usec)rnd(60000001u) >> rnd(26));
+		each(u.rtt > 0 && u.rttvar >= 0 && upstream_rto(&u) >= MS(20) && upstream_rto(&u) < SEC(240), "%lld", (long long)upstream_rto(&u));
+	}
+	all("100,000 round trips up to a minute leave the wait between 20 ms and four minutes");
 	cfg.rate = 10;
-	rows(rate_rows, COUNT(rate_rows));
 	for (unsigned i = 0; i < 100000; i++) rate_check(i);
 	is(true, "100,000 clients fit the fixed table");
 	cfg.rate = 0;
-}
-
-/* ---- Config: ';' ends a line */
-
-static const char *lines_of(char *in) {
-	for (char *s = in; (s = strchr(s, ';')) != NULL; ) *s = '\n';
-	return in;
-}
-
-static const char *config_in(const char *text) {
-	input("config", text, strlen(text), 0);
-	return normal_of(text);
-}
-
-/* The last line of the normal form, where upstreams are. */
-static const char *upstream_of(char *in) {
-	if (config_in(lines_of(in)) == NULL) return errors;
-	normal[strlen(normal) - 1] = '\0';
-	return strrchr(normal, '\n') + 1;
-}
-
-/* The lines of the normal form that begin with the word that the input begins with. */
-static const char *directive_of(char *in) {
-	static char out[400];
-	struct text t = { .p = out, .size = sizeof out };
-	size_t n = strcspn(in, " ");
-	if (config_in(form("%s\n198.18.2.1 1", lines_of(in))) == NULL) return errors;
-	out[0] = '\0';
-	for (char *save, *line = strtok_r(normal, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
-		if (strncmp(line, in, n) == 0 && line[n] == ' ')
-			text_add(&t, "%s%s", t.len > 0 ? ";" : "", line);
-	return out;
-}
-
-/* Behind a good line or, an upstream, before it. "refused" when each error has its place and what was expected. */
-static const char *wrong_of(char *in) {
-	bool up = *in == ':' || (*in >= '0' && *in <= '9');
-	if (config_in(form("%s\n%s", up ? in : "198.18.2.9 1", up ? "198.18.2.9 1" : in)) != NULL || errors[0] == '\0')
-		return "accepted, or refused without a word";
-	for (const char *l = errors; *l != '\0'; l = strchr(l, '\n') + 1)
-		if (strncmp(l, up ? "argument:1: " : "argument:2: ", 12) != 0 || strstr(l, "expected") == NULL)
-			return l;
-	return "refused";
-}
-
-#define PIN "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-#define UP "198.18.2.1 1"
-static const struct row config_rows[] = {
-	{ "every form of an upstream line is read, and printed in its normal form, which is its own", upstream_of,
-	    "198.18.2.1@53 1<-" UP "|\t198.18.2.1\t 1   # comment|" UP " // comment|" UP "\r\n2001:db8::1@53 2 tcp<-2001:db8::1 2 tcp\n"
-	    "198.18.2.1@5353 65535|fe80::1%br-lan@54 3\n198.18.2.1@853 1 tls<-" UP " tls\n"
-	    "198.18.2.1@853 1 tls=dns.test<-" UP " tls=DNS.Test|" UP " tls=dns.test.\n198.18.2.1@853 1 tls pin=" PIN "<-" UP " tls pin=" PIN "\n"
-	    "198.18.2.1@853 1 tls noverify final<-" UP " final noverify tls\n198.18.2.1@53 1 domain=.<-" UP " domain=.\n"
-	    "198.18.2.1@53 1 domain=corp.test. domain=10.in-addr.arpa.<-" UP " domain=Corp.Test domain=10.in-addr.arpa\n"
-	    "198.18.2.1@853 1 tls=dns.test pin=" PIN " final domain=a.test. domain=b-c.test.|198.18.2.1@53 1 domain=x_y.test.|"
-	    "198.18.2.1@853 1 tls pin=" PIN " pin=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA=" },
-	{ "every directive is read, and printed in its normal form, which is its own", directive_of,
-	    "listen 127.0.0.1@53<-listen 127.0.0.1\nlisten ::1@5300|listen *@5300\nlisten *@53<-listen *\nadmin 127.0.0.2@99|admin ::1@99|"
-	    "admin off\nallow 198.18.2.0/24\nallow 10.0.0.1/32 ::/0 fe80::1/128<-allow 10.0.0.1;allow ::/0 fe80::1\nrate 100\n"
-	    "cache-size 65536<-cache-size 64k\ncache-size 2097152<-cache-size 2M\ncache-size 0|cache-min-ttl 60|cache-max-ttl 60|"
-	    "cache-negative 60|serve-stale 60|timeout 100|patience 1|queries 16|tcp-clients 7|user root|ca-file /x/y.pem|log error|"
-	    "log debug syslog\nhosts /x lan.<-hosts /x LAN\nhosts /x|block /dev/null|rebind-protect on" },
-	{ "every wrong line is an error, with its place and what was expected", wrong_of, "refused<-198.18.2.1|198.18.2.1 0|198.18.2.1 65536|"
-	    "198.18.2.1 x|" UP " udp|198.18.2.1@0 1|198.18.2.1@65536 1|198.18.2.1@ 1|198.18.2.256 1|10.1 1|::1::2 1|" UP " tls=|"
-	    UP " tls=a..b|" UP " tls=a..|" UP " tls=a/b|" UP " pin=" PIN "|" UP " tls noverify pin=" PIN "|" UP " tls pin=AAAA|"
-	    UP " tls pin=" PIN "=|" UP " tls pin=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8!|" UP " domain=|" UP " domain=a..b|" UP " final=1|"
-	    "198.18.2.1 -1|198.18.2.1 4294967297|198.18.2.1 0x1|198.18.2.1 1.5|01.2.3.4 1|1.2.3.4.5 1|198.18.2.1%lo 1|::1%nosuch@x 1|::1 :: 1|"
-	    "0.0.0.0 1|224.0.0.1 1|255.255.255.255 1|:: 1|127.0.0.1 1|ff02::1 1\n"
-	    "refused<-nonsense|listen|listen a|listen 127.0.0.1 53|listen 127.0.0.1@0|admin|admin 198.18.2.1@53|admin 127.0.0.1|"
-	    "admin *@53|admin on|allow|allow 10.0.0.0/33|allow x|rate|rate -1|rate 1 2|cache-size|cache-size 5g|cache-size -1|"
-	    "cache-size 100|cache-size 4097m|cache-size k|cache-min-ttl x|cache-min-ttl 100000|serve-stale x|timeout 5s|hosts|"
-	    "hosts /x lan more|hosts /x .|hosts /x *.lan|block|block /none/of/it|block /dev/null x|rebind-protect|rebind-protect on off|"
-	    "user|user a b|ca-file|log|log info file|log info syslog x|Listen 127.0.0.1|listen 1.2.3|allow ::/129|cache-size 99999999999999m|"
-	    "cache-max-ttl -5|timeout 1 2|timeout 99999999999999999999|include x|listen 1.2.3.4@x|fe80:: 1::1 1|timeout 500ms|"
-	    "198.18.2.1 1 final final x|block /" },
-	{ "no upstream, the same upstream twice, and one that is our own listen address are errors", upstream_of,
-	    "argument:2:~<-" UP ";198.18.2.1 2\nargument:~<-127.0.0.1@5300 1;listen 127.0.0.1@5300|127.0.0.1@5300 1;listen *@5300|"
-	    "listen 127.0.0.1@5300\n127.0.0.1@5301 1<-127.0.0.1@5301 1;listen 127.0.0.1@5300" } };
-static void test_config(void) {
-	char name[30];
-
-	rows(config_rows, COUNT(config_rows));
-	for (size_t i = 0; i < COUNT(directives); i++) {
-		snprintf(name, sizeof name, "%s ", directives[i].name);
-		each(strstr(config_rows[1].cases, name) != NULL, "%s", directives[i].name);
-	}
+	for (size_t i = 0; i < COUNT(directives); i++)
+		for (const struct row *r = table; r < table + COUNT(table); r++)
+			each(r->of != directive_of || strstr(r->cases, directives[i].name) != NULL, "%s", directives[i].name);
 	all("no directive is left out of these tests");
-}
-
-/* ---- Admin */
-
-static const char *admin_line_of(char *in) {
-	input("admin", in, strlen(in), 0);
-	return admin_of(in);
-}
-
-static const struct row admin_rows[] = {
-	{ "what is no command, or has wrong arguments, is an error", admin_line_of, "error: ~<-| |statu|STATUS|status x|status;clear|clear a b|"
-	    "clear a..b|log|log loud|log info debug|query|query a b c|query a..b|query x OPT|query x AXFR|query x NOTYPE|help me|reload now|"
-	    "top 10|\001|status\tx|#|clear #" },
-	{ "an HTTP request other than GET /metrics is refused", admin_line_of, "HTTP/1.1 4~<-GET / HTTP/1.1|GET /status HTTP/1.1|"
-	    "POST /metrics HTTP/1.1|clear HTTP/1.0|GET /metrics HTTP/2|get /metrics HTTP/1.1|GET  /metrics HTTP/1.1| HTTP/1.1|status HTTP/" },
-	{ "GET /metrics waits for its headers", admin_line_of, "(more)<-GET /metrics HTTP/1.1|GET /metrics HTTP/1.0" } };
-
-static void test_admin(void) {
-	rows(admin_rows, COUNT(admin_rows));
 	cache_again(1 << 20);
 	for (unsigned i = 0; i < 256; i++) {
 		say("R =0271%02x00 =00010001 @/A/100 " IP, i);
@@ -709,107 +778,16 @@ static void test_admin(void) {
 	admin_of("top");
 }
 
-/* ---- TLS */
-
-/* "WANTED CERTIFICATE'S" */
-static const char *cert_name_of(char *in) {
-	const char *seen = cut(in, ' ');
-	return cert_name_matches(in, (const uint8_t *)seen, strlen(seen)) ? "match" : "none";
-}
-
-/* "TAG DATE" */
-static const char *cert_time_of(char *in) {
-	const uint8_t *p = (const uint8_t *)in + 3;
-	return form("%lld", (long long)der_time((struct der){ p, p + strlen(in + 3) }, (unsigned)atoi(in)));
-}
-
-static const struct row tls_rows[] = {
-	{ "a certificate's name matches as RFC 6125 says: whole, or one wildcard label in front of two more", cert_name_of,
-	    "match<-dns.test dns.test|dns.test DNS.Test|a.dns.test *.dns.test|A.dns.test *.DNS.test\n"
-	    "none<-dns.test dns.tes|dns.test dns.test.|dns.test *.dns.test|a.b.dns.test *.dns.test|dns.test *.test|test *|a.test *|a.dns.test *|"
-	    "a.dns.test *.|a.dns.test a.*.test|ab.dns.test a*.dns.test|ab.dns.test *b.dns.test|a.dns.test *.*.test|dns.test |"
-	    "a.dns.test **.dns.test|a.dns.test *dns.test" },
-	{ "dates of certificates become seconds, leap years and both centuries right", cert_time_of, "0<-23 700101000000Z\n"
-	    "946684800<-23 000101000000Z\n2524607999<-23 491231235959Z\n-631152000<-23 500101000000Z\n2524608000<-24 20500101000000Z\n"
-	    "1709208000<-24 20240229120000Z\n4294967295<-24 21060207062815Z\n0<-23 7001010000|23 x00101000000Z|24 " } };
-
-/* Elements whose second byte is this, in every length up to 11 bytes. */
-static void der_walk(unsigned second) {
-	uint8_t bytes[12];
-	struct der d, v, whole;
-	unsigned tag;
-
-	for (unsigned len = 0; len < sizeof bytes; len++) {
-		const uint8_t *p;
-		for (unsigned i = 0; i < len; i++)
-			bytes[i] = (uint8_t)(i == 1 ? second : i == 0 ? 0x30 : rnd(2) ? 0xff : rnd(4));
-		p = exactly(bytes, len);
-		d = (struct der){ p, p + len };
-		for (int turns = 0; der_next(&d, &tag, &v, &whole); turns++)
-			each(v.p <= v.end && v.end <= p + len && d.p <= p + len && turns < 12, "length byte %02x in %u bytes", second, len);
-	}
-}
-
-static void test_tls(void) {
-	uint8_t pin[32], other[32];
-	char text[64];
-
-	each(!cert_name_matches("dns.test", (const uint8_t *)"dns.test\0.evil", 14), "a NUL");
-	rows(tls_rows, COUNT(tls_rows));
-	for (unsigned i = 0; i < 900; i++) {
-		for (int k = 0; k < 32; k++) pin[k] = (uint8_t)rnd(256);
-		snprintf(text, sizeof text, "%s", pin_text(pin));
-		each(pin_parse(other, text) && memcmp(pin, other, 32) == 0, "%s", text);
-		text[i % 45] = i % 45 == 43 ? 'A' : '*';        /* the last of 45: a letter too many, */
-		if (i % 90 == 44) text[43] = '\0';              /* or its '=' is missing */
-		each(!pin_parse(other, text), "place %u: %s", i % 45, text);
-	}
-	all("pins survive the way to base64 and back, and with a wrong letter or length are refused");
-	say("=0000008f3082008b3081f0a003020102020101300030003000300030003000a320301e301c0603551d1104153013");
-	say("=8208646e732e7465737487047f000001 *100");
-	for (m.p[0] = 0; m.p[0] < 16; m.p[0]++) input("cert", m.p, m.n, 3);
-	for (unsigned a = 0; a < 256; a++) der_walk(a);
-	all("a DER element never reaches beyond the bytes that are there");
-}
-
-/* "LATER IN_FLIGHT MS": how many of ten turns, so much later and with so many queries in flight, wait for more when that takes ms */
-static const char *turns_of(char *in) {
-	long later, ms, before = slept;
-	unsigned in_flight;
-
-	MUST(sscanf(in, "%ld %u %ld", &later, &in_flight, &ms) == 3);
-	clock_ms += later;
-	sleep_takes = ms;
-	clock_read();
-	queries.used = in_flight;
-	for (int i = 0; i < 10; i++) {
-		now -= MS(3);                   /* the turn itself has taken so long */
-		gather();
-	}
-	queries.used = 0;
-	return form("%ld", slept - before);
-}
-
-static const struct row turn_rows[] = {
-	{ "with 16 queries in flight a turn waits for more, but not for 100 ms after that took more than 2 ms", turns_of,
-	    "0<-0 15 0\n10<-0 16 1\n1<-0 16 3\n10<-110 16 1" } };
-
 int main(void) {
 	signal(SIGPIPE, SIG_IGN);
 	lab_start("192.0.2.1 1\ncache-size 16k");
-	rows(text_rows, COUNT(text_rows));
-	test_round_trips();
-	test_names();
-	test_questions();
-	test_answers();
+	rows(table, COUNT(table));
 	cfg.cache_max_ttl = 86400;
-	test_cache_room();
-	test_hash();
-	test_limits();
-	test_config();
-	test_admin();
+	test_names();
 	test_tls();
-	rows(turn_rows, COUNT(turn_rows));
+	test_hash();
+	test_cache_room();
+	test_many();
 	all("each input of all these, with a few bytes changed 25 times for each that it has, keeps the promises of fuzz.c");
 	puts("end");
 	return 0;
