@@ -92,7 +92,7 @@ leg_here() {
     legnow=$1 leg_began=$(date +%s)
     echo "# $1"
     [ -z "$WATCH" ] || "watch_$WATCH"
-    case $1 in tls_* | https*) tls_ready ;; esac         # they find the certificates there
+    case $1 in tls_* | https* | connections*) tls_ready ;; esac         # they find the certificates there
     "leg_$1"
     reap
     [ -z "$WATCH" ] || watched

@@ -2,7 +2,6 @@
 # Alone: ./test.sh connections connections_real connections_slow
 
 leg_connections() {
-    tls_ready
     replies <<'END'
 a server that sees only the first query of a TLS record answers A and AAAA at once from the first pair on ; single skip
  ; answered 10 40 in:300 window=2
@@ -73,7 +72,6 @@ handshakes() { within "$1" "$2" "$(upstream "127.0.0.1@$real_at" connects)" "han
 busy() { [ "$(upstream "127.0.0.1@$real_at" answered)" -gt 100 ]; }
 
 leg_connections_real() {
-    tls_ready
     printf '%s\n' '$ORIGIN test.' '$TTL 3600' '@ SOA ns host 1 3600 600 86400 60' '@ NS ns' 'ns A 192.0.2.1' '* A 192.0.2.9' >"$T/test.zone"
     for kind in nsd unbound dnsdist bind9 kresd haproxy stunnel; do
         promise "$kind: of two questions that are asked together none waits for a third, from the first pair on"
@@ -101,7 +99,6 @@ leg_connections_real() {
 }
 
 leg_connections_slow() {
-    tls_ready
     replies <<'END'
 dnsdist as it comes: 19 good names beside three a second that it drops are all answered, and it stays up ; before dnsdist
  ; dropped 19 5 3

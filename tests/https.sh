@@ -1,15 +1,9 @@
 # https.sh - DNS over HTTPS: requests, responses of every shape, servers that break HTTP/2, trust, and where port 853 is closed.
 # Alone: ./test.sh https https_flow https_trust. What the scripted server can do is told by tests/peer_h2.h.
 
-# webs ['RULE...' [LINE...]]: the scripted server one of DNS over HTTPS with these rules, and the proxy px that has only it
-webs() {
-    dot one good alpn=h2 : ${1:-}
-    [ $# = 0 ] || shift
-    proxy px "$ca" "$one 1 https=dns.test" "$@"
-}
-# web_answers 'RULE...' COUNT [WORD...]: when such a server is the only one, it answers that
+# web_answers 'RULE...' COUNT [WORD...]: a single server with these rules answers that
 web_answers() {
-    webs "$1"
+    single "$1"
     shift
     answered 10 "$@"
 }
@@ -17,11 +11,12 @@ web_answers() {
 asked_for() { adm "query h2=$1.n$(date +%s)$$.test A" | grep -F "$one "; }
 
 leg_https() {
+    over=https
     # POST, https, :authority, :path, accept, content-type, content-length: the bytes of RFC 7541
     headers='\\131\\135\\001\\008dns\.test\\004\\010/dns-query\\015\\004\\023application/dns-message\\015\\016\\023application/dns-message'
     headers=$headers'\\015\\013\\003128'
     replies asked_for <<'END'
-queries over HTTPS are answered, 500 on one connection, its ALPN h2 ; webs '' 'timeout 1000'
+queries over HTTPS are answered, 500 on one connection, its ALPN h2 ; single '' 'timeout 1000'
  ; answered 10 500 window=100
  ; saw 1 '^open' one
  ; saw 1 '^hello 1 .* sni dns\.test alpn h2 ' one
@@ -71,12 +66,13 @@ END
 }
 
 leg_https_flow() {
+    over=https
     replies <<'END'
 GOAWAY after every 10 requests: of 500 names with 100 in flight none is lost, and a few are asked twice
  ; web_answers h2=goaway10 500 window=100
  ; saw 50-90 '^open' one
 a refused request comes again, and is not a failure ; web_answers h2=refused3 100 window=20
-a reset of a request that is asked elsewhere too by then is no failure ; webs 'h2=rst delay=1900'
+a reset of a request that is asked elsewhere too by then is no failure ; single 'h2=rst delay=1900'
  ; meanwhile ask ask elsewhere.test
  ; comes one '^query'
  ; turn one delay=600
@@ -92,10 +88,10 @@ a server that takes 65,535 bytes and gives no room for more gets its questions o
 no more requests at a time than the server allows: 200 names with 50 in flight, 7 allowed ; web_answers 'h2=max7 delay=5' 1
  ; answered 10 200 window=50
  ; saw 0 '^over' one
-answers of 60,000 bytes, 100 of them: the window of the connection is widened in time ; webs
+answers of 60,000 bytes, 100 of them: the window of the connection is widened in time ; single
  ; each 'good 10 window=1 name="big=60000.n$it-%x.test" type=TYPE65400 tcp=1' $(seq 10)
  ; saw 0 '^overrun' one
-requests that a server leaves open do not keep others from being answered ; webs h2=max20
+requests that a server leaves open do not keep others from being answered ; single h2=max20
  ; beside h2=silent 'n=5 rate=100 timeout=6000' . answered 10 100 in:1500 window=5
 END
 }

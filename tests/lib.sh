@@ -534,6 +534,7 @@ revive() {
 # ---- DNS over TLS ------------------------------------------------------
 
 one='' two='' last=''           # ADDRESS@PORT of the scripted TLS servers
+over=''                         # https: so speaks a single one
 
 # crt NAME WORD...: $T/pki/NAME.key, .crt (the certificate alone), .pem (what a server sends: with its chain but the root), .pin, and
 # .up, what those send behind theirs that it signs. Words, where OTHER is a NAME that is there:
@@ -669,9 +670,9 @@ ruled() {
 
 # single ['RULE...' [LINE...]]: the TLS upstream one with these rules, and the proxy px that has only it, with these lines
 single() {
-    dot one good : ${1:-}
+    dot one good ${over:+alpn=h2} : ${1:-}
     [ $# = 0 ] || shift
-    proxy px "$ca" "$one 1 tls=dns.test" "$@"
+    proxy px "$ca" "$one 1 ${over:-tls}=dns.test" "$@"
 }
 
 # row 'NAME[:CERT] [RULE...]'... [-- LINE...]: TLS upstreams with these rules, the first the best, behind them last with the
