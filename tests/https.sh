@@ -120,12 +120,11 @@ END
     out=$("$BIN" -t '192.0.2.1 3 https=DNS.test.' '192.0.2.3@443 4 https=dns.test/dns-query' '192.0.2.1 1 tls=dns.test' '192.0.2.2@8443 5 https=dns.test/q' 2>&1)
     same "192.0.2.1@443 3 https=dns.test 192.0.2.3@443 4 https=dns.test 192.0.2.1@853 1 tls=dns.test 192.0.2.2@8443 5 https=dns.test/q" \
         "$(printf '%s\n' "$out" | grep '^192' | tr '\n' ' ' | sed 's/ $//')"
-    config_errors <<'END'
-a host name behind tls= or https=                    ; 192.0.2.1 3 https=
-only one of tcp, tls, tls=NAME and https=NAME        ; 192.0.2.1 3 https=dns.test tls
-tls alone for a certificate of the address           ; 192.0.2.1 3 https=192.0.2.1
-a path of at most 127 letters behind https=NAME      ; 192.0.2.1 3 https=dns.test/"q"
-a host name behind tls= or https=                    ; 192.0.2.1 3 https=https://dns.test/q
-tcp, tls, tls=NAME                                   ; 192.0.2.1 3 https
+    replies wrong <<'END'
+what is wrong with https= is met by what was expected ; a host name behind tls= or https= ; '192.0.2.1 3 https=' | '192.0.2.1 3 https=https://dns.test/q'
+ ; only one of tcp, tls, tls=NAME and https=NAME ; '192.0.2.1 3 https=dns.test tls'
+ ; tls alone for a certificate of the address ; '192.0.2.1 3 https=192.0.2.1'
+ ; a path of at most 127 letters behind https=NAME ; '192.0.2.1 3 https=dns.test/"q"'
+ ; tcp, tls, tls=NAME ; '192.0.2.1 3 https'
 END
 }

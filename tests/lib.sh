@@ -1,6 +1,6 @@
 # lib.sh - promises, processes, ports, waiting for events, the scripted peers.
 # Every chapter uses it; test.sh reads it first. A promise is one line, or a row of a table, and what follows it:
-#     promise TEXT ... same, like, unlike, within, says, saw; replies, tried, config_errors read rows
+#     promise TEXT ... same, like, unlike, within, says, saw; replies, tried read rows
 #     up, dot, proxy start a scripted upstream, one over TLS, the program; what is started again under a name replaces the first
 #     await waits for an event; skip and needs say why something cannot be shown here
 
