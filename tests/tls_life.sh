@@ -251,8 +251,6 @@ leg_tls_hostile() {
 answers with a wrong ID, name or type, or with QR=0, before the right one are ignored ; ruled 'first=id,qname,qtype,qr gap=0' 100 window=20
 records of one byte are put together ; ruled record=1 50 window=10
 segments of one byte are put together, in the handshake too ; ruled 'wire=1 kick=1' 20 window=5
-answers split over five records are put together ; ruled record=14 50 window=10
-many answers in one record are taken apart ; ruled 'batch=50 order=lifo' 50 window=50
 records of 16 KB are read ; ruled batch=4 8 window=4
  ; turn one
  ; size=6[45][0-9]{3} ; big=65500.1.test TYPE65400 +tcp
