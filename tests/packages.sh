@@ -112,19 +112,15 @@ END
     )
     like '^command /usr/sbin/dnsproxy$' "$real_x"
     like '^reload_signal HUP$' "$real_x"
-    promise 'the container file makes an image that has all that it needs'
+    promise 'what the container file builds runs alone in its directory, as nobody'
     readme containerfile >"$T/Containerfile"
-    same 2 "$(grep -c '^FROM' "$T/Containerfile")" stages
     for real_x in $(sed -n 's/^COPY \([^-].*\) [^ ]*$/\1/p' "$T/Containerfile"); do [ -e "$SRC/$real_x" ] || fail "COPY $real_x: not in the source"; done
     like '^USER 65534' "$(cat "$T/Containerfile")"
-    sed -n 's/^RUN //p; /^ /p' "$T/Containerfile" >"$T/container.sh"
-    same '' "$(sh -n "$T/container.sh" 2>&1)" 'RUN lines'
-    promise 'what the container file builds runs alone in its directory, as nobody'
     if [ "$(id -u)" != 0 ]; then
         skip 'not here: chroot needs root'
     elif static_here; then
         cp -p "$SRC/Makefile" "$SRC/dnsproxy.c" "$T/image/src/"
-        grep -v apt-get "$T/container.sh" | sed "s|/src|$T/image/src|g; s|/out|$T/image/out|g" >"$T/image.sh"
+        sed -n 's/^RUN //p; /^ /p' "$T/Containerfile" | sed "/apt-get/d; s|/src|$T/image/src|g; s|/out|$T/image/out|g" >"$T/image.sh"
         sh -e "$T/image.sh" >"$T/image.log" 2>&1 || fail "$(tail -n 3 "$T/image.log")"
         same './dnsproxy ./etc/group ./etc/passwd ./etc/ssl/certs/ca-certificates.crt' "$(files "$T/image/out")" files
         alone "$T/image/out"
