@@ -72,7 +72,7 @@ END
 
 # prepare: the tools and the program
 prepare() {
-    tools_build || { echo "test.sh: the test tools do not compile" >&2; exit 1; }
+    [ -x "$ROOT/peer" ] || compile "$ROOT/peer" tests/peer.c -O1 -g || { echo "test.sh: the test tools do not compile" >&2; exit 1; }
     if [ -z "$BIN" ]; then
         BIN=$ROOT/dnsproxy
         build "$BIN" || { echo "test.sh: dnsproxy.c does not compile" >&2; exit 1; }

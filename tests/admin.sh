@@ -35,8 +35,8 @@ clear NAME drops every type of NAME, without case, and nothing else ; each 'ask 
  ; same 'Cache cleared (0 entries)' "$(adm 'clear one.test.')"
  ; same 'Cache cleared (1 entries)' "$(adm 'clear mix\.ed.test')"
  ; shows '^entry st\.test'
-clear empties the cache ; same "Cache cleared ($(cached entries) entries)" "$(adm clear)"
- ; same 0 "$(cached entries)" entries
+clear empties the cache ; same "Cache cleared ($(count entries cache) entries)" "$(adm clear)"
+ ; same 0 "$(count entries cache)" entries
 log LEVEL changes what is logged ; same 'Log level debug' "$(adm 'log debug')"
  ; asks debugged.test
  ; comes p 'debugged\.test'

@@ -388,7 +388,7 @@ bench_row_entries() {
     bench_proxy dnsproxy-1000-entries "127.0.0.1@$plain1 1" 'cache-size 16m'
     warm=100000 words=100000
     bench_proxy dnsproxy-100000-entries "127.0.0.1@$plain1 1" 'cache-size 16m'
-    within 99000 100010 "$(cached entries)" 'entries in the cache'
+    within 99000 100010 "$(count entries cache)" 'entries in the cache'
     bench_rounds bench_dnsperf 7919 100 1000
     bench_compare 'cached, with 100,000 entries in the cache against 1,000' 1.15 dnsproxy-100000-entries dnsproxy-1000-entries
 }
@@ -560,7 +560,7 @@ bench_row_ratio() {
     bench_a=$(upstream "127.0.0.1@$plain1" sent)
     bench_x="${bench_x#* } $(bench_perf -p "$port" -d "$2" -n 1 -q 32)"
     bench_a=$((ZIPF / 2 + bench_a - $(upstream "127.0.0.1@$plain1" sent)))
-    bench_m=$(cached entries)
+    bench_m=$(count entries cache)
     bench_g=$(awk -v room="${bench_m:-1}" '
         { known = $1 in at; at[$1] = NR; name[NR] = $1; held += !known; hits += known && FILENAME ~ /ab$/ }
         held > room { while (at[name[++oldest]] != oldest) delete name[oldest]; delete at[name[oldest]]; held-- }

@@ -199,8 +199,9 @@ leg_breaking() {
  ; costs 50 ' tcp .* id=' u1 many n=50 window=10 name=kept%d.test
  ; saw 0 ' udp ' u1
  ; saw 0-2 '^open' u1
-7: a truncated answer never wins ; proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500'
+7: a truncated answer never wins, and is never kept ; proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500'
  ; @2 ; 1tcrec=.1tcpsilent=.t.test | 1tcrec=.1reset=.t.test
+ ; ^SERVFAIL ; 1tcrec=.1reset=.2bad=loop.t.test
 7: TC=1 is asked again over TCP at once, and that answer taken ; @1 ms:0-390 ; 1tcrec=.2silent=.u.test
  ; saw 1 ' tcp .* 1tcrec=\.2silent=\.u\.test\.' u1
 7: a malformed answer never wins, and is never kept ; each 'says 2 1bad=$it.m.test' loop rdlen ancount cutrr label40

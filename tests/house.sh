@@ -1,8 +1,6 @@
 # house.sh - names of the house, block lists, and private addresses from outside.
 # Alone: ./test.sh hosts block rebind records house unitfile.
 
-# told KEY LINE: a number of the line of status that begins so
-told() { val "$1" "$(adm status | grep "^$2 ")"; }
 # here NAME ERE [TYPE]: after a query and at most five seconds the reply matches
 here() { await 5 hears "$2" "$1" "${3:-A}" || fail "$1 ${3:-A}: wanted /$2/, got [$(ask "$1" "${3:-A}")]"; }
 
@@ -56,13 +54,13 @@ a domain= does not come before hosts, and hosts come before special names
  ; A 127\.0\.0\.1 ; localhost
  ; A 192\.168\.1\.8 ; localhost
 a file that comes, changes and goes is noticed within five seconds of a query ; proxy p "$u1 1" "hosts $T/later lan"
- ; same 0 "$(told names hosts)" 'names before there is a file'
+ ; same 0 "$(count names hosts)" 'names before there is a file'
  ; each 'echo "10.1.1.$it new" >"$T/later" && here new.lan "A 10\.1\.1\.$it"' 1 2
  ; rm "$T/later"
  ; here new.lan '^NOERROR [^|]*$'
 a file that is being written is never half read
  ; each 'echo "10.1.1.$it n$it" && ask "n$it.lan" >/dev/null && sleep 0.3' 1 2 3 4 5 6 7 8 9 >"$T/later"
- ; await 8 is 18 told names hosts || fail "$(adm status | grep hosts)"
+ ; await 8 is 18 count names hosts || fail "$(adm status | grep hosts)"
  ; same 18 "$(sed -n 's/^hosts: \([0-9]*\) names$/\1/p' "$T/p.log" | sort -un | grep -v '^[02]$')" 'sizes that it has read'
 a file that cannot be read is told, and the names stay until it can ; echo 10.2.2.2 n1 >"$T/new" && chmod 0 "$T/new" && mv "$T/new" "$T/later"
  ; here n1.lan 'A 10\.1\.1\.1'
@@ -105,9 +103,9 @@ names of one label in hosts(5) form, other addresses, raw UTF-8 and other forms 
  ; A 192\.0\.2\.99 ; not.test | a.star.test | opt.test | 'm\195\188ll.test'
  ; saw 1 'list:15: .*expected a name.*6 such lines' p
 status, top and metrics count ; shows "^block .*names 12 "
- ; same 14 "$(told hits block)" hits
+ ; same 14 "$(count hits block)" hits
  ; like '^name ads\.test\. queries 4$' "$(adm top)"
- ; same "$(told hits block)" "$(metric block_hits)" 'hits in /metrics'
+ ; same "$(count hits block)" "$(metric block_hits)" 'hits in /metrics'
 a reload reads a million names while the old list serves, and no turn of the loop takes more than 20 ms of the processor
  ; cp "$T/list" "$T/lists"
  ; printf '%s\n' "$u1 1" "block $T/lists" 'cache-max-ttl 600' >"$T/p.conf"
@@ -120,7 +118,7 @@ a reload reads a million names while the old list serves, and no turn of the loo
  ; meanwhile asker many n=4000 rate=1000 window=1000 name=hit.test timeout=5000
  ; like '^Reloaded' "$(adm reload)"
  ; A 0\.0\.0\.0 ; ads.test
- ; await 60 is 1000012 told names block || fail "$(adm status | grep block)"
+ ; await 60 is 1000012 count names block || fail "$(adm status | grep block)"
  ; ended asker ' noerror 4000 '
  ; [ ! -s "$T/shim" ] || within 1 20000 "$(shim_count)" 'microseconds at most'
  ; A 0\.0\.0\.0 ; below.ads1.b1.example

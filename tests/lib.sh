@@ -462,9 +462,6 @@ val() { printf ' %s\n' "$2" | sed -n "/ $1[ =]/{s/ $1[ =]\([^ ]*\).*/\n\1/;s/.*\
 
 # ---- Tools -------------------------------------------------------------
 
-# tools_build: the peer
-tools_build() { [ -x "$ROOT/peer" ] || compile "$ROOT/peer" tests/peer.c -O1 -g; }
-
 # what up sets: the addresses of the upstreams
 u1='' u2='' u3='' u4=''
 
@@ -499,10 +496,9 @@ limited() {
     after "ulimit $limited_o" "$@"
 }
 
-# count KEY: a number of the first line of status;  upstream ADDR KEY: of an upstream's line;  cached KEY: of the cache line
-count() { val "$1" "$(adm status | grep '^dnsproxy ')"; }
+# count KEY [LINE]: a number of status, in the line that begins so, or the first;  upstream ADDR KEY: of an upstream's line
+count() { val "$1" "$(adm status | grep "^${2:-dnsproxy} ")"; }
 upstream() { val "$2" "$(adm status | grep -F "upstream $1 ")"; }
-cached() { val "$1" "$(adm status | grep '^cache ')"; }
 # pairs NAME ERE: with how many pairs of port and ID such a question came to the upstream: one sent again is the same
 pairs() { grep -E -e "$2" "$T/$1.q" | sed 's/.*from=\([^ ]*\) id=\([0-9]*\) .*/\1 \2/' | sort -u | wc -l | tr -d ' '; }
 # becomes SECONDS ADDR STATE: within that time the upstream is so
