@@ -73,14 +73,15 @@ static inline void name_key(struct key *k, const char *name, unsigned type, unsi
 	key_set(k, name_parse(k->b, name), type, 1, flags);
 }
 
-/* The key of the question in m, or of that for another type. */
-static inline void lab_key(struct key *k, unsigned type) {
-	size_t n = 0, end = m.n > 12 ? MIN(m.n - 12, NAME_MAX_WIRE - 1) : 0;
-	while (n < end && m.p[12 + n] != 0 && m.p[12 + n] < 64) n += 1u + m.p[12 + n];
-	n = MIN(n, end);
-	for (size_t i = 0; i < n; i++) k->b[i] = lower(m.p[12 + i]);
-	k->b[n++] = 0;
-	key_set(k, n, type ? type : get16at(m.p + 12 + n), 1, 0);
+/* The key of the question in a message, or of that for another type; false when it is not whole. */
+static inline bool lab_key(struct key *k, const uint8_t *p, size_t size, unsigned type) {
+	size_t n = 0;
+	while (12 + n < size && n < NAME_MAX_WIRE && p[12 + n] > 0 && p[12 + n] < 64)
+		n += 1u + p[12 + n];
+	if (n >= NAME_MAX_WIRE || n + 17 > size || p[12 + n] != 0) return false;
+	for (size_t i = 0; i <= n; i++) k->b[i] = lower(p[12 + i]);
+	key_set(k, n + 1, type ? type : get16at(p + 13 + n), get16at(p + 15 + n), p[1] & (KEY_DO | KEY_CD));
+	return true;
 }
 
 /* A copy that ends where its memory ends, so that a sanitizer sees what reads beyond; good until the 32nd call after this. */
@@ -139,7 +140,7 @@ static inline bool cache_message(uint32_t ttl) {
 	static struct answer a;
 	static struct key k;
 	struct keep keep = { .key = &k, .ttl = ttl };
-	lab_key(&k, 0);
+	if (!lab_key(&k, m.p, m.n, 0)) return false;
 	keep.hash = hash_bytes(k.b, k.len);
 	if (answer_read(&a, m.p, m.n, &k) != NULL) return false;
 	keep.old = cache_find(keep.key, keep.hash);
@@ -153,15 +154,13 @@ static char errors[65536], normal[65536];
 
 /* The lines of text become the program's arguments. */
 static inline void lab_source(const char *text) {
-	static char copies[8][65536], *lines[8][300];
-	static unsigned turn;
-	char *copy = copies[++turn % 8], **line = lines[turn % 8], *save;
+	static char copy[65536], *lines[300], *save;
 	unsigned k = 0;
-	snprintf(copy, sizeof copies[0], "%s", text);
-	for (char *l = strtok_r(copy, "\n", &save); l != NULL && k < COUNT(lines[0]) - 1; l = strtok_r(NULL, "\n", &save))
-		line[k++] = l;
-	line[k] = NULL;
-	source = (struct source){ .lines = line };
+	snprintf(copy, sizeof copy, "%s", text);
+	for (char *l = strtok_r(copy, "\n", &save); l != NULL && k < COUNT(lines) - 1; l = strtok_r(NULL, "\n", &save))
+		lines[k++] = l;
+	lines[k] = NULL;
+	source = (struct source){ .lines = lines };
 	errors[0] = '\0';
 }
 

@@ -390,18 +390,14 @@ static const struct { unsigned flags; const char *records; } kinds[] = {
 	{ 0x8180, "" }, { 0x8380, "" }, { 0x8180, "A" }, { 0x8180, "A" }, { 0x0180, "A" }, { 0x8183, "SO" }, { 0x8180, "T" },
 	{ 0x8180, "A" }, { 0x8180, "" }, { 0x8181, "" }, { 0x8181, "" } };
 
-/* An answer of some kind to the query at p, into m. */
-static void answer_build(const uint8_t *p, size_t len, bool stream) {
+/* An answer of some kind to a query, into m. */
+static void answer_build(const struct question *q, bool stream) {
 	static const uint32_t ttls[] = { 300, 0, 1, 5, 30, 0x80000005 };
-	unsigned kind = below(COUNT(kinds)), ttl = ttls[below(COUNT(ttls))], type;
-	size_t qlen = 12;
+	unsigned kind = below(COUNT(kinds)), ttl = ttls[below(COUNT(ttls))], type = key_type(&q->key);
 
-	while (qlen < len && p[qlen] != 0) qlen += 1 + (size_t)p[qlen];
-	qlen += 5;
-	type = get16at(p + qlen - 4);
 	say("!%x:1,0,0,0", kinds[kind].flags | (kind == WITH_RCODE ? below(16) : 0));
-	put16at(m.p, get16at(p) ^ (kind == WRONG_ID));
-	put(&m, p + 12, qlen - 12);
+	put16at(m.p, q->id ^ (unsigned)(kind == WRONG_ID));
+	put_as(&m, "@22", q->name, (size_t)q->key.name_len, type, 1);
 	if (kind == WRONG_NAME) m.p[13] ^= 1;
 	for (const char *r = kinds[kind].records; *r != '\0'; r++) {
 		if (*r == 'A') say("@/TYPE%u/%u [ *%d ]", type == T_ANY ? T_A : type, ttl, type == T_AAAA ? 16 : 4);
@@ -503,7 +499,7 @@ static void upstream_answer(struct fake *f) {
 	for (unsigned i = 0; i < NAMES * TYPES; i++)
 		if (key_type(&q.key) == types[i / NAMES] && strncmp(name_text(q.key.b), names[i % NAMES], strlen(names[i % NAMES])) == 0)
 			heard[i][upstream_bit(&f->peer)] = fake_now;
-	answer_build(t->q[k].b, t->q[k].len, is_stream(f));
+	answer_build(&q, is_stream(f));
 	if (is_port(f))
 		datagram(f, &f->peer, m.p, MIN(m.n, (size_t)QUEUED));
 	else if (is_http(f))
