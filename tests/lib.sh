@@ -12,9 +12,7 @@ legnow=''
 : >"$why"
 
 trap 'finish $?' EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'exit 143' HUP INT TERM
 
 # The last act: everything started is stopped, the directory goes (KEEP=1 leaves it).
 finish() {
