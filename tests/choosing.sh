@@ -206,6 +206,7 @@ leg_breaking() {
  ; saw 1 ' tcp .* 1tcrec=\.2silent=\.u\.test\.' u1
 7: a malformed answer never wins, and is never kept ; each 'says 2 1bad=$it.m.test' loop rdlen ancount cutrr label40
  ; each 'says ^SERVFAIL 1bad=$it.2bad=$it.m.test' loop rdlen ancount cutrr label40
+ ; ^SERVFAIL ; 1tcrec=2.2bad=loop.m.test
  ; shows 0 'entry.*2bad'
 END
 }

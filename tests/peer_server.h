@@ -17,7 +17,7 @@
  *            mutate=SEED
  *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  tcpsilent  lose=PERCENT (of the datagrams, each way)
  *            drop=N (the first N datagrams of a question)
- *  over UDP  tc  tcrec (TC=1 with records)  twice  once (a port gets one answer: a firewall that ends a session with it)
+ *  over UDP  tc  tcrec (TC=1 with records; 2: over TCP too)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  closeafter  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND,KIND... (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
  *            KIND: id qname qtype qclass qr opcode zero eleven header qd2 cutq noq loop | port addr | rdlen ancount
@@ -259,7 +259,7 @@ static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, con
 		b->p[i] = (uint8_t)(a->lower ? tolower(b->p[i]) : a->upper ? toupper(b->p[i]) : b->p[i]);
 	if (intolerant && rcode != NOERROR) return;
 	if (!udp || !a->tc) put_sections(b, a, q, rcode, opt, do_);
-	if (udp && (a->tcrec || a->tc || b->n > limit)) b->p[2] |= F_TC >> 8;
+	if (a->tcrec > !udp || (udp && (a->tc || b->n > limit))) b->p[2] |= F_TC >> 8;
 	if ((udp && a->tc) || b->n > limit) {
 		b->n = q->end;
 		memset(b->p + 6, 0, 6);
