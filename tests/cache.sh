@@ -116,7 +116,7 @@ leg_cachefull() {
 it never grows: bytes is at most size, size is what was asked for ; each 'within 1 1048576 "$(count $it cache)" $it' bytes size
  ; within 4000 40000 "$(count entries cache)" entries
  ; within 160000 200000 "$(count evicted cache)" evicted
-a small answer costs no more than its bytes and 60 ; within 1 140 "$(($(count bytes cache) / $(count entries cache)))" "bytes an entry"
+a small answer costs at most its bytes and 60 ; within 1 140 "$(($(count bytes cache) / $(count entries cache)))" "bytes an entry"
 and memory grows by no more than what was set aside ; ! plain || grew 1300 "$a" p
 and a hit costs what it cost before ; good 3000 from=197000 window=1 byname
  ; within 1 $((few * 3 + 300)) "$(val p50_us "$out")" "us, $few before"

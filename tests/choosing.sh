@@ -69,7 +69,7 @@ leg_choosing() {
 5: without OPT there is no Extended DNS Error ; ! ede=|edns= ; nothing2.test
 5: with nothing at all it is SERVFAIL at timeout when they are silent ; proxy p "$u1 1" "$u2 2" 'timeout 700'
  ; @'^SERVFAIL qr rd ra .* ede=(22|23)( |$)' ms:650-2000 ; silent=.n.test +edns
-9: identical questions in flight share one upstream query, each client gets its own reply, ID and spelling ; proxy p "$u1 1" 'timeout 3000'
+9: identical questions in flight share one upstream query, each client gets its own reply ; proxy p "$u1 1" 'timeout 3000'
  ; good 200 window=200 name=delay=300.shared.test vary
  ; same 1 "$(pairs u1 ' delay=300\.shared')" "queries at the upstream"
 9: over TCP too, and mixed ; meanwhile tcp many n=20 window=20 name=delay=500.mixed.test tcp=4
@@ -181,7 +181,7 @@ leg_failing() {
 END
 }
 
-# Paragraph 7: connections that fail, answers that are cut or broken. What else befalls connections is the same over TLS, in tls_life.sh.
+# Paragraph 7: connections that fail, answers that are cut or broken. What else befalls connections: tls_life.sh.
 leg_breaking() {
     ups u1 u2 u3
     replies <<'END'

@@ -46,7 +46,7 @@ a wrong line is met by what was expected ; "soon" is not valid, expected millise
  ; a port from 1 to 65535 ; '1.1.1.1@99999 1'
  ; an address of this host, or \* with "allow" ; 'listen eth0'
  ; \*@5300 ; 'listen 5300' | 'listen *:5300'
-what is right elsewhere, in files of hosts, dnsmasq, resolv.conf, unbound, as a URL, is met by what to write here ; expected .*192\.0\.2\.1@53 ; '1.1.1.1:53 1'
+what is right for hosts, dnsmasq, resolv.conf or unbound is met by what to write here ; expected .*192\.0\.2\.1@53 ; '1.1.1.1:53 1'
  ; expected a port behind '@' ; '1.1.1.1#5353 1'
  ; without brackets ; '[::1]@53 1'
  ; tls=NAME ; 'tls://1.1.1.1'

@@ -146,7 +146,7 @@ a client that never reads: beside 2,000 pipelined queries for 60,000 bytes each 
 10,000 cached questions in one write with a stack of 256 KB are all answered ; limited '-s 256' p "$u1 1"
  ; asks warm.test
  ; like '^replies 10000 noerror 10000 ' "$(talk qs=10000:warm.test send count=10000,15000)"
-with 32 descriptors, 200 idle TCP clients and 50 silent admin clients 100 of 100 UDP queries are answered, without a spin, and TCP works again when they left
+with 32 descriptors and 250 silent clients 100 of 100 UDP queries are answered, without a spin, and TCP again when they left
  ; limited '-n 32' p "$u1 1"
  ; hold hold "$port" 200
  ; hold hold2 "$admin" 50
@@ -168,7 +168,7 @@ a client that asks 5,000 unanswerable names a second does not cost another its 5
  ; ended flood 'dup 0'
 the oldest query of the client that holds the most is answered SERVFAIL
  ; within 10000 15000 "$(val servfail "$out")" "SERVFAIL to the flooding one"
-rate: a client that asks ten times too much gets about what is due, of the rest half are dropped, half get an empty TC=1 ; rules u1 'warm.test ttl=900'
+rate: who asks ten times too much gets what is due, of the rest half nothing, half an empty TC=1 ; rules u1 'warm.test ttl=900'
  ; proxy p "$u1 1" 'rate 20'
  ; ask warm.test +tcp >/dev/null
  ; out=$(many n=600 rate=200 window=1000 name=warm.test src=127.0.0.2 timeout=500)

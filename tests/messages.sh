@@ -7,7 +7,7 @@ leg_messages() {
     proxy p "$u1 1"
     l=$(printf '%063d' 0)
     replies <<'END'
-QDCOUNT 0 or 2 is FORMERR, and a question cut off ; ^FORMERR qr ; a.test +qd=0 | a.test +qd=2 | +raw=000701000001000000000000016100ff
+QDCOUNT 0 or 2, and a question cut off, are FORMERR ; ^FORMERR qr ; a.test +qd=0 | a.test +qd=2 | +raw=000701000001000000000000016100ff
 FORMERR: TC=1 in a query, if it is not dropped ; ^FORMERR qr |^TIMEOUT ; a.test +tc +timeout=300
 a name of 255 octets works, one of 256 is FORMERR, a label of 63 octets works ; ^NOERROR ; $l.$l.$l.$(printf '%061d' 0)
  ; ^FORMERR ; $l.$l.$l.$(printf '%062d' 0)
@@ -71,7 +71,7 @@ a reply to a query with OPT has one, whatever is wrong with the query ; ^NOTIMP 
  ; ^FORMERR .*qd=0 .*ar=1 .* edns= ; +raw=0007010000000000000000010000290400000000000000
 QTYPE 0 is forwarded ; ^NOERROR .*/TYPE0 ; nodata=.zero.test TYPE0
 a message of 65,535 bytes from the upstream is delivered over TCP, or SERVFAIL if it cannot be, never more than fits ; ^(NOERROR|SERVFAIL) qr rd ra ; big=65535.s.test TXT +tcp +edns
-AD reaches only a client that set AD or DO, hit or miss, and is never set by the proxy itself ; ^NOERROR[a-z ]* ad ; ad=.a2.test +ad | ad=.a3.test +do
+AD reaches only who set AD or DO, and is never set by the proxy itself ; ^NOERROR[a-z ]* ad ; ad=.a2.test +ad | ad=.a3.test +do
  ; !^NOERROR[a-z ]* ad ; ad=.a1.test | ad=.a2.test | a4.test +ad
  ; ^NOERROR[a-z ]* ad ; ad=.a1.test +ad
 END
