@@ -2121,7 +2121,7 @@ static void watch_add(int *slot, int fd, short events, void (*ready)(void *, sho
 }
 
 static void watch_events(int slot, short events) {
-	if (polls[slot].events == events) return;
+	if (slot < 0 || polls[slot].events == events) return;
 	polls[slot].events = events;
 	if (slot >= nhot) (void)cold_set(watches[slot].slot, polls[slot].fd, events, EPOLL_CTL_MOD);
 }
@@ -3246,10 +3246,11 @@ static void tcp_flush_dirty(void) {
 
 /* Who waits at a door cannot come in, and it is for want of no descriptor that somebody else had: it stays shut for a moment. */
 static usec accept_rest;
-static void accept_pause(int slot) {
+static void accept_pause(int *slot) {
 	static usec warned;
 	if (log_now(&warned)) log_error("TCP clients wait: %s", strerror(errno));
-	watch_events(slot, 0);
+	watch_events(*slot, 0);
+	if (errno == EINVAL) watch_remove(slot);        /* it does not listen any more: somebody ended it, as ss -K does */
 	accept_rest = now + MS(100);
 }
 
@@ -3264,7 +3265,7 @@ static void listener_tcp_ready(void *owner, short revents) {
 	(void)revents;
 	for (socklen_t i = 0, n = sizeof p.from; i < 16; i++, n = sizeof p.from) {
 		fd = accept4(l->tcp, &p.from.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0 && accept_impossible() && (errno != EMFILE || !tcp_evict())) accept_pause(l->tcp_slot);
+		if (fd < 0 && accept_impossible() && (errno != EMFILE || !tcp_evict())) accept_pause(&l->tcp_slot);
 		if (fd < 0) return;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 		if (pool_empty(&tcp_pool)) {
@@ -6539,7 +6540,7 @@ static void admin_accept(void *owner, short revents) {
 	(void)owner;
 	(void)revents;
 	fd = accept4(admin_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd < 0 && accept_impossible()) accept_pause(admin_slot);
+	if (fd < 0 && accept_impossible()) accept_pause(&admin_slot);
 	if (fd < 0) return;
 	if (pool_empty(&admins)) {
 		stats.full++;
@@ -7126,9 +7127,8 @@ static void descriptors_init(void) {
 static void accept_sweep(void) {
 	if (accept_rest == 0 || !is_due(accept_rest)) return;
 	accept_rest = 0;
-	if (admin_slot >= 0) watch_events(admin_slot, POLLIN);
-	for (unsigned i = 0; i < nlisteners; i++)
-		if (listeners[i].tcp >= 0) watch_events(listeners[i].tcp_slot, POLLIN);
+	watch_events(admin_slot, POLLIN);
+	for (unsigned i = 0; i < nlisteners; i++) watch_events(listeners[i].tcp_slot, POLLIN);
 }
 
 /* Where many are in flight a turn starts after the shortest sleep there is, some 60 us: what comes meanwhile costs one turn, not one

@@ -179,6 +179,11 @@ rate: who asks ten times too much gets what is due, of the rest half nothing, ha
 rate: TCP still serves it, and other clients do not notice ; ^NOERROR qr rd ra  ; warm.test +src=127.0.0.2 +tcp
  ; like ' noerror 15 .* tc 0 ' "$(many n=15 window=15 name=warm.test src=127.0.0.3)"
 rate: status counts what was limited ; within 490 540 "$(count limited)"
+a listening socket that somebody else ends costs no CPU ; ss -KHl "sport = :$port" 2>/dev/null | grep -q tcp || skip 'not here: ss -K ends nothing'
+ ; a=$(cpu_ms p)
+ ; sleep 1
+ ; spent 100 "$a"
+ ; ^NOERROR ; warm.test +src=127.0.0.3
 END
 }
 
