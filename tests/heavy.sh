@@ -83,28 +83,25 @@ cmd_valgrind() {
 # unit.c includes fuzz.c. cppcheck and gcc's analyser see the program by itself: with a test around it they need many minutes and
 # gigabytes. What cppcheck may not say: that two variables start with the same value, and that it has not tried every #ifdef and branch.
 analyse_table() {
-    analyse_i=''
-    [ -z "$BEARSSL" ] || analyse_i="-isystem $BEARSSL/inc"
+    analyse_i=${BEARSSL:+-isystem $BEARSSL/inc}
     analyse_w="-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $analyse_i -c -o /dev/null"
-    for analyse_f in tests/unit.c tests/peer.c tests/sequence.c dnsproxy.c tests/shim.c tests/gai.c; do
-        case $analyse_f in
-        tests/unit.c | tests/peer.c | tests/sequence.c) ;;
-        *)
-            echo "cppcheck|$analyse_f|cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --suppress=missingIncludeSystem" \
-                "--suppress=toomanyconfigs --suppress=duplicateAssignExpression --suppress=normalCheckLevelMaxBranches --error-exitcode=1 $analyse_i"
-            echo "gcc -fanalyzer|$analyse_f|gcc -std=c11 -O2 -fanalyzer $analyse_i -c -o /dev/null"
-            ;;
-        esac
-        echo "clang --analyze|$analyse_f|clang --analyze --analyzer-output text -std=c11 $analyse_i -o /dev/null"
-        for analyse_c in gcc clang; do
-            echo "$analyse_c with every warning|$analyse_f|$analyse_c $analyse_w -O2"
-        done
-    done
-    for analyse_c in gcc clang; do
-        for analyse_o in -O0 -Os -DPLAIN_POSIX; do
-            echo "$analyse_c $analyse_o with every warning|dnsproxy.c|$analyse_c $analyse_w $analyse_o"
-        done
-    done
+    analyse_1='dnsproxy.c tests/shim.c tests/gai.c' analyse_2='tests/unit.c tests/peer.c tests/sequence.c'
+    while IFS='|' read -r analyse_t analyse_f analyse_c; do
+        for analyse_x in $analyse_f; do echo "$analyse_t|$analyse_x|$analyse_c"; done
+    done <<END
+clang --analyze|$analyse_2 $analyse_1|clang --analyze --analyzer-output text -std=c11 $analyse_i -o /dev/null
+gcc -fanalyzer|$analyse_1|gcc -std=c11 -O2 -fanalyzer $analyse_i -c -o /dev/null
+cppcheck|$analyse_1|cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --suppress=missingIncludeSystem \
+--suppress=toomanyconfigs --suppress=duplicateAssignExpression --suppress=normalCheckLevelMaxBranches --error-exitcode=1 $analyse_i
+gcc with every warning|$analyse_2 $analyse_1|gcc $analyse_w -O2
+clang with every warning|$analyse_2 $analyse_1|clang $analyse_w -O2
+gcc -O0 with every warning|dnsproxy.c|gcc $analyse_w -O0
+gcc -Os with every warning|dnsproxy.c|gcc $analyse_w -Os
+gcc -DPLAIN_POSIX with every warning|dnsproxy.c|gcc $analyse_w -DPLAIN_POSIX
+clang -O0 with every warning|dnsproxy.c|clang $analyse_w -O0
+clang -Os with every warning|dnsproxy.c|clang $analyse_w -Os
+clang -DPLAIN_POSIX with every warning|dnsproxy.c|clang $analyse_w -DPLAIN_POSIX
+END
 }
 
 # analyse: compilers with every warning, and static analysers, as many side by side as there are processors: no output, and success
