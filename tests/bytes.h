@@ -1,5 +1,6 @@
 /* bytes.h - what every test program needs, the peer as the unit tests and the fuzz targets: bytes that grow, messages written
  * without a check so that wrong ones can be made, chance that repeats itself. Stands on its own; not a program. */
+#pragma once
 #include <ctype.h>
 #include <stdarg.h>
 #include <stdbool.h>

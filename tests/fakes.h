@@ -1,5 +1,5 @@
 /* fakes.h - a small kernel for sequence.c: descriptors, time and randomness that only the target moves, and TLS without
- * cryptography. Included before the program (by lab.h, with LAB_FAKES); the target says what the other ends do. */
+ * cryptography. Included before the program; the target says what the other ends do. */
 #define _GNU_SOURCE 1
 #include <arpa/inet.h>
 #include <bearssl.h>

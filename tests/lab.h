@@ -1,16 +1,9 @@
 /* lab.h - what the unit tests and the fuzz targets share: the program itself without its main(), a way to tell messages in words,
- * the invariants of the cache, and readers of configurations and admin lines. Defines nothing that runs by itself.
- *
- * With LAB_FAKES the program's system calls go to fakes.h. */
-#ifdef LAB_FAKES
-#include "fakes.h"
-#endif
+ * the invariants of the cache, and readers of configurations and admin lines. Defines nothing that runs by itself. */
 #define main dnsproxy_main
 #include "../dnsproxy.c"
 #undef main
-#ifndef LAB_FAKES
 #include "bytes.h"
-#endif
 
 static inline uint32_t rnd(uint32_t below) { return chance_next() % below; }
 

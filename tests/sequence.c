@@ -10,7 +10,7 @@
  * Alone:  ./test.sh fuzz SECONDS sequence
  * or:     clang -g -fsanitize=fuzzer,address,undefined -o sequence tests/sequence.c -lbearssl && ./sequence [FILE]
  * With TRACE=1 it tells each event and what the program logs. */
-#define LAB_FAKES 1
+#include "fakes.h"
 #include "lab.h"
 
 enum { TRACKED = 256, WILD_PORT = 999, LONGEST = 5000, NAMES = 8, TYPES = 5, TOLD = 200 };
@@ -613,18 +613,16 @@ static void event(void) {
 	} else if (what == 13) {
 		f = FAKE(below(4) == 0 ? admin_fd : listeners[0].tcp);
 		f->due = MIN(f->due + 1, 3u);
-	} else if (what <= 15)
-		client_event(0);
-	else if (what == 16)
-		client_event(below(5));
+	} else if (what <= 16)
+		client_event(what < 16 ? 0 : below(5));
 	else if (what == 17)
 		reload(below(COUNT(sets)));
 	else if (what == 18) {
 		k = byte();
 		fakes_max = k % 3 ? FDS : 3 + (int)k % 12;
-	} else if (what == 19) {
+	} else if (what == 19)
 		fake_wall = walls[below(COUNT(walls))];
-	} else {
+	else {
 		n = below(sizeof noise);
 		for (k = 0; k < n; k++) noise[k] = (uint8_t)byte();
 		datagram(FAKE(listeners[0].udp), &wild, noise, n);

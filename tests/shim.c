@@ -110,20 +110,15 @@ int poll(struct pollfd *fds, nfds_t n, int timeout) {
 #endif
 
 #ifdef TURNS			/* the file begins with the longest processor time between two polls, in microseconds */
-static int64_t cpu_us(void) {
-	struct timespec t;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 int poll(struct pollfd *fds, nfds_t n, int timeout) {
-	static int64_t last;
-	int64_t turn = last != 0 ? cpu_us() - last : 0;
+	static clock_t last;
+	clock_t turn = last != 0 ? clock() - last : 0;
 	int r;
 	REAL(poll);
 
 	if (turn > *shared) *shared = turn;
 	r = real(fds, n, timeout);
-	last = cpu_us();
+	last = clock();
 	return r;
 }
 #endif
