@@ -1,5 +1,5 @@
 # admin.sh - the admin port: commands, status, metrics; the supervisor; query and top.
-# Alone: ./test.sh admin metrics supervisor
+# Alone: ./test.sh admin supervisor
 
 # raw WORD...: a scripted connection to the admin port
 # scrape HOST, metrics: GET /metrics from there, from localhost;  metric NAME: the value there of a counter, or of NAME{LABELS}
@@ -96,30 +96,10 @@ top tells the most asked names and the clients that ask most ; many n=300 window
 hostile names are escaped there ; many n=500 window=20 'name=evil\010top\027.test' >/dev/null
  ; evil\\010top\\027 ; top
  ; same 0 "$(adm top | grep -c '[^ -~]')" "lines with other than printable ASCII"
-END
-}
-# for each request: it does nothing
-runs_nothing() { unlike 'Cache cleared|^dnsproxy |200 OK' "$(raw "text=$it" slurp=3000)" "$it"; }
-
-# numbers_agree: status and /metrics, read one after the other, say the same; $T/differ has what only status says
-numbers_agree() {
-    metrics | tr -d '\r' | sed '1,/^$/d' >"$T/metrics"
-    sed 's/_total\([ {]\)/\1/; s/size_bytes/size/; s/tcp_clients/tcp/
-        s/^dnsproxy_\([a-z_]*\){upstream="\([^"]*\)".*} /\2 \1 /; s/^dnsproxy_/all /' "$T/metrics" >"$T/served"
-    adm status | awk '/^(dnsproxy|cache|upstream) / {
-        for (i = 2; i < NF; i++) if ($i ~ /^[a-z]+$/ && $i !~ /uptime|priority/ && $(i + 1) ~ /^[0-9]+$/)
-            print $1 == "upstream" ? $2 : "all", ($1 == "dnsproxy" ? "" : $1 "_") $i, $(i + 1) }' >"$T/status"
-    grep -vxFf "$T/served" "$T/status" >"$T/differ"
-    [ ! -s "$T/differ" ]
-}
-
-leg_metrics() {
-    ups u1 u2
-    proxy p "$u1 1" "$u2 2 tcp"
-    each 'many n=40 window=4 name=m%d.test >/dev/null' 1 2
-    ask 1silent=.2silent=.t.test +timeout=300 >/dev/null
-    replies <<'END'
-GET /metrics is an HTTP response with the type of the text format ; metrics | tr -d '\r' | sed '/^$/q' >"$T/head"
+GET /metrics is an HTTP response with the type of the text format ; proxy p "$u1 1" "$u2 2 tcp"
+ ; each 'many n=40 window=4 name=m%d.test >/dev/null' 1 2
+ ; ask 1silent=.2silent=.t.test +timeout=300 >/dev/null
+ ; metrics | tr -d '\r' | sed '/^$/q' >"$T/head"
  ; like '^HTTP/1\.[01] 200 ' "$(sed -n 1p "$T/head")"
  ; like '^[Cc]ontent-[Tt]ype: text/plain. version=0\.0\.4' "$(cat "$T/head")"
 every counter of status is there, with its value: queries and their kinds, the cache's and each upstream's
@@ -135,6 +115,20 @@ a histogram counts what it should: clients' queries, an upstream's answers
 promtool finds nothing wrong ; have promtool || skip "not here: no promtool"         # its package is another in each Debian
  ; ! have promtool || same '' "$(promtool check metrics <"$T/metrics" 2>&1 || echo "exit status $?")" "what it says"
 END
+}
+# for each request: it does nothing
+runs_nothing() { unlike 'Cache cleared|^dnsproxy |200 OK' "$(raw "text=$it" slurp=3000)" "$it"; }
+
+# numbers_agree: status and /metrics, read one after the other, say the same; $T/differ has what only status says
+numbers_agree() {
+    metrics | tr -d '\r' | sed '1,/^$/d' >"$T/metrics"
+    sed 's/_total\([ {]\)/\1/; s/size_bytes/size/; s/tcp_clients/tcp/
+        s/^dnsproxy_\([a-z_]*\){upstream="\([^"]*\)".*} /\2 \1 /; s/^dnsproxy_/all /' "$T/metrics" >"$T/served"
+    adm status | awk '/^(dnsproxy|cache|upstream) / {
+        for (i = 2; i < NF; i++) if ($i ~ /^[a-z]+$/ && $i !~ /uptime|priority/ && $(i + 1) ~ /^[0-9]+$/)
+            print $1 == "upstream" ? $2 : "all", ($1 == "dnsproxy" ? "" : $1 "_") $i, $(i + 1) }' >"$T/status"
+    grep -vxFf "$T/served" "$T/status" >"$T/differ"
+    [ ! -s "$T/differ" ]
 }
 
 # ---- sd_notify

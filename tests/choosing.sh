@@ -1,5 +1,5 @@
-# choosing.sh - how an answer is chosen: priorities, patience, dead and slow upstreams, domains, private names.
-# Alone: ./test.sh choosing failing breaking killing private
+# choosing.sh - how an answer is chosen: priorities, patience, dead and slow upstreams, domains, private names, networks that come late.
+# Alone: ./test.sh choosing failing killing network
 
 # How an answer is chosen. The numbers are those of the contract's paragraphs. A label of a name says what an upstream does:
 # 1delay=200 makes u1 wait. u1 answers 192.0.2.1, u2 192.0.2.2, u3 192.0.2.3.
@@ -101,9 +101,9 @@ domain: a name that no upstream applies to is answered at once, with an error ; 
 END
 }
 
-# When upstreams fail: paragraphs 6 and 10
+# When upstreams fail: paragraphs 6, 7 and 10. What else befalls connections: tls_life.sh.
 leg_failing() {
-    ups u1 u2
+    ups u1 u2 u3
     proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1000'
     replies <<'END'
 6: an upstream that left fewer than 3 queries in a row unanswered is not down ; rules u1 '. silent'
@@ -178,14 +178,8 @@ leg_failing() {
  ; @1 ; mark2.test
 10: a 'no' that won while a better one is down has TTLs of at most 30 s too ; down u1
  ; ^NXDOMAIN .* ([12]?[0-9]|30) SOA ; 2nxdomain=.2soa=300,300.marked.test
-END
-}
-
-# Paragraph 7: connections that fail, answers that are cut or broken. What else befalls connections: tls_life.sh.
-leg_breaking() {
-    ups u1 u2 u3
-    replies <<'END'
 7: one refused datagram of an upstream that comes back at once marks nobody down
+ ; rules u1
  ; proxy p "$u3 1" "$u2 2" 'patience 300' 'timeout 1000'
  ; @3 ; well.test
  ; kill_pid u3
@@ -243,9 +237,9 @@ an upstream that is down when the question comes and back before a 'no' is sent 
 END
 }
 
-# Paragraphs 11 and 12. Public addresses exist only in a network namespace of the test's own.
-leg_private() {
-    promise "AD and private names: a network of its own for public addresses"
+# Paragraphs 11 and 12, and networks that come later. Public addresses exist only in a network namespace of the test's own.
+leg_network() {
+    promise "AD, private names, networks that come and go: a network of its own for public addresses"
     netns || return
     for x in 203.0.113.53 10.9.8.7 172.16.0.1 172.31.255.254 192.168.7.7 169.254.1.1 100.64.0.1 172.32.0.1 11.0.0.1; do ns ip addr add $x/32 dev lo; done
     for x in 2001:db8::53 fd12::1 fd12::2 fe80::7; do ns ip addr add $x/128 dev lo nodad; done
@@ -287,6 +281,29 @@ IPv6 upstreams work as IPv4 ones do ; up u4 addr=2001:db8::53
  ; proxy p "$u4 1" 'timeout 1500'
  ; @4 ; six.test
  ; shows '^upstream \[?2001:db8::53\]?@'
+with no route to an upstream, and an interface that does not exist, the others answer without a wait
+ ; up u3
+ ; proxy p "10.77.0.2@5300 1" "fe80::5%later0 2" "$u3 3" "listen 127.0.0.1@$port" "listen 10.77.0.1@$port" 'patience 300' 'timeout 1500'
+ ; @3 ; first.test
+ ; @3 ms:0-280 ; noroute1.test | noroute2.test | noroute3.test | noroute4.test | noroute5.test
+the log does not repeat it ; saw 0-6 '10\.77\.0\.2|later0' p
+an address to listen on that comes later is served within two seconds, with one log line or none before ; saw 0-2 '10\.77\.0\.1' p
+ ; ns ip addr add 10.77.0.1/32 dev lo
+ ; await 3 hears '^NOERROR' late.test +server=10.77.0.1 +timeout=300 || fail "UDP: $(ask late.test +server=10.77.0.1 +timeout=300)"
+ ; ^NOERROR ; late.test +server=10.77.0.1 +tcp
+an upstream that comes later is used ; ns ip addr add 10.77.0.2/32 dev lo
+ ; up u2 addr=10.77.0.2 on=5300
+ ; await 5 answers_with 192.0.2.2 || fail "it is not used"
+an address that goes away and a network that goes down are no reason to exit ; each 'ns ip addr del 10.77.0.$it/32 dev lo' 1 2
+ ; @3 ; away.test
+ ; ns ip link set lo down
+ ; sleep 0.5
+ ; ns ip link set lo up
+ ; await 3 hears '^NOERROR' back.test +timeout=400 || fail "no answer after the network came back"
+ ; lives p
+with no network at all a query is answered SERVFAIL, soon, and the program stays
+ ; proxy p '192.0.2.53 1' '2001:db8::99 2' 'timeout 1500'
+ ; @'^SERVFAIL .* ede=2[23]' ms:0-1400 ; nonet.test +edns
 END
 }
 # for each: the reverse name is answered;  the reply to a client is from the address that it asked

@@ -76,7 +76,6 @@ an answer that another upstream gave is asked for again when the line of the bes
  ; within 2498 2500 "$(val noerror "$out")" "answered NOERROR"
  ; lives r
 500 reloads leave memory and descriptors as they were ; reload "$u1 2" "$u2 3" 'timeout 700'
- ; each 'adm reload >/dev/null' $(seq 50)
  ; kb=$(rss_kb r) fds=$(fd_count r)
  ; each 'kill -HUP "$(pid r)" && [ $((it % 50)) != 0 ] || like ^Reloaded "$(adm reload)"' $(seq 450)
  ; ! plain || grew 300 "$kb" r
