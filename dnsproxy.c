@@ -4507,7 +4507,7 @@ static void port_ready(void *owner, short revents) {
  *
  * What an end says: before the handshake is done, that the upstream failed. The next try comes 50, 100, 200 ms later and so on;
  * with the HOPELESS one all fail who wait. Afterwards it says nothing of the upstream. The questions go back to the line; the
- * oldest, the likely culprit, is asked alone on a connection 200 ms later. The next connection is given no more questions than
+ * oldest, the likely culprit, is asked alone 200 ms later, then not on the last one of others. The next one is given no more than
  * this one answered (quota). A server that answers one at a time is known by its silence: it gets a few at a time (window) on
  * several connections, until answers come close together or out of order. */
 enum stream_state { S_CLOSED, S_CONNECTING, S_HANDSHAKE, S_OPEN, S_SILENT, S_DRAINING };
@@ -4643,7 +4643,7 @@ static const char *stream_open(struct upstream *u) {
 	struct addr to = u->spec.addr;
 
 	u->warm_at = 0;
-	u->open_after = u->fails > 0 ? now + AGAIN_AFTER : now;
+	u->open_after = u->fails > 1 ? now + AGAIN_AFTER : now;
 	if (!addr_resolve_scope(&to)) return "no such interface yet";
 	int fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
 	if (fd < 0) return error_words(errno == EAFNOSUPPORT ? errno : EMFILE);
@@ -4684,10 +4684,7 @@ static void stream_ended(struct stream *s, bool orderly) {
 	struct upstream *u = s->u;
 	struct ask *first = LINED(s->asks.next);
 
-	if (s->got == 0) {
-		u->fails = MAX(u->fails, MIN(u->fails + !first->alone, HOPELESS - 1u));
-		u->open_after = MAX(u->open_after, s->opened + AGAIN_AFTER);
-	}
+	if (s->got == 0 && !first->alone) u->fails = MAX(u->fails, MIN(u->fails + 1, HOPELESS - 1u));
 	if (orderly && s->open > 1 && s->answered >= first->written) u->quota = s->got;
 	if (s->broken != NULL) {
 		if (u->broken != s->broken) log_info("upstream %s %s: %s", addr_text(&u->spec.addr), proto_names[u->spec.proto], s->broken);
@@ -4904,13 +4901,14 @@ static struct stream *upstream_stream(const struct upstream *u, bool alone) {
 
 /* Asks what waits, as far as connections take it. True when another connection is to be opened: one at a time. */
 static bool upstream_serve(struct upstream *u) {
-	bool want = u->warm_at != 0 && now >= u->warm_at, opening = false, crowd = false, full = false, alone = false;
+	bool want = u->warm_at != 0 && now >= u->warm_at, opening = false, full = false, alone = false;
+	unsigned crowd = 0;                     /* connections that take questions */
 
 	for (struct node *x = u->streams.next; x != &u->streams; x = x->next) {
 		struct stream *s = STREAM(x);
 		opening |= s->state < S_OPEN;
 		alone |= stream_alone(s);
-		crowd |= s->state == S_OPEN && s->written < u->quota && !stream_alone(s);
+		crowd += s->state == S_OPEN && s->written < u->quota && !stream_alone(s);
 		if (s->state != S_SILENT || s->open <= !s->deaf) continue;
 		if (upstream_stream(u, false) == NULL) {
 			want = true;
@@ -4927,6 +4925,7 @@ static bool upstream_serve(struct upstream *u) {
 			next = x->next;
 			if (a->alone != pass || (pass == 1 && alone)) continue;
 			struct stream *s = a->written <= now ? upstream_stream(u, a->alone) : NULL;
+			if (s != NULL && pass == 1 && a->ends > 1 && crowd == 1 && s->written > 0) s = NULL;    /* others have no other */
 			usec due = a->written + (crowd && pass == 0 ? CROWD_AFTER : 0);
 			u->alone |= pass;
 			if (s != NULL) stream_ask(s, a);
@@ -5887,10 +5886,11 @@ static void tls_collect(struct stream *s) {
 static bool tls_start(struct stream *s) {
 	static bool told;
 	struct tls *t = s->tls = &tlses[pool_slot(&streams, s)];
-	struct auth *a = t->auth = pool_take(&auths);   /* there is one for each stream */
+	struct auth *a = t->auth = pool_take(&auths);
 	struct upstream *u = s->u;
 	uint8_t seed[32];
 
+	if (a == NULL) return false;            /* there is one for each stream */
 	a->now = (int64_t)time(NULL);
 	a->floor = build_time();
 	if (a->now < a->floor && !told)
