@@ -47,10 +47,12 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
 		put_hex(b, f->raw);
 		return;
 	}
-	put_as(b, "222222", (unsigned)id, f->qr << 15 | f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4, f->qd, 0, 0, 0);
+	int flags = f->qr << 15 | f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4;
+	put_as(b, "222222", (unsigned)id, flags, f->qd, 0, 0, 0);
 	for (int i = 0; i < MAX(f->qd, 1); i++) put_as(b, "n22", name, type, f->class);
 	for (int i = 0; i <= f->twoopt && (f->edns >= 0 || f->dnssec || f->opts.n > 0 || f->ver); i++)
-		PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, f->edns < 0 ? UDP_SIZE : f->edns, f->ver << 16 | (f->dnssec ? 0x8000 : 0), f->opts.p, f->opts.n);
+		PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, f->edns < 0 ? UDP_SIZE : f->edns, f->ver << 16 | (f->dnssec ? 0x8000 : 0),
+		    f->opts.p, f->opts.n);
 	if (f->trail) put_hex(b, f->trail);
 }
 
@@ -283,7 +285,8 @@ static bool channel_read(struct channel *c) {
 	long len;
 	for (int k = 0; k < 256; k++) {
 		ssize_t n = recv(c->fd, in, sizeof in, 0);
-		if (n < 0 && (later(errno) || !load.tcp)) return true;
+		if (n < 0 && errno == ECONNREFUSED && !load.tcp) return load.done > 0;
+		if (n < 0 && later(errno)) return true;
 		if (!load.tcp && n >= 0) load_reply(in, (size_t)n);
 		else if (n <= 0) {
 			close(c->fd);
@@ -539,8 +542,5 @@ int main(int argc, char **argv) {
 	}
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)
 		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].words) return uses[i].run(argv + 1);
-	fprintf(stderr, "usage: peer COMMAND WORD..., where COMMAND is");
-	for (size_t i = 0; i < COUNT(uses); i++) fprintf(stderr, " %s", uses[i].name);
-	fputc('\n', stderr);
-	return 2;
+	die("usage: peer COMMAND WORD..., as tests/peer.c tells");
 }

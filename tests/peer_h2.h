@@ -48,8 +48,8 @@ static void web_headers(struct buf *b, const struct act *a, size_t length) {
 	put(b, "\0\6server\4peer", 13);
 }
 
-/* What is no answer: damage, and what may come at any time. True when nothing follows. */
-static bool web_odd(struct buf *f, const struct act *a, uint32_t stream) {
+/* What is no answer: damage, and what may come at any time. */
+static void web_odd(struct buf *f, const struct act *a, uint32_t stream) {
 	enum { OWN = -1 };                      /* the HTTP stream of the request */
 	static const struct { const char *word, *bytes; unsigned type, flags; int stream; unsigned n; int times; } odd[] = {
 		{ "unknown", "", 0xbe, 0xff, OWN, 77, 1 },
@@ -77,45 +77,43 @@ static bool web_odd(struct buf *f, const struct act *a, uint32_t stream) {
 			memcpy(f->p + f->n - odd[i].n, odd[i].bytes, strlen(odd[i].bytes));
 		}
 	}
-	return web_word(a, "rst") == 0 || web_word(a, "silent") == 0;
 }
 
-static void web_body(struct buf *f, const struct act *a, uint32_t stream, const uint8_t *p, size_t n) {
-	unsigned last = web_word(a, "trailers") < 0 && web_word(a, "late") < 0 ? H2_END_STREAM : 0;
-	bool split = web_word(a, "split") == 0;
-	struct buf piece = { 0 };
-	for (size_t k; n > 0; p += k, n -= k) {
-		k = MIN(n, split ? 100 : 16384u);
-		piece.n = 0;
-		if (split) put8(&piece, 5);
-		put(&piece, p, k);
-		if (split) put(&piece, "\0\0\0\0\0", 5);
-		web_put(f, H2_DATA, (split ? H2_PADDED : k == n ? last : 0), stream, piece.p, piece.n);
+/* The frames of a header block or a body, with that flag on the last; split are headers into three, and bodies into padded pieces with
+ * nothing behind them. */
+static void web_frames(struct buf *f, unsigned type, unsigned last, uint32_t stream, const struct buf *b, bool split) {
+	bool padded = split && type == H2_DATA;
+	size_t each = padded ? 100 : split ? b->n / 3 + 1 : 16384;
+	for (size_t at = 0, k; at < b->n; at += k) {
+		k = MIN(b->n - at, each);
+		if (padded) put_as(f, "4141@41", (unsigned)(k + 6) << 8 | type, H2_PADDED, stream, 5, b->p + at, k, 0, 0);
+		else web_put(f, type, at + k == b->n ? last : 0, stream, b->p + at, k);
+		if (type == H2_HEADERS) type = H2_CONTINUATION;
 	}
-	if (split) web_put(f, H2_DATA, last, stream, "", 0);
-	if (web_word(a, "trailers") == 0) web_put(f, H2_HEADERS, H2_END_STREAM | H2_END_HEADERS, stream, "\0\3end\3yes", 9);
-	free(piece.p);
+	if (padded) web_put(f, type, last, stream, "", 0);
 }
 
 /* The answer b to the request that was read last, as the rules want it. */
 static void web_answer(struct buf *f, const struct act *a, const struct buf *b, struct conn *c) {
 	struct web *w = &c->web;
-	struct buf h = { 0 }, end = { 0 };
-	bool whole = web_word(a, "wide") < 0, odd = web_odd(f, a, w->stream);
-	web_headers(&h, a, b->n);
-	if (web_word(a, "rst") == 0 || w->requests <= web_word(a, "refused"))
-		web_put(f, H2_RST_STREAM, 0, w->stream, w->requests <= web_word(a, "refused") ? "\0\0\0\7" : "\0\0\0\2", 4);
-	else if (!odd) {
-		if (web_word(a, "early") == 0) web_put(f, H2_HEADERS, H2_END_HEADERS, w->stream, "\x08\x03" "103", 5);
-		if (web_word(a, "noheaders") < 0) web_put(f, H2_HEADERS, whole ? H2_END_HEADERS : 0, w->stream, h.p, whole ? h.n : 7);
-		if (!whole) web_put(f, H2_CONTINUATION, 0, w->stream, h.p + 7, 1);
-		if (!whole) web_put(f, H2_CONTINUATION, H2_END_HEADERS, w->stream, h.p + 8, h.n - 8);
-		web_body(f, a, w->stream, b->p, web_word(a, "short") == 0 ? b->n / 2 : b->n);
-		web_put(&end, H2_DATA, H2_END_STREAM, w->stream, "", 0);
-		if (web_word(a, "late") == 0) job_add((struct job){ .due = now + MS(a->delay + 50), .kind = J_BYTES, .conn = c }, end.p, end.n);
-		if ((w->room -= (long)b->n) < 0) note("overrun", c, "%ld", w->room);
+	struct buf head = { 0 }, end = { 0 }, body = *b;
+	bool refused = w->requests <= web_word(a, "refused"), trailers = web_word(a, "trailers") == 0, late = web_word(a, "late") == 0;
+	web_odd(f, a, w->stream);
+	if (web_word(a, "silent") == 0) return;
+	if (refused || web_word(a, "rst") == 0) {
+		web_put(f, H2_RST_STREAM, 0, w->stream, refused ? "\0\0\0\7" : "\0\0\0\2", 4);
+		return;
 	}
-	free(h.p);
+	web_headers(&head, a, b->n);
+	if (web_word(a, "short") == 0) body.n /= 2;
+	if (web_word(a, "early") == 0) web_put(f, H2_HEADERS, H2_END_HEADERS, w->stream, "\x08\x03" "103", 5);
+	if (web_word(a, "noheaders") < 0) web_frames(f, H2_HEADERS, H2_END_HEADERS, w->stream, &head, web_word(a, "wide") == 0);
+	web_frames(f, H2_DATA, trailers || late ? 0 : H2_END_STREAM, w->stream, &body, web_word(a, "split") == 0);
+	if (trailers) web_put(f, H2_HEADERS, H2_END_STREAM | H2_END_HEADERS, w->stream, "\0\3end\3yes", 9);
+	web_put(&end, H2_DATA, H2_END_STREAM, w->stream, "", 0);
+	if (late) job_add((struct job){ .due = now + MS(a->delay + 50), .kind = J_BYTES, .conn = c }, end.p, end.n);
+	if ((w->room -= (long)b->n) < 0) note("overrun", c, "%ld", w->room);
+	free(head.p);
 	free(end.p);
 }
 

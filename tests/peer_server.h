@@ -18,7 +18,7 @@
  *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  tcpsilent  lose=PERCENT (of the datagrams, each way)
  *            drop=N (the first N datagrams of a question)
  *  over UDP  tc  tcrec (TC=1 with records; 2: over TCP too)  twice  once (a port gets one answer: a firewall that ends a session with it)
- *  streams   close  reset  closeafter  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
+ *  streams   close  reset  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND,KIND... (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
  *            KIND: id qname qtype qclass qr opcode zero eleven header qd2 cutq noq loop | port addr | rdlen ancount
  *            cutrr label40
@@ -37,13 +37,13 @@
  * TLS), open, hello, flight, up, data, strike, reneg, end and rules. */
 
 #define ACT_WORDS(I, T) I(act, nodata) I(act, n) I(act, rdlen) I(act, big) I(act, cname) I(act, extra) I(act, net) \
-	I(act, byname) I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, keepalive) I(act, lower) \
-	I(act, upper) I(act, mutate) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, drop) I(act, tcpsilent) I(act, tc) I(act, tcrec) \
-	I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, closeafter) I(act, dribble) I(act, cut) I(act, gap) I(act, flood) I(act, idle) \
-	I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) I(act, skip) I(act, muted) I(act, record) \
-	I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) I(act, epoch) \
-	T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) T(act, order) T(act, at) T(act, cache) \
-	T(act, h2)
+	I(act, byname) I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, keepalive) I(act, lower) I(act, upper) \
+	I(act, mutate) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, drop) I(act, tcpsilent) I(act, tc) \
+	I(act, tcrec) I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, dribble) I(act, cut) I(act, gap) \
+	I(act, flood) I(act, idle) I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) \
+	I(act, skip) I(act, muted) I(act, record) I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) \
+	I(act, epoch) T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) \
+	T(act, order) T(act, at) T(act, cache) T(act, h2)
 struct act { ACT_WORDS(INT_MEMBER, TEXT_MEMBER) int rcode, nttl; uint32_t ttl[8]; };
 static const struct field act_fields[] = { ACT_WORDS(INT_FIELD, TEXT_FIELD) };
 
@@ -418,7 +418,7 @@ static void answer_stream(const struct act *a, const struct buf *b, struct conn 
 	else put_framed(&f, b);
 	c->dribble = a->dribble;
 	job_add((struct job){ .due = due, .kind = J_ANSWER, .conn = c }, f.p, a->cut ? f.n / 2 : f.n);
-	if (a->closeafter || a->cut) job_add((struct job){ .due = due, .kind = J_END, .conn = c }, NULL, 0);
+	if (a->cut) job_add((struct job){ .due = due, .kind = J_END, .conn = c }, NULL, 0);
 }
 
 /* True when this query gets no answer. */
