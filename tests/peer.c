@@ -396,7 +396,7 @@ static int cmd_many(char **argv) {
  * (at most 6 s, or replies=N,MS); count=N only counts them; slurp[=MS] prints text to the end; segment says how many bytes one recv gives;
  * end=MS waits for the other's close and says EOF, RESET or OPEN with ms=. */
 
-static struct talk { int fd; bool gone; unsigned id; long began; struct buf out; } talk = { .id = 1 };
+static struct talk { int fd; unsigned id; long began; struct buf out; } talk = { .id = 1 };
 
 static void talk_queries(int count, char *format) {
 	struct form f = form_plain;
@@ -435,7 +435,6 @@ static void talk_send(int gap) {
 	long end = ms_now() + 20000 + (gap > 0 ? (long)talk.out.n * gap : 0);
 	for (size_t done = 0; done < talk.out.n && ms_now() < end; ) {
 		ssize_t n = send(talk.fd, talk.out.p + done, gap >= 0 ? 1 : talk.out.n - done, MSG_NOSIGNAL);
-		talk.gone = talk.gone || (n <= 0 && !later(errno));
 		if (n <= 0) break;
 		done += (size_t)n;
 		if (gap > 0) ms_sleep(gap);
@@ -459,17 +458,15 @@ static void talk_replies(const char *v, bool counted) {
 }
 
 static void talk_end(const char *v, bool quiet) {
-	static uint8_t in[65536];
-	long end = ms_now() + (*v != '\0' ? atoi(v) : 6000), bytes = 0;
+	static char in[65536];
+	long end = ms_now() + (*v != '\0' ? atoi(v) : 6000);
 	const char *how = "OPEN";
-	ssize_t n = 1;
-	while (n > 0 && readable(talk.fd, end)) {
+	for (ssize_t n = 1; n > 0 && readable(talk.fd, end); ) {
 		n = read(talk.fd, in, sizeof in);
 		how = n == 0 ? "EOF" : n < 0 ? "RESET" : how;
-		bytes += MAX(n, 0);
-		if (!quiet) fwrite(in, 1, (size_t)MAX(n, 0), stdout);
+		if (!quiet && n > 0) fwrite(in, 1, (size_t)n, stdout);
 	}
-	if (quiet) printf("%s ms=%ld bytes=%ld%s\n", how, ms_now() - talk.began, bytes, talk.gone ? " gone" : "");
+	if (quiet) printf("%s ms=%ld\n", how, ms_now() - talk.began);
 }
 
 static int cmd_talk(char **argv) {

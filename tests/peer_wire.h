@@ -9,9 +9,6 @@
 #include <err.h>
 #include <sched.h>
 #include "bytes.h"
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"         /* it loses sight of what lies in a pool */
-#endif
 
 #define die(...) errx(2, __VA_ARGS__)
 
