@@ -1,5 +1,5 @@
-# admin.sh - the admin port: commands, status, metrics; the supervisor; query and top.
-# Alone: ./test.sh admin supervisor
+# admin.sh - the admin port: commands, status, query, top, metrics.
+# Alone: ./test.sh admin
 
 # raw WORD...: a scripted connection to the admin port
 # scrape HOST, metrics: GET /metrics from there, from localhost;  metric NAME: the value there of a counter, or of NAME{LABELS}
@@ -129,44 +129,4 @@ numbers_agree() {
             print $1 == "upstream" ? $2 : "all", ($1 == "dnsproxy" ? "" : $1 "_") $i, $(i + 1) }' >"$T/status"
     grep -vxFf "$T/served" "$T/status" >"$T/differ"
     [ ! -s "$T/differ" ]
-}
-
-# ---- sd_notify
-
-leg_supervisor() {
-    up u1
-    conf "$u1 1"
-    replies <<'END'
-READY=1 once the ports answer ; notified "$T/notify" WATCHDOG_USEC=1000000
- ; comes sd READY=1
- ; ^NOERROR ; ready.test
-WATCHDOG=1 at half of WATCHDOG_USEC ; sleep 2.2
- ; saw 3-6 'WATCHDOG=1' sd
-RELOADING=1 and READY=1 around a reload ; adm reload >/dev/null
- ; await 3 is 2 seen sd '(^|[ ])READY=1' || fail "no READY after it"
-RELOADING=1 carries MONOTONIC_USEC, which Type=notify-reload wants ; comes sd 'RELOADING=1.*MONOTONIC_USEC=[0-9]+'
-STOPPING=1 at the end ; stop r
- ; comes sd STOPPING=1
-a watchdog of two hours is one too, one that is meant for another process is not ; notified "$T/notify" WATCHDOG_USEC=7200000000
- ; comes sd WATCHDOG=1
- ; notified "$T/notify" WATCHDOG_USEC=200000 WATCHDOG_PID=1
- ; comes sd READY=1
- ; asks other.test
- ; stop r
- ; saw 0 'WATCHDOG=1' sd
-a NOTIFY_SOCKET that is not there harms nothing ; notified "$T/nosuch"
- ; ^NOERROR ; nosocket.test
-END
-}
-# listener NAME SOCKET: logs the datagrams that come there
-listener() {
-    rm -f "$2"
-    begin "$1" "$ROOT/peer" notify "$2"
-    comes "$1" ready
-}
-# notified SOCKET [VARIABLE...]: the program r, which tells its supervisor there how it is; that starts to listen anew
-notified() {
-    [ ! -s "$T/r.pid" ] || stop r
-    listener sd "$T/notify"
-    after "export NOTIFY_SOCKET=$*" r -c "$T/r.conf"
 }

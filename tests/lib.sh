@@ -566,8 +566,7 @@ crt_config() {
         "default_startdate=$(crt_date "${crt_from:--86400}")" "default_enddate=$(crt_date "${crt_to:-2592000}")" '[ext]'
     case $crt_ca in
     '') printf '%s\n' 'basicConstraints=critical,CA:FALSE' 'keyUsage=critical,digitalSignature,keyEncipherment' ;;
-    ca) printf '%s\n' 'basicConstraints=critical,CA:TRUE' 'keyUsage=critical,keyCertSign,cRLSign' ;;
-    *) printf '%s\n' "basicConstraints=critical,CA:TRUE,pathlen:$crt_ca" 'keyUsage=critical,keyCertSign,cRLSign' ;;
+    *) printf '%s\n' "basicConstraints=critical,CA:TRUE$([ "$crt_ca" = ca ] || echo ",pathlen:$crt_ca")" 'keyUsage=critical,keyCertSign,cRLSign' ;;
     esac
     [ -z "$crt_names" ] || crt_san=$(seq -s, -f 'dns:name%g.filler.test' "$crt_names")${crt_san:+,$crt_san}
     [ -z "$crt_san" ] || echo "subjectAltName=$crt_san" | sed 's/dns:/DNS:/g; s/ip:/IP:/g'

@@ -1,4 +1,4 @@
-# reload.sh - SIGHUP and reload.
+# reload.sh - SIGHUP and reload, and what a supervisor is told.
 # Alone: ./test.sh reload
 
 # conf LINE...: writes the configuration file of the proxy r
@@ -81,10 +81,42 @@ an answer that another upstream gave is asked for again when the line of the bes
  ; ! plain || grew 300 "$kb" r
  ; within -9 2 "$(($(fd_count r) - fds))" "descriptors more"
  ; lives r
+READY=1 once the ports answer ; conf "$u1 1"
+ ; notified "$T/notify" WATCHDOG_USEC=1000000
+ ; comes sd READY=1
+ ; ^NOERROR ; ready.test
+WATCHDOG=1 at half of WATCHDOG_USEC ; sleep 2.2
+ ; saw 3-6 'WATCHDOG=1' sd
+RELOADING=1 and READY=1 around a reload ; adm reload >/dev/null
+ ; await 3 is 2 seen sd '(^|[ ])READY=1' || fail "no READY after it"
+RELOADING=1 carries MONOTONIC_USEC, which Type=notify-reload wants ; comes sd 'RELOADING=1.*MONOTONIC_USEC=[0-9]+'
+STOPPING=1 at the end ; stop r
+ ; comes sd STOPPING=1
+a watchdog of two hours is one too, one that is meant for another process is not ; notified "$T/notify" WATCHDOG_USEC=7200000000
+ ; comes sd WATCHDOG=1
+ ; notified "$T/notify" WATCHDOG_USEC=200000 WATCHDOG_PID=1
+ ; comes sd READY=1
+ ; asks other.test
+ ; stop r
+ ; saw 0 'WATCHDOG=1' sd
+a NOTIFY_SOCKET that is not there harms nothing ; notified "$T/nosuch"
+ ; ^NOERROR ; nosocket.test
 END
 }
 another_reload() {
     case $((it % 4)) in 0) conf "$u1 1" 'timeout 2000' ;; 2) conf "$u2 3" 'timeout 2000' ;; *) conf "$u2 1" "$u1 2" 'timeout 2000' ;; esac
     like '^Reloaded' "$(adm reload)"
     sleep 0.09
+}
+# listener NAME SOCKET: logs the datagrams that come there
+listener() {
+    rm -f "$2"
+    begin "$1" "$ROOT/peer" notify "$2"
+    comes "$1" ready
+}
+# notified SOCKET [VARIABLE...]: the program r, which tells its supervisor there how it is; that starts to listen anew
+notified() {
+    [ ! -s "$T/r.pid" ] || stop r
+    listener sd "$T/notify"
+    after "export NOTIFY_SOCKET=$*" r -c "$T/r.conf"
 }
