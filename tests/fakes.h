@@ -30,7 +30,7 @@ struct fake {
 	const struct fake *of;                  /* of a connection that was accepted: its listener */
 	struct sockaddr_in peer;
 	struct buf in, out, rest;               /* what the program has not read; what the target has not looked at; what comes later */
-	size_t seen;                            /* of out, what the target has taken note of */
+	size_t seen;                            /* frames or datagrams that the target has taken note of */
 	bool greeted, ended;                    /* TLS: the handshake is done; the target has sent its end */
 	bool odd;                               /* the target has said wild things */
 	bool watched;                           /* in the set of epoll, with these events */

@@ -183,10 +183,7 @@ static inline void lab_start(const char *text) {
 	log_level = L_ERROR;
 	clock_read();
 	started = now;
-	if (!config_read(&cfg, &e, from)) {
-		fputs(errors, stderr);
-		abort();
-	}
+	MUST(config_read(&cfg, &e, from));
 	random_bytes(hash_secret, sizeof hash_secret);
 	query_init();
 	descriptors_init();

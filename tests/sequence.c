@@ -118,22 +118,37 @@ static void told_add(struct fake *f, uint32_t stream, const uint8_t *p, size_t n
 	memcpy(t->q[t->n++].b, p, n);
 }
 
-/* Bytes that the program has sent on a connection: questions behind their lengths, or in frames of HTTP/2. */
-static void told_bytes(struct fake *f, const uint8_t *p, size_t n) {
-	struct told *t = &told[f - fakes];
-	size_t at = 0, len, head = is_http(f) ? 9 : 2;
+/* Takes whole frames out of what the program has sent, and shows each: they begin with 2 bytes over TCP, 5 in TLS, 9 in HTTP/2. */
+static void frames(struct fake *f, struct buf *b, size_t head, void (*seen)(struct fake *f, const uint8_t *p, size_t n)) {
+	size_t at = 0, len;
 
-	MUST(t->raw.n + n <= 8192);
-	put(&t->raw, p, n);
-	for (; t->raw.n - at >= head; at += len) {
-		const uint8_t *r = t->raw.p + at;
-		bool preface = head == 9 && memcmp(r, "PRI * HTT", 9) == 0;
-		len = preface ? 24 : head == 9 ? 9 + (get32at(r) >> 8) : 2u + get16at(r);
-		if (t->raw.n - at < len) break;
-		if (head == 2 || (!preface && r[3] == H2_DATA))
-			told_add(f, head == 9 ? get32at(r + 5) : 0, r + head, len - head);
+	for (; b->n - at >= head; at += len) {
+		const uint8_t *p = b->p + at;
+		len = head == 2 ? 2u + get16at(p) : head == RECORD ? 5u + get16at(p + 3) : memcmp(p, "PRI * HTT", 9) == 0 ? 24 : 9 + (get32at(p) >> 8);
+		if (b->n - at < len) break;
+		seen(f, p, len);
 	}
-	take(&t->raw, at);
+	take(b, at);
+}
+
+static void question_frame(struct fake *f, const uint8_t *p, size_t n) {
+	f->seen++;
+	if (!is_http(f))
+		told_add(f, 0, p + 2, n - 2);
+	else if (p[3] == H2_DATA)
+		told_add(f, get32at(p + 5), p + 9, n - 9);
+}
+
+static void record_frame(struct fake *f, const uint8_t *p, size_t n) {
+	struct told *t = &told[f - fakes];
+	f->seen++;
+	if (*p != R_DATA) return;
+	put(&t->raw, p + RECORD, n - RECORD);
+	frames(f, &t->raw, is_http(f) ? 9 : 2, question_frame);
+}
+
+static void reply_frame(struct fake *f, const uint8_t *p, size_t n) {
+	if (!f->odd) reply_seen(f, NULL, p + 2, n - 2);
 }
 
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t len) {
@@ -146,47 +161,21 @@ static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_
 	told_add(f, 0, p, len);
 }
 
-/* Takes note of what the program has sent on a connection to an upstream, out of TLS records where there are such. */
-static void stream_look(struct fake *f) {
-	size_t at = 0, n;
-
-	if (f->seen == 0) told[f - fakes].raw.n = told[f - fakes].n = 0;
-	if (!is_tls(f))
-		for (; at < f->out.n; at += n)
-			told_bytes(f, f->out.p + at, n = MIN(f->out.n - at, (size_t)4096));
-	else
-		while (f->out.n - at >= RECORD && f->out.n - at - RECORD >= (n = get16at(f->out.p + at + 3))) {
-			if (f->out.p[at] == R_DATA) told_bytes(f, f->out.p + at + RECORD, n);
-			at += RECORD + n;
-		}
-	f->seen += at;
-	take(&f->out, at);
-}
-
-/* Takes whole replies out of what the program has sent to a client. */
-static void client_look(struct fake *f) {
-	size_t at = 0, len;
-
-	while (f->out.n - at >= 2 && f->out.n - at - 2 >= (len = get16at(f->out.p + at))) {
-		if (!f->odd) reply_seen(f, NULL, f->out.p + at + 2, len);
-		at += 2 + len;
-	}
-	take(&f->out, at);
-}
-
 /* What was asked there waits no more. */
 static void client_forget(const struct fake *f) {
 	for (unsigned i = 0; i < TRACKED; i++)
 		if (asked[i].conn == f) asked[i].open = false;
 }
 
+/* Takes note of what the program has sent on a connection. */
 static void fake_look(struct fake *f) {
+	if (is_stream(f) && f->seen == 0) told[f - fakes].raw.n = told[f - fakes].n = 0;
 	if (is_stream(f))
-		stream_look(f);
+		frames(f, &f->out, is_tls(f) ? RECORD : 2, is_tls(f) ? record_frame : question_frame);
 	else if (is_client(f) && is_admin(f))
 		f->out.n = 0;
 	else if (is_client(f))
-		client_look(f);
+		frames(f, &f->out, 2, reply_frame);
 }
 
 static void fake_closed(struct fake *f) {
