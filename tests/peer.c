@@ -459,14 +459,15 @@ static void talk_replies(const char *v, bool counted) {
 
 static void talk_end(const char *v, bool quiet) {
 	static char in[65536];
-	long end = ms_now() + (*v != '\0' ? atoi(v) : 6000);
+	long end = ms_now() + (*v != '\0' ? atoi(v) : 6000), bytes = 0;
 	const char *how = "OPEN";
 	for (ssize_t n = 1; n > 0 && readable(talk.fd, end); ) {
 		n = read(talk.fd, in, sizeof in);
 		how = n == 0 ? "EOF" : n < 0 ? "RESET" : how;
+		bytes += MAX(n, 0);
 		if (!quiet && n > 0) fwrite(in, 1, (size_t)n, stdout);
 	}
-	if (quiet) printf("%s ms=%ld\n", how, ms_now() - talk.began);
+	if (quiet) printf("%s ms=%ld bytes=%ld\n", how, ms_now() - talk.began, bytes);
 }
 
 static int cmd_talk(char **argv) {
