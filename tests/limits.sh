@@ -38,7 +38,6 @@ a UDP datagram of 4,096 or 60,000 bytes harms nothing
 a query with 16,000 empty options over TCP costs little ; a=$(cpu_ms p)
  ; ask +tcp +raw="00070100000100000000000101610000010001000029040000000000fa00$(copies 16000 00630000)" +timeout=1000 >/dev/null
  ; spent 100 "$a"
- ; lives p
 100 answers with 4,000 records relayed cost less than 2 s of CPU ; a=$(cpu_ms p)
  ; good 100 window=5 tcp=1 name=big=64000.r%d.test
  ; [ -n "$WRAP" ] || spent 2000 "$a"
