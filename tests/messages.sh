@@ -34,10 +34,10 @@ bytes behind the message are not passed on ; . ; trail.test +trail=4141414141414
 an upstream is sent an OPT of size 1232 always, and no option of the client ; proxy p "$u1 1"
  ; . ; plain.test
  ; . ; opts.test +edns=4096 +opt=8:000118007f0000 +opt=10:0011223344556677 +opt=12:0000 +opt=3: +opt=11: +opt=65001:aabb
- ; saw 2 '(plain|opts)\.test\. .* edns=1232$' u1
+ ; saw 2-9 '(plain|opts)\.test\. .* edns=1232$' u1
 DO is passed on, and CD ; . ; do.test +do | cd.test +cd
- ; saw 1 ' do\.test\. A rd .* edns=1232 do$' u1
- ; saw 1 ' cd\.test\. A rd cd .* edns=1232$' u1
+ ; saw 1-9 ' do\.test\. A rd .* edns=1232 do$' u1
+ ; saw 1-9 ' cd\.test\. A rd cd .* edns=1232$' u1
  ; ^NOERROR qr rd ra cd ; cd2.test +cd
 a reply has an OPT only if the query had one, and then exactly one, hit or miss ; ! edns= ; o1.test
  ;  ar=1 .* edns=[0-9]+ ; o1.test +edns | o2.test +edns
