@@ -193,6 +193,8 @@ leg_failing() {
  ; costs 50-99 ' tcp .* id=' u1 many n=50 window=10 name=kept%d.test
  ; saw 0 ' udp ' u1
  ; saw 0-2 '^open' u1
+a tcp upstream that sends a byte every 1000 or 300 ms delays others by no more than patience, and is dropped within timeout
+ ; each trickles 1000 300
 7: a truncated answer never wins, and is never kept ; proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500'
  ; @2 ; 1tcrec=.1tcpsilent=.t.test | 1tcrec=.1reset=.t.test
  ; ^SERVFAIL ; 1tcrec=.1reset=.2bad=loop.t.test
@@ -203,6 +205,14 @@ leg_failing() {
  ; ^SERVFAIL ; 1tcrec=2.2bad=loop.m.test
  ; shows 0 'entry.*2bad'
 END
+}
+
+# for each number of ms: u1 sends a byte each time
+trickles() {
+    forget u1
+    proxy p "$u1 1 tcp" "$u2 2" 'patience 300' 'timeout 1500'
+    says 2 ms:0-1400 "1dribble=$it.slow.test"
+    comes u1 '^end'
 }
 
 leg_killing() {
