@@ -3652,14 +3652,14 @@ static void query_free(struct query *q) {
 	pool_give(&queries, q);
 }
 
-/* Makes sure that a waiter and a query are free: what nobody waits for goes first, then the oldest query of the client that
- * holds the most; "keep" stays in any case. */
+/* Makes sure that a waiter and, unless it is for "keep", a query are free: what nobody waits for goes first, then the oldest
+ * query of the client that holds the most. */
 static void query_make_room(bool need_waiter, const struct query *keep) {
-	while (pool_empty(&queries) || (need_waiter && pool_empty(&waiters))) {
+	while ((keep == NULL && pool_empty(&queries)) || (need_waiter && pool_empty(&waiters))) {
 		struct waiter *w;
 		struct query *q;
 		stats.full++;
-		if (pool_empty(&queries) && !list_empty(&lingering)) {
+		if (keep == NULL && pool_empty(&queries) && !list_empty(&lingering)) {
 			query_free(OWNER(lingering.next, struct query, lingering));
 			continue;
 		}

@@ -167,6 +167,10 @@ a client that asks 5,000 unanswerable names a second does not cost another its 5
  ; ended flood 'dup 0'
 the oldest query of the client that holds the most is answered SERVFAIL
  ; within 10000 15000 "$(val servfail "$out")" "SERVFAIL to the flooding one"
+who joins a question when all places are taken costs one other, not two ; proxy p "$u1 1" 'queries 2'
+ ; each 'underway $it u1 " delay=900\.$it" ask "delay=900.$it.test"' one two
+ ; ^NOERROR ; delay=900.one.test +src=127.0.0.2
+ ; ended two '^NOERROR'
 rate: who asks ten times too much gets what is due, of the rest half nothing, half an empty TC=1 ; rules u1 'warm.test ttl=900'
  ; proxy p "$u1 1" 'rate 20'
  ; ask warm.test +tcp >/dev/null
