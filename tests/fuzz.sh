@@ -3,8 +3,8 @@
 
 FUZZ_TARGETS="client answer config admin cert http2 sequence"
 
-# fuzz_seeds DIR: what the unit tests use, certificates (how, a length beyond the end, certificate), sequences that make sense: a
-# query, its answer, the same again, a TCP client that asks, time, an error, a reload
+# fuzz_seeds DIR: what the unit tests use, certificates (how, a length beyond the end, certificate), sequences that make sense:
+# a configuration, and events by their numbers in event()
 fuzz_seeds() {
     for fuzz_t in $FUZZ_TARGETS; do mkdir -p "$1/$fuzz_t"; done
     compile "$T/unit" tests/unit.c -O1 2>/dev/null && SEEDS=$1 "$T/unit" >/dev/null 2>&1
@@ -13,7 +13,6 @@ fuzz_seeds() {
             { printf "\00$fuzz_o\377\377"; sed -n '1,/END/{/-----/!p;}' "$fuzz_f" | base64 -d; } >"$1/cert/$fuzz_o.${fuzz_f##*/}"
         done
     done
-    printf '\0\0\0\0\1\3\0\0\0\0\0\1\0\1\15\1\16\0\1\2\3\10\6\12\0\0\21\1\0\2\11\3\10\200\13\0\2' >"$1/sequence/one"
     for fuzz_i in 1 2 3 4 5; do                     # an answer, and nothing more may leave, or be opened
         printf "\11\0\0\0\0\3\0\0\0\0\23\\$fuzz_i\0\0\1\0\15\1\16\0\1\2\3" >"$1/sequence/wall$fuzz_i"
     done
@@ -22,6 +21,8 @@ fuzz_seeds() {
             printf "\\$fuzz_i\13\0\5\13\0\5\13\1\5\13\1\5\0\1\0\1\6\0\0\0\0\3\0\0\0\0\0\2\2\7\6\1\0\10\10\5"
             head -c $((200 * fuzz_i)) /dev/urandom
         } >"$1/sequence/set$fuzz_i"
+        # two wait on a silent connection, a third for one that does not come about
+        printf "\\$fuzz_i\13\0\5\13\0\5\0\0\0\0\0\0\40\0\11\200\0\0\20\0\10\10" >"$1/sequence/silent$fuzz_i"
     done
 }
 
