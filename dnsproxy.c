@@ -3322,7 +3322,7 @@ static enum question_kind key_kind(const struct key *k) {
 struct liveness {
 	unsigned unanswered;                    /* queries in a row */
 	bool down, told;                        /* told: in the log */
-	usec asked;                             /* when last, for the one question a second of what is down */
+	usec asked, fell;                       /* when last; asked: for the one question a second of what is down */
 };
 
 /* An upstream in use. Its slot stays the same over reloads while its line does. */
@@ -4051,7 +4051,8 @@ static void ask_charge(struct ask *a, const char *why) {
 		struct liveness *l = &u->lives[kinds[i]];
 		if (++l->unanswered < DOWN_AFTER || l->down) continue;
 		l->down = rechoose = true;
-		if (i == 0 || !u->lives[K_ALL].down) upstream_log_state(u, kinds[i], why);
+		l->fell = now;
+		if (!l->told && (i == 0 || !u->lives[K_ALL].down)) upstream_log_state(u, kinds[i], why);
 	}
 	a->charged = true;
 }
@@ -4061,9 +4062,8 @@ static void upstream_answers(struct upstream *u, enum question_kind kind) {
 	u->heard = now;
 	for (int i = 0; i < 2; i++) {
 		struct liveness *l = &u->lives[kinds[i]];
-		l->unanswered = 0;
-		l->down = false;
-		if (l->told) upstream_log_state(u, kinds[i], NULL);
+		l->unanswered = l->down = false;
+		if (l->told && now - l->fell > SEC(1)) upstream_log_state(u, kinds[i], NULL);   /* one that comes and goes floods no log */
 	}
 }
 
