@@ -318,13 +318,15 @@ static void datagram_send(const struct job *j) {
 		die("sendto: %s", strerror(errno));
 }
 
-/* 250 of a flood of wrong IDs, the first so many behind the right one. */
+/* 250 of a flood of wrong IDs, the first so many behind the right one; the others not before a millisecond has passed. */
 static void flood_send(const struct job *j) {
 	unsigned right = get16at(j->b.p);
 	for (int k = 0; k < 250 && k < j->flood; k++) {
 		put16at(j->b.p, (right + 1 + (unsigned)(j->flood - k) % 65535) & 65535);
 		datagram_send(j);
 	}
+	put16at(j->b.p, right);
+	if (j->flood > 250) job_add((struct job){ .due = now + MS(1), .fd = j->fd, .to = j->to, .flood = j->flood - 250 }, j->b.p, j->b.n);
 }
 
 /* Answers leave once they are batch=, at once without. */
@@ -461,8 +463,7 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 		rnd_seed((uint64_t)(unsigned)a.mutate << 32 ^ name_number(q.name));
 		mutate(&b, 2);
 	}
-	for (int left = c == NULL ? a.flood : 0; left > 0; left -= 250)
-		job_add((struct job){ .due = now + MS((a.flood - left) / 250), .fd = up.udp, .to = *from, .flood = left }, b.p, b.n);
+	if (c == NULL && a.flood) job_add((struct job){ .due = now, .fd = up.udp, .to = *from, .flood = a.flood }, b.p, b.n);
 	usec late = MS(a.delay) + rnd() % (MS(a.jitter) + 1) + rnd() % (MS(a.jitter) + 1);
 	usec due = wrong_first(&a, &b, &q, from, c, now + late);
 	if (c != NULL) answer_stream(&a, &b, c, due);
