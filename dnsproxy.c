@@ -6865,8 +6865,6 @@ static void signals_init(void) {
 	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC) != 0) abort();
 	sigemptyset(&sa.sa_mask);
 	for (size_t i = 0; i < COUNT(sigs); i++) sigaction(sigs[i], &sa, NULL);
-	sa.sa_handler = SIG_IGN;
-	sigaction(SIGPIPE, &sa, NULL);
 	watch_add(&slot, signal_pipe[0], POLLIN, signal_ready, NULL, false);
 }
 
@@ -7263,6 +7261,7 @@ int main(int argc, char **argv) {
 	int status = options_read(argc, argv);
 
 	if (status >= 0) return status;
+	signal(SIGPIPE, SIG_IGN);               /* before the first line for a log that nobody reads any more */
 	start_descriptors();
 	clock_read();
 	started = now;

@@ -43,14 +43,18 @@ END
     begin screen script -qc "tty >$T/tty; exec sleep 1000" /dev/null        # stopped: a terminal that shows nothing any more
     await 5 test -s "$T/tty"
     kill -STOP "$(pid screen)"
-    for how in 'closed <&- >&- 2>&-' 'full 2>/dev/full' "blocked 2>$T/fifo 9>&-" "stopped 2>$(cat "$T/tty")"; do
+    mkfifo "$T/left"
+    : <"$T/left" &
+    exec 8>"$T/left"            # broken: who read there has left
+    wait $!
+    for how in 'closed <&- >&- 2>&-' 'broken 2>&8' 'full 2>/dev/full' "blocked 2>$T/fifo 9>&-" "stopped 2>$(cat "$T/tty")"; do
         promise "a standard error that is ${how%% *} never blocks the service: 20,000 queries at log debug"
         after "exec ${how#* }" p "$u1 1" 'log debug'
         good 200 window=50 "name=${how%% *}%d.test"
         [ -s "$why" ] || good 20000 window=50 "name=${how%% *}%d.test"
         shows '^dnsproxy '
     done
-    exec 9>&-
+    exec 8>&- 9>&-
     promise "log LEVEL syslog goes to /dev/log, with severities"
     shim SYSLOG || return
     listener syslogd "$T/shim.log"         # where the shim sends what is for /dev/log
