@@ -118,13 +118,13 @@ static void told_add(struct fake *f, uint32_t stream, const uint8_t *p, size_t n
 	memcpy(t->q[t->n++].b, p, n);
 }
 
-/* Takes whole frames out of what the program has sent, and shows each: they begin with 2 bytes over TCP, 5 in TLS, 9 in HTTP/2. */
+/* Takes whole frames out of what the program has sent, and shows each. Their heads have 2 bytes over TCP, 5 in TLS, 9 in HTTP/2. */
 static void frames(struct fake *f, struct buf *b, size_t head, void (*seen)(struct fake *f, const uint8_t *p, size_t n)) {
 	size_t at = 0, len;
 
 	for (; b->n - at >= head; at += len) {
 		const uint8_t *p = b->p + at;
-		len = head == 2 ? 2u + get16at(p) : head == RECORD ? 5u + get16at(p + 3) : memcmp(p, "PRI * HTT", 9) == 0 ? 24 : 9 + (get32at(p) >> 8);
+		len = head + (head == 2 ? get16at(p) : head == RECORD ? get16at(p + 3) : *p == 'P' ? 24 - 9 : get32at(p) >> 8);
 		if (b->n - at < len) break;
 		seen(f, p, len);
 	}
@@ -466,7 +466,7 @@ static void h2_answer(struct fake *f, uint32_t stream) {
 	} while (at < m.n);
 }
 
-/* Frames that are not about one answer: settings, pings, windows, the end, and those that nobody should send, some of them long. */
+/* Frames that are not about one answer: settings, pings, windows, the end, and those that nobody should send, some long. */
 static void h2_event(struct fake *f) {
 	static uint8_t p[H2_FRAME_MAX + 116];
 	unsigned type = below(12), flags = byte(), stream = below(2) ? 0 : 1 + 2 * below(8), n = type == H2_PING ? 8 : byte();

@@ -171,8 +171,8 @@ static const char *below_of(char *in) {
 
 /* ---- Round trips */
 
-/* "COUNT MS SPREAD LOST VAIN FROM TO BACKOFF": with so many answers in MS +- SPREAD milliseconds, of 50 so many lost, at most VAIN of
- * 1,000 resends are in vain in the end, and then the wait is within FROM and TO. A BACKOFF of -1 begins anew. */
+/* "COUNT MS SPREAD LOST VAIN FROM TO BACKOFF": with so many answers in MS +- SPREAD milliseconds, of 50 so many lost, at most VAIN
+ * of 1,000 resends are in vain in the end, and then the wait is within FROM and TO. A BACKOFF of -1 begins anew. */
 static const char *round_trips_of(char *in) {
 	static const struct upstream anew = { .patience = 96 };
 	static struct upstream u;
@@ -198,9 +198,10 @@ static const char *round_trips_of(char *in) {
 			upstream_learn(&u, took);
 	}
 	early = count > 0 ? early * 2000 / count : 0;
-	return early <= vain && early >= 7 * lost && u.backoff == 0 && llabs(u.rtt - MS(ms)) <= MS(spread) + 1 && upstream_rto(&u) >= MS(from) &&
-	    upstream_rto(&u) <= MS(to) && (lost == 0 || u.patience < patience) ? "right" : form("%u early, round trip %lld us, wait %lld us, patience %u",
-	    early, (long long)u.rtt, (long long)upstream_rto(&u), u.patience);
+	if (early <= vain && early >= 7 * lost && u.backoff == 0 && llabs(u.rtt - MS(ms)) <= MS(spread) + 1 &&
+	    upstream_rto(&u) >= MS(from) && upstream_rto(&u) <= MS(to) && (lost == 0 || u.patience < patience))
+		return "right";
+	return form("%u early, round trip %lld us, wait %lld us, patience %u", early, (long long)u.rtt, (long long)upstream_rto(&u), u.patience);
 }
 
 /* ---- Questions and answers */
@@ -357,7 +358,7 @@ static const char *cert_time_of(char *in) {
 	return form("%lld", (long long)der_time((struct der){ p, p + strlen(in + 3) }, (unsigned)atoi(in)));
 }
 
-/* "LATER IN_FLIGHT MS": how many of ten turns, so much later and with so many queries in flight, wait for more when that takes ms */
+/* "LATER IN_FLIGHT MS": how many of ten turns, so much later and with so many queries in flight, wait for more if it takes MS */
 static const char *turns_of(char *in) {
 	long later, ms, before = slept;
 	unsigned in_flight;
