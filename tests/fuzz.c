@@ -157,23 +157,16 @@ static void check_config(const uint8_t *data, size_t size) {
 	normal_of(text);
 }
 
-/* Admin lines, as the program reads them: the first is the command, those behind it are headers. */
+/* A command, or a request and its headers. */
 static void check_admin(const uint8_t *data, size_t size) {
-	static struct admin a;
-	char line[513];
+	char text[513];
 
-	if (size > 512 || memchr(data, '\n', size) == data) return;
-	memcpy(line, data, size);
-	line[size] = '\0';
-	if (strstr(line, "query") || strstr(line, "reload"))
+	if (size > 512) return;
+	memcpy(text, data, size);
+	text[size] = '\0';
+	if (strstr(text, "query") || strstr(text, "reload"))
 		return;                         /* sequence.c does those */
-	memset(&a, 0, sizeof a);
-	a.reply = (struct text){ .p = a.out, .size = sizeof a.out };
-	for (char *p = line, *nl; (nl = memchr(p, '\n', (size_t)(line + size - p))) != NULL; p = nl + 1) {
-		*nl = '\0';
-		if (admin_http_line(&a, p)) break;
-	}
-	check_printable(admin_of(line));
+	check_printable(admin_of(text));
 	if (cache.entries < 20) {
 		say("!8180:1,1,0,0 n%u.test/A @/A/100 [ *4 ]", cache.entries);
 		MUST(cache_message(100));

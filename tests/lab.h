@@ -193,18 +193,22 @@ static inline void lab_start(const char *text) {
 	origin_number(&cfg.specs[0].addr);
 }
 
-/* What the program replies to one line; "(more)" when it waits for another. */
-static inline const char *admin_of(const char *line) {
+/* What the program replies to these lines; "(more)" when it waits for another. */
+static inline const char *admin_of(const char *text) {
 	static struct admin a;
 	static char reply[200000], copy[600];
-	bool more = true;
+	bool due = false, more = true;
 	size_t at = 0;
 
 	memset(&a, 0, sizeof a);
 	a.fd = -1;
 	a.reply = (struct text){ .p = a.out, .size = sizeof a.out };
-	snprintf(copy, sizeof copy, "%s", line);
-	if (!admin_line(&a, copy, strlen(copy))) return "(more)";
+	snprintf(copy, sizeof copy, "%s", text);
+	for (char *line = copy, *next; line != NULL && !due; line = next) {
+		if ((next = strchr(line, '\n')) != NULL) *next++ = '\0';
+		due = a.http ? admin_http_line(&a, line) : admin_line(&a, line, strlen(line));
+	}
+	if (!due) return "(more)";
 	while (more && at <= sizeof reply - sizeof a.out) {
 		more = a.entries && (a.entries = status_entry(&a.reply, &a.cursor));
 		memcpy(reply + at, a.reply.p, a.reply.len);

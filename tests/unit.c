@@ -339,7 +339,9 @@ static const char *wrong_of(char *in) {
 
 /* ---- Admin */
 
+/* '!' ends a line */
 static const char *admin_line_of(char *in) {
+	for (char *s = in; (s = strchr(s, '!')) != NULL; ) *s = '\n';
 	input("admin", in, strlen(in), 0);
 	return admin_of(in);
 }
@@ -544,7 +546,9 @@ static const struct row table[] = {
 	    "top 10|\001|status\tx|#|clear #" },
 	{ "an HTTP request other than GET /metrics is refused", admin_line_of, "HTTP/1.1 4~<-GET / HTTP/1.1|GET /status HTTP/1.1|"
 	    "POST /metrics HTTP/1.1|clear HTTP/1.0|GET /metrics HTTP/2|get /metrics HTTP/1.1|GET  /metrics HTTP/1.1| HTTP/1.1|status HTTP/" },
-	{ "GET /metrics waits for its headers", admin_line_of, "(more)<-GET /metrics HTTP/1.1|GET /metrics HTTP/1.0" },
+	{ "GET /metrics waits for its headers, which must name this host", admin_line_of, "(more)<-GET /metrics HTTP/1.1|"
+	    "GET /metrics HTTP/1.0!Host: ::1\nHTTP/1.1 200 ~<-GET /metrics HTTP/1.1!Host: localhost!Accept: */*!!\n"
+	    "HTTP/1.1 403 ~<-GET /metrics HTTP/1.1!!|GET /metrics HTTP/1.1!Host: a.test!!" },
 
 	{ "a certificate's name matches as RFC 6125 says: whole, or one wildcard label in front of two more", cert_name_of,
 	    "match<-dns.test dns.test|dns.test DNS.Test|a.dns.test *.dns.test|A.dns.test *.DNS.test\n"
