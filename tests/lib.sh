@@ -506,6 +506,7 @@ returns() { ask "returns$(date +%N).test" >/dev/null; is up upstream "$1" state;
 answers_with() { [ "$(addresses "$(ask "fresh$(date +%N).test")")" = "$1" ]; }
 ms_of() { val ms "$1"; }
 addresses() { printf '%s\n' "$1" | tr '|' '\n' | sed -n 's/^ [^:]* A \([0-9.]*\).*/\1/p' | tr '\n' ' ' | sed 's/ $//'; }
+ttl_of() { printf '%s\n' "$1" | tr '|' '\n' | sed -n '2s/^ [^ ]* \([0-9]*\) .*/\1/p'; }
 
 # lives NAME: after an attack it is the same process, and answers 20 of 20 fresh names
 lives() {
