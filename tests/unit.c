@@ -231,7 +231,7 @@ static struct answer ans;
  * promises must hold: it stands without its OPT, goes out and is kept. */
 static const char *answer_read_of(unsigned type) {
 	static const char *const verdicts[] = { "none", "other", "nxdomain", "nodata", "success" };
-	char ttl[20] = "", soa[20] = "", less[20] = "";
+	char ttl[20] = "", soa[20] = "", less[30] = "";
 	uint8_t *p;
 	struct key k;
 	input("answer", m.p, m.n, 12);
