@@ -4521,7 +4521,7 @@ struct stream {
 	usec idle_limit;                        /* from keepalive (RFC 7828); 0 for none */
 	struct node asks;                       /* as they were written */
 	unsigned open, written, got;            /* asks on the list; questions and answers in its life */
-	bool deaf, slow;                        /* what was sent was not even acknowledged; others waited while one was worked on */
+	bool deaf, slow, came;                  /* nothing is acknowledged; others waited for the first; it was read in this turn */
 	struct tls *tls;                        /* NULL for plain TCP */
 	struct h2 *h2;                          /* NULL but for HTTPS */
 	const char *broken;                     /* why it must end, when the turn does */
@@ -4816,17 +4816,11 @@ static void stream_flush(struct stream *s) {
 
 static void stream_read(struct stream *s) {
 	ssize_t r = recv(s->fd, inbox, s->state == S_HANDSHAKE ? tls_wants(s) : sizeof inbox, 0);
-#ifdef HAVE_TCP
-	setsockopt(s->fd, IPPROTO_TCP, TCP_QUICKACK, &(int){ 1 }, sizeof(int)); /* servers with Nagle's algorithm wait for it */
-#endif
-	if (r > 0 && s->tls != NULL)
-		tls_feed(s, &inbox[0][0], (size_t)r);
-	else if (r > 0)
-		stream_input(s, &inbox[0][0], (size_t)r);
-	else if (r == 0)
-		stream_close(s, NULL);
-	else if (!later(errno))
-		stream_close(s, error_words(errno));
+	s->came = true;
+	if (r > 0)
+		(s->tls != NULL ? tls_feed : stream_input)(s, &inbox[0][0], (size_t)r);
+	else if (r == 0 || !later(errno))
+		stream_close(s, r == 0 ? NULL : error_words(errno));
 }
 
 /* A step of a handshake may take long, in public-key arithmetic: at most one a turn of the loop, whoever's it is. */
@@ -5008,10 +5002,16 @@ static void streams_turn(void) {
 		else if (want && (why = stream_open(u)) != NULL)
 			upstream_fails(u, why);
 		for (struct node *x = u->streams.next, *next; x != &u->streams; x = next) {
+			struct stream *s = STREAM(x);
 			next = x->next;
-			if (STREAM(x)->out_len > 0 && STREAM(x)->state > S_CONNECTING)
-				stream_flush(STREAM(x));
-			stream_time(STREAM(x));
+			if (s->out_len > 0 && s->state > S_CONNECTING)
+				stream_flush(s);        /* which acknowledges too */
+#ifdef HAVE_TCP
+			else if (s->came && (s->open > 0 || s->state == S_HANDSHAKE))   /* servers with Nagle's algorithm wait for it */
+				setsockopt(s->fd, IPPROTO_TCP, TCP_QUICKACK, &(int){ 1 }, sizeof(int));
+#endif
+			s->came = false;
+			stream_time(s);
 		}
 	}
 }
