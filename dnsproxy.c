@@ -7129,14 +7129,14 @@ static void accept_sweep(void) {
 	for (unsigned i = 0; i < nlisteners; i++) watch_events(listeners[i].tcp_slot, POLLIN);
 }
 
-/* Where many are in flight a turn starts after the shortest sleep there is, some 60 us: what comes meanwhile costs one turn, not one
- * each. Not where that takes long, for want of fine timers or of a processor. */
+/* Where many are in flight a turn starts after a short sleep, some 60 us and one for each of the first hundred: what comes meanwhile
+ * costs one turn, not one each. Not where that takes long, for want of fine timers or of a processor. */
 static void gather(void) {
 	static usec again;
 	if (queries.used < CROWD || now < again) return;
 	clock_read();                           /* what the turn itself has taken is no sleep */
 	again = now + MS(2);
-	nanosleep(&(struct timespec){ .tv_nsec = 1 }, NULL);
+	nanosleep(&(struct timespec){ .tv_nsec = (long)MIN(queries.used, 100u) * 1000 }, NULL);
 	clock_read();
 	again = now > again ? now + MS(100) : 0;
 }
