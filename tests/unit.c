@@ -602,7 +602,7 @@ static void der_walk(unsigned second) {
 
 static void test_tls(void) {
 	uint8_t pin[32], other[32];
-	char text[64];
+	char text[64] = "";
 
 	each(!cert_name_matches("dns.test", (const uint8_t *)"dns.test\0.evil", 14), "a NUL");
 	for (unsigned i = 0; i < 900; i++) {
