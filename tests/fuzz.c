@@ -40,19 +40,22 @@ static void check_client(const uint8_t *data, size_t size) {
 	}
 }
 
-/* The replies made of s to clients that take more or less, with an OPT or without; a hard look at each. Gives the highest TTL. */
+/* The replies made of s to clients that take more or less, with an OPT or without; a hard look at each. Gives the highest TTL of
+ * those that are whole: others may lack the record whose TTL is the lowest. */
 static uint32_t replies_ttl(const struct source_msg *s, const struct key *k) {
-	static const size_t limits[] = { 512, 512, UDP_SIZE, MSG_MAX };
+	static const size_t limits[] = { MSG_MAX, UDP_SIZE, 512, 512 };
 	static uint8_t out[MSG_MAX];
 	uint32_t most = 0;
+	unsigned all = 0;
 	struct answer a;
 
 	for (unsigned i = 0; i < COUNT(limits); i++) {
-		struct reply_to r = { .id = 99, .edns = i > 0, .limit = limits[i], .name = k->b, .name_len = k->name_len };
+		struct reply_to r = { .id = 99, .edns = i < 3, .limit = limits[i], .name = k->b, .name_len = k->name_len };
 		size_t n = reply_write(out, s, &r);
 		MUST(n <= r.limit && n >= 12 + k->name_len + 4 && get16at(out) == 99 && (out[2] & 0x80) && answer_matches(out, n, k));
 		MUST(answer_read(&a, exactly(out, n), n, k) == NULL && (a.opt ? a.len < n : a.len == n));
-		if (!a.truncated && a.ttl != NO_TTL) most = MAX(most, a.ttl);
+		if (i == 0) all = a.records;
+		if (a.records == all && a.ttl != NO_TTL) most = MAX(most, a.ttl);
 	}
 	return most;
 }
