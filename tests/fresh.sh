@@ -57,7 +57,7 @@ fresh_works() {
 # installs others, with the network of this machine, what comes behind with none but a loopback, MORE at the same time
 fresh_inside() {
     cat >"$T/inside.sh" <<'END'
-mount --bind "$1" "$1" && mount -t proc proc "$1/proc" || exit
+mount --bind "$1" "$1" && mount -t proc proc "$1/proc" && mount -t devpts -o ptmxmode=666 devpts "$1/dev/pts" || exit
 in="exec chroot $1 /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root CI=${CI:-} DEBIAN_FRONTEND=noninteractive"
 sh -c "$in sh -c 'cd /src && $2'" >"$1/packages.log" 2>&1 || { tail -n 20 "$1/packages.log"; exit 1; }
 unshare -n sh -c "ip link set lo up; $in sh -c 'cd /src && $3'"

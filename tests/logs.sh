@@ -41,14 +41,14 @@ END
     mkfifo "$T/fifo"
     exec 9<>"$T/fifo"           # blocked: nobody reads there
     begin screen script -qc "tty >$T/tty; exec sleep 1000" /dev/null        # stopped: a terminal that shows nothing any more
-    await 5 test -s "$T/tty"
-    kill -STOP "$(pid screen)"
+    ! await 5 test -s "$T/tty" || kill -STOP "$(pid screen)"
     mkfifo "$T/left"
     : <"$T/left" &
     exec 8>"$T/left"            # broken: who read there has left
     wait $!
-    for how in 'closed <&- >&- 2>&-' 'broken 2>&8' 'full 2>/dev/full' "blocked 2>$T/fifo 9>&-" "stopped 2>$(cat "$T/tty")"; do
+    for how in 'closed <&- >&- 2>&-' 'broken 2>&8' 'full 2>/dev/full' "blocked 2>$T/fifo 9>&-" "stopped 2>$(cat "$T/tty" 2>/dev/null)"; do
         promise "a standard error that is ${how%% *} never blocks the service: 20,000 queries at log debug"
+        [ "$how" != 'stopped 2>' ] || { skip 'not here: script(1) has no terminal'; continue; }
         after "exec ${how#* }" p "$u1 1" 'log debug'
         good 200 window=50 "name=${how%% *}%d.test"
         [ -s "$why" ] || good 20000 window=50 "name=${how%% *}%d.test"
