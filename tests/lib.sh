@@ -504,6 +504,7 @@ becomes() { await "$1" is "$3" upstream "$2" state || fail "$2 is $(upstream "$2
 # returns ADDR, answers_with ADDRESS: a fresh name is asked; true when the upstream is up, when that is the answer
 returns() { ask "returns$(date +%N).test" >/dev/null; is up upstream "$1" state; }
 answers_with() { [ "$(addresses "$(ask "fresh$(date +%N).test")")" = "$1" ]; }
+# ms_of, ttl_of ANSWER: what says() calls by the word of a row, as in `ms:0-900`
 ms_of() { val ms "$1"; }
 addresses() { printf '%s\n' "$1" | tr '|' '\n' | sed -n 's/^ [^:]* A \([0-9.]*\).*/\1/p' | tr '\n' ' ' | sed 's/ $//'; }
 ttl_of() { printf '%s\n' "$1" | tr '|' '\n' | sed -n '2s/^ [^ ]* \([0-9]*\) .*/\1/p'; }
