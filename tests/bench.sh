@@ -44,6 +44,7 @@ bench_upstream() {
     case $2 in
     unbound) set -- "$@" 'local-zone: sixty-byte.example. redirect' 'local-data: "sixty-byte.example. 86400 A 192.0.2.1"' ;;
     nsd) set -- "$@" 'minimal-responses: yes' ;;
+    bind9) set -- "$@" "zone sixty-byte.example { type primary; file \"$T/sixty-byte.example.zone\"; };" ;;
     esac
     real "$@"
 }

@@ -86,6 +86,7 @@ http here { endpoints { "/dns-query"; }; };
 controls { };
 END
     [ -z "$real_ds" ] || real_anchor
+    printf '%s\n' "$@"
 }
 real_anchor() { echo "trust-anchors { . static-ds ${real_ds% *} \"${real_ds##* }\"; };"; }
 real_if() { if [ -n "$real_ds" ]; then echo "$1"; else echo "$2"; fi; }
