@@ -105,7 +105,7 @@ remaining() { adm status | sed -n "s/^entry $1.* remaining \\([0-9]*\\) .*/\\1/p
 left() { within "${1%-*}" "${1#*-}" "$(remaining "$2")" "seconds that $2 has left"; }
 
 leg_cachefull() {
-    up u1 '. byname ttl=3000'
+    up u1 '. net=10 ttl=3000'
     proxy p "$u1 1"
     many n=3000 window=60 name=few%d.test byname >/dev/null
     few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)") a=$(rss_kb p)

@@ -196,7 +196,7 @@ leg_failing() {
 a tcp upstream that sends a byte every 1000 or 300 ms delays others by no more than patience, and is dropped within timeout
  ; each trickles 1000 300
 7: a truncated answer never wins, and is never kept ; proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500'
- ; @2 ; 1tcrec=.1tcpsilent=.t.test | 1tcrec=.1reset=.t.test
+ ; @2 ; 1tcrec=.1muted=99.t.test | 1tcrec=.1reset=.t.test
  ; ^SERVFAIL ; 1tcrec=.1reset=.2bad=loop.t.test
 7: TC=1 is asked again over TCP at once, and that answer taken ; @1 ms:0-390 ; 1tcrec=.2silent=.u.test
  ; saw 1 ' tcp .* 1tcrec=\.2silent=\.u\.test\.' u1

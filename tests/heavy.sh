@@ -43,8 +43,8 @@ END
 # leg_mixed: 100,000 queries (MIXED=N), descriptors and memory as after the first tenth. Not in the default list.
 leg_mixed() {
     mixed_all=${MIXED:-100000}
-    up u1 '. byname ttl=300' 'old.mixed.test noedns=1' 'full.mixed.test silent'
-    up u2 '. byname ttl=300' 'old.mixed.test noedns=1' 'full.mixed.test silent'
+    up u1 '. net=10 ttl=300' 'old.mixed.test noedns=1' 'full.mixed.test silent'
+    up u2 '. net=10 ttl=300' 'old.mixed.test noedns=1' 'full.mixed.test silent'
     proxy p "$u1 1" "$u2 2" 'user root' 'timeout 3000' 'cache-size 128k'
     mixed_fd=$(fd_count p)
     promise "$mixed_all queries of mixed kinds are answered, each once and rightly"

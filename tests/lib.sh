@@ -612,6 +612,7 @@ tls_certificates() {
 # all names. Its answers have addresses made from the names, by default 10.x.x.x. WORD is as in `up`.
 dot() {
     dot_n=$1 dot_w="cert=$T/pki/$2"
+    for dot_k in pem key; do grep -v ^- "$T/pki/$2.$dot_k" | base64 -d >"$T/pki/$2.$dot_k.der"; done
     shift 2
     while [ $# -gt 0 ] && [ "$1" != : ]; do
         dot_w="$dot_w $1"

@@ -25,7 +25,7 @@ leg_hostile() {
  ; got 0( |$) ; n=1000 name=flood%d.test +qr
  ; costs 0 flood u1 flood n=200 name=flood%d.test +qr tcp
 random and mutated messages over TCP: alive ; . ; n=3000 kind=random seed=5 tcp | n=3000 kind=mutate seed=6 tcp
-20,000 mutated answers: alive, every query answered once ; each 'rules u$it ". mutate=1$it"' 1 2
+20,000 mutated answers: alive, every query answered once ; each 'rules u$it ". bad=1$it"' 1 2
  ; like ' answered 20000 .* dup 0 bad 0 ' "$(many n=20000 window=1000 name=m%d.mutated.test)"
  ; like ' answered 500 ' "$(many n=500 window=100 name=t%d.mutated.test tcp=5)"
  ; each 'rules $it' u1 u2

@@ -2,7 +2,7 @@
  *
  * Not a program; peer.c includes it:  peer up ADDRESS PORT [WORD...]
  * PORT 0 is a free one. Says "ready ADDRESS@PORT" and runs until it is killed. WORDs:
- *   log=FILE  rules=FILE  number=N  noudp  notcp  cert=FILE (over TLS, with FILE.pem and FILE.key)  tls=10|11|12
+ *   log=FILE  rules=FILE  number=N  noudp  notcp  cert=FILE (over TLS, with FILE.pem.der and FILE.key.der)  tls=10|11|12
  *   suites=HEX,HEX  alpn=NAME (h2: DNS over HTTPS, by the words of peer_h2.h)
  *
  * What it does is said by words. They come from the lines of the rules, `SUFFIX WORD...`, read again whenever the file
@@ -10,40 +10,36 @@
  * the upstream with that number only: `2delay=300`. Later words win. Without any: a record of the asked type, TTL 300, A
  * 192.0.2.NUMBER. Times are milliseconds.
  *
- *  what      a=ADDR  net=N (A is N. and a hash of the name)  byname (net=10)  count (A says how many answers there were)
+ *  what      a=ADDR  net=N (A is N. and a hash of the name)  count (A says how many answers there were)
  *            n=RECORDS  type=T  ttl=N,N...  rdlen=N  big=BYTES  cname=LINKS  extra (records of other names)  nodata
- *            soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX  keepalive=N (option 11)
- *            noedns=RCODE (that, without OPT, to every query with OPT; drop: nothing)  lower upper (the question's letters)
- *            mutate=SEED
- *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  tcpsilent  lose=PERCENT (of the datagrams, each way)
- *            drop=N (the first N datagrams of a question)
+ *            soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX
+ *            noedns=RCODE (that, without OPT, to every query with OPT; drop: nothing)
+ *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  lose=PERCENT (of the datagrams, each way)
  *  over UDP  tc  tcrec (TC=1 with records; 2: over TCP too)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND,KIND... (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
  *            KIND: id qname qtype qclass qr opcode zero eleven header qd2 cutq noq loop | port addr | rdlen ancount
- *            cutrr label40
+ *            cutrr label40 letters (in the question, two are of the other case) SEED (bytes of chance)
  * For a connection as a whole, in rules for "." only:
  *  ends      how=notify|fin|rst|half (half: close_notify, and the socket stays)  idle=MS  life=MS  after=ANSWERS  full=N (when
  *            so many queries wait)  kick=N (a new number: now, all of them)
- *  order     batch=N (answers wait for each other, then leave in as few records as can be)  order=fifo|lifo  inorder (one query
+ *  order     batch=N (answers wait for each other, then leave in as few records as can be, the last first)  inorder (one query
  *            at a time)  skip (of the queries in a record only the first is seen before more bytes come)  muted=N (connections
  *            up to number N answer nothing)
  *  shape     record=N (bytes of a TLS record at most)  wire=N (of a segment)
- *  faults    at=accept|hello|mid|up:stall|deaf|fin|rst|garbage|zeros|plain|alertN  upto=BYTES (of ours, for mid)  times=N (at
- *            and full happen so often)  pause=MS (nothing is done after a ClientHello)  reneg  cache=on|off|zero (sessions;
- *            zero: any is resumed, with a secret of zeros)  epoch=N (a new number: sessions are forgotten)
+ *  faults    at=accept|hello|mid|up:stall|deaf|fin|rst|garbage|zeros|plain|alertN (mid: after 200 bytes of ours)  times=N (at
+ *            and full happen so often)  pause=MS (nothing is done after a ClientHello)  reneg  cache=NAME (of sessions, which are
+ *            forgotten with a new name; off: none are kept; zero: any is resumed, with a secret of zeros)
  *
  * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no
- * TLS), open, hello, flight, up, data, strike, reneg, end and rules. */
+ * TLS), open, hello, up, data, strike, reneg, end and rules. */
 
 #define ACT_WORDS(I, T) I(act, nodata) I(act, n) I(act, rdlen) I(act, big) I(act, cname) I(act, extra) I(act, net) \
-	I(act, byname) I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, keepalive) I(act, lower) I(act, upper) \
-	I(act, mutate) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, drop) I(act, tcpsilent) I(act, tc) \
+	I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, tc) \
 	I(act, tcrec) I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, dribble) I(act, cut) I(act, gap) \
 	I(act, flood) I(act, idle) I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) \
-	I(act, skip) I(act, muted) I(act, record) I(act, wire) I(act, upto) I(act, times) I(act, pause) I(act, reneg) \
-	I(act, epoch) T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) \
-	T(act, order) T(act, at) T(act, cache) T(act, h2)
+	I(act, skip) I(act, muted) I(act, record) I(act, wire) I(act, times) I(act, pause) I(act, reneg) T(act, first) \
+	T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) T(act, at) T(act, cache) T(act, h2)
 struct act { ACT_WORDS(INT_MEMBER, TEXT_MEMBER) int rcode, nttl; uint32_t ttl[8]; };
 static const struct field act_fields[] = { ACT_WORDS(INT_FIELD, TEXT_FIELD) };
 
@@ -69,7 +65,7 @@ struct conn {
 	int fd, slot, id;
 	struct addr from;
 	void (*handle)(struct conn *);
-	bool tls, hello, up, flight, reneg, gone, stalled;
+	bool tls, hello, up, reneg, gone, stalled;
 	enum closing closing;
 	usec born, last, dripped;
 	struct buf first, in, out, raw; /* first: what came before the end of the ClientHello */
@@ -126,7 +122,7 @@ static bool has_suffix(const char *name, const char *suffix) {
 
 /* What to do with a question. */
 static struct act act_for(const char *name) {
-	struct act a = { .n = 1, .gap = 100, .nttl = 1, .ttl = { 300 }, .ede = -1, .keepalive = -1, .times = -1, .upto = 100, .how = "notify" };
+	struct act a = { .n = 1, .gap = 100, .nttl = 1, .ttl = { 300 }, .ede = -1, .times = -1, .how = "notify" };
 	char copy[65536], *save, *save2, *w;
 	snprintf(copy, sizeof copy, "%s", up.text.p ? (char *)up.text.p : "");
 	for (char *line = strtok_r(copy, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
@@ -154,10 +150,10 @@ static void rules_read(void) {
 		return;
 	old = st;
 	free(up.text.p);
-	up.text = file_read(up.rules);
+	up.text = file_read(up.rules, "");
 	up.all = act_for("connect.");
 	note("rules", NULL, "read");
-	if (up.all.epoch != was.epoch) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
+	if (strcmp(up.all.cache, was.cache) != 0) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 	if (up.all.kick == 0 || up.all.kick == was.kick) return;
 	for EACH_CONN(c)
 		if (!c->stalled) {
@@ -199,7 +195,6 @@ static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_
 	struct buf o = { 0 };
 	if (a->ede >= 0) put_as(&o, "2(2@)", EDNS_EDE, (unsigned)a->ede, "test", (size_t)4);
 	if (a->opt[0]) put_option(&o, a->opt);
-	if (a->keepalive >= 0) put_as(&o, "2(2)", EDNS_KEEPALIVE, (unsigned)a->keepalive);
 	PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, 1232, (rcode >> 4) << 24 | (do_ ? 0x8000u : 0), o.p, o.n);
 	free(o.p);
 }
@@ -210,7 +205,7 @@ static void put_answers(struct buf *b, const struct act *a, const struct message
 	struct act x = *a;
 	size_t want = a->big ? (size_t)a->big - (opt ? 11 : 0) : 0;
 	uint32_t h = a->count ? ++count : name_number(q->name);
-	if (a->byname || a->net || a->count)
+	if (a->net || a->count)
 		snprintf(x.a, sizeof x.a, "%d.%u.%u.%u", a->net ? a->net : 10, h >> 16 & 255, h >> 8 & 255, h & 255);
 	if (want > b->n && type == T_A) x.n = (int)((want - b->n) / 16);
 	else if (want > b->n + 12 && type != T_AAAA) x.rdlen = (int)(want - b->n - 12);
@@ -255,8 +250,6 @@ static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, con
 	put16at(b->p + 2, F_QR | F_RA | (get16at(p + 2) & (F_RD | F_CD)) | (a->aa ? F_AA : 0) | (a->ad ? F_AD : 0) | (rcode & 15));
 	put16at(b->p + 4, 1);
 	memset(b->p + 6, 0, 6);
-	for (size_t i = 12; i < q->end - 4; i++)
-		b->p[i] = (uint8_t)(a->lower ? tolower(b->p[i]) : a->upper ? toupper(b->p[i]) : b->p[i]);
 	if (intolerant && rcode != NOERROR) return;
 	if (!udp || !a->tc) put_sections(b, a, q, rcode, opt, do_);
 	if (a->tcrec > !udp || (udp && (a->tc || b->n > limit))) b->p[2] |= F_TC >> 8;
@@ -272,11 +265,17 @@ static void spoil(struct buf *b, const char *kind, const struct message *q) {
 	enum { WHOLE = MSG_MAX };
 	size_t rr = q->end, i = 0;
 	const struct { const char *kind; size_t length, at; unsigned value; } ways[] = { { "id", WHOLE, 0, get16at(b->p) ^ 0x0101 },
-		{ "qname", WHOLE, 13, get16at(b->p + 13) ^ 0x0100 }, { "qtype", WHOLE, rr - 4, q->type == T_TXT ? T_A : T_TXT },
+		{ "qname", WHOLE, 13, get16at(b->p + 13) ^ 0x0100 }, { "letters", WHOLE, 13, get16at(b->p + 13) ^ 0x2020 },
+	 { "qtype", WHOLE, rr - 4, q->type == T_TXT ? T_A : T_TXT },
 		{ "qclass", WHOLE, rr - 2, 3 }, { "qr", WHOLE, 2, get16at(b->p + 2) & 0x7fff }, { "opcode", WHOLE, 2, get16at(b->p + 2) | 4 << 11 },
 		{ "qd2", WHOLE, 4, 2 }, { "noq", WHOLE, 4, 0 }, { "loop", WHOLE, rr, 0xc000u | (unsigned)rr }, { "label40", WHOLE, rr, 0x400c },
 		{ "rdlen", WHOLE, rr + 10, 60000 }, { "ancount", WHOLE, 6, 65535 }, { "header", 12, 4, 0 }, { "zero", 0, 6, 0 }, { "eleven", 11, 6, 0 },
 		{ "cutq", rr - 3, 6, 0 }, { "cutrr", rr + 13, WHOLE, 0 } };
+	if (isdigit((unsigned char)*kind)) {    /* in a way that seed and name decide */
+		rnd_seed((uint64_t)atoi(kind) << 32 ^ name_number(q->name));
+		mutate(b, 2);
+		return;
+	}
 	while (strcmp(kind, ways[i].kind) != 0)
 		if (++i == COUNT(ways)) die("what is a wrong %s?", kind);
 	if (ways[i].at + 2 <= b->n) put16at(b->p + ways[i].at, ways[i].value);
@@ -287,7 +286,7 @@ static void spoil(struct buf *b, const char *kind, const struct message *q) {
 /* ---- Things to be done later, soonest first */
 
 enum kind { J_ANSWER, J_MESSAGE, J_BYTES, J_END };  /* those without a connection are datagrams */
-struct job { struct node node; usec due; enum kind kind; int fd, flood; struct conn *conn; struct addr to; const char *how; struct buf b; };
+struct job { struct node node; usec due; enum kind kind; int fd; struct conn *conn; struct addr to; const char *how; struct buf b; };
 static struct node jobs = { &jobs, &jobs };
 
 static struct job *job_of(struct node *n) { return (struct job *)(void *)n; }
@@ -318,17 +317,6 @@ static void datagram_send(const struct job *j) {
 		die("sendto: %s", strerror(errno));
 }
 
-/* 250 of a flood of wrong IDs, the first so many behind the right one; the others not before a millisecond has passed. */
-static void flood_send(const struct job *j) {
-	unsigned right = get16at(j->b.p);
-	for (int k = 0; k < 250 && k < j->flood; k++) {
-		put16at(j->b.p, (right + 1 + (unsigned)(j->flood - k) % 65535) & 65535);
-		datagram_send(j);
-	}
-	put16at(j->b.p, right);
-	if (j->flood > 250) job_add((struct job){ .due = now + MS(1), .fd = j->fd, .to = j->to, .flood = j->flood - 250 }, j->b.p, j->b.n);
-}
-
 /* Answers leave once they are batch=, at once without. */
 static void answers_release(struct conn *c) {
 	if (c->nheld == 0 || c->nheld < up.all.batch) return;
@@ -340,20 +328,18 @@ static void answers_release(struct conn *c) {
 	if (up.all.after > 0 && c->answers >= up.all.after) c->closing = CLOSES_WHEN_EMPTY;
 }
 
-/* One more answer, which goes before the others or behind them. */
+/* One more answer, which goes before the others. */
 static void answer_hold(struct conn *c, const struct buf *b) {
-	bool first = strcmp(up.all.order, "lifo") == 0;
-	size_t held = c->held.n;
 	put_buf(&c->held, b);
-	if (first) memmove(c->held.p + b->n, c->held.p, held);
-	if (first) memcpy(c->held.p, b->p, b->n);
+	memmove(c->held.p + b->n, c->held.p, c->held.n - b->n);
+	memcpy(c->held.p, b->p, b->n);
 	c->nheld++;
 	answers_release(c);
 }
 
 static void job_run(const struct job *j) {
 	struct conn *c = j->conn;
-	if (c == NULL) (j->flood ? flood_send : datagram_send)(j);
+	if (c == NULL) datagram_send(j);
 	if (c == NULL || c->gone || c->stalled) return;
 	if (j->kind == J_ANSWER) answer_hold(c, &j->b);
 	else if (j->kind == J_MESSAGE) put_framed(&c->out, &j->b);
@@ -411,6 +397,16 @@ static usec wrong_first(const struct act *a, const struct buf *b, const struct m
 	return due;
 }
 
+/* A flood of wrong IDs before the answer b, 250 each millisecond. */
+static void flood_send(struct buf *b, int flood, const struct addr *to) {
+	unsigned right = get16at(b->p);
+	for (int k = 0; k < flood; k++) {
+		put16at(b->p, (right + 1 + (unsigned)k % 65535) & 65535);
+		send_later(now + MS(k / 250), up.udp, to, b->p, b->n);
+	}
+	put16at(b->p, right);
+}
+
 #include "peer_h2.h"
 
 static void answer_stream(const struct act *a, const struct buf *b, struct conn *c, usec due) {
@@ -426,19 +422,17 @@ static void answer_stream(const struct act *a, const struct buf *b, struct conn 
 /* True when this query gets no answer. */
 static bool query_lost(const struct act *a, const struct message *q, const struct addr *from, struct conn *c) {
 	static bool served[65536];
-	static uint8_t seen[1 << 24];
-	if (a->silent || (c && a->tcpsilent) || (q->opts && strcmp(a->noedns, "drop") == 0)) return true;
+	if (a->silent || (q->opts && strcmp(a->noedns, "drop") == 0)) return true;
 	if (c == NULL && a->once && served[addr_port(from)]) return true;
 	if (c == NULL && ((int)(rnd() % 100) < a->lose || (int)(rnd() % 100) < a->lose)) return true;
-	uint8_t *times = &seen[name_number(q->name) ^ (q->type * 2654435761u) >> 8];
-	if (c == NULL) return !(served[addr_port(from)] = !a->drop || ++*times > a->drop);
+	if (c == NULL) return !(served[addr_port(from)] = true);
 	if (up.all.full > 0 && up.all.times != 0 && c->waiting >= up.all.full) {
 		up.all.times -= up.all.times > 0;
 		conn_close(c, up.all.how);
 		return true;
 	}
 	if (a->close || a->reset) job_add((struct job){ .due = now + MS(a->delay), .kind = J_END, .conn = c, .how = a->reset ? "rst" : NULL }, NULL, 0);
-	return a->close || a->reset || c->id <= up.all.muted;
+	return a->close || a->reset || c->id <= a->muted;
 }
 
 static void query_take(const uint8_t *p, size_t n, const struct addr *from, struct conn *c) {
@@ -459,11 +453,7 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 	if (query_lost(&a, &q, from, c)) return;
 	answer_put(&b, &a, p, &q, c == NULL);
 	if (a.bad[0]) spoil(&b, a.bad, &q);
-	if (a.mutate) {                 /* in a way that seed and name decide */
-		rnd_seed((uint64_t)(unsigned)a.mutate << 32 ^ name_number(q.name));
-		mutate(&b, 2);
-	}
-	if (c == NULL && a.flood) job_add((struct job){ .due = now, .fd = up.udp, .to = *from, .flood = a.flood }, b.p, b.n);
+	if (c == NULL) flood_send(&b, a.flood, from);
 	usec late = MS(a.delay) + rnd() % (MS(a.jitter) + 1) + rnd() % (MS(a.jitter) + 1);
 	usec due = wrong_first(&a, &b, &q, from, c, now + late);
 	if (c != NULL) answer_stream(&a, &b, c, due);
@@ -543,35 +533,16 @@ static void zero_save(const br_ssl_session_cache_class **ctx, br_ssl_server_cont
 static const br_ssl_session_cache_class zero_class = { sizeof(void *), zero_save, zero_load };
 static const br_ssl_session_cache_class *zero_sessions = &zero_class;
 
-static void pem_take(void *b, const void *p, size_t n) { put(b, p, n); }
-
-/* The objects of the PEM file cert= with this ending, each as DER; how many. */
-static size_t pem_read(const char *ending, struct buf *out, size_t max) {
-	char path[WORD + 8];
-	snprintf(path, sizeof path, "%s.%s", up.cert, ending);
-	struct buf f = file_read(path);
-	br_pem_decoder_context pc;
-	size_t n = 0;
-	br_pem_decoder_init(&pc);
-	for (size_t at = 0; at < f.n && n < max; ) {
-		at += br_pem_decoder_push(&pc, f.p + at, f.n - at);
-		int event = br_pem_decoder_event(&pc);
-		if (event == BR_PEM_ERROR) die("%s: no PEM", path);
-		if (event == BR_PEM_BEGIN_OBJ) br_pem_decoder_setdest(&pc, pem_take, &out[n]);
-		n += event == BR_PEM_END_OBJ;
-	}
-	free(f.p);
-	return n;
-}
-
+/* cert=: the chain and the key, each as DER. */
 static void tls_setup(void) {
-	static struct buf certs[80], key;
-	chain_len = pem_read("pem", certs, COUNT(certs));
-	for (size_t i = 0; i < chain_len; i++) chain[i] = (br_x509_certificate){ certs[i].p, certs[i].n };
+	struct buf certs = file_read(up.cert, ".pem.der"), key = file_read(up.cert, ".key.der");
+	struct der rest = { certs.p, certs.p + certs.n }, content, all;
+	unsigned tag;
+	for (; chain_len < COUNT(chain) && der_next(&rest, &tag, &content, &all); chain_len++)
+		chain[chain_len] = (br_x509_certificate){ certs.p + (all.p - certs.p), (size_t)(all.end - all.p) };
 	br_skey_decoder_init(&server_key);
-	pem_read("key", &key, 1);
 	br_skey_decoder_push(&server_key, key.p, key.n);
-	if (br_skey_decoder_last_error(&server_key) != 0) die("%s: no key", up.cert);
+	if (chain_len == 0 || br_skey_decoder_last_error(&server_key) != 0) die("%s: no certificate and key", up.cert);
 	for (char *s = up.suites; *s != '\0' && nsuites < COUNT(suites); s += *s == ',') suites[nsuites++] = (uint16_t)strtoul(s, &s, 16);
 	br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 }
@@ -620,12 +591,13 @@ static size_t out_portion(struct conn *c) {
 	return MIN(c->out.n, record);
 }
 
-/* Sends what can be sent, of a handshake that is to stop no more than upto=. */
+/* Sends what can be sent, of a handshake that is to stop no more than so much. */
 static void conn_flush(struct conn *c) {
+	enum { MID = 200 };
 	bool stops = c->tls && !c->up && fault("mid");
 	while (c->raw.n > 0 && !c->gone && !c->stalled) {
 		size_t most = up.all.wire > 0 ? MIN((size_t)up.all.wire, c->raw.n) : c->raw.n;
-		ssize_t n = send(c->fd, c->raw.p, stops ? MIN(most, (size_t)up.all.upto - c->sent) : most, MSG_NOSIGNAL);
+		ssize_t n = send(c->fd, c->raw.p, stops ? MIN(most, MID - c->sent) : most, MSG_NOSIGNAL);
 		if (n < 0 && later(errno)) return;
 		if (n <= 0) {
 			conn_die(c, "client", "write");
@@ -633,7 +605,7 @@ static void conn_flush(struct conn *c) {
 		}
 		take(&c->raw, (size_t)n);
 		c->sent += (size_t)n;
-		if (stops && c->sent >= (size_t)up.all.upto) strike(c);
+		if (stops && c->sent >= MID) strike(c);
 	}
 }
 
@@ -693,10 +665,6 @@ static void conn_move(struct conn *c) {
 		for (size_t n; (n = out_portion(c)) > 0; take(&c->out, n)) put(&c->raw, c->out.p, n);
 	conn_flush(c);
 	if (c->gone || c->stalled) return;
-	if (c->tls && !c->flight && c->sent > 1000 && c->raw.n == 0) {
-		c->flight = true;
-		note("flight", c, "bytes %zu", c->sent);
-	}
 	if (c->closing == CLOSES_WHEN_EMPTY && c->out.n == 0 && c->raw.n == 0) {
 		conn_close(c, up.all.how);
 		conn_move(c);

@@ -30,14 +30,16 @@ static void rnd_seed(uint64_t seed) {
 /* The length of the message framed at the front, or -1 when it is not whole. */
 static long framed(const struct buf *b) { return b->n < 2 || b->n < 2 + (size_t)get16at(b->p) ? -1 : (long)get16at(b->p); }
 
-static struct buf file_read(const char *path) {
+enum { FILE_MOST = 100000 };
+static struct buf file_read(const char *path, const char *ending) {
 	struct buf b = { 0 };
-	FILE *f = fopen(path, "r");
-	if (f == NULL) die("%s: %s", path, strerror(errno));
-	for (int c; (c = getc(f)) != EOF; ) put8(&b, (unsigned)c);
+	char name[1000];
+	snprintf(name, sizeof name, "%s%s", path, ending);
+	FILE *f = fopen(name, "r");
+	if (f == NULL) die("%s: %s", name, strerror(errno));
+	b.n = fread(put_room(&b, FILE_MOST), 1, FILE_MOST, f);
+	b.p[b.n] = 0;                   /* a text too */
 	fclose(f);
-	put8(&b, 0);                    /* a text too */
-	b.n--;
 	return b;
 }
 

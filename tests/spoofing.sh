@@ -121,9 +121,9 @@ after a wrong ID the right datagram still counts, whatever TCP does ; behind not
  ; saw 1 ' id=' u4          # over TCP, and not answered
 8: it is sent again to upstreams that have not answered, not to those that have
  ; proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 2000' 'timeout 3000'
- ; @1 ; 1drop=1.part.test
- ; saw 2 1drop=1.part u1
- ; saw 1 1drop=1.part u2
+ ; @1 ; 1delay=500.part.test
+ ; saw 2 1delay=500.part u1
+ ; saw 1 1delay=500.part u2
 answers that come twice, or after the question was sent again, harm no other query, and nothing goes to TCP
  ; each 'behind notcp ". $it" && good 300 rate=200 window=300 name=late%d.test && becomes 0 "$u3" up' 'twice delay=20' delay=600 'twice delay=600'
 16: an upstream that cannot do EDNS is asked again without, and for ten minutes not with

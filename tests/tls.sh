@@ -22,13 +22,13 @@ queries over TLS are padded to multiples of 128 bytes, with one padding option ;
 edns-tcp-keepalive is sent on each connection, without a timeout ; kicked kick=1
  ; like '^query .* opts=([0-9a-f:+]+,)*11:(,|$)' "$(tail -n 1 "$T/one.q")"
 100 queries at once use one connection, a record each, and answers may come in reverse order, many a record
- ; turn one batch=100 order=lifo
+ ; turn one batch=100
  ; costs 0 '^open' one answered 10 100 window=100
  ; same 99 "$(sed -n 's/^query .* record=\([0-9]*\) .*/\1/p' "$T/one.q" | awk 'NR == 1 { n = $1 } END { print $1 - n }')" "records behind the first"
  ; turn one
 a slow answer does not hold up the others on the connection ; beside delay=900 n=1 'right 1 ' answered 10 30 in:700
-padding and keepalive of the upstream do not reach a client ; turn one keepalive=300 opt=12:00000000
- ; ^NOERROR .* edns=[0-9]+ ms= ; options.test +edns=1232 | options.test +edns=1232
+padding and keepalive of the upstream do not reach a client, nor from the cache
+ ; each 'turn one opt=$it && says "^NOERROR .* edns=[0-9]+ ms=" $it.test +edns' 12:00000000 12:00000000 11:012c 11:012c
  ; turn one
 SIGTERM ends TLS connections with close_notify ; stop px
  ; comes one '^end .*by client why notify'
@@ -151,7 +151,7 @@ good;: at=hello:alert70;;TLS 1\.2|version;with TLS 1.3 only
 good;: at=hello:alert40;;handshake_failure|alert 40|cipher;that sends the alert 40
 good;suites=c009,c00a,c023;;cipher;with old cipher suites only
 good;: at=hello:fin;;closed.*TLS 1\.3;that closes in the handshake time and again
-good;: at=mid:rst upto=200;;reset;that resets in the handshake
+good;: at=mid:rst;;reset;that resets in the handshake
 swollen;;tls=other.test;name|chain|certificate;with a chain of 36 certificates
 by=root names=2000;;;certificate|chain|long|large;with a certificate of 50 KB
 END
@@ -278,7 +278,7 @@ with the clock in 1970 a certificate that expired before the floor, another name
 when the clock has been set it counts, without a restart ; clock "$(date +%s)"
  ; answered 10 1
  ; k=$(seen s2 '^open')
- ; turn s2 net=12 kick=1 epoch=1         # without its session
+ ; turn s2 net=12 kick=1 cache=new         # without its session
  ; answered 10 15 rate=10
  ; comes s2 '^open' $((k + 1))
  ; saw 1 '^up' s2

@@ -29,7 +29,7 @@ leg_tls_faults() {
     # in a row, so that all fail side by side
     replies <<'END'
 a stall at any stage of the handshake costs patience, not more: the next priority answers
- ; row 'f_accept at=accept:stall' 'f_deaf at=accept:deaf' 'f_hello at=hello:stall' 'f_mid at=mid:stall upto=700' 'f_up at=up:deaf' 'f_mute silent' -- 'patience 500'
+ ; row 'f_accept at=accept:stall' 'f_deaf at=accept:deaf' 'f_hello at=hello:stall' 'f_mid at=mid:stall' 'f_up at=up:deaf' 'f_mute silent' -- 'patience 500'
  ; answered 11 5 in:900 window=5
 after three unanswered queries nobody waits for an upstream that stalls ; answered 11 10
  ; answered 11 5 in:300
@@ -92,13 +92,13 @@ a slow answer on a connection that is alive costs no new connection
 a large answer that takes 2 s to come over a slow line costs no new connection ; turn one dribble=100 record=3000
  ; costs 0 '^open' one says 'NOERROR qr .* size=(59|60)[0-9]{3} ' big=60000.slow.test TYPE65400 +tcp +timeout=5000
  ; turn one
-edns-tcp-keepalive of the server is obeyed: we close when its timeout has passed ; ruled keepalive=5 1
+edns-tcp-keepalive of the server is obeyed: we close when its timeout has passed ; ruled opt=11:0005 1
  ; forget one
  ; answered 10 1
  ; comes one '^end .*by client'
  ; within 200 1500 "$(span one '^query' '^end')" "ms from the last query to the end"
  ; answered 10 5
-a keepalive of 0 ends the connection when nothing is in flight, and no query is lost ; ruled keepalive=0 1
+a keepalive of 0 ends the connection when nothing is in flight, and no query is lost ; ruled opt=11:0000 1
  ; comes one '^end .*by client' 2
  ; answered 10 30
 END
@@ -161,8 +161,8 @@ sessions are resumed where the server offers it, and status counts them ; served
  ; each 'kicked kick=$it' 1 2 3 4 5
  ; saw 4-5 '^up .* resumed 1' one
  ; shows "^upstream $one .* connects $(seen one '^up') resumed $(seen one '^up .* resumed 1')\$"
-a server that has forgotten its sessions gets a full handshake ; costs 0 '^up .* resumed 1' one kicked kick=6 epoch=1
-a server without sessions works ; costs 0 '^up .* resumed 1' one each 'kicked kick=$it epoch=1 cache=off' 7 8
+a server that has forgotten its sessions gets a full handshake ; costs 0 '^up .* resumed 1' one kicked kick=6 cache=new
+a server without sessions works ; costs 0 '^up .* resumed 1' one each 'kicked kick=$it cache=off' 7 8
 after a failed handshake no session is offered: a server without a valid certificate cannot resume its way in
  ; row 'one:alone cache=zero'
  ; answered 11 30 rate=10
