@@ -27,6 +27,8 @@ with arguments and no -c no file is read ; !1\.1\.1\.1 ; '192.0.2.1 2'
 long options are the short ones ; listen (\*@5312|127) ; --test --port 5312 '192.0.2.1 1'
  ;  127\.0\.0\.1@.* 1 exit 0 $ ; --config "$T/a.conf"
 a leading dot of a suffix is dropped ;  domain=lan[.] exit ; '9.9.9.9 1' '1.2.3.4 1 domain=.Lan'
+the normal form of https= leaves out the port and the path that are usual ;  192\.0\.2\.1@443 3 https=dns\.test exit 0 $ ; '192.0.2.1 3 https=DNS.test.'
+ ;  192\.0\.2\.3@443 4 https=dns\.test 192\.0\.2\.2@8443 5 https=dns\.test/q exit 0 $ ; '192.0.2.3@443 4 https=dns.test/dns-query' '192.0.2.2@8443 5 https=dns.test/q'
 a file that cannot be read is an error with its name ; nosuch\.conf.* exit 1 $ ; -c "$T/nosuch.conf"
  ;  exit 1 $ ; -c "$T"
 every error is reported, all of them at once, as FILE:LINE: what is wrong, what was expected
@@ -44,6 +46,11 @@ a wrong line is met by what was expected ; "soon" is not valid, expected millise
  ; "maybe" is not valid, expected on or off ; 'rebind-protect maybe'
  ; "1\.1\.1\.1" has no priority, expected "1\.1\.1\.1 1" ; '1.1.1.1 # no priority'
  ; a port from 1 to 65535 ; '1.1.1.1@99999 1'
+ ; a host name behind tls= or https= ; '192.0.2.1 3 https=' | '192.0.2.1 3 https=https://dns.test/q'
+ ; only one of tcp, tls, tls=NAME and https=NAME ; '192.0.2.1 3 https=dns.test tls'
+ ; tls alone for a certificate of the address ; '192.0.2.1 3 https=192.0.2.1'
+ ; a path of at most 127 letters behind https=NAME ; '192.0.2.1 3 https=dns.test/"q"'
+ ; tcp, tls, tls=NAME ; '192.0.2.1 3 https'
  ; an address of this host, or \* with "allow" ; 'listen eth0'
  ; \*@5300 ; 'listen 5300' | 'listen *:5300'
 what is right for hosts, dnsmasq, resolv.conf or unbound is met by what to write here ; expected .*192\.0\.2\.1@53 ; '1.1.1.1:53 1'

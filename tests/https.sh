@@ -1,12 +1,6 @@
-# https.sh - DNS over HTTPS: requests, responses of every shape, servers that break HTTP/2, trust, and where port 853 is closed.
-# Alone: ./test.sh https https_flow https_trust. What the scripted server can do is told by tests/peer_h2.h.
+# https.sh - DNS over HTTPS: requests, responses of every shape, servers that break HTTP/2, and where port 853 is closed. Trust: tls.sh.
+# Alone: ./test.sh https. What the scripted server can do is told by tests/peer_h2.h.
 
-# web_answers 'RULE...' COUNT [WORD...]: a single server with these rules answers that
-web_answers() {
-    single "$1"
-    shift
-    answered 10 "$@"
-}
 # asked_for FAULT: what `query` says of a name that makes the server one commit it
 asked_for() { adm "query h2=$1.n$(date +%s)$$.test A" | grep -F "$one "; }
 
@@ -62,30 +56,27 @@ with another server behind it no name is lost to a header block that never ends,
  ; dot last good : net=11
  ; proxy px "$ca" "$one 1 https=dns.test" "$last 2 tls=dns.test"
  ; beside h2=flood 'n=12 rate=3' ' right 12 failed 0 lost 0 .* from 11:12$' good 60 window=60000 rate=15 name=n%x.load.test
-END
-}
-
-leg_https_flow() {
-    over=https
-    replies <<'END'
 GOAWAY after every 10 requests: of 500 names with 100 in flight none is lost, and a few are asked twice
- ; web_answers h2=goaway10 500 window=100
+ ; single h2=goaway10
+ ; answered 10 500 window=100
  ; saw 50-90 '^open' one
-a refused request comes again, and is not a failure ; web_answers h2=refused3 100 window=20
+a refused request comes again, and is not a failure ; ruled h2=refused3 100 window=20
 a reset of a request that is asked elsewhere too by then is no failure ; single 'h2=rst delay=1900'
  ; meanwhile ask ask elsewhere.test
  ; comes one '^query'
  ; turn one delay=600
  ; ended ask '^NOERROR'
-100 answers in many frames at a time ; web_answers h2=split 300 window=100
-100 answers at a time whose end comes later ; web_answers h2=late 300 window=100
-a byte at a time ; web_answers 'dribble=1 record=20' 5
-a server that closes after 10 answers: of 500 names with 100 in flight none fails ; web_answers after=10 500 window=100
+100 answers in many frames at a time ; ruled h2=split 300 window=100
+100 answers at a time whose end comes later ; ruled h2=late 300 window=100
+a byte at a time ; ruled 'dribble=1 record=20' 5
+a server that closes after 10 answers: of 500 names with 100 in flight none fails ; ruled after=10 500 window=100
 a server that takes 65,535 bytes and gives no room for more gets its questions over another connection
- ; web_answers h2=nowindow 600 window=20
+ ; single h2=nowindow
+ ; answered 10 600 window=20
  ; saw 2 '^open' one
  ; saw 0 '^over' one
-no more requests at a time than the server allows: 200 names with 50 in flight, 7 allowed ; web_answers 'h2=max7 delay=5' 1
+no more requests at a time than the server allows: 200 names with 50 in flight, 7 allowed ; single 'h2=max7 delay=5'
+ ; answered 10 1
  ; answered 10 200 window=50
  ; saw 0 '^over' one
 answers of 60,000 bytes, 100 of them: the window of the connection is widened in time ; single
@@ -93,38 +84,9 @@ answers of 60,000 bytes, 100 of them: the window of the connection is widened in
  ; saw 0 '^overrun' one
 requests that a server leaves open do not keep others from being answered ; single h2=max20
  ; beside h2=silent 'n=5 rate=100 timeout=6000' . answered 10 100 in:1500 window=5
-END
-}
-
-leg_https_trust() {
-    good=$(cat "$T/pki/good.pin") other=$(cat "$T/pki/other.pin")
-    cat >"$T/rows" <<END
-other;alpn=h2;https=dns.test;dns\.test.*other\.test|other\.test.*dns\.test;with a certificate for another name
-alone;alpn=h2;https=dns.test;unknown CA|self-signed;with a certificate of an unknown CA
-alone;alpn=h2;https=dns.test noverify;;any certificate, with noverify
-good;alpn=h2;https=dns.test pin=$good;;the right pin
-good;alpn=h2;https=dns.test pin=$other;pin.*$(ere "$good");with another pin, though the name is right
-good;;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);that chooses no protocol by ALPN
-good;alpn=dot;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);that knows another protocol only
-good;alpn=h2 : at=hello:alert120;https=dns.test;no HTTP/2 \(no ALPN h2\);that says so by an alert
-good;alpn=h2;https=DNS.test./q/%7Buser%7D?x;;a path of its own
-END
-    tried
-    saw 25-50 '^request .*dns\.test.*/q/%7Buser%7D\?x\\' s9
-    promise "where TLS gets no answer HTTPS at the same address answers, at once when that is known"
-    dot one good alpn=h2
-    proxy px "$ca" "127.0.0.1@$(freeport) 1 tls=dns.test" "$one 3 https=dns.test"
-    answered 10 20 in:1500
-    answered 10 20 in:500
-    promise "the normal form leaves out the port and the path that are usual, and is its own"
-    out=$("$BIN" -t '192.0.2.1 3 https=DNS.test.' '192.0.2.3@443 4 https=dns.test/dns-query' '192.0.2.1 1 tls=dns.test' '192.0.2.2@8443 5 https=dns.test/q' 2>&1)
-    same "192.0.2.1@443 3 https=dns.test 192.0.2.3@443 4 https=dns.test 192.0.2.1@853 1 tls=dns.test 192.0.2.2@8443 5 https=dns.test/q" \
-        "$(printf '%s\n' "$out" | grep '^192' | tr '\n' ' ' | sed 's/ $//')"
-    replies wrong <<'END'
-what is wrong with https= is met by what was expected ; a host name behind tls= or https= ; '192.0.2.1 3 https=' | '192.0.2.1 3 https=https://dns.test/q'
- ; only one of tcp, tls, tls=NAME and https=NAME ; '192.0.2.1 3 https=dns.test tls'
- ; tls alone for a certificate of the address ; '192.0.2.1 3 https=192.0.2.1'
- ; a path of at most 127 letters behind https=NAME ; '192.0.2.1 3 https=dns.test/"q"'
- ; tcp, tls, tls=NAME ; '192.0.2.1 3 https'
+where TLS gets no answer HTTPS at the same address answers, at once when that is known ; dot one good alpn=h2
+ ; proxy px "$ca" "127.0.0.1@$(freeport) 1 tls=dns.test" "$one 3 https=dns.test"
+ ; answered 10 20 in:1500
+ ; answered 10 20 in:500
 END
 }

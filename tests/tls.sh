@@ -1,8 +1,11 @@
 # tls.sh - DNS over TLS: who is trusted, and that nothing leaks to anybody else.
-# Alone: ./test.sh tls_transport tls_refused tls_broken tls_accepted tls_start tls_plaintext tls_clock
+# Alone: ./test.sh tls_transport tls_refused tls_broken tls_accepted tls_clock
 
 leg_tls_transport() {
     a63=$(printf 'a%.0s' $(seq 63)) b46=$(printf 'b%.0s' $(seq 46))
+    pin=$(cat "$T/pki/alone.pin") port=$(freeport) many_ca=/etc/ssl/certs/ca-certificates.crt
+    : >"$T/empty.pem"
+    { echo '# a comment'; cat "$T/pki/stranger.crt"; echo junk; printf %s "$(cat "$T/pki/root.crt")"; } >"$T/pki/odd.pem"
     replies <<'END'
 a TLS connection is opened at the start, before any query ; single '' 'patience 500'
  ; comes one '^up'
@@ -26,10 +29,6 @@ edns-tcp-keepalive is sent on each connection, without a timeout ; kicked kick=1
  ; costs 0 '^open' one answered 10 100 window=100
  ; same 99 "$(sed -n 's/^query .* record=\([0-9]*\) .*/\1/p' "$T/one.q" | awk 'NR == 1 { n = $1 } END { print $1 - n }')" "records behind the first"
  ; turn one
-a slow answer does not hold up the others on the connection ; beside delay=900 n=1 'right 1 ' answered 10 30 in:700
-padding and keepalive of the upstream do not reach a client, nor from the cache
- ; each 'turn one opt=$it && says "^NOERROR .* edns=[0-9]+ ms=" $it.test +edns' 12:00000000 12:00000000 11:012c 11:012c
- ; turn one
 SIGTERM ends TLS connections with close_notify ; stop px
  ; comes one '^end .*by client why notify'
 a server with ChaCha20 only, or with AES-256 only, is spoken to, and a second try for it comes at once, and once
@@ -39,6 +38,50 @@ bare tls sends no SNI ; crt ip by=int san=ip:127.0.0.1
  ; proxy px "$ca" "$one 1 tls"
  ; answered 10 1
  ; saw 1 '^hello 1 .* sni - ' one
+answers with a wrong ID, name or type, or with QR=0, before the right one are ignored ; served
+ ; ruled 'first=id,qname,qtype,qr gap=0' 100 window=20
+records of one byte are put together ; ruled record=1 50 window=10
+segments of one byte are put together, in the handshake too ; ruled 'wire=1 kick=1' 20 window=5
+records of 16 KB are read ; ruled batch=4 8 window=4
+ ; turn one
+ ; size=6[45][0-9]{3} ; big=65500.1.test TYPE65400 +tcp
+the connection was kept through all this ; answered 10 100
+ ; saw 2 '^open' one
+ ; saw 0 '^end .*by client' one
+a server's wish to renegotiate is refused, and no query is lost ; ruled reneg 50
+ ; saw 1-99 '^reneg' one
+ ; ruled '' 5
+a ca-file that is not there, or has no certificate, is an error at the start when tls=NAME or bare tls needs it ; dot one good
+ ; each 'exits 78 "$it" "ca-file $it" "$one 1 tls=dns.test" "listen 127.0.0.1@$port"' "$T/none.pem" "$T/empty.pem" "$T"
+ ; each 'exits 78 "$T/none.pem" "ca-file $T/none.pem" "$one 1 $it" "listen 127.0.0.1@$port"' tls "tls=dns.test pin=$pin"
+3,000 of the smallest authorities that there can be are read ; tiny=MIGAMG6gAwIBAgIBATALBgkqhkiG9w0BAQswADAeFw0yMDAxMDEwMDAwMDBa
+ ; tiny=${tiny}Fw00MDAxMDEwMDAwMDBaMAAwITANBgkqhkiG9w0BAQEFAAMQADANAgh/f39/f39/fwIBA6MQMA4wDAYDVR0TBAUwAwEB/zALBgkqhkiG9w0BAQsDAQA=
+ ; yes "$(printf '\n-----%s-----' 'BEGIN CERTIFICATE' 'END CERTIFICATE' | sed "2a $tiny")" | head -n 12000 >"$T/tiny.pem"
+ ; exits 0 '^192' -t "ca-file $T/tiny.pem" '192.0.2.1 1 tls=dns.test'
+with a pin alone no ca-file is needed ; dot two alone
+ ; proxy px "ca-file $T/none.pem" "$two 1 tls pin=$pin"
+ ; answered 10 3
+noverify warns at each start
+ ; each 'proxy px "$two 1 tls noverify" && answered 10 1 && blamed two "noverify|not authenticated|without authentic"' 1 2
+of a large ca-file with junk between only an index stays in memory, and its last authority, without a newline, is found
+ ; [ -s "$many_ca" ] && proc_here || skip "not here: $many_ca or /proc"
+ ; cat "$many_ca" "$many_ca" "$many_ca" "$many_ca" "$T/pki/odd.pem" >"$T/pki/large.pem"
+ ; proxy px "$ca" "$one 1 tls=dns.test"
+ ; answered 10 3
+ ; small=$(rss_kb px)
+ ; proxy px "ca-file $T/pki/large.pem" "$one 1 tls=dns.test"
+ ; answered 10 3
+ ; ! plain || grew 100 "$small" px
+when every handshake fails no plaintext byte leaves for any upstream, on its port, 53 or 853, and clients get SERVFAIL
+ ; netns
+ ; dot one other on=853
+ ; dot two other on=53
+ ; dot last alone
+ ; proxy px "$ca" "127.0.0.1 1 tls=dns.test" "$last 2 tls=dns.test" 'timeout 1500'
+ ; like 'wrong 0 dup 0 bad 0 right 0 failed 20 lost 0' "$(load n=20 rate=10)"
+ ; saw 0 '^plain' one two last
+ ; saw 0 '^data' one
+ ; saw 0 '^open' two
 END
 }
 fewer_suites() {
@@ -154,6 +197,12 @@ good;: at=hello:fin;;closed.*TLS 1\.3;that closes in the handshake time and agai
 good;: at=mid:rst;;reset;that resets in the handshake
 swollen;;tls=other.test;name|chain|certificate;with a chain of 36 certificates
 by=root names=2000;;;certificate|chain|long|large;with a certificate of 50 KB
+other;alpn=h2;https=dns.test;dns\.test.*other\.test|other\.test.*dns\.test;over HTTPS with a certificate for another name
+alone;alpn=h2;https=dns.test;unknown CA|self-signed;over HTTPS with a certificate of an unknown CA
+good;alpn=h2;https=dns.test pin=$other;pin.*$(ere "$good");over HTTPS with another pin, though the name is right
+good;;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);over HTTPS that chooses no protocol by ALPN
+good;alpn=dot;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);over HTTPS that knows another protocol only
+good;alpn=h2 : at=hello:alert120;https=dns.test;no HTTP/2 \(no ALPN h2\);over HTTPS that says so by an alert
 END
     tried
 }
@@ -192,71 +241,25 @@ alone;;tls pin=$(cat "$T/pki/good.pin") pin=$alone;;the second of two pinned key
 good;;tls=dns.test pin=$(cat "$T/pki/good.pin");;the pinned key and the name
 alone;;tls=dns.test noverify;;anything, with noverify
 oldalone;;tls noverify;;an expired certificate, with noverify
+alone;alpn=h2;https=dns.test noverify;;any certificate over HTTPS, with noverify
+good;alpn=h2;https=dns.test pin=$(cat "$T/pki/good.pin");;the right pin over HTTPS
+good;alpn=h2;https=DNS.test./q/%7Buser%7D?x;;a path of its own over HTTPS
 END
     ! grep -q '^0*1 ' /proc/net/if_inet6 2>/dev/null ||
         echo 'by=int san=ip:::1;addr=::1;tls;;an IPv6 address, asked by address' >>"$T/rows"
     ca="ca-file $T/pki/more.pem"
     tried
+    promise "a path of its own is in each request"
+    saw 25-50 '^request .*dns\.test.*/q/%7Buser%7D\?x\\' "s$(sed -n '/%7B/=' "$T/rows")"
     promise "certificates that the path does not use do not end resumption, expired ones neither"
     chained=$(sed -n '/chain=/=' "$T/rows")
     each 'turn "s$it" kick=1 && comes "s$it" "^up .* resumed 1"' $chained
 }
-leg_tls_start() {
-    pin=$(cat "$T/pki/alone.pin") port=$(freeport) many_ca=/etc/ssl/certs/ca-certificates.crt
-    dot one good
-    : >"$T/empty.pem"
-    { echo '# a comment'; cat "$T/pki/stranger.crt"; echo junk; printf %s "$(cat "$T/pki/root.crt")"; } >"$T/pki/odd.pem"
-    replies <<'END'
-a ca-file that is not there is an error at the start when tls=NAME or bare tls needs it
- ; each 'exits 78 "$T/none\\.pem" "ca-file $T/none.pem" "$one 1 $it" "listen 127.0.0.1@$port"' tls=dns.test tls "tls=dns.test pin=$pin"
-a ca-file without a certificate is an error at the start
- ; each 'exits 78 "$it" "ca-file $it" "$one 1 tls=dns.test" "listen 127.0.0.1@$port"' "$T/empty.pem" "$T"
-3,000 of the smallest authorities that there can be are read ; tiny=MIGAMG6gAwIBAgIBATALBgkqhkiG9w0BAQswADAeFw0yMDAxMDEwMDAwMDBa
- ; tiny=${tiny}Fw00MDAxMDEwMDAwMDBaMAAwITANBgkqhkiG9w0BAQEFAAMQADANAgh/f39/f39/fwIBA6MQMA4wDAYDVR0TBAUwAwEB/zALBgkqhkiG9w0BAQsDAQA=
- ; yes "$(printf '\n-----%s-----' 'BEGIN CERTIFICATE' 'END CERTIFICATE' | sed "2a $tiny")" | head -n 12000 >"$T/tiny.pem"
- ; exits 0 '^192' -t "ca-file $T/tiny.pem" '192.0.2.1 1 tls=dns.test'
-with a pin alone no ca-file is needed ; dot two alone
- ; proxy px "ca-file $T/none.pem" "$two 1 tls pin=$pin"
- ; answered 10 3
-a ca-file with comments, junk between and no newline at its end is read whole
- ; proxy px "ca-file $T/pki/odd.pem" "$one 1 tls=dns.test"
- ; answered 10 3
-noverify warns at each start
- ; each 'proxy px "$two 1 tls noverify" && answered 10 1 && blamed two "noverify|not authenticated|without authentic"' 1 2
-of a large ca-file only an index stays in memory, and its last authority is found
- ; [ -s "$many_ca" ] && proc_here || skip "not here: $many_ca or /proc"
- ; cat "$many_ca" "$many_ca" "$many_ca" "$many_ca" "$T/pki/ca.pem" >"$T/pki/large.pem"
- ; proxy px "$ca" "$one 1 tls=dns.test"
- ; answered 10 3
- ; small=$(rss_kb px)
- ; proxy px "ca-file $T/pki/large.pem" "$one 1 tls=dns.test"
- ; answered 10 3
- ; ! plain || grew 100 "$small" px
-END
-}
-
-# F12: what leaves for an upstream address when every handshake fails
-leg_tls_plaintext() {
-    promise "when every handshake fails no plaintext byte and no datagram leaves for any upstream, on its port, 53 or 853"
-    { [ "$(id -u)" = 0 ] && [ "$(uname -s)" = Linux ]; } || { skip "not here: ports 53 and 853 on an address of its own need root and Linux"; return; }
-    plain_a=127.$(($$ / 200 % 200 + 1)).$(($$ % 200 + 1)).77      # other runs on this machine have another
-    dot one other addr="$plain_a" on=853
-    dot two other addr="$plain_a" on=53
-    dot last alone addr="$plain_a"
-    proxy px "$ca" "$plain_a 1 tls=dns.test" "$last 2 tls=dns.test" 'timeout 1500'
-    got=$(load n=20 rate=10)
-    saw 0 '^plain' one two last
-    saw 0 '^data' one
-    saw 0 '^open' two
-    promise "when every handshake fails clients get SERVFAIL"
-    like 'wrong 0 dup 0 bad 0 right 0 failed 20 lost 0' "$got"
-}
 
 leg_tls_clock() {
-    promise "the clock of the program can be set by the test"
+    promise "with the clock in 1970 a certificate that is valid at the floor is accepted"
     shim CLOCK || return
     clock 60
-    within 60 120 "$(LD_PRELOAD="$T/shim.so" SHIM="$T/shim" date +%s)" "the time"
     cat >"$T/rows" <<'END'
 good;: net=10
 by=root from=432000;: net=12
@@ -266,8 +269,8 @@ by=stranger withroot;: net=15
 END
     servers
     eval "shimmed px $lines" '"$ca"'
+    answered 10 5
     replies <<'END'
-with the clock in 1970 a certificate that is valid at the floor is accepted ; answered 10 5
 with the clock in 1970 the log says once that the clock is wrong ; saw 1 '^the clock is wrong' px
 with the clock in 1970 a certificate newer than the floor is judged at its own notBefore ; comes s2 '^up'
 with the clock in 1970 a certificate that expired before the floor, another name and an unknown CA are refused
