@@ -965,7 +965,7 @@ static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsign
 }
 
 /* Reads and checks a whole answer to the question in key. Gives NULL, or what is wrong with it. The header, ID and question
- * have been matched by answer_matches() before. TTLs with the top bit set are 0 (RFC 2181 8), in place. */
+ * have been matched by answer_matches() before. TTLs with the top bit set are capped (RFC 8767 4), in place. */
 static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const struct key *key) {
 	struct msg m = { p, len, 12 + key->name_len + 4, NULL };
 	unsigned qtype = key_type(key), section, count;
@@ -998,9 +998,9 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 			}
 			msg_rdata(&m, r.type, r.rdlen);
 			if (m.err) break;
-			if (r.ttl & 0x80000000) {
-				r.ttl = 0;
-				put32at(p + r.ttl_at, 0);
+			if (r.ttl > INT32_MAX) {
+				r.ttl = INT32_MAX;
+				put32at(p + r.ttl_at, r.ttl);
 			}
 			if (a->opt)
 				continue;               /* what lies behind the OPT is extra of the extra: it stays behind too */

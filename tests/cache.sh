@@ -32,9 +32,9 @@ a record that came beside an answer does not answer a question of its own ; 6\.6
  ; #1 ; victim.test
 a reply from the cache has the client's ID and spelling ; ^NOERROR.* id=31337 q=HIT\.Test\./A .*\| HIT\.Test\. ; HIT.Test +id=31337
 nothing with TTL 0 ; kept 2 ttl=0.zero.test ttl=300,0.n=2.zero.test
-a TTL with the top bit set counts as 0, a huge one is capped (RFC 2181) ; kept 2 ttl=2147483648.big.test ttl=4294967295.big.test
- ; #1 ; ttl=2147483647.big.test
- ; @. ttl:86390-86400 ; ttl=2147483647.big.test
+a huge TTL is capped, also one with the top bit set (RFC 8767) ; kept 1 ttl=2147483647.big.test ttl=2147483648.big.test ttl=4294967295.big.test
+ ; @. ttl:86390-86400 ; ttl=2147483648.big.test
+ ; @. ttl:86390-86400 ; ttl=4294967295.big.test
 only successes: not SERVFAIL, REFUSED, FORMERR, NOTIMP, NXDOMAIN, NODATA
  ; kept 2 servfail=.bad.test refused=.bad.test notimp=.bad.test nxdomain=.soa=60,60.bad.test nodata=.soa=60,60.bad.test
  ; kept 2 cname=1.nodata=.bad.test
