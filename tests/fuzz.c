@@ -29,6 +29,7 @@ static void check_client(const uint8_t *data, size_t size) {
 	if (rcode != NOERROR) return;
 	MUST(q.key.name_len >= 1 && q.key.name_len <= NAME_MAX_WIRE && q.key.len == q.key.name_len + 5);
 	MUST(name_parse(name, name_text(q.key.b)) == q.key.name_len && memcmp(name, q.key.b, q.key.name_len) == 0);
+	for (unsigned i = 0; i < q.key.name_len; i++) MUST(q.key.b[i] == lower(q.name[i]));
 	MUST(name_len(q.key.b) == q.key.name_len);
 	name_is_private(&q.key);
 	for (int i = 0; i < 6; i++) {
@@ -183,6 +184,8 @@ static void check_cert(const uint8_t *data, size_t size) {
 	unsigned how = size > 0 ? *data : 0, usages, err;
 	const uint8_t *end = data + size;
 	size_t k, piece;
+	struct der d, v, all;
+	unsigned tag;
 
 	if (size < 4) return;
 	memset(spec, 0, sizeof *spec);
@@ -197,6 +200,9 @@ static void check_cert(const uint8_t *data, size_t size) {
 	for (unsigned i = 0; end - data >= 2 && i < 6; i++, data += k) {
 		k = MIN(get16at(data), (size_t)(end - data - 2));
 		data += 2;
+		for (size_t at = 0; at < k; at++)       /* no element reaches beyond the bytes that are there */
+			for (d = (struct der){ data + at, data + k }; der_next(&d, &tag, &v, &all); )
+				MUST(v.p <= v.end && v.end <= data + k && d.p == v.end && all.p < v.p);
 		(*c)->start_cert(c, (uint32_t)k);
 		for (size_t at = 0; at < k; at += piece) {
 			piece = MIN(k - at, (size_t)1 + how * 7);

@@ -56,16 +56,6 @@ static inline __attribute__((format(printf, 1, 2))) void say(const char *fmt, ..
 		put_word(s);
 }
 
-static inline const char *numbered(const char *name, unsigned i) {
-	static char text[64];
-	snprintf(text, sizeof text, "%s%u.test", name, i);
-	return text;
-}
-
-static inline void name_key(struct key *k, const char *name, unsigned type, unsigned flags) {
-	key_set(k, name_parse(k->b, name), type, 1, flags);
-}
-
 /* The key of the question in a message, or of that for another type; false when it is not whole. */
 static inline bool lab_key(struct key *k, const uint8_t *p, size_t size, unsigned type) {
 	struct question q;
