@@ -135,7 +135,6 @@ a reload without memory for a list is told, and the old list stays ; plain && pr
 a reload of a list that cannot be read is an error, and the old list stays ; rm "$T/lists"
  ; like '^error: .*p\.conf:2: block: .*can be read' "$(adm reload)"
  ; A 0\.0\.0\.0 ; ads.test
-a list that cannot be read is an error at the start ; exits 78 'p\.conf:2: block: .*No such file' -c "$T/p.conf"
 END
 }
 
@@ -176,10 +175,8 @@ leg_house() {
     ns ip link add lan type veth peer name e0 netns "$(pid client)"
     ns ip addr add 192.168.1.1/24 dev lan
     ns ip link set lan up
-    $client ip link set lo up
     $client ip link set e0 up
     readme dnsmasq | sed "s|/var/lib/misc|$T|" >"$T/dnsmasq.conf"
-    like '^port=0$' "$(cat "$T/dnsmasq.conf")"
     begin dhcp dnsmasq -k -C "$T/dnsmasq.conf" --pid-file= --user=root --log-facility=- --no-ping
     up u1 '. nxdomain'
     echo 'ads.test' >"$T/list"
@@ -215,7 +212,6 @@ of_unit() { systemctl show -P "$1" dnsproxy; }
 reason() { systemctl status --no-pager dnsproxy | sed -n "s/.*\(dns.config:$1: .*\)/reason: \1/p"; }
 echo '127.0.0.1@9 x' >/etc/dns.config
 systemctl start dnsproxy
-until_so '[ "$(of_unit ActiveState)" = failed ]'
 echo "broken: $(of_unit ActiveState) restarts $(of_unit NRestarts) status $(of_unit ExecMainStatus)"
 reason 1
 printf '%s\n' '127.0.0.1@9 1' 'listen 127.0.0.1@5399' >/etc/dns.config
