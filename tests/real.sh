@@ -6,30 +6,32 @@
 real_cert='' real_back=''       # a certificate in $T/pki, and ADDRESS@PORT of what is asked by the servers that forward
 real_ds='' real_zones=test      # the DS of a root, which resolvers believe then; the zones of nsd and knotd
 
-# real NAME KIND PORT [LINE...]: a server at 127.0.0.1@PORT, over TLS if there is a $real_cert, with these lines in its configuration
-# (stubby: its upstreams instead)
-real() {
-    real_a=127.0.0.1 real_p=$3 real_s=$(freeport) real_h=$(freeport) real_d=$(freeport) real_o=$3
-    [ -z "$real_cert" ] || real_p=$real_s real_s=$3
-    real_w=$1 real_k=$2
-    shift 3
-    real_start "$real_w" "$real_k" "$@"
-    listens "$(pid "$real_n")" "$real_o" 10 || fail "$real_k does not serve: $(tail -n 3 "$T/$real_n.log")"
-}
+real_by=''                      # words before the command of a server
 
-# real_start NAME KIND [LINE...]: a server at the address $real_a, with plain DNS at the port $real_p, TLS at $real_s, HTTPS at
-# $real_h and without TLS at $real_d, as far as it has them. One of that name is ended before with SIGTERM, for some have children.
-real_start() {
-    real_n=$1 real_k=$2 real_c=$T/pki/$real_cert
-    shift 2
+# real NAME KIND WHERE [LINE...]: a server at the port WHERE of 127.0.0.1, over TLS if there is a $real_cert, when it serves; or at the
+# address WHERE: plain DNS at port 53, TLS at 853, HTTPS at 443 and without TLS at 8053, as far as it has them. The lines stand in its
+# configuration (stubby: its upstreams instead). One of that name is ended before with SIGTERM, for some have children.
+real() {
+    real_n=$1 real_k=$2 real_c=$T/pki/$real_cert real_o=$3
+    case $3 in
+    *.*) real_a=$3 real_p=53 real_s=853 real_h=443 real_d=8053 ;;
+    *) real_a=127.0.0.1 real_p=$3 real_s=$(freeport) real_h=$(freeport) real_d=$(freeport) ;;
+    esac
+    case $3$real_cert in *.* | "$3") ;; *) real_p=$real_s real_s=$3 ;; esac
+    shift 3
     kill_pid "$real_n" TERM
     rm -rf "$T/$real_n.d"
     mkdir "$T/$real_n.d"
     (cd "$T/$real_n.d" && "real_$real_k" "$@") >"$T/$real_n.conf"
     # shellcheck disable=SC2046
-    (cd "$T/$real_n.d" && exec $NS $(real_command "$real_k") "$T/$real_n.conf") </dev/null >"$T/$real_n.log" 2>&1 &
+    (cd "$T/$real_n.d" && exec $NS $real_by $(real_command "$real_k") "$T/$real_n.conf") </dev/null >"$T/$real_n.log" 2>&1 &
     started "$real_n" $!
+    case $real_o in
+    *.*) ;;
+    *) listens $! "$real_o" 10 || fail "$real_k does not serve: $(tail -n 3 "$T/$real_n.log")" ;;
+    esac
 }
+
 # name, protocols (those without udp have nothing at port 53), certificate, the words before the file of the configuration
 real_servers='
 nsd            udp,tcp,tls        good     nsd -d -c
@@ -119,10 +121,12 @@ real_dnsdist() {
     printf '%s\n' "$@"
     cat <<END
 setLocal("$real_a:$real_p")
-addTLSLocal("$real_a:$real_s", "$real_c.pem", "$real_c.key", { minTLSVersion = "tls1.2", maxInFlight = inFlight })
-addDOHLocal("$real_a:$real_h", "$real_c.pem", "$real_c.key", "/dns-query")
 addDOHLocal("$real_a:$real_d", nil, nil, "/dns-query", { reusePort = false })
 setSecurityPollSuffix("")
+END
+    [ -z "$real_cert" ] || cat <<END
+addTLSLocal("$real_a:$real_s", "$real_c.pem", "$real_c.key", { minTLSVersion = "tls1.2", maxInFlight = inFlight })
+addDOHLocal("$real_a:$real_h", "$real_c.pem", "$real_c.key", "/dns-query")
 END
     [ -z "$real_back" ] || echo "newServer({ address = '$(real_colon)', healthCheckMode = 'up' })"
 }
@@ -276,11 +280,9 @@ w_zones='signed hashed plain bogus'
 
 # w_real NAME KIND ADDRESS [LINE...]: a server of the world; waits until it answers
 w_real() {
-    w_n=$1 w_kind=$2 real_a=$3
-    shift 3
-    ns ip address add "$real_a/32" dev lo 2>/dev/null        # named serves only addresses that it finds
-    real_start "$w_n" "$w_kind" "$@"
-    await 10 w_answers "$real_a" || fail "$w_n does not answer: $(tail -n 3 "$T/$w_n.log")"
+    ns ip address add "$3/32" dev lo 2>/dev/null        # named serves only addresses that it finds
+    real "$@"
+    await 10 w_answers "$3" || fail "$1 does not answer: $(tail -n 3 "$T/$1.log")"
 }
 w_answers() { ns kdig "@$1" +retry=0 +timeout=2 www.signed A +notcp www.signed A +tls 2>/dev/null | grep -q 'status: NOERROR'; }
 
@@ -291,7 +293,7 @@ w_world() {
     needs nsd kdig ldns-signzone ldns-keygen openssl unbound && netns || return
     promise_text=''
     tls_ready
-    real_cert=good real_p=53 real_s=853 real_h=443 real_d=8053
+    real_cert=good
     zone signed
     zone hashed -n
     zone bogus

@@ -75,8 +75,8 @@ w_proves() {
 leg_works_validators() {
     w_world 'validators behind dnsproxy' || return
     w_resolver='127.7.1.1 2 tls=dns.test'
-    real_back='' real_a=127.7.1.20
-    real_start router dnsmasq local=/lan/ address=/printer.lan/192.168.1.9
+    real_back=''
+    real router dnsmasq 127.7.1.20 local=/lan/ address=/printer.lan/192.168.1.9
     w_shape 'a router that knows the house only, beside a validating resolver over TLS' '127.7.1.20 1' "$w_resolver"
     w_shape 'a dead server first, and a spare that does not validate last' "$w_dead 1" "$w_resolver" "$real_auth 3"
     for w_x in plain house home filter tls; do
