@@ -6106,7 +6106,7 @@ static bool status_entry(struct text *t, size_t *at) {
 	const struct entry *e = slot_entry(&cache.slots[(*at)++]);
 	const uint8_t *q = entry_msg(e) + 12;
 	size_t n = name_len(q);
-	int64_t left = ((int64_t)e->life - (int64_t)entry_age(e)) * 16 / 15625 + 1;
+	int64_t ticks_left = e->life - (int64_t)entry_age(e), left = (ticks_left * 16 + (ticks_left > 0 ? 15624 : 0)) / 15625;
 	text_add(t, "entry %s %s ", name_text(q), type_text(get16at(q + n)));
 	text_add(t, "%s expires %s remaining %lld upstream %s\n", class_text(get16at(q + n + 2)),
 	    time_text((int64_t)time(NULL) + left), (long long)MAX(left, 0), addr_text(&origins[e->origin]));

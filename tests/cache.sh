@@ -136,6 +136,7 @@ leg_stale() {
     proxy p "$u1 1" 'serve-stale 60' 'timeout 3000'
     expire ttl=1.old.test ttl=1,500.n=2.old.test
     replies <<'END'
+an expired entry has nothing remaining ; left 0-0 ttl=1.old
 serve-stale: when no upstream answers, the expired answer comes with TTL 30 or less, within 1.8 s, with Extended DNS Error 3
  ; rules u1 '. silent'
  ; meanwhile two ask ttl=1,500.n=2.old.test
