@@ -117,6 +117,7 @@ static usec started;
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
+#define UNUSED __attribute__((unused))
 
 static void clock_read(void) {
 	struct timespec t;
@@ -248,6 +249,19 @@ static int64_t number(const char *s, int64_t lo, int64_t hi) {
 	int64_t v = n > 0 && n <= 15 && s[n] == '\0' ? 0 : -1;
 	for (; v >= 0 && *s != '\0'; s++) v = v * 10 + (*s - '0');
 	return v >= lo && v <= hi ? v : -1;
+}
+
+/* Opens a file to be read, or gives NULL and in *why the reason, with errno 0 where there is something that may never end, as a pipe
+ * or device may (/dev/null does); only a start waits for one: "endless". */
+static FILE *file_open(const char *path, bool endless, const char **why) {
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (endless ? 0 : O_NONBLOCK));
+	struct stat st;
+	bool good = fd >= 0 && (endless || (fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) ? st.st_size <= 256 << 20 :
+	    S_ISCHR(st.st_mode) && read(fd, &(char){ 0 }, 1) == 0)));
+	FILE *f = good ? fdopen(fd, "r") : NULL;
+	*why = fd < 0 || good ? strerror(errno) : "not a file of at most 256 MB";
+	if (fd >= 0 && f == NULL) errno = close(fd);
+	return f;
 }
 
 #define LINE_MOST 4095
@@ -430,15 +444,20 @@ static const char *addr_text(const struct addr *a) {
 	return buf;
 }
 
-/* True when the first bits of a equal those of net. An IPv4 address mapped into IPv6 never gets here: sockets are V6ONLY. */
-static bool addr_in(const struct addr *a, const struct addr *net, unsigned bits) {
-	size_t n, m;
-	const uint8_t *p = addr_bytes(a, &n), *q = addr_bytes(net, &m);
-	return n == m && memcmp(p, q, bits / 8) == 0 &&
-	    (bits % 8 == 0 || ((p[bits / 8] ^ q[bits / 8]) >> (8 - bits % 8)) == 0);
-}
-
 struct cidr { struct addr net; unsigned bits; };
+
+/* True when its first bits equal those of one of n nets. An IPv4 address mapped into IPv6 never gets here: sockets are V6ONLY. */
+static bool addr_in(const struct addr *a, const struct cidr *c, unsigned n) {
+	size_t len, m;
+	const uint8_t *p = addr_bytes(a, &len), *q;
+	for (; n > 0; n--, c++) {
+		q = addr_bytes(&c->net, &m);
+		if (len == m && memcmp(p, q, c->bits / 8) == 0 &&
+		    (c->bits % 8 == 0 || ((p[c->bits / 8] ^ q[c->bits / 8]) >> (8 - c->bits % 8)) == 0))
+			return true;
+	}
+	return false;
+}
 
 /* Loopback first, then private and link-local: the default of "allow", and what rule 12 of the choice calls private. */
 static const char *const local_nets[] = { "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",
@@ -458,13 +477,11 @@ static bool cidr_parse(struct cidr *c, const char *s) {
 }
 
 /* In one of the first n of them? */
-static bool addr_in_local(const struct addr *a, size_t n) {
+static bool addr_in_local(const struct addr *a, unsigned n) {
 	static struct cidr nets[COUNT(local_nets)];
 	for (size_t i = 0; i < COUNT(nets) && nets[i].bits == 0; i++)
 		cidr_parse(&nets[i], local_nets[i]);
-	for (size_t i = 0; i < n; i++)
-		if (addr_in(a, &nets[i].net, nets[i].bits)) return true;
-	return false;
+	return addr_in(a, nets, n);
 }
 
 static bool addr_is_loopback(const struct addr *a) { return addr_in_local(a, 2); }
@@ -605,12 +622,9 @@ static size_t name_parse(uint8_t *name, const char *s) {
 		if (c > 255 || at >= NAME_MAX_WIRE) return 0;
 		name[at++] = lower((uint8_t)c);
 	}
-	if (at - start > 64) return 0;
+	if (at - start > 64 || (at > start + 1 && at >= NAME_MAX_WIRE)) return 0;
 	name[start] = (uint8_t)(at - start - 1);
-	if (at > start + 1) {
-		if (at >= NAME_MAX_WIRE) return 0;
-		name[at++] = 0;
-	}
+	if (at > start + 1) name[at++] = 0;
 	return at;
 }
 
@@ -965,7 +979,7 @@ static void answer_read_opt(struct answer *a, const uint8_t *p, size_t n, unsign
 }
 
 /* Reads and checks a whole answer to the question in key. Gives NULL, or what is wrong with it. The header, ID and question
- * have been matched by answer_matches() before. TTLs with the top bit set are 0 (RFC 2181 8), in place. */
+ * have been matched by answer_matches() before. TTLs with the top bit set are capped (RFC 8767 4), in place. */
 static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const struct key *key) {
 	struct msg m = { p, len, 12 + key->name_len + 4, NULL };
 	unsigned qtype = key_type(key), section, count;
@@ -998,9 +1012,9 @@ static const char *answer_read(struct answer *a, uint8_t *p, size_t len, const s
 			}
 			msg_rdata(&m, r.type, r.rdlen);
 			if (m.err) break;
-			if (r.ttl & 0x80000000) {
-				r.ttl = 0;
-				put32at(p + r.ttl_at, 0);
+			if (r.ttl > INT32_MAX) {
+				r.ttl = INT32_MAX;
+				put32at(p + r.ttl_at, r.ttl);
 			}
 			if (a->opt)
 				continue;               /* what lies behind the OPT is extra of the extra: it stays behind too */
@@ -1176,7 +1190,7 @@ struct config {
 	int64_t cache_size, queries, tcp_clients;
 	char user[64], user_place[80];
 	struct cidr allows[MAX_ALLOW];          /* from here on: what a reload changes */
-	struct spec specs[MAX_UPSTREAMS];
+	struct spec specs[MAX_UPSTREAMS + 1];   /* the last is for one too many */
 	unsigned nallows, nspecs;
 	bool syslog, allow_seen;
 	int64_t rate, cache_min_ttl, cache_max_ttl, cache_negative, serve_stale, timeout, patience, level,
@@ -1216,8 +1230,8 @@ static int64_t *config_number(const struct config *c, const struct directive *d)
 }
 
 static const char *set_number(struct config *c, const struct directive *d, char **args) {
-	int64_t v = args[0] && !args[1] ? number(args[0], d->lo, d->hi) : -1;
-	if (d->hi == 0 && args[0] && !args[1])  /* a switch */
+	int64_t v = number(args[0], d->lo, d->hi);
+	if (d->hi == 0)                         /* a switch */
 		v = strcmp(args[0], "on") == 0 ? 1 : strcmp(args[0], "off") == 0 ? 0 : -1;
 	if (v < 0) return d->expected;
 	*config_number(c, d) = v;
@@ -1233,12 +1247,12 @@ static void print_number(struct text *t, const struct config *c, const struct di
 }
 
 static const char *set_size(struct config *c, const struct directive *d, char **args) {
-	char digits[17] = "";
-	size_t n = args[0] && !args[1] ? strspn(args[0], "0123456789") : 0;
-	const char *unit = n > 0 ? args[0] + n : "?";
+	char digits[17];
+	size_t n = strspn(args[0], "0123456789");
+	const char *unit = args[0] + n;
 	int shift = strcasecmp(unit, "k") == 0 ? 10 : strcasecmp(unit, "m") == 0 ? 20 : 0;
 	int64_t v;
-	memcpy(digits, n > 0 ? args[0] : "", MIN(n, 16));
+	snprintf(digits, sizeof digits, "%.*s", (int)MIN(n, 16), args[0]);
 	v = *unit == '\0' || shift > 0 ? number(digits, d->lo, d->hi >> shift) : -1;
 	if (v < 0 || (v > 0 && v << shift < 4096)) return d->expected;
 	*config_number(c, d) = v << shift;
@@ -1289,7 +1303,6 @@ static const char *set_listen(struct config *c, const struct directive *d, char 
 	struct listen_at *l = &c->listens[c->nlistens];
 	char any[32];
 
-	if (args[0] == NULL || args[1] != NULL) return d->expected;
 	if (c->nlistens == MAX_LISTEN) return "at most 16 listen addresses";
 	memset(l, 0, sizeof *l);
 	l->any = args[0][0] == '*' && (args[0][1] == '@' || args[0][1] == '\0');
@@ -1305,24 +1318,18 @@ static const char *set_listen(struct config *c, const struct directive *d, char 
 
 static void print_listen(struct text *t, const struct config *c, const struct directive *d) {
 	for (unsigned i = 0; i < c->nlistens; i++) {
-		const struct listen_at *l = &c->listens[i];
-		if (l->any)
-			text_add(t, "%s *@%u\n", d->name, addr_port(&l->addr));
-		else
-			text_add(t, "%s %s\n", d->name, addr_text(&l->addr));
+		const char *at = addr_text(&c->listens[i].addr);
+		text_add(t, "%s %s%s\n", d->name, c->listens[i].any ? "*" : "", c->listens[i].any ? strchr(at, '@') : at);
 	}
 }
 
 static const char *set_admin(struct config *c, const struct directive *d, char **args) {
-	struct addr a;
-	const char *err;
-	if (args[0] == NULL || args[1] != NULL) return d->expected;
+	struct addr a = { .scope = "" };
 	c->admin_off = strcmp(args[0], "off") == 0;
-	if (c->admin_off) return NULL;
-	err = address_parse(&a, args[0], 0);
-	if (err == NULL && (addr_port(&a) == 0 || !addr_is_loopback(&a))) err = d->expected;
-	if (err == NULL) c->admin = a;
-	return err;
+	if (!c->admin_off && (address_parse(&a, args[0], 0) != NULL || addr_port(&a) == 0 || !addr_is_loopback(&a)))
+		return d->expected;
+	c->admin = a;
+	return NULL;
 }
 
 static void print_admin(struct text *t, const struct config *c, const struct directive *d) {
@@ -1330,7 +1337,6 @@ static void print_admin(struct text *t, const struct config *c, const struct dir
 }
 
 static const char *set_allow(struct config *c, const struct directive *d, char **args) {
-	if (args[0] == NULL) return d->expected;
 	if (!c->allow_seen) c->nallows = 0;
 	c->allow_seen = true;
 	for (; *args != NULL; args++) {
@@ -1349,8 +1355,7 @@ static void print_allow(struct text *t, const struct config *c, const struct dir
 }
 
 static const char *set_text(struct config *c, const struct directive *d, char **args) {
-	if (args[0] == NULL || args[1] != NULL || strlen(args[0]) >= (size_t)d->hi)
-		return d->expected;
+	if (strlen(args[0]) >= (size_t)d->hi) return d->expected;
 	strcpy((char *)c + d->field, args[0]);
 	return NULL;
 }
@@ -1360,19 +1365,21 @@ static void print_text(struct text *t, const struct config *c, const struct dire
 	if (*s != '\0') text_add(t, "%s %s\n", d->name, s);
 }
 
-/* A file, which must be there if the directive takes no more than that; else perhaps a suffix. */
+/* A file, which must be there if the directive takes no more than that; else perhaps a suffix. What is no file is always wrong. */
 static const char *set_list(struct config *c, const struct directive *d, char **args) {
 	static char why[128];
 	struct list_files *l = (struct list_files *)(void *)((char *)c + d->field);
 	struct list_file *f = &l->of[l->n];
-	int fd;
-	if (args[0] == NULL || strlen(args[0]) >= sizeof f->path || (args[1] != NULL && (d->hi == 1 || args[2] != NULL)))
-		return d->expected;
+	const char *reason;
+	FILE *in;
+	if (strlen(args[0]) >= sizeof f->path || (args[1] != NULL && args[2] != NULL)) return d->expected;
 	f->suffix_len = args[1] ? host_parse(f->suffix, args[1]) : 0;
 	if (args[1] != NULL && f->suffix_len < 2) return d->expected;
-	if (d->hi == 1 && ((fd = open(args[0], O_RDONLY | O_NONBLOCK)) < 0 || read(fd, why, 1) < 0))
-		return snprintf(why, sizeof why, "a list that can be read (%s)", strerror(errno)), fd < 0 ? 0 : close(fd), why;
-	if (d->hi == 1) close(fd);
+	in = file_open(args[0], false, &reason);
+	if (in != NULL)
+		fclose(in);
+	else if (d->hi == 1 || errno == 0)
+		return snprintf(why, sizeof why, "a list that can be read (%s)", reason), why;
 	strcpy(f->path, args[0]);
 	return l->n == MAX_LISTS ? "at most 8 of them" : (l->n++, NULL);
 }
@@ -1392,9 +1399,8 @@ static int level_parse(const char *s) {
 }
 
 static const char *set_log(struct config *c, const struct directive *d, char **args) {
-	int level = args[0] ? level_parse(args[0]) : -1;
-	if (level < 0 || (args[1] && (strcmp(args[1], "syslog") != 0 || args[2])))
-		return d->expected;
+	int level = level_parse(args[0]);
+	if (level < 0 || (args[1] && (strcmp(args[1], "syslog") != 0 || args[2]))) return d->expected;
 	c->level = level;
 	c->syslog = args[1] != NULL;
 	return NULL;
@@ -1549,10 +1555,7 @@ static void config_upstream(struct reader *r, char **w) {
 	unsigned before = r->nerrors;
 	int64_t priority;
 
-	if (r->c->nspecs == MAX_UPSTREAMS) {
-		config_error(r, r->place, "too many upstreams, expected at most %d", MAX_UPSTREAMS);
-		return;
-	}
+	if (r->c->nspecs == MAX_UPSTREAMS) config_error(r, r->place, "too many upstreams, expected at most %d", MAX_UPSTREAMS);
 	memset(s, 0, sizeof *s);
 	snprintf(s->place, sizeof s->place, "%s", r->place);
 	if ((expected = address_parse(&s->addr, w[0], 0)) != NULL) {
@@ -1619,7 +1622,9 @@ static void config_line(struct reader *r, char *line) {
 		    "an IP address, for nobody could resolve a name yet" : "an IP address or a directive, a blank, its value (dnsproxy --help)"));
 		return;
 	}
-	expected = directives[i].set(r->c, &directives[i], w + 1);
+	expected = directives[i].expected;      /* a blank in what help says of its values: there may be several */
+	if (w[1] != NULL && (w[2] == NULL || strchr(directives[i].arg, ' ') != NULL))
+		expected = directives[i].set(r->c, &directives[i], w + 1);
 	for (size_t k = 1; expected != NULL && w[k] != NULL; k++)
 		text_add(&t, "%s%s", k > 1 ? " " : "", w[k]);
 	if (expected != NULL)
@@ -1651,7 +1656,8 @@ static void config_file(struct reader *r, const char *path) {
 	char line[LINE_MOST + 1];
 	unsigned n = 0;
 	bool good;
-	FILE *f = fopen(path, "r");
+	const char *why;
+	FILE *f = file_open(path, r->c == &cfg, &why);
 
 	while (f != NULL && line_next(f, line, &n, &good)) {
 		snprintf(r->place, sizeof r->place, "%.60s:%u", path, n);
@@ -1660,7 +1666,7 @@ static void config_file(struct reader *r, const char *path) {
 		else
 			config_error(r, r->place, "a line too long or with a NUL byte, expected text of at most %d bytes", LINE_MOST);
 	}
-	if (f == NULL || ferror(f)) config_error(r, path, "cannot be read: %s", strerror(errno));
+	if (f == NULL || ferror(f)) config_error(r, path, "cannot be read: %s", f == NULL ? why : strerror(errno));
 	source.unread = f == NULL || ferror(f);
 	if (f != NULL) fclose(f);
 }
@@ -2091,11 +2097,9 @@ static bool cold_set(int *slot, int fd, short events, int what) {
 }
 
 /* Some of the cold are ready. One whose owner has closed it meanwhile has no slot any more. */
-static void cold_ready(void *owner, short revents) {
+static void cold_ready(UNUSED void *owner, UNUSED short revents) {
 	struct epoll_event e[BATCH];
 	int n = epoll_wait(cold_fd, e, BATCH, 0);
-	(void)owner;
-	(void)revents;
 	for (int i = 0; i < n; i++) {
 		int slot = *(int *)e[i].data.ptr;
 		if (slot >= 0) watches[slot].ready(watches[slot].owner, (short)e[i].events);
@@ -2296,11 +2300,9 @@ static bool list_size(struct list *l) {
 	size_t n = l->nslots + l->nslots / 5 + 1, all = n + l->nslots + 1;
 	l->next = (struct table){ .nslots = n, .size = all * sizeof *l->next.slots + l->bytes + 2 * NAME_MAX_WIRE };
 	l->next.slots = table_try(1, l->next.size);
-	if (l->next.slots == NULL)
-		log_error("%s: not enough memory; what was known before stays", l->word);
-	else
-		l->next.records = (uint8_t *)(l->next.slots + all);
-	return l->next.slots != NULL;
+	if (l->next.slots == NULL) return log_error("%s: not enough memory; what was known before stays", l->word), false;
+	l->next.records = (uint8_t *)(l->next.slots + all);
+	return true;
 }
 
 /* Some lines, in well under a millisecond, or what comes next. */
@@ -2308,6 +2310,7 @@ static void list_step(struct list *l) {
 	const struct list_file *f = &l->files->of[l->file];
 	char line[LINE_MOST + 1], *w[MAX_WORDS + 1];
 	bool good, more = true;
+	const char *why = NULL;
 
 	if (!l->reading) return;
 	wake_by(now);
@@ -2316,14 +2319,14 @@ static void list_step(struct list *l) {
 		if (l->pass++ > 0 || !list_size(l)) list_end(l, l->next.slots != NULL);
 		return;
 	}
-	if (l->in == NULL && (l->in = fopen(f->path, "r")) != NULL) l->lineno = 0;
+	if (l->in == NULL && (l->in = file_open(f->path, false, &why)) != NULL) l->lineno = 0;
 	for (int i = 0; l->in != NULL && i < 256 && (more = line_next(l->in, line, &l->lineno, &good)); i++) {
 		good = good && words_split(line, w) && (w[0] == NULL || l->line(l, w));
 		if (!good && l->pass == 1 && l->nbad++ == 0)
 			snprintf(l->bad, sizeof l->bad, "%s:%u", f->path, l->lineno);
 	}
 	if (l->in == NULL ? errno != ENOENT || !l->changes : ferror(l->in)) {
-		log_error("%s %s: cannot be read: %s; what was known before stays", l->word, f->path, strerror(errno));
+		log_error("%s %s: cannot be read: %s; what was known before stays", l->word, f->path, why ? why : strerror(errno));
 		list_end(l, false);
 	} else if (l->in == NULL || !more) {
 		l->in = l->in != NULL ? (fclose(l->in), NULL) : NULL;
@@ -2414,12 +2417,10 @@ static bool host_line(struct list *l, char **w) {
 
 /* After a query: have the files changed, and been still for a second? Then they are read. */
 static void host_look(struct list *l) {
-	if (!l->asked || l->files->n == 0 || l->reading) return;
-	if (now >= l->look_at) {
-		l->look_at = now + SEC(1);
-		l->asked = !list_still(l) || l->seen != l->read;
-		if (l->asked && now - l->seen_at >= SEC(1)) list_start(l);
-	}
+	if (!l->asked || l->files->n == 0 || l->reading || !is_due(l->look_at)) return;
+	l->look_at = now + SEC(1);
+	l->asked = !list_still(l) || l->seen != l->read;
+	if (l->asked && now - l->seen_at >= SEC(1)) list_start(l);
 	if (l->asked) wake_by(l->look_at);
 }
 
@@ -2827,16 +2828,14 @@ static struct top top_names, top_clients;
 
 static void top_count(struct top *t, uint64_t who, const void *what, size_t n) {
 	unsigned set = (unsigned)client_place(who, TOP_SLOTS / 4) * 4, low = set;
-	for (unsigned i = set; i < set + 4; i++) {
-		if (t->who[i] == who && t->count[i] > 0) {
-			t->count[i]++;
-			return;
-		}
-		if (t->count[i] < t->count[low]) low = i;
+	bool known = false;
+	for (unsigned i = set; i < set + 4 && !known; i++) {
+		known = t->who[i] == who && t->count[i] > 0;
+		if (known || t->count[i] < t->count[low]) low = i;
 	}
 	t->who[low] = who;
 	t->count[low]++;
-	memcpy(t->what[low], what, n);
+	if (!known) memcpy(t->what[low], what, n);
 }
 
 /* "rate": a bucket of tokens a client, in millionths. A client new to a full row of eight shares the first of them. */
@@ -2864,13 +2863,6 @@ static enum rate_verdict rate_check(uint64_t client) {
 	stats.limited++;
 	b->odd = !b->odd;
 	return b->odd ? RATE_DROP : RATE_TRUNCATE;
-}
-
-static bool client_allowed(const struct addr *a) {
-	for (unsigned i = 0; i < cfg.nallows; i++)
-		if (addr_in(a, &cfg.allows[i].net, cfg.allows[i].bits))
-			return true;
-	return false;
 }
 
 static bool query_ask(const struct peer *p, const struct question *q, uint32_t hash, bool *stale_now);
@@ -2930,7 +2922,7 @@ static void client_log(const struct peer *p, const struct question *q, const cha
 static bool client_admit(const struct peer *p, const struct question *q, const struct addr *a, int rcode) {
 	enum rate_verdict rate = RATE_OK;
 
-	if (!client_allowed(a)) {
+	if (!addr_in(a, cfg.allows, cfg.nallows)) {
 		stats.refused++;
 		client_log(p, q, "refused, the client is not allowed");
 		client_error(p, q, REFUSED, EDE_PROHIBITED);
@@ -2999,7 +2991,7 @@ static void client_ask(const struct peer *p, const uint8_t *msg, size_t len) {
 
 static uint8_t inbox[BATCH][2048];              /* what came in this system call; upstreams' datagrams use it too */
 
-static void listener_udp_ready(void *owner, short revents) {
+static void listener_udp_ready(void *owner, UNUSED short revents) {
 	static struct mmsghdr v[BATCH];
 	static struct iovec iov[BATCH];
 	static struct peer peers[BATCH];
@@ -3009,7 +3001,6 @@ static void listener_udp_ready(void *owner, short revents) {
 	struct listener *l = owner;
 	int n;
 
-	(void)revents;
 	if (last != (unsigned)(l - listeners)) used = BATCH;
 	last = (unsigned)(l - listeners);
 	batch_init(v, iov, inbox[0], sizeof inbox[0], used);
@@ -3256,13 +3247,12 @@ static void accept_pause(int *slot) {
 
 static bool accept_impossible(void) { return !later(errno) && errno != ECONNABORTED; }
 
-static void listener_tcp_ready(void *owner, short revents) {
+static void listener_tcp_ready(void *owner, UNUSED short revents) {
 	struct listener *l = owner;
 	struct tcp_client *c;
 	struct peer p = { .kind = PEER_TCP };
 	int fd, on = 1;
 
-	(void)revents;
 	for (socklen_t i = 0, n = sizeof p.from; i < 16; i++, n = sizeof p.from) {
 		fd = accept4(l->tcp, &p.from.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && accept_impossible() && (errno != EMFILE || !tcp_evict())) accept_pause(&l->tcp_slot);
@@ -3343,7 +3333,7 @@ struct upstream {
 	struct histogram latency;
 	struct port *port;                      /* the one that new queries may join */
 	struct node streams, line;              /* connections; asks that wait for one */
-	unsigned nstreams, bodies;              /* bodies: answers over HTTP/2 that have come in part */
+	unsigned nstreams;
 	bool alone;                             /* a question is asked alone, or is to be */
 	unsigned fails, idle_ends;              /* tries in a row that brought no answer; idle connections that ended */
 	unsigned quota, window, requests;       /* most questions a connection, in its life and at a time; as HTTP/2 said last, or 0 */
@@ -3424,12 +3414,12 @@ struct ask {
 	usec sent, took, since;                 /* since: when it came on the list "late" */
 	usec written;                           /* to its stream; in the line: when it may leave it */
 	uint16_t id, rcode, ancount;            /* id: on streams */
-	uint32_t request, age;                  /* its HTTP stream; of its answer, in HTTP's caches: seconds */
+	uint32_t age;                           /* of its answer, in HTTP's caches: seconds */
 	uint8_t up, state, verdict;
 	uint8_t resends, backoff;               /* how often it was sent again; its upstream's at the first time */
-	uint8_t bare;                           /* the RCODE for which it is asked without EDNS, or one of these; 0: with it */
+	uint8_t bare_for;                       /* the RCODE for which it is asked without EDNS, or one of these */
 	uint8_t ends;                           /* connections and ports that refused this, or ended with it as their oldest question */
-	bool charged;
+	bool bare, charged, answered;
 	bool alone;                             /* it may hold up others: it gets a connection for itself */
 	bool doubted;                           /* somebody guessed IDs: TCP was asked too */
 };
@@ -3483,6 +3473,7 @@ static void query_choose(struct query *q);
 static void ask_send(struct ask *a, unsigned n);
 static void ask_stop(struct ask *a);
 static void ask_over_stream(struct ask *a);
+static bool ask_hampered(const struct ask *a);
 static void stream_doubt(struct stream *s, usec written);
 static void stream_keepalive(struct stream *s, unsigned timeout);
 static void probe_hear(const struct ask *k, const struct answer *ans);
@@ -3599,6 +3590,32 @@ static void held_free(struct query *q) {
 		pool_give(&held_big, q->held);
 	}
 	q->held = NULL;
+}
+
+static void query_reply(struct query *q);
+
+/* Keeps the answer in hand for later, if it is still the caller's. Small ones have a place each; of the big there are HELD_BIG,
+ * and when they are taken the query that has held one longest is answered with it now. */
+static void held_keep(struct query *q) {
+	const struct answer *a = q->held;
+
+	if (a == NULL || pool_has(&held_small, a) || pool_has(&held_big, a)) return;
+	if (a->len <= UDP_SIZE)
+		q->held = pool_take(&held_small);
+	else {
+		if (pool_empty(&held_big)) {
+			struct query *oldest = held_big_of[0];
+			for (unsigned i = 1; i < HELD_BIG; i++)
+				if (held_big_of[i]->born < oldest->born)
+					oldest = held_big_of[i];
+			stats.full++;
+			query_reply(oldest);
+		}
+		q->held = pool_take(&held_big);
+		held_big_of[pool_slot(&held_big, q->held)] = q;
+	}
+	memcpy(q->held, a, offsetof(struct answer, ede) + a->ede_len);
+	q->held->msg = memcpy(q->held + 1, a->msg, a->len);
 }
 
 /* Takes an ask out of its query, of whose chain *a is a link. */
@@ -3741,37 +3758,19 @@ static void ask_start(struct ask *a) {
 	a->why = NULL;
 	a->state = ASK_WAIT;
 	a->sent = now;
-	a->bare = now < upstreams[a->up].no_edns_until ? BARE_KNOWN : 0;
+	a->bare = now < upstreams[a->up].no_edns_until;
+	a->bare_for = BARE_KNOWN;
 	ask_count(a);
 	ask_send(a, 0);
 }
 
-static void upstream_log_state(struct upstream *u, enum question_kind kind, const char *why) {
-	bool down = u->lives[kind].down;
-	u->lives[kind].told = down;
-	log_info("upstream %s %s is %s%s%s%s", addr_text(&u->spec.addr), proto_names[u->spec.proto], down ? "down" : "up again",
-	    kind_words[kind], why ? ": " : "", why ? why : "");
-}
-
-/* A query was left without a valid answer. The third in a row makes the upstream down, and nobody waits for it any more. */
-static void ask_charge(struct ask *a, const char *why) {
-	struct upstream *u = &upstreams[a->up];
-	const enum question_kind kinds[] = { K_ALL, key_kind(&a->q->key) };
-	for (int i = 0; i < 2 && !a->charged; i++) {
-		struct liveness *l = &u->lives[kinds[i]];
-		if (++l->unanswered < DOWN_AFTER || l->down) continue;
-		l->down = rechoose = true;
-		l->fell = now;
-		if (!l->told && (i == 0 || !u->lives[K_ALL].down)) upstream_log_state(u, kinds[i], why);
-	}
-	a->charged = true;
-}
+static void ask_charge(struct ask *a, const char *why);
 
 /* Asks, or asks once more in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
 static void ask_again(struct ask *a, bool due) {
 	if (a->state == ASK_WAIT && now - a->sent < MS(cfg.timeout)) {
 		if (!due) return;
-		a->charged = upstreams[a->up].spec.proto == P_UDP && a->sendings == NULL;       /* for rule 6 it is a query of its own */
+		a->charged = false;             /* for rule 6 it is a query of its own */
 		ask_count(a);
 		if (a->sendings != NULL && a->resends < RESENDS)
 			ask_send(a, a->resends + 1u);   /* the open question once more */
@@ -3910,9 +3909,9 @@ static void query_cache(struct query *q, const struct answer *a) {
 	if (cache.memory == 0 || key_type(&q->key) == T_ANY || q->best_verdict == V_OTHER || (a->rcode != NOERROR && a->rcode != NXDOMAIN))
 		return;
 	for (const struct ask *x = q->asks; x != NULL && q->best_verdict != V_SUCCESS; x = x->next) {
-		if (x->verdict == V_NONE && !ask_down(x))
+		if (!x->answered && !ask_down(x))
 			return;                 /* an upstream that said nothing may know better */
-		k.silent |= x->verdict != V_NONE ? 0 : UINT32_C(1) << x->up;
+		k.silent |= x->answered ? 0 : UINT32_C(1) << x->up;
 	}
 	if (k.old != NULL && entry_beats(slot_entry(k.old), q, k.silent != 0)) return;
 	if (!a->positive) {
@@ -3980,36 +3979,6 @@ static void query_reply(struct query *q) {
 	held_free(q);
 }
 
-/* Keeps the answer in hand for later, if it is still the caller's. Small ones have a place each; of the big there are HELD_BIG,
- * and when they are taken the query that has held one longest is answered with it now. */
-static void held_keep(struct query *q) {
-	const struct answer *a = q->held;
-
-	if (a == NULL || pool_has(&held_small, a) || pool_has(&held_big, a)) return;
-	if (a->len <= UDP_SIZE)
-		q->held = pool_take(&held_small);
-	else {
-		if (pool_empty(&held_big)) {
-			struct query *oldest = held_big_of[0];
-			for (unsigned i = 1; i < HELD_BIG; i++)
-				if (held_big_of[i]->born < oldest->born)
-					oldest = held_big_of[i];
-			stats.full++;
-			query_reply(oldest);
-		}
-		q->held = pool_take(&held_big);
-		held_big_of[pool_slot(&held_big, q->held)] = q;
-	}
-	memcpy(q->held, a, offsetof(struct answer, ede) + a->ede_len);
-	q->held->msg = memcpy(q->held + 1, a->msg, a->len);
-}
-
-/* Do connections fail this ask? Then nobody with an answer in hand waits for it. */
-static bool ask_hampered(const struct ask *a) {
-	unsigned fails = upstreams[a->up].fails;
-	return list_on(&a->on) && a->sendings == NULL && (a->ends > 1 || fails > 1 || (fails == 1 && a->stream == NULL));
-}
-
 /* Must the clients of a query wait on? "open" says whether some upstream may still answer. */
 static bool query_waits(struct query *q, bool *open) {
 	bool none_up = query_all_down(q), better = false, any = false;
@@ -4057,6 +4026,27 @@ static void query_choose(struct query *q) {
 	if (!open) query_free(q);
 }
 
+static void upstream_log_state(struct upstream *u, enum question_kind kind, const char *why) {
+	bool down = u->lives[kind].down;
+	u->lives[kind].told = down;
+	log_info("upstream %s %s is %s%s%s%s", addr_text(&u->spec.addr), proto_names[u->spec.proto], down ? "down" : "up again",
+	    kind_words[kind], why ? ": " : "", why ? why : "");
+}
+
+/* A query was left without a valid answer. The third in a row makes the upstream down, and nobody waits for it any more. */
+static void ask_charge(struct ask *a, const char *why) {
+	struct upstream *u = &upstreams[a->up];
+	const enum question_kind kinds[] = { K_ALL, key_kind(&a->q->key) };
+	for (int i = 0; i < 2 && !a->charged; i++) {
+		struct liveness *l = &u->lives[kinds[i]];
+		if (++l->unanswered < DOWN_AFTER || l->down) continue;
+		l->down = rechoose = true;
+		l->fell = now;
+		if (!l->told && (i == 0 || !u->lives[K_ALL].down)) upstream_log_state(u, kinds[i], why);
+	}
+	a->charged = true;
+}
+
 static void upstream_answers(struct upstream *u, enum question_kind kind) {
 	const enum question_kind kinds[] = { K_ALL, kind };
 	u->heard = now;
@@ -4065,6 +4055,12 @@ static void upstream_answers(struct upstream *u, enum question_kind kind) {
 		l->unanswered = l->down = false;
 		if (l->told && now - l->fell > SEC(1)) upstream_log_state(u, kinds[i], NULL);   /* one that comes and goes floods no log */
 	}
+}
+
+/* Its server cannot do EDNS, as it seems: from now on this is asked without. */
+static void ask_drop_edns(struct ask *a, unsigned why) {
+	a->bare = true;
+	a->bare_for = (uint8_t)why;
 }
 
 /* An upstream that cannot answer this query now: refused, unreachable, no handshake. */
@@ -4091,6 +4087,7 @@ static void ask_answer(struct ask *a, struct answer *ans) {
 
 	ask_stop(a);
 	a->state = ASK_DONE;
+	a->answered = true;
 	a->took = now - a->sent;
 	a->rcode = (uint16_t)ans->rcode;
 	a->ancount = (uint16_t)ans->ancount;
@@ -4099,7 +4096,7 @@ static void ask_answer(struct ask *a, struct answer *ans) {
 	histogram_add(&u->latency, a->took);
 	upstream_answers(u, key_kind(&q->key));
 	u->knows_edns |= ans->opt;
-	if (a->bare && !ans->opt && a->bare != BARE_KNOWN && a->bare != ans->rcode)
+	if (a->bare && !ans->opt && a->bare_for != BARE_KNOWN && a->bare_for != ans->rcode)
 		u->no_edns_until = now + SEC(600);
 	if (v == V_OTHER && ans->rcode == SERVFAIL && ans->bogus && u->ad_believed)
 		v = V_SUCCESS;                  /* it has proved a forgery: who does not validate shall not undo that */
@@ -4147,7 +4144,7 @@ static void ask_wait(struct ask *a, unsigned list) {
 /* A message with the ID and the question of an ask, or an error without one (bare), over a stream or, NULL, in a datagram;
  * cut: which did not fit. */
 static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *stream, bool cut) {
-	struct upstream *u = &upstreams[a->up];
+	const struct upstream *u = &upstreams[a->up];
 	struct answer ans;
 	unsigned error = answer_bare_error(msg, len);
 	bool bare = error != NOERROR;
@@ -4158,15 +4155,13 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *
 		ans.opt = len > 12;
 	} else if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
 		ask_stop(a);
-		upstream_answers(u, key_kind(&a->q->key));
-		a->charged = true;              /* it lives, whatever becomes of TCP */
 		ask_over_stream(a);
 		return;
 	} else if ((err = answer_read(&ans, msg, len, &a->q->key)) == NULL && ans.truncated)
 		err = "truncated over TCP";
 	if (!a->bare && answer_refuses_edns(ans.rcode, ans.opt)) {
 		ask_stop(a);
-		a->bare = (uint8_t)ans.rcode;
+		ask_drop_edns(a, ans.rcode);
 		if (stream)
 			ask_over_stream(a);
 		else
@@ -4224,7 +4219,7 @@ static void ask_resend(struct ask *a, unsigned n) {
 	if (a->sendings == NULL || a->resends >= RESENDS || a->q->replied || (ask_down(a) && !query_all_down(a->q)))
 		return;
 	if (n >= SILENT_RESENDS && !a->bare && !upstreams[a->up].knows_edns)
-		a->bare = BARE_SILENCE;
+		ask_drop_edns(a, BARE_SILENCE);
 	ask_send(a, n);
 }
 
@@ -4307,6 +4302,41 @@ static void port_mark(struct port *p) {
 	if (!list_on(&p->dirty)) list_append(&ports_dirty, &p->dirty);
 }
 
+static void port_ready(void *owner, short revents);
+
+/* The port for the next query at u: the one in use, else a new one; always a new one for a query that is sent again, which
+ * must not take the last ones. Without descriptors, the one in use beyond its life. NULL with errno set. */
+static struct port *port_for(struct upstream *u, bool again) {
+	static usec warned;
+	struct port *p = u->port;
+	struct addr to = u->spec.addr;
+	int fd;
+
+	if (!again && p != NULL && p->open > 0 && p->life < PORT_LIFE) return p;
+	if (!addr_resolve_scope(&to)) return NULL;
+	errno = EMFILE;
+	fd = ports.used < (again ? ports.n / 2 : ports.n) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
+	if (fd < 0 && errno == EAFNOSUPPORT) return NULL;
+	if (fd < 0) {
+		if (!again && log_now(&warned))
+			log_error("out of descriptors for upstream ports: queries share them");
+		stats.full++;
+		errno = EMFILE;
+		return !again && p != NULL && p->open > 0 && p->open < PORT_LIFE ? p : NULL;
+	}
+	if (connect(fd, &to.u.sa, addr_len(&to)) != 0) {
+		close(fd);
+		return NULL;
+	}
+	p = pool_take(&ports);                  /* "used" told that there is one */
+	p->fd = fd;
+	p->u = u;
+	p->life = p->open = 0;
+	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
+	if (!again) u->port = p;
+	return p;
+}
+
 static struct sending *port_end(struct port *p) { return p->sendings + MIN(p->life, (unsigned)PORT_LIFE); }
 
 static struct sending *port_find(struct port *p, unsigned id) {
@@ -4314,11 +4344,49 @@ static struct sending *port_find(struct port *p, unsigned id) {
 	return s < port_end(p) && s->id == id ? s : NULL;
 }
 
+/* Another datagram of an ask: the next place at a port that is free, and an ID that is new there, for it tells the place. It leaves
+ * when the turn ends, together with what else leaves there. */
+static void sending_new(struct ask *a, struct port *p) {
+	struct sending *s;
+	unsigned id;
+	do
+		s = &p->sendings[p->life++ % PORT_LIFE];
+	while (p->life > PORT_LIFE && s->ask != NULL);
+	id = random16();
+	if (p->life == 1) p->mask = id;
+	id = id / PORT_LIFE * PORT_LIFE + ((unsigned)(s - p->sendings) ^ p->mask) % PORT_LIFE;
+	*s = (struct sending){ .ask = a, .port = p, .next = a->sendings, .id = (uint16_t)id, .due = true };
+	a->sendings = s;
+	p->open++;
+	port_mark(p);
+}
+
 static const char *error_words(int e) {
 	return e == ECONNREFUSED ? "connection refused" : e == ECONNRESET || e == EPIPE ? "connection reset" :
 	    e == ETIMEDOUT ? "connection timed out" : e == EHOSTUNREACH ? "host unreachable" : e == EMFILE ? "out of descriptors" :
 	    e == ENETUNREACH || e == EADDRNOTAVAIL || e == ENETDOWN || e == EAFNOSUPPORT || e == ENODEV || e == ENXIO ?
 	    "network unreachable" : "network error";
+}
+
+/* Sends a query, n: how often it was sent before. The first datagram shares a port; those that follow have one of their own and
+ * another ID, for a firewall may close a port after the first reply there. All stay open. */
+static void ask_send(struct ask *a, unsigned n) {
+	struct upstream *u = &upstreams[a->up];
+	bool again = a->sendings != NULL;
+	struct port *p;
+
+	if (u->spec.proto != P_UDP) {
+		ask_over_stream(a);
+		return;
+	}
+	a->resends = (uint8_t)n;
+	list_remove(&a->late);
+	if (n < LATE_MALFORMED) ask_wait(a, n);
+	p = port_for(u, again);
+	if (p != NULL)
+		sending_new(a, p);
+	else if (!again)
+		ask_fail(a, error_words(errno));
 }
 
 /* Its asks fail, but for those that a server which answers others is said to have refused at once: the refusal may be meant for
@@ -4396,14 +4464,13 @@ static void port_datagram(struct port *p, uint8_t *msg, size_t len, bool cut) {
 	ask_message(a, msg, len, NULL, cut);
 }
 
-static void port_ready(void *owner, short revents) {
+static void port_ready(void *owner, UNUSED short revents) {
 	static struct mmsghdr v[BATCH / 2];
 	static struct iovec iov[BATCH / 2];
 	struct port *p = owner;
 	int want = (int)MIN(MAX(p->open, 1u), (unsigned)BATCH / 2);
 	int n;
 
-	(void)revents;
 	batch_init(v, iov, inbox[0], ANSWER_UDP_MAX, want);
 	n = batch_receive(p->fd, v, (unsigned)want);
 	if (n < 0 && !later(errno)) {
@@ -4412,77 +4479,6 @@ static void port_ready(void *owner, short revents) {
 	}
 	for (int i = 0; i < n; i++)
 		port_datagram(p, inbox[2 * i], v[i].msg_len, v[i].msg_hdr.msg_flags & MSG_TRUNC);
-}
-
-/* The port for the next query at u: the one in use, else a new one; always a new one for a query that is sent again, which
- * must not take the last ones. Without descriptors, the one in use beyond its life. NULL with errno set. */
-static struct port *port_for(struct upstream *u, bool again) {
-	static usec warned;
-	struct port *p = u->port;
-	struct addr to = u->spec.addr;
-	int fd;
-
-	if (!again && p != NULL && p->open > 0 && p->life < PORT_LIFE) return p;
-	if (!addr_resolve_scope(&to)) return NULL;
-	errno = EMFILE;
-	fd = ports.used < (again ? ports.n / 2 : ports.n) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
-	if (fd < 0 && errno == EAFNOSUPPORT) return NULL;
-	if (fd < 0) {
-		if (!again && log_now(&warned))
-			log_error("out of descriptors for upstream ports: queries share them");
-		stats.full++;
-		errno = EMFILE;
-		return !again && p != NULL && p->open > 0 && p->open < PORT_LIFE ? p : NULL;
-	}
-	if (connect(fd, &to.u.sa, addr_len(&to)) != 0) {
-		close(fd);
-		return NULL;
-	}
-	p = pool_take(&ports);                  /* "used" told that there is one */
-	p->fd = fd;
-	p->u = u;
-	p->life = p->open = 0;
-	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
-	if (!again) u->port = p;
-	return p;
-}
-
-/* Another datagram of an ask: the next place at a port that is free, and an ID that is new there, for it tells the place. It leaves
- * when the turn ends, together with what else leaves there. */
-static void sending_new(struct ask *a, struct port *p) {
-	struct sending *s;
-	unsigned id;
-	do
-		s = &p->sendings[p->life++ % PORT_LIFE];
-	while (p->life > PORT_LIFE && s->ask != NULL);
-	id = random16();
-	if (p->life == 1) p->mask = id;
-	id = id / PORT_LIFE * PORT_LIFE + ((unsigned)(s - p->sendings) ^ p->mask) % PORT_LIFE;
-	*s = (struct sending){ .ask = a, .port = p, .next = a->sendings, .id = (uint16_t)id, .due = true };
-	a->sendings = s;
-	p->open++;
-	port_mark(p);
-}
-
-/* Sends a query, n: how often it was sent before. The first datagram shares a port; those that follow have one of their own and
- * another ID, for a firewall may close a port after the first reply there. All stay open. */
-static void ask_send(struct ask *a, unsigned n) {
-	struct upstream *u = &upstreams[a->up];
-	bool again = a->sendings != NULL;
-	struct port *p;
-
-	if (u->spec.proto != P_UDP) {
-		ask_over_stream(a);
-		return;
-	}
-	a->resends = (uint8_t)n;
-	list_remove(&a->late);
-	if (n < LATE_MALFORMED) ask_wait(a, n);
-	p = port_for(u, again);
-	if (p != NULL)
-		sending_new(a, p);
-	else if (!again)
-		ask_fail(a, error_words(errno));
 }
 
 /* ---- 13 Streams ------------------------------------------------------ */
@@ -4533,9 +4529,8 @@ enum { CONNECTIONS = 8, HOPELESS = 5, UNLIMITED = 1 << 30 };
 static struct pool streams;
 static struct ask **stream_ids;
 static bool streams_due;                        /* something waits for streams_turn() */
-static struct stream *next_step;                /* whose handshake had to wait in the turn before, or NULL */
 
-static void tls_start(struct stream *s);
+static bool tls_start(struct stream *s);
 static void tls_release(struct stream *s);
 static size_t tls_wants(struct stream *s);
 static void tls_feed(struct stream *s, const uint8_t *p, size_t len);
@@ -4545,8 +4540,7 @@ static void tls_goodbye(struct stream *s);
 static void h2_start(struct stream *s);
 static void h2_close(struct stream *s);
 static bool h2_takes(const struct stream *s);
-static size_t h2_write(struct stream *s, struct ask *a, uint8_t *to);
-static void h2_cancel(struct stream *s, uint32_t stream);
+static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to);
 static size_t h2_input(struct stream *s, uint8_t *p, size_t n);
 
 #define STREAM(node) OWNER(node, struct stream, of)
@@ -4569,7 +4563,6 @@ static void ask_leave(struct ask *a) {
 	for (place = stream_id_place(&upstreams[a->up], a->id); *place != a; ) place = &(*place)->next_id;
 	*place = a->next_id;
 	if (a->stream != NULL) a->stream->open--;
-	if (a->stream != NULL && a->stream->h2 != NULL) h2_cancel(a->stream, a->request);
 	a->stream = NULL;
 	list_remove(&a->on);
 }
@@ -4590,6 +4583,12 @@ static void upstream_trouble(struct upstream *u, const char *why) {
 	if (u->trouble[0] == '\0' || strncmp(u->trouble, why, strcspn(why, "(")) != 0)
 		log_info("upstream %s %s: %s", addr_text(&u->spec.addr), proto_names[u->spec.proto], why);
 	if (why != u->trouble) snprintf(u->trouble, sizeof u->trouble, "%s", why);
+}
+
+/* Do connections fail this ask? Then nobody with an answer in hand waits for it. */
+static bool ask_hampered(const struct ask *a) {
+	unsigned fails = upstreams[a->up].fails;
+	return list_on(&a->on) && a->sendings == NULL && (a->ends > 1 || fails > 1 || (fails == 1 && a->stream == NULL));
 }
 
 /* Asks over a connection, as soon as one takes it; while they fail, with the next try. */
@@ -4624,6 +4623,36 @@ static void upstream_fails(struct upstream *u, const char *why) {
 		ask_leave(a);
 		if (a->sendings == NULL) ask_fail(a, why);
 	}
+}
+
+static void stream_ready(void *owner, short revents);
+
+/* Starts to connect. NULL, or why that failed at once. */
+static const char *stream_open(struct upstream *u) {
+	struct addr to = u->spec.addr;
+
+	u->warm_at = 0;
+	u->open_after = u->fails > 1 ? now + AGAIN_AFTER : now;
+	if (!addr_resolve_scope(&to)) return "no such interface yet";
+	int fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
+	if (fd < 0) return error_words(errno == EAFNOSUPPORT ? errno : EMFILE);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+	if (connect(fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
+		const char *why = error_words(errno);
+		close(fd);
+		return why;
+	}
+	struct stream *s = pool_take(&streams); /* there are CONNECTIONS for each upstream */
+	memset(s, 0, offsetof(struct stream, in));
+	s->u = u;
+	s->fd = fd;
+	s->state = S_CONNECTING;
+	s->opened = s->heard = s->used = now;
+	list_init(&s->asks);
+	list_append(&u->streams, &s->of);
+	u->nstreams++;
+	watch_add(&s->slot, fd, POLLOUT, stream_ready, s, false);
+	return NULL;
 }
 
 /* Puts the questions of a connection back into the line, all but "keep" of the oldest. */
@@ -4667,7 +4696,6 @@ static void stream_close(struct stream *s, const char *why) {
 	close(s->fd);
 	list_remove(&s->of);
 	u->nstreams--;
-	if (next_step == s) next_step = NULL;
 	s->state = S_CLOSED;
 	tls_release(s);
 	if (s->h2 != NULL) h2_close(s);
@@ -4784,7 +4812,7 @@ static void stream_read(struct stream *s) {
 		stream_close(s, r == 0 ? NULL : error_words(errno));
 }
 
-/* A step of a handshake may take long, in public-key arithmetic: at most one a turn of the loop, of each in its turn. */
+/* A step of a handshake may take long, in public-key arithmetic: at most one a turn of the loop, whoever's it is. */
 static void stream_ready(void *owner, short revents) {
 	static usec stepped;
 	struct stream *s = owner;
@@ -4796,18 +4824,14 @@ static void stream_ready(void *owner, short revents) {
 			stream_close(s, error_words(e));
 		else if (s->u->spec.proto < P_TLS)
 			stream_opened(s);
-		else
-			tls_start(s);
+		else if (!tls_start(s))
+			stream_close(s, "TLS cannot start: no randomness");
 		return;
 	}
 	if (revents & POLLOUT) stream_flush(s);
-	if (!(revents & (POLLIN | POLLHUP | POLLERR))) return;
-	if (s->state == S_HANDSHAKE) {
-		if (next_step == NULL) next_step = s;
-		if (next_step != s || stepped == now) return;
-		stepped = now;
-		next_step = NULL;
-	}
+	if (!(revents & (POLLIN | POLLHUP | POLLERR)) || (s->state == S_HANDSHAKE && stepped == now))
+		return;
+	if (s->state == S_HANDSHAKE) stepped = now;
 	stream_read(s);
 }
 
@@ -4869,7 +4893,7 @@ static bool upstream_serve(struct upstream *u) {
 		alone |= stream_alone(s);
 		crowd += s->state == S_OPEN && s->written < u->quota && !stream_alone(s);
 		if (s->state != S_SILENT || s->open <= !s->deaf) continue;
-		if (upstream_stream(u, false) == NULL && (!s->deaf || u->fails < HOPELESS)) {
+		if (upstream_stream(u, false) == NULL) {
 			want = true;
 			continue;
 		}
@@ -4895,40 +4919,11 @@ static bool upstream_serve(struct upstream *u) {
 	return want && !opening && u->nstreams < CONNECTIONS;
 }
 
-/* Starts to connect. NULL, or why that failed at once. */
-static const char *stream_open(struct upstream *u) {
-	struct addr to = u->spec.addr;
-
-	u->warm_at = 0;
-	u->open_after = u->fails > 1 ? now + AGAIN_AFTER : now;
-	if (!addr_resolve_scope(&to)) return "no such interface yet";
-	int fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
-	if (fd < 0) return error_words(errno == EAFNOSUPPORT ? errno : EMFILE);
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
-	if (connect(fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
-		const char *why = error_words(errno);
-		close(fd);
-		return why;
-	}
-	struct stream *s = pool_take(&streams); /* there are CONNECTIONS for each upstream */
-	memset(s, 0, offsetof(struct stream, in));
-	s->u = u;
-	s->fd = fd;
-	s->state = S_CONNECTING;
-	s->opened = s->heard = s->used = now;
-	list_init(&s->asks);
-	list_append(&u->streams, &s->of);
-	u->nstreams++;
-	watch_add(&s->slot, fd, POLLOUT, stream_ready, s, false);
-	return NULL;
-}
-
-/* Has the other side acknowledged nothing since then, of what was sent or found no route? The way is broken, and no question slow. */
+/* Has the other side acknowledged nothing since then, of what it was sent? The way is broken, and no question is slow. */
 static bool stream_deaf(const struct stream *s, usec since) {
 #ifdef HAVE_TCP
 	struct tcp_info i = { 0 };
-	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &(socklen_t){ sizeof i }) == 0 &&
-	    (i.tcpi_unacked > 0 || i.tcpi_last_ack_recv > i.tcpi_last_data_sent) &&
+	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &(socklen_t){ sizeof i }) == 0 && i.tcpi_unacked > 0 &&
 	    now - MS(i.tcpi_last_ack_recv) < since + MS(10);        /* it is told in ticks; 40 ms late is usual */
 #else
 	return s->fd < 0 && since < 0;
@@ -4970,18 +4965,17 @@ static void stream_idle(struct stream *s) {
 
 /* What time does to a connection. */
 static void stream_time(struct stream *s) {
-	struct upstream *u = s->u;
-	bool backs_udp = u->spec.proto == P_UDP;
 	if (s->broken != NULL)
 		stream_close(s, s->broken);
-	else if (s->state >= S_OPEN)
-		(s->open > 0 ? stream_wait : stream_idle)(s);
-	else if (is_due(s->opened + (backs_udp ? SEC(2) : HANDSHAKE_LIMIT))) {
-		u->fails = MAX(u->fails, HOPELESS - 1);
-		stream_close(s, backs_udp ? "no connection within 2 s" : s->state == S_CONNECTING ? "no connection within 4 s" :
-		    "no TLS handshake within 4 s");
-		u->open_after = now;
-	}
+	else if (s->state < S_OPEN && now - s->opened >= HANDSHAKE_LIMIT) {
+		s->u->fails = MAX(s->u->fails, HOPELESS - 1);
+		stream_close(s, s->state == S_CONNECTING ? "no connection within 4 s" : "no TLS handshake within 4 s");
+	} else if (s->state < S_OPEN)
+		wake_by(s->opened + HANDSHAKE_LIMIT);
+	else if (s->open > 0)
+		stream_wait(s);
+	else
+		stream_idle(s);
 }
 
 /* When a turn of the loop ends: what has gathered leaves in as few pieces as will do. */
@@ -5020,7 +5014,7 @@ static void streams_turn(void) {
 enum { H2_DATA, H2_HEADERS, H2_PRIORITY, H2_RST_STREAM, H2_SETTINGS, H2_PUSH_PROMISE, H2_PING, H2_GOAWAY, H2_WINDOW_UPDATE,
 	H2_CONTINUATION };
 enum { H2_END_STREAM = 1, H2_ACK = 1, H2_END_HEADERS = 4, H2_PADDED = 8, H2_WEIGHTED = 32, H2_REFUSED_STREAM = 7 };
-enum { H2_FRAME_MAX = 16384, H2_BLOCK_MAX = 8192, H2_WINDOW = 65535 + (15 << 16), H2_REQUESTS = 512, H2_BODIES = 256 };
+enum { H2_FRAME_MAX = 16384, H2_BLOCK_MAX = 8192, H2_WINDOW = 65535 + (15 << 16), H2_REQUESTS = 512, H2_BODIES = 128 };
 
 struct h2_request {
 	uint32_t stream, age, len;              /* stream: 0 when it has ended; len: of the body so far */
@@ -5036,7 +5030,7 @@ struct h2 {
 	uint32_t block_of;                      /* the HTTP stream whose header block goes on in the next frame; 0 for none */
 	bool block_last;
 	size_t block_len;
-	struct h2_request requests[H2_REQUESTS];        /* those that are open, by number */
+	struct h2_request requests[H2_REQUESTS];        /* the latest, by number */
 	uint8_t block[H2_BLOCK_MAX];
 };
 static struct h2 *h2s;                          /* by the slot of the stream */
@@ -5053,12 +5047,12 @@ static uint8_t *h2_frame(uint8_t *to, unsigned type, unsigned flags, uint32_t st
 	return to + 9 + n;
 }
 
-/* Sends a short frame. What is about one request may be lost. */
-static void h2_send(struct stream *s, unsigned type, unsigned flags, uint32_t stream, const void *p, size_t n) {
+/* Sends a short frame about the connection. */
+static void h2_send(struct stream *s, unsigned type, unsigned flags, const void *p, size_t n) {
 	uint8_t *to = stream_room(s);
 	if (to != NULL)
-		stream_put(s, (size_t)(h2_frame(to, type, flags, stream, p, n) - to));
-	else if (stream == 0)
+		stream_put(s, (size_t)(h2_frame(to, type, flags, 0, p, n) - to));
+	else
 		s->broken = "HTTP/2: the server does not read";
 }
 
@@ -5082,30 +5076,20 @@ static bool h2_takes(const struct stream *s) {
 }
 
 /* Gives back the piece in which an answer gathers. */
-static void h2_forget(struct stream *s, struct h2_request *r) {
+static void h2_forget(struct h2_request *r) {
 	if (r->body != NULL) pool_give(&bodies, r->body);
-	s->u->bodies -= r->body != NULL;
-	*r = (struct h2_request){ 0 };
+	r->body = NULL;
+	r->stream = 0;
 }
 
 static void h2_close(struct stream *s) {
-	for (unsigned i = 0; i < H2_REQUESTS; i++) h2_forget(s, &s->h2->requests[i]);
+	for (unsigned i = 0; i < H2_REQUESTS; i++) h2_forget(&s->h2->requests[i]);
 }
 
 /* The request on an HTTP stream that is still open, or NULL. */
 static struct h2_request *h2_request(struct h2 *h, uint32_t stream) {
 	struct h2_request *r = &h->requests[stream / 2 % H2_REQUESTS];
 	return r->stream == stream ? r : NULL;
-}
-
-/* Nobody wants the answer to a request any more. */
-static void h2_cancel(struct stream *s, uint32_t stream) {
-	struct h2_request *r = h2_request(s->h2, stream);
-	if (r == NULL) return;
-	s->got++;
-	h2_forget(s, r);
-	h2_send(s, H2_RST_STREAM, 0, stream, "\0\0\0\10", 4);
-	streams_due = true;
 }
 
 /* A header that stays out of tables, its name by the number in the static one. Lengths above 126 take two bytes. */
@@ -5123,15 +5107,15 @@ static uint8_t *hpack_put(uint8_t *to, unsigned name, const char *value) {
 }
 
 /* Writes the request of an ask: POST, with ID 0 (RFC 8484 4.1). Gives the length, at most STREAM_WRITE_MAX. */
-static size_t h2_write(struct stream *s, struct ask *a, uint8_t *to) {
+static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to) {
 	const struct spec *spec = &s->u->spec;
 	struct h2 *h = s->h2;
 	uint8_t *p = to + 9, query[UPSTREAM_QUERY_MAX];
 	size_t n = query_write(query, 0, &a->q->key, !a->bare, PAD_ONLY);
 	char length[8];
 
-	while (h->requests[h->next / 2 % H2_REQUESTS].stream != 0) h->next += 2;        /* old ones that still wait keep their place */
-	h->requests[h->next / 2 % H2_REQUESTS] = (struct h2_request){ .stream = a->request = h->next, .id = a->id };
+	h2_forget(&h->requests[h->next / 2 % H2_REQUESTS]);
+	h->requests[h->next / 2 % H2_REQUESTS] = (struct h2_request){ .stream = h->next, .id = a->id };
 	snprintf(length, sizeof length, "%u", (unsigned)n);
 	*p++ = 0x83;                            /* :method POST */
 	*p++ = 0x87;                            /* :scheme https */
@@ -5231,7 +5215,6 @@ static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n,
 	struct text t = { .p = s->u->reason, .size = sizeof s->u->reason };
 
 	s->got++;
-	r->stream = 0;
 	if (error == H2_REFUSED_STREAM)         /* nothing was done for it (RFC 9113 8.7) */
 		s->h2->most = MAX(s->open, 2u) - 1;
 	if (a != NULL && a->stream == s && error == H2_REFUSED_STREAM && a->ends < 3) {
@@ -5247,14 +5230,13 @@ static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n,
 			ask_fail(a, t.p);
 		}
 	}
-	h2_forget(s, r);
+	h2_forget(r);
 }
 
 /* A piece of a body: nearly always the whole of it. */
 static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *p, size_t n) {
 	bool whole = last && r->len == 0;
-	if (!whole && r->body == NULL && s->u->bodies < bodies.n - bodies.used && (r->body = pool_take(&bodies)) != NULL)
-		s->u->bodies++;
+	if (!whole && r->body == NULL) r->body = pool_take(&bodies);
 	if (!whole && (r->body == NULL || n > MSG_MAX - r->len)) {
 		h2_end(s, r, p, 0, r->body == NULL ? H2_REFUSED_STREAM : 11);   /* fewer at a time, or ENHANCE_YOUR_CALM */
 		return;
@@ -5266,8 +5248,12 @@ static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *
 
 /* The server wants no more requests, and has not looked at those above the last. */
 static void h2_goaway(struct stream *s, uint32_t last) {
+	const struct ask *a;
 	unsigned above = 0;
-	for (struct node *x = s->asks.next; x != &s->asks; x = x->next) above += LINED(x)->request > last;
+	for (uint32_t i = s->h2->next - 2; i > last && s->h2->next - i < 2 * H2_REQUESTS; i -= 2) {
+		const struct h2_request *r = h2_request(s->h2, i);
+		above += r != NULL && (a = stream_id_find(s->u, r->id)) != NULL && a->stream == s;
+	}
 	s->state = S_DRAINING;
 	stream_spill(s, s->open - above);
 }
@@ -5328,12 +5314,12 @@ static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint
 			*(what == 3 ? &h->most : what == 4 ? &h->window_each : &other) = msg_get32(m);
 		}
 		h->most = s->u->requests = MIN(h->most, H2_REQUESTS);
-		if (!(flags & H2_ACK)) h2_send(s, H2_SETTINGS, H2_ACK, 0, NULL, 0);
+		if (!(flags & H2_ACK)) h2_send(s, H2_SETTINGS, H2_ACK, NULL, 0);
 		break;
 	case H2_PUSH_PROMISE:
 		return "HTTP/2: a push that we have forbidden";
 	case H2_PING:
-		if (!(flags & H2_ACK) && n == 8) h2_send(s, H2_PING, H2_ACK, 0, p, 8);
+		if (!(flags & H2_ACK) && n == 8) h2_send(s, H2_PING, H2_ACK, p, 8);
 		break;
 	case H2_GOAWAY:
 		h2_goaway(s, msg_get32(m) & INT32_MAX);
@@ -5355,7 +5341,7 @@ static size_t h2_input(struct stream *s, uint8_t *p, size_t n) {
 	if (s->broken == NULL && s->h2->freed >= H2_WINDOW / 4) {
 		put32at(freed, s->h2->freed);
 		s->h2->freed = 0;
-		h2_send(s, H2_WINDOW_UPDATE, 0, 0, freed, 4);
+		h2_send(s, H2_WINDOW_UPDATE, 0, freed, 4);
 	}
 	return 9 + len;
 }
@@ -5420,7 +5406,7 @@ static const char *ca_load(const char *path) {
 	uint8_t *text, *p, *next;
 	struct ca *list = NULL;
 	unsigned n = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	size_t size;
 	uint32_t digest;
 
@@ -5886,13 +5872,14 @@ static void tls_collect(struct stream *s) {
 }
 
 /* Begins a handshake, from a session of this very upstream line if there is one whose certificates still hold. */
-static void tls_start(struct stream *s) {
+static bool tls_start(struct stream *s) {
 	static bool told;
 	struct tls *t = s->tls = &tlses[pool_slot(&streams, s)];
-	struct auth *a = t->auth = pool_take(&auths);   /* there is one for each stream */
+	struct auth *a = t->auth = pool_take(&auths);
 	struct upstream *u = s->u;
 	uint8_t seed[32];
 
+	if (a == NULL) return false;            /* there is one for each stream */
 	a->now = (int64_t)time(NULL);
 	a->floor = build_time();
 	if (a->now < a->floor && !told)
@@ -5911,9 +5898,11 @@ static void tls_start(struct stream *s) {
 	t->heard = t->spoke = false;
 	a->bad = 0;
 	s->state = S_HANDSHAKE;
-	br_ssl_client_reset(&t->client, u->spec.name[0] ? u->spec.name : NULL, t->tried_resume);
+	if (br_ssl_client_reset(&t->client, u->spec.name[0] ? u->spec.name : NULL, t->tried_resume) != 1)
+		return false;
 	tls_collect(s);
 	stream_flush(s);
+	return true;
 }
 
 /* Gives back what only the handshake needs. */
@@ -6192,8 +6181,7 @@ struct command { const char *name, *args, *help; void (*run)(struct admin *, cha
 
 static void run_help(struct admin *a, char **w);
 
-static void run_status(struct admin *a, char **w) {
-	(void)w;
+static void run_status(struct admin *a, UNUSED char **w) {
 	status_head(&a->reply);
 	a->entries = true;
 }
@@ -6206,10 +6194,9 @@ static void run_clear(struct admin *a, char **w) {
 		text_add(&a->reply, "Cache cleared (%u entries)\n", cache_sweep(w[0] == NULL, w[0] ? name : NULL, -1));
 }
 
-static void run_reload(struct admin *a, char **w) {
+static void run_reload(struct admin *a, UNUSED char **w) {
 	struct text t = { .grows = true };
 	bool good = config_reload(&t);
-	(void)w;
 	text_add(&a->reply, "%s%s%s", good ? "Reloaded" : "error: ", t.len ? t.p : "", good ? "\n" : "");
 	text_free(&t);
 }
@@ -6277,8 +6264,7 @@ static void top_reply(struct text *t, const struct top *top, bool names) {
 	}
 }
 
-static void run_top(struct admin *a, char **w) {
-	(void)w;
+static void run_top(struct admin *a, UNUSED char **w) {
 	top_reply(&a->reply, &top_names, true);
 	top_reply(&a->reply, &top_clients, false);
 	if (a->reply.len == 0) text_add(&a->reply, "no queries yet\n");
@@ -6294,8 +6280,7 @@ static const struct command commands[] = {
 	{ "top", "", "the most asked names and the clients that ask most", run_top },
 };
 
-static void run_help(struct admin *a, char **w) {
-	(void)w;
+static void run_help(struct admin *a, UNUSED char **w) {
 	for (const struct command *c = commands; c < commands + COUNT(commands); c++)
 		text_add(&a->reply, "%s%s%s - %s\n", c->name, c->args[0] ? " " : "", c->args, c->help);
 }
@@ -6426,7 +6411,7 @@ static void probe_done(struct query *q) {
 	for (const struct ask *k = q->asks; k != NULL; k = k->next) {
 		const struct upstream *u = &upstreams[k->up];
 		text_add(&a->reply, "upstream %s %s priority %u ", addr_text(&u->spec.addr), proto_names[u->spec.proto], u->spec.priority);
-		if (k->verdict != V_NONE)
+		if (k->answered)
 			text_add(&a->reply, "%s answers %u ms %lld%s\n%s", rcode_text(k->rcode), k->ancount, (long long)(k->took / 1000),
 			    q->best == k ? " won" : "", a->records[k->up].len ? a->records[k->up].p : "");
 		else
@@ -6533,12 +6518,10 @@ static void admin_ready(void *owner, short revents) {
 		admin_close(a);                 /* a line of over 512 bytes */
 }
 
-static void admin_accept(void *owner, short revents) {
+static void admin_accept(UNUSED void *owner, UNUSED short revents) {
 	struct admin *a;
 	int fd;
 
-	(void)owner;
-	(void)revents;
 	fd = accept4(admin_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd < 0 && accept_impossible()) accept_pause(&admin_slot);
 	if (fd < 0) return;
@@ -6627,12 +6610,9 @@ static void watchdog_sweep(void) {
 		bool ours = s && getenv("NOTIFY_SOCKET") && (pid == NULL || number(pid, 1, INT32_MAX) == getpid());
 		every = ours ? MAX(number(s, 0, INT64_C(100000000000000)) / 2, 0) : 0;
 	}
-	if (every == 0) return;
-	if (now >= next) {
-		notify("WATCHDOG=1");
-		next = now + every;
-	}
-	wake_by(next);
+	if (every == 0 || !is_due(next)) return;
+	notify("WATCHDOG=1");
+	wake_by(next = now + every);
 }
 
 /* Prepares what TLS upstreams need: the bundle, if one of them is authenticated by its chain. */
@@ -6772,7 +6752,7 @@ static void config_keep(struct config *fresh, struct text *named) {
 static void query_reroute(struct query *q) {
 	uint32_t mask = route(&q->key);
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
-		mask &= q->best == NULL && a->verdict != V_NONE ? UINT32_MAX : ~(UINT32_C(1) << a->up);
+		mask &= q->best == NULL && a->answered ? UINT32_MAX : ~(UINT32_C(1) << a->up);
 	query_send(q, mask);
 	query_choose(q);
 }
@@ -6780,8 +6760,7 @@ static void query_reroute(struct query *q) {
 /* What only a start or a reload needs of shared libraries need not stay in memory: what is called again comes back by itself. Our own
  * code stays, where a debugger may have put something. */
 #ifdef HAVE_PHDR
-static int library_shrink(struct dl_phdr_info *l, size_t size, void *seen) {
-	(void)size;
+static int library_shrink(struct dl_phdr_info *l, UNUSED size_t size, void *seen) {
 	if ((*(unsigned *)seen)++ == 0) return 0;       /* the first is ourselves */
 	for (unsigned i = 0; i < l->dlpi_phnum; i++) {
 		const ElfW(Phdr) *h = &l->dlpi_phdr[i];
@@ -6841,12 +6820,10 @@ static void status_log(void) {
 	text_free(&t);
 }
 
-static void signal_ready(void *owner, short revents) {
+static void signal_ready(UNUSED void *owner, UNUSED short revents) {
 	struct text t = { .grows = true };
 	char sig;
 
-	(void)owner;
-	(void)revents;
 	while (read(signal_pipe[0], &sig, 1) == 1) {
 		if (sig == SIGHUP)
 			config_reload(&t);
@@ -6862,7 +6839,10 @@ static void signals_init(void) {
 	static const int sigs[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
 	static int slot;
 	struct sigaction sa = { .sa_handler = on_signal };
-	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC) != 0) abort();
+	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC) != 0) {
+		log_error("signals: %s", strerror(errno));
+		exit(1);
+	}
 	sigemptyset(&sa.sa_mask);
 	for (size_t i = 0; i < COUNT(sigs); i++) sigaction(sigs[i], &sa, NULL);
 	watch_add(&slot, signal_pipe[0], POLLIN, signal_ready, NULL, false);
@@ -6872,10 +6852,7 @@ static int socket_bound(const struct addr *a, int type) {
 	struct addr to = *a;
 	int fd, on = 1, e;
 
-	if (!addr_resolve_scope(&to)) {
-		errno = EADDRNOTAVAIL;
-		return -1;
-	}
+	if (!addr_resolve_scope(&to)) return errno = EADDRNOTAVAIL, -1;
 	fd = socket_new(to.u.sa.sa_family, type);
 	if (fd < 0) return -1;
 	if (addr_is6(a)) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
@@ -6910,25 +6887,40 @@ static bool listener_open(struct listener *l) {
 	return l->tcp >= 0;
 }
 
+/* Is it open? An interface that was made anew has another number, and who is bound to the old one hears nothing: he is closed. */
+static bool listener_follows(struct listener *l) {
+	uint32_t was = l->addr.u.in6.sin6_scope_id;
+	if (l->addr.scope[0] == '\0') return l->tcp >= 0;
+	wake_by(listen_retry = now + SEC(1));
+	if (addr_resolve_scope(&l->addr) && l->addr.u.in6.sin6_scope_id == was) return l->tcp >= 0;
+	if (l->tcp >= 0) log_info("listen %s: the interface is gone, trying every second", addr_text(&l->addr));
+	watch_remove(&l->udp_slot);
+	watch_remove(&l->tcp_slot);
+	if (l->udp >= 0) close(l->udp);
+	if (l->tcp >= 0) close(l->tcp);
+	l->udp = l->tcp = -1;
+	return false;
+}
+
 /* What to do about a port that cannot be had. */
 static const char *bind_hint(int e) {
 	return e == EADDRINUSE ? " (\"ss -lnp\" tells by whom: systemd-resolved lets go with DNSStubListener=no, dnsmasq with port=0)" :
 	    e == EACCES || e == EPERM ? " (ports below 1024 are for root, CAP_NET_BIND_SERVICE or net.ipv4.ip_unprivileged_port_start)" : "";
 }
 
-/* Opens what is not open: at the start, and every second while an address is not there yet. Any other error is the end at the
+/* Opens what is not open: at the start, and every second while an address is not there yet or where an interface may go. Any other error is the end at the
  * start, and later that of the one port. */
 static bool listeners_try(bool start) {
 	listen_retry = 0;
 	for (struct listener *l = listeners; l < listeners + nlisteners; l++) {
-		bool open = l->tcp >= 0 || l->given_up;
+		bool open = listener_follows(l) || l->given_up;
 		if (!open && listener_open(l))
 			log_info("serving on %s%s", addr_text(&l->addr), l->wild || addr_is_own(&l->addr) ? "" :
 			    ": this host does not have that address yet");
 		else if (!open && l->optional && (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT))
 			l->given_up = true;     /* a host without IPv6 */
 		else if (!open && errno == EADDRNOTAVAIL) {
-			listen_retry = now + SEC(1);
+			wake_by(listen_retry = now + SEC(1));
 			if (start)
 				log_info("listen %s: not there yet, trying every second", addr_text(&l->addr));
 		} else if (!open) {
@@ -6965,8 +6957,14 @@ static bool listeners_open(void) {
 	return true;
 }
 
-/* From root to somebody with no rights, for good; to stay root takes none. */
+static bool rights_keep(uint32_t bits) {
+	return syscall(__NR_capset, (uint32_t []){ 0x20080522, 0 }, (uint32_t []){ bits, bits, 0, 0, 0, 0 }) == 0;
+}
+
+/* From root to somebody with no rights, for good; to stay root takes none. But where an interface may come and go, the right to bind
+ * a port below 1024 stays: CAP_NET_BIND_SERVICE. */
 static bool privileges_drop(void) {
+	bool again = false;
 	const struct passwd *pw;
 	int64_t id = number(cfg.user, 0, UINT32_MAX - 1);
 	uid_t uid = (uid_t)id;
@@ -6979,7 +6977,10 @@ static bool privileges_drop(void) {
 		uid = pw != NULL ? pw->pw_uid : 65534;
 		gid = pw != NULL ? pw->pw_gid : 65534;
 	}
-	if (uid != 0 && (setgroups(0, NULL) != 0 || setgid(gid) != 0 || setuid(uid) != 0 || setuid(0) == 0)) {
+	for (unsigned i = 0; i < nlisteners; i++) again |= listeners[i].addr.scope[0] != '\0' && addr_port(&listeners[i].addr) < 1024;
+	prctl(PR_SET_KEEPCAPS, again, 0, 0, 0);
+	if (uid != 0 && (setgroups(0, NULL) != 0 || setgid(gid) != 0 || setuid(uid) != 0 ||
+	    (again && !rights_keep(1 << 10) && !rights_keep(0)) || setuid(0) == 0)) {
 		log_error("user %s: cannot become it: %s", cfg.user, strerror(errno));
 		return false;
 	}
@@ -7150,8 +7151,7 @@ static void turn_end(void) {
 	tcp_sweep(&tcp_idle);
 	tcp_sweep(&tcp_owed);
 	admin_sweep();
-	if (listen_retry != 0 && now >= listen_retry) listeners_try(false);
-	if (listen_retry != 0) wake_by(listen_retry);
+	if (listen_retry != 0 && is_due(listen_retry)) listeners_try(false);
 	host_look(&hosts);
 	list_step(&hosts);
 	list_step(&block);

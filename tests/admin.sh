@@ -13,7 +13,7 @@ leg_admin() {
     proxy p "$u2 7 tcp" "$u1 3" 'cache-size 200k'
     n='[0-9]+'
     replies raw <<'END'
-status: the records, the fields and their order are those of the contract ; asks st.test st.test
+status: the records, the fields and their order are those of the contract ; asks st.test St.TEST
  ; same "dnsproxy $u1 $u2 cache entry" "$(adm status | awk '{ print $1 == "upstream" ? $2 : $1 }' | paste -s -d ' ')" records
  ; shows "^dnsproxy [^ ]+ uptime $n queries $n hits $n misses $n stale $n refused $n limited $n failed $n inflight $n tcp $n\$"
  ; shows "^upstream $u1 udp priority 3 state up rtt_ms [0-9.]+ sent $n answered $n won $n failed $n\$"
@@ -26,14 +26,9 @@ status: queries are hits, misses and others, upstreams count sent, answered, won
  ; same 0 "$(upstream "$u2" won)" "won by the other"
 a line may end with LF or CRLF, and the server closes ; ^dnsproxy ; 'text=status\r\n' slurp=3000
  ; EOF ; 'text=status\r\n' end=3000
-names in status are absolute and lower case, with \. and \DDD, hostile ones are escaped ; asks 'MiX\.ed.TeSt' '\027[31m.test'
- ; ask 'new\010line\032x\255\000\".test' TYPE4711 >/dev/null
- ; each 'shows "^entry $it IN "' 'mix\\\.ed\.test\. A' 'new\\010line\\032x\\255\\000(\\")?"?\.test\. TYPE4711' '\\027(\[|\\091)31m\.test\. A'
- ; shows 0 '[^ -~]'
 clear NAME drops every type of NAME, without case, and nothing else ; each 'ask one.test $it >/dev/null' A AAAA 'A +do'
  ; same 'Cache cleared (3 entries)' "$(adm 'clear ONE.test')"
  ; same 'Cache cleared (0 entries)' "$(adm 'clear one.test.')"
- ; same 'Cache cleared (1 entries)' "$(adm 'clear mix\.ed.test')"
  ; shows '^entry st\.test'
 clear empties the cache ; same "Cache cleared ($(count entries cache) entries)" "$(adm clear)"
  ; same 0 "$(count entries cache)" entries
@@ -48,9 +43,6 @@ a line longer than 512 bytes ends the connection, at whatever pace it comes ; (E
  ; (EOF|RESET) ms=[0-9]{1,4} ; fill=400 send pause=50 fill=200 send end=4000
 10 MB without a newline, a TLS ClientHello, bytes that are 0: the connection ends, and nothing runs
  ; (EOF|RESET) ms=[0-9]+ ; fill=10000000 send end=4000 | hex=160301020001 fill=600 send end=7000 | hex=0000000000636c6561720a send end=7000
- ; shows '^entry keep\.test'
-an HTTP request other than GET /metrics is refused and runs nothing
- ; each runs_nothing 'POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n\r\nclear\r\n' 'PUT clear HTTP/1.1\r\n\r\n'
  ; shows '^entry keep\.test'
 /metrics wants a Host that is an IP address or localhost
  ; each 'like "^HTTP/1\.[01] 200" "$(scrape "$it")"' localhost 127.0.0.1 "127.0.0.1:$admin" '[::1]:5353' "localhost:$admin"
@@ -93,8 +85,8 @@ top tells the most asked names and the clients that ask most ; many n=300 window
  ; out=$(adm top)
  ; each 'like "$it\$" "$out"' 'popular\.test\. .* 300' 'second\.test\. .* 100' '127\.0\.0\.8 .* 300' '127\.0\.0\.7 .* 100'
  ; within 2 24 "$(printf '%s\n' "$out" | wc -l)" "lines, ten of each at most"
-hostile names are escaped there ; many n=500 window=20 'name=evil\010top\027.test' >/dev/null
- ; evil\\010top\\027 ; top
+hostile names are escaped there, and in status ; many n=500 window=20 'name=Evil\010top\027.\.test' >/dev/null
+ ; evil\\010top\\027\.\\\.test\. ; top | status
  ; same 0 "$(adm top | grep -c '[^ -~]')" "lines with other than printable ASCII"
 GET /metrics is an HTTP response with the type of the text format ; proxy p "$u1 1" "$u2 2 tcp"
  ; each 'many n=40 window=4 name=m%d.test >/dev/null' 1 2
@@ -116,8 +108,6 @@ promtool finds nothing wrong ; have promtool || skip "not here: no promtool"    
  ; ! have promtool || same '' "$(promtool check metrics <"$T/metrics" 2>&1 || echo "exit status $?")" "what it says"
 END
 }
-# for each request: it does nothing
-runs_nothing() { unlike 'Cache cleared|^dnsproxy |200 OK' "$(raw "text=$it" slurp=3000)" "$it"; }
 
 # numbers_agree: status and /metrics, read one after the other, say the same; $T/differ has what only status says
 numbers_agree() {

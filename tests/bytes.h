@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MUST(c) do { if (!(c)) { fprintf(stderr, "broken: %s (line %d)\n", #c, __LINE__); abort(); } } while (0)
+#define MUST(c) do { if (!(c)) { fprintf(stderr, "broken: %s (%s:%d)\n", #c, __FILE__, __LINE__); abort(); } } while (0)
 
 /* The same seed, the same numbers. */
 static uint64_t chance = UINT64_C(88172645463325252);

@@ -1,5 +1,5 @@
 # cache.sh - what the cache keeps, how long, and what goes when it is full.
-# Alone: ./test.sh cache cachefull stale prefetch
+# Alone: ./test.sh cache stale
 
 # kept N NAME...: of each name, asked twice, u1 sees N queries: over TCP, where none is sent again on a busy machine
 kept() {
@@ -30,11 +30,10 @@ and the class ; #1 ; cls.test TXT +class=3
 a record that came beside an answer does not answer a question of its own ; 6\.6\.6\.6 ; extra=.beside.test
  ; !6\.6\.6\.6 ; victim.test
  ; #1 ; victim.test
-a reply from the cache has the client's ID and spelling ; ^NOERROR.* id=31337 q=HIT\.Test\./A .*\| HIT\.Test\. ; HIT.Test +id=31337
 nothing with TTL 0 ; kept 2 ttl=0.zero.test ttl=300,0.n=2.zero.test
-a TTL with the top bit set counts as 0, a huge one is capped (RFC 2181) ; kept 2 ttl=2147483648.big.test ttl=4294967295.big.test
- ; #1 ; ttl=2147483647.big.test
- ; @. ttl:86390-86400 ; ttl=2147483647.big.test
+a huge TTL is capped, also one with the top bit set (RFC 8767) ; kept 1 ttl=2147483647.big.test ttl=2147483648.big.test ttl=4294967295.big.test
+ ; @. ttl:86390-86400 ; ttl=2147483648.big.test
+ ; @. ttl:86390-86400 ; ttl=4294967295.big.test
 only successes: not SERVFAIL, REFUSED, FORMERR, NOTIMP, NXDOMAIN, NODATA
  ; kept 2 servfail=.bad.test refused=.bad.test notimp=.bad.test nxdomain=.soa=60,60.bad.test nodata=.soa=60,60.bad.test
  ; kept 2 cname=1.nodata=.bad.test
@@ -73,16 +72,11 @@ cache-min-ttl and cache-max-ttl clamp what is kept, TTL 0 is not kept for all th
 cache-negative: NXDOMAIN and NODATA are kept for the least of SOA TTL, MINIMUM and the cap ; rules u1
  ; proxy p "$u1 1 tcp" 'cache-negative 60'
  ; each leaves nxdomain= nodata=
-in a kept 'no' no TTL is above what the entry has left
- ; each "says ' au: [^ ]* (5[0-9]|60) SOA ' \$it.soa=900,900.n.test" nxdomain= nodata=
 several addresses take turns to be first, from hit to hit ; asks n=3.turn.test
  ; each 'says "ms=[0-9]* . [^ ]* [0-9]* A 192\.0\.2\.$it" n=3.turn.test' 2 3 1 2
 without an SOA they are not kept ; kept 2 nxdomain=.nosoa.test nodata=.nosoa.test
 NODATA is for one type, and a positive answer of another type serves ; . ; nodata=.soa=60,60.t.test AAAA
  ; #2 ; nodata=.soa=60,60.t.test
-an NXDOMAIN at the end of a CNAME chain is kept for its own type alone: the first name exists
- ; each 'ask cname=1.nxdomain=.soa=60,60.chain.test $it >/dev/null' A A CNAME
- ; each 'saw 1 " cname=1.*chain\.test\. $it " u1' A CNAME
 a kept NXDOMAIN is for its own type, and comes with the client's letters and ID
  ; each 'says "^NXDOMAIN .* id=99 .*/$it qd=1 an=0 ns=1 " NXdomain=.soa=60,60.Gone.TEST $it +id=99' A AAAA A AAAA
  ; saw 2 '[nN][xX]domain=.soa=60,60\.[gG]one' u1
@@ -95,22 +89,11 @@ a 'no' that was sent while an upstream was silent is not kept: that one may know
  ; proxy p "$u1 1" "$u2 2" 'cache-negative 60' 'timeout 600'
  ; ^NXDOMAIN ; 1nxdomain=.1soa=60,60.2silent=.half.test
  ; shows 0 '^entry .*half'
-cache-negative 0 keeps neither ; proxy p "$u1 1 tcp" 'cache-negative 0'
- ; kept 2 nxdomain=.soa=60,60.z.test nodata=.soa=60,60.z.test
-END
-}
-
-# remaining NAME: the time that status gives the entry whose name begins so;  left RANGE NAME: it is so
-remaining() { adm status | sed -n "s/^entry $1.* remaining \\([0-9]*\\) .*/\\1/p"; }
-left() { within "${1%-*}" "${1#*-}" "$(remaining "$2")" "seconds that $2 has left"; }
-
-leg_cachefull() {
-    up u1 '. net=10 ttl=3000'
-    proxy p "$u1 1"
-    many n=3000 window=60 name=few%d.test byname >/dev/null
-    few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)") a=$(rss_kb p)
-    replies <<'END'
 200,000 names with 200,000 addresses through a cache of 1 MB: the last 100 are hits, no reply carries another name's address
+ ; rules u1 '. net=10 ttl=3000'
+ ; proxy p "$u1 1"
+ ; many n=3000 window=60 name=few%d.test byname >/dev/null
+ ; few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)") a=$(rss_kb p)
  ; good 200000 window=60 byname
  ; costs 0-10 ' id=' u1 good 100 from=199900 window=20 byname
 it never grows: bytes is at most size, size is what was asked for ; each 'within 1 1048576 "$(count $it cache)" $it' bytes size
@@ -122,6 +105,11 @@ and a hit costs what it cost before ; good 3000 from=197000 window=1 byname
  ; within 1 $((few * 3 + 300)) "$(val p50_us "$out")" "us, $few before"
 END
 }
+
+# remaining NAME: the time that status gives the entry whose name begins so;  left RANGE NAME: it is so
+remaining() { adm status | sed -n "s/^entry $1.* remaining \\([0-9]*\\) .*/\\1/p"; }
+left() { within "${1%-*}" "${1#*-}" "$(remaining "$2")" "seconds that $2 has left"; }
+
 # for each kind of 'no': the time that it is kept
 leaves() {
     asks "$it.soa=50,20.n.test" "$it.soa=15,50.n.test" "$it.soa=900,900.n.test"
@@ -132,30 +120,21 @@ leaves() {
 }
 
 leg_stale() {
-    up u1
+    ups u1 u2
     proxy p "$u1 1" 'serve-stale 60' 'timeout 3000'
-    expire ttl=1.old.test ttl=1,500.n=2.old.test
+    expire ttl=1.old.test
     replies <<'END'
 an expired entry has nothing remaining ; left 0-0 ttl=1.old
 serve-stale: when no upstream answers, the expired answer comes with TTL 30 or less, within 1.8 s, with Extended DNS Error 3
  ; rules u1 '. silent'
- ; meanwhile two ask ttl=1,500.n=2.old.test
  ; meanwhile bare ask ttl=1.old.test
  ; @'^NOERROR .* ede=3 .* A 192\.0\.2\.1$' ms:0-2300 ttl:1-30 ; ttl=1.old.test +edns
  ; ended bare '^NOERROR .* size=[0-9]+ ms='     # nothing of EDNS
-all its TTLs are 30 or less ; ended two '\| [^ ]* ([12]?[0-9]|30) A [^|]*\| [^ ]* ([12]?[0-9]|30) A '
-status counts it ; same 3 "$(count stale)"
+status counts it ; same 2 "$(count stale)"
 at once while all upstreams are down ; down u1
  ; @'^NOERROR .* ede=3 .* A 192\.0\.2\.1$' ms:0-700 ; ttl=1.old.test +edns
 never while an upstream answers, and refreshed as soon as one returns ; rules u1 '. a=192.0.2.99'
  ; await 4 hears '192\.0\.2\.99$' ttl=1.old.test || fail "still $(ask ttl=1.old.test)"
-a stale answer while the table of queries is full: each client gets its own reply, and no byte of another's ; rules u1
- ; proxy p "$u1 1" 'serve-stale 60' 'timeout 2500' 'queries 4'
- ; expire ttl=1.stale0.test ttl=1.stale1.test ttl=1.stale2.test
- ; down u1
- ; underway full u1 ' full3\.test' many n=4 window=4 src=127.0.0.2 name=full%d.test timeout=4000
- ; each 'says "^NOERROR .*/A .* ede=3 .* replies=1 .* 192\.0\.2\.1\$" ttl=1.stale$it.test +src=127.0.0.3 +edns +wait=50' 0 1 2
- ; ended full 'answered 4 .* servfail 4 .* wrong 0 dup 0 bad 0 '
 serve-stale 0: never ; rules u1
  ; proxy p "$u1 1" 'timeout 700'
  ; expire ttl=1.old.test
@@ -169,26 +148,9 @@ serve-stale: SERVFAIL and REFUSED are no answers, NXDOMAIN is, and with it a 'no
  ; ^NXDOMAIN ; ttl=1.fails.test
 an upstream that fails at once: stale at once ; kill_pid u3
  ; @'^NOERROR .*an=0 ns=1 ' ms:0-2500 ; nodata=.soa=1,1.fails.test
-END
-}
-# expire NAME...: they are asked, and have expired
-expire() {
-    asks "$@"
-    sleep 1.3
-}
-# for each failure of u3: what has expired comes
-fails_with() {
-    rules u3 ". $it"
-    says 1 ms:0-900 ttl:1-30 ttl=1.fails.test
-    says '^NOERROR .*an=0 ns=1 ' nodata=.soa=1,1.fails.test
-}
-
-leg_prefetch() {
-    up u1 '. count delay=300'
-    up u2
-    proxy p "$u1 1 tcp"
-    replies <<'END'
 an entry hit twice before, with less than a tenth of its TTL left, no earlier, is refreshed when it is hit again, and the client answered at once
+ ; rules u1 '. count delay=300'
+ ; proxy p "$u1 1 tcp"
  ; one=$(addresses "$(ask ttl=20.pre.test)")
  ; asks ttl=20.pre.test ttl=20.pre.test ttl=20.unused.test ttl=20.middle.test ttl=20.middle.test ttl=20.middle.test
  ; await 20 last 5 ttl=20.middle
@@ -211,6 +173,17 @@ what lives for three seconds is refreshed in its last one, a worse answer of the
  ; sleep 0.5            # until both have answered, the better one last
  ; shows '^entry 1nodata=\.ttl=3\.split\.test\. A IN .* remaining [23] '
 END
+}
+# expire NAME...: they are asked, and have expired
+expire() {
+    asks "$@"
+    sleep 1.3
+}
+# for each failure of u3: what has expired comes
+fails_with() {
+    rules u3 ". $it"
+    says 1 ms:0-900 ttl:1-30 ttl=1.fails.test
+    says '^NOERROR .*an=0 ns=1 ' nodata=.soa=1,1.fails.test
 }
 last() { sleep 0.1; [ "$(remaining "$2")" = "$1" ]; }
 prefetched() { x=$(addresses "$(ask ttl=20.pre.test)"); [ -n "$x" ] && [ "$x" != "$1" ]; }

@@ -67,6 +67,7 @@ what is right for hosts, dnsmasq, resolv.conf or unbound is met by what to write
  ; not a priority, .*file of hosts ; '192.168.1.20 nas.lan'
  ; expected listen ADDRESS ; 'interface: 0.0.0.0'
  ; expected block PATH ; '||ads.test^'
+what may never end is no file ; not a file ; "hosts $T" | 'hosts /dev/zero'
 END
     replies <<'END'
 a suffix that no name can have is an error that says so

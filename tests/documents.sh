@@ -10,49 +10,42 @@ doc_program() {
         /^directives/ { on = 1 }'
 }
 
-# The manual: .It Ic NAME Ar ARGUMENT, and the default in the last sentence.
+# manual SECTION: its lines.  In that of the directives .It Ic NAME Ar ARGUMENT begins one, and the default is its last sentence.
+manual() { awk -v s="$1" '/^\.S[hs] / { on = substr($0, 5) == s } on' "$SRC/dnsproxy.8"; }
 doc_manual() {
-    awk '
-        function out() { if (name != "") { sub(/.*The default is */, "", text); sub(/\.$/, "", text); print name "\t" arg "\t" text } name = "" }
-        /^\.S[sh] / { out(); on = $2 == "Directives" }
-        on && /^\.It Ic/ { out(); name = $3; arg = $0; sub(/.* Ar /, "", arg); text = ""; next }
-        on && /^\.El/ { out() }
-        name != "" { text = text " " $0 }
-    ' "$SRC/dnsproxy.8"
+    manual Directives | awk '
+        /^\.(It Ic|El)/ { if (name != "") print name "\t" arg "\t" text; name = $3; arg = $0; sub(/.* Ar /, "", arg); text = ""; next }
+        { text = text " " $0; sub(/.*The default is */, "", text); sub(/\.$/, "", text) }'
 }
 
-# doc_alike WHAT LIST LIST: what is in one list is in the other, in its order, and that is something
-doc_alike() {
+# fields: of lines of status, of a TLS upstream where there are several, the words that are no values
+fields() { grep -E '^(dnsproxy|upstream .* (tls|PROTO)|cache) .* [0-9N]' | sed 's/  */ /g; s/|down//; s/ tls / /; s/[][]//g; s/ [^a-z ][^ ]*//g' | uniq; }
+
+# agree PROMISE LIST LIST: what is in one list is in the other, in its order, and that is something
+agree() {
+    promise "$1"
     printf '%s\n' "$2" >"$T/doc.1"
     printf '%s\n' "$3" >"$T/doc.2"
-    [ -n "$2" ] || fail "$1: there is nothing"
-    same '' "$(diff "$T/doc.1" "$T/doc.2")" "diff of $1"
+    [ -n "$2" ] || fail 'there is nothing'
+    same '' "$(diff "$T/doc.1" "$T/doc.2")" diff
 }
 
 leg_docs() {
     promise 'mandoc finds nothing in the man page'
-    if needs mandoc; then
-        same '' "$(mandoc -Tlint "$SRC/dnsproxy.8" 2>&1 | grep -vE 'mandoc\.db|referenced manual not found')"
-    fi
+    ! needs mandoc || same '' "$(mandoc -Tlint "$SRC/dnsproxy.8" 2>&1 | grep -vE 'mandoc\.db|referenced manual not found')"
     promise 'shellcheck finds nothing in the scripts'
-    if needs shellcheck; then
-        same '' "$(shellcheck -S warning "$SRC/test.sh" "$SRC"/tests/*.sh "$SRC/.ci/run" 2>&1 | head -n 20)"
-    fi
+    ! needs shellcheck || same '' "$(shellcheck -S warning "$SRC/test.sh" "$SRC"/tests/*.sh "$SRC/.ci/run" 2>&1 | head -n 20)"
     promise 'no two functions of the scripts have one name'
     same '' "$(cat "$SRC/test.sh" "$SRC"/tests/*.sh | sed -n 's/^\([a-z0-9_]*\)() .*/\1/p' | sort | uniq -d)"
-    promise 'the table of contents of dnsproxy.c is that of its sections'
-    doc_alike 'contents and sections' "$(sed -n '1,/\*\//s/^ \*  *\([0-9][0-9]*\) \([^ ].*[^ ]\)   *[^ ].*$/\1 \2/p' "$SRC/dnsproxy.c")" \
+    agree 'the table of contents of dnsproxy.c is that of its sections' \
+        "$(sed -n '1,/\*\//s/^ \*  *\([0-9][0-9]*\) \([^ ].*[^ ]\)   *[^ ].*$/\1 \2/p' "$SRC/dnsproxy.c")" \
         "$(sed -n 's|^/\* ---- \([0-9][0-9]* .*[^ -]\) -*[- ]*\*/$|\1|p' "$SRC/dnsproxy.c")"
-    promise 'directives, their arguments and defaults: the manual says what the program does'
     doc_program >"$T/doc.program"
-    doc_alike 'program and manual' "$(cat "$T/doc.program")" "$(doc_manual)"
-    promise 'ranges: the manual says what the errors say'
-    real_m=$(sed -n '/^\.Ss Directives/,/^\.El/p' "$SRC/dnsproxy.8" |
-        awk '/^\.It Ic/ { n = $3 } /^From [0-9]+ to [0-9]+\.$/ { print n, $2, $4 + 0 }')
+    agree 'directives, their arguments and defaults: the manual says what the program does' "$(cat "$T/doc.program")" "$(doc_manual)"
+    real_m=$(manual Directives | awk '/^\.It Ic/ { n = $3 } /^From [0-9]+ to [0-9]+\.$/ { print n, $2, $4 + 0 }')
     printf '%s\n' "$real_m" | sed 's/ .*/ x/' >"$T/doc.config"
-    doc_alike 'manual and errors' "$real_m" \
+    agree 'ranges: the manual says what the errors say' "$real_m" \
         "$("$BIN" -t -c "$T/doc.config" 2>&1 | sed -n 's/.*:[0-9]*: \(.*\): "x" .* \([0-9]*\) to \([0-9]*\)$/\1 \2 \3/p')"
-    promise 'limits: one upstream, address, network, file or pin more than the manual allows is one too many'
     real_x=' pin=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
     {
         echo "127.0.0.1 1 tls$real_x$real_x$real_x$real_x$real_x"
@@ -61,11 +54,10 @@ leg_docs() {
         seq -f 'allow 192.0.2.%g' 65
         seq -f 'hosts /none/%g' 9
     } >"$T/doc.config"
-    doc_alike 'manual and errors' "$("$BIN" -t -c "$T/doc.config" 2>&1 | sed 's/.*, expected at most \([0-9]*\).*/\1/' | sort)" \
-        "$(sed -n '/^\.Sh LIMITS/,/^\.Sh/p' "$SRC/dnsproxy.8" |
-            sed -n 's/^\([0-9]*\) \(upstreams\|listen addresses\|allow networks\|hosts files\|pins in a line\)$/\1/p' | sort)"
-    promise 'dns.config.example shows every directive with its default'
-    doc_alike 'program and example' \
+    agree 'limits: one upstream, address, network, file or pin more than the manual allows is one too many' \
+        "$("$BIN" -t -c "$T/doc.config" 2>&1 | sed 's/.*, expected at most \([0-9]*\).*/\1/' | sort)" \
+        "$(manual LIMITS | sed -n 's/^\([0-9]*\) \(upstreams\|listen addresses\|allow networks\|hosts files\|pins in a line\)$/\1/p' | sort)"
+    agree 'dns.config.example shows every directive with its default' \
         "$(awk -F '\t' '$3 != "none" { print $1 "\t" ($1 == "ca-file" ? "/etc/ssl/certs/ca-certificates.crt" : $3) }' "$T/doc.program")" \
         "$(sed -n '/^# ---- Directives/,$s/^#\([a-z][a-z-]*\) \(.*\)$/\1\t\2/p' "$SRC/dns.config.example")"
     for real_x in $(awk -F '\t' '$3 == "none" { print $1 }' "$T/doc.program"); do
@@ -83,23 +75,14 @@ leg_docs() {
     awk -v out="$T/doc.ex" '/^\.Sh/ { on = $2 == "EXAMPLES" } on && /^\.Bd/ { n++ } on && /^[0-9]/ { print >(out n) }' "$SRC/dnsproxy.8"
     [ -s "$T/doc.ex1" ] && [ -s "$T/doc.ex2" ] || fail 'there are none'
     for real_x in "$T"/doc.ex[0-9]; do valid -c "$real_x"; done
-    promise 'options: the manual and --help name the same'
-    same "$("$BIN" --help | grep -oE -- '--[a-z]+' | sort -u)" "$(sed -n 's/^\.It Fl . , Fl Fl \([a-z]*\).*/--\1/p' "$SRC/dnsproxy.8" | sort -u)"
+    agree 'options: the manual and --help name the same' "$("$BIN" --help | grep -oE -- '--[a-z]+' | sort -u)" \
+        "$(sed -n 's/^\.It Fl . , Fl Fl \([a-z]*\).*/--\1/p' "$SRC/dnsproxy.8" | sort -u)"
     proxy front '127.0.0.1@9 1' '127.0.0.1@10 1 tls noverify'
-    promise 'commands of the admin port: the manual says what help says'
-    doc_alike 'help and manual' "$(adm help | sed 's/ - .*//')" "$(sed -n '/^\.Sh ADMIN PROTOCOL/,/^\.Ss Status/s/^\.It Ic //p' "$SRC/dnsproxy.8" |
-        sed '/^GET /d; s/ Op Ar \([A-Z]*\)/ [\1]/; s/ Ar / /')"
-    promise 'metrics: the manual names all that are served, and no other'
-    doc_alike 'program and manual' "$(metrics | sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p' | sort)" \
-        "$(sed -n '/^\.Ss Metrics/,/^\.Sh/s/^\.It Li \([a-z_]*\).*/\1/p' "$SRC/dnsproxy.8" | sort)"
-    promise 'status: the manual shows every field in its order'
-    real_m=$(sed -n '/^\.Ss Status/,/^\.Ss Metrics/p' "$SRC/dnsproxy.8")
-    for real_x in dnsproxy upstream cache; do
-        same "$(adm status | sed -n "/^$real_x /{p;q;}" | tr ' ' '\n' | grep -xE '[a-z_]+' | grep -vxE 'udp|up|down' | tr '\n' ' ')" \
-            "$(printf '%s\n' "$real_m" | sed -n "/^$real_x /,/^[^ ]/{/^$real_x /p;/^ /p;}" | tr ' []' '\n\n\n' | grep -xE '[a-z_]+' | grep -vxE 'connects|resumed' | tr '\n' ' ')" "fields of $real_x"
-    done
-    promise 'status: the example of the README has every field in its order'
-    for real_x in dnsproxy 'upstream .* tls' cache; do
-        same "$(adm status | grep -m 1 "^$real_x " | sed 's/ [^a-z ][^ ]*//g')" "$(grep -m 1 "^$real_x .* [0-9]" "$SRC/README.md" | sed 's/ [^a-z ][^ ]*//g')" "fields of $real_x"
-    done
+    agree 'commands of the admin port: the manual says what help says' "$(adm help | sed 's/ - .*//')" \
+        "$(manual 'ADMIN PROTOCOL' | sed -n '/^\.It Ic GET /d; s/ Op Ar \([A-Z]*\)/ [\1]/; s/ Ar / /; s/^\.It Ic //p')"
+    agree 'metrics: the manual names all that are served, and no other' "$(metrics | sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p' | sort)" \
+        "$(manual Metrics | sed -n 's/^\.It Li \([a-z_]*\).*/\1/p' | sort)"
+    agree 'status: the manual shows every field in its order' "$(adm status | fields)" \
+        "$(manual Status | awk '{ printf "%s%s", /^ / ? "" : "\n", $0 }' | fields)"
+    agree 'status: the example of the README has every field in its order' "$(adm status | fields)" "$(fields <"$SRC/README.md")"
 }

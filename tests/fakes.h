@@ -1,5 +1,5 @@
-/* fakes.h - a small kernel for sequence.c: descriptors, time and randomness that only the target moves, and TLS without
- * cryptography. Included before the program; the target says what the other ends do. */
+/* fakes.h - a small kernel for the unit tests and the fuzz targets: descriptors, time and randomness that only these move, and
+ * TLS without cryptography. Included before the program; sequence.h says what the other ends do. */
 #define _GNU_SOURCE 1
 #include <arpa/inet.h>
 #include <bearssl.h>
@@ -33,7 +33,6 @@ struct fake {
 	size_t seen;                            /* frames or datagrams that the target has taken note of */
 	bool greeted, ended;                    /* TLS: the handshake is done; the target has sent its end */
 	bool odd;                               /* the target has said wild things */
-	size_t was, unread;                     /* of "in" a turn ago; turns in which nothing of it was read */
 	bool watched;                           /* in the set of epoll, with these events */
 	struct epoll_event set;
 };
@@ -42,6 +41,8 @@ static bool tracing;                            /* the program's log is heard */
 static int fakes_max = FDS;                     /* descriptors that may be open */
 static int fake_wall;                           /* what datagrams to upstreams fail with, and what is new, or 0 */
 static int64_t fake_now = 1000000000;
+static int64_t sleep_takes;                     /* microseconds, whatever is asked for */
+static unsigned slept;                          /* times */
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t n);
 static void fake_closed(struct fake *f);
 
@@ -229,6 +230,13 @@ static int lab_clock_gettime(clockid_t c, struct timespec *t) {
 	return 0;
 }
 
+static int lab_nanosleep(const struct timespec *want, struct timespec *left) {
+	MUST(want->tv_sec == 0 && want->tv_nsec <= 100000);
+	slept++;
+	fake_now += sleep_takes;
+	return 0;
+}
+
 static int lab_getentropy(void *p, size_t n) {
 	for (size_t i = 0; i < n; i++) ((uint8_t *)p)[i] = (uint8_t)chance_next();
 	return 0;
@@ -275,8 +283,6 @@ static void tls_run(void *cpu) {
 		if (e->hbuf_out != NULL) br_ssl_engine_fail(e, (int)e->dp_stack[0]);
 	} else if (e->action == 1)
 		tls_ends(e, BR_ERR_OK);
-	else if (n > 0 && e->record_type_in == R_HANDSHAKE && p[0] == 0)
-		return;                         /* a HelloRequest */
 	else if (n > 0 && e->record_type_in == R_HANDSHAKE && e->application_data != TLS_OPEN) {
 		e->application_data = TLS_OPEN;
 		e->record_type_out = R_DATA;
@@ -307,5 +313,6 @@ static int lab_client_reset(br_ssl_client_context *c, const char *name, int resu
 #define epoll_ctl lab_epoll_ctl
 #define epoll_wait lab_epoll_wait
 #define clock_gettime lab_clock_gettime
+#define nanosleep lab_nanosleep
 #define getentropy lab_getentropy
 #define br_ssl_client_reset lab_client_reset

@@ -1,10 +1,10 @@
 /* fuzz.c - what must hold for any input: clients' messages, upstreams' answers, configurations, admin lines, certificates, HTTP/2
  *
  * Alone:  ./test.sh fuzz SECONDS client (or another of the targets at the end of this file)
- * or:     clang -g -fsanitize=fuzzer,address,undefined -o fuzz tests/fuzz.c -lbearssl && TARGET=client ./fuzz
+ * or:     clang -g -fsanitize=fuzzer,address,undefined -o fuzz tests/fuzz.c -lbearssl && TARGET=client ./fuzz [FILE]
  * A promise is a MUST; one that is broken ends the program. The unit tests include this file, for some inputs of each kind.
- * The target for the whole machinery is sequence.c. */
-#include "lab.h"
+ * The targets for the whole machinery and HTTP/2 are in sequence.h. */
+#include "sequence.h"
 
 /* A client's message: what is read, the error that refuses it, and the question that would go to upstreams. */
 static void check_client(const uint8_t *data, size_t size) {
@@ -29,6 +29,7 @@ static void check_client(const uint8_t *data, size_t size) {
 	if (rcode != NOERROR) return;
 	MUST(q.key.name_len >= 1 && q.key.name_len <= NAME_MAX_WIRE && q.key.len == q.key.name_len + 5);
 	MUST(name_parse(name, name_text(q.key.b)) == q.key.name_len && memcmp(name, q.key.b, q.key.name_len) == 0);
+	for (unsigned i = 0; i < q.key.name_len; i++) MUST(q.key.b[i] == lower(q.name[i]));
 	MUST(name_len(q.key.b) == q.key.name_len);
 	name_is_private(&q.key);
 	for (int i = 0; i < 6; i++) {
@@ -98,16 +99,12 @@ static void answer_goes_out(const struct answer *a, const struct key *k) {
 
 /* And out of the cache, now and at the end of its life. */
 static void answer_is_kept(const struct answer *a, const struct key *k) {
-	struct keep keep = { .key = k, .ttl = MIN(a->ttl, 86400u), .hash = hash_bytes(k->b, k->len) };
-	const char *broken;
+	uint32_t ttl = MIN(a->ttl, 86400u);
 
-	keep.old = cache_find(keep.key, keep.hash);
-	cache_put(&keep, a);
-	broken = cache_broken();
-	if (broken != NULL) fprintf(stderr, "%s\n", broken);
-	MUST(broken == NULL);
-	cached(k, keep.ttl);
-	now += SEC(keep.ttl - 1);
+	keep_answer(a, k, ttl);
+	check_cache();
+	cached(k, ttl);
+	now += SEC(ttl - 1);
 	cached(k, 1);
 	now += SEC(1);
 	MUST(!cached(k, 0));
@@ -131,48 +128,48 @@ static void check_answer(const uint8_t *data, size_t size) {
 		answer_is_kept(&a, &k);
 }
 
-static void check_printable(const char *p) {
-	MUST(*p != '\0');
-	for (; *p != '\0'; p++) MUST(*p == '\n' || *p == '\r' || (*p >= ' ' && *p <= '~'));
-}
-
-/* The normal form of a configuration, which is its own normal form; NULL for a bad one, which is refused with words. */
-static const char *normal_of(const char *text) {
-	static char once[sizeof normal];
-
-	if (config_of(text) == NULL) {
-		check_printable(errors);
-		return NULL;
-	}
-	strcpy(once, normal);
-	if (config_of(once) == NULL || strcmp(once, normal) != 0)
-		fprintf(stderr, "first:\n%s\nsecond:\n%s\n%s\n", once, normal, errors);
-	MUST(strcmp(once, normal) == 0);
-	return normal;
+/* The input as a text, NULL where it is none. */
+static const char *text_of(const uint8_t *data, size_t size) {
+	static char text[8192];
+	if (size >= sizeof text || memchr(data, 0, size) != NULL) return NULL;
+	memcpy(text, data, size);
+	text[size] = '\0';
+	return text;
 }
 
 static void check_config(const uint8_t *data, size_t size) {
-	static char text[8192];
+	const char *text = text_of(data, size);
+	if (text != NULL) config_of(text);
+}
 
-	if (size >= sizeof text || memchr(data, 0, size) != NULL) return;
-	memcpy(text, data, size);
-	text[size] = '\0';
-	normal_of(text);
+/* What the program replies over a connection for this; "" when it waits for more. */
+static const char *admin_of(const char *text) {
+	const struct fake *admin = FAKE(admin_fd);
+	struct fake *f = fakes;
+
+	FAKE(admin_fd)->due = 1;
+	loop_turn();
+	while (f->kind != K_TCP || f->of != admin) MUST(++f < fakes + FDS);
+	put(&f->in, text, strlen(text));
+	f->eof = true;
+	admin_said.n = 0;
+	put8(&admin_said, 0);
+	for (int turns = 0; f->kind == K_TCP; turns++) {
+		MUST(turns < 9);
+		loop_turn();
+	}
+	return (const char *)admin_said.p;
 }
 
 /* A command, or a request and its headers. */
 static void check_admin(const uint8_t *data, size_t size) {
-	char text[513];
+	const char *text = text_of(data, MIN(size, (size_t)600));
 
-	if (size > 512) return;
-	memcpy(text, data, size);
-	text[size] = '\0';
-	if (strstr(text, "query") || strstr(text, "reload"))
-		return;                         /* sequence.c does those */
-	check_printable(admin_of(text));
+	if (text == NULL || strstr(text, "query") || strstr(text, "reload")) return;    /* sequence.h does those */
+	admin_of(text);
 	if (cache.entries < 20) {
 		say("!8180:1,1,0,0 n%u.test/A @/A/100 [ *4 ]", cache.entries);
-		MUST(cache_message(100));
+		MUST(keep_message(100));
 	}
 }
 
@@ -187,6 +184,8 @@ static void check_cert(const uint8_t *data, size_t size) {
 	unsigned how = size > 0 ? *data : 0, usages, err;
 	const uint8_t *end = data + size;
 	size_t k, piece;
+	struct der d, v, all;
+	unsigned tag;
 
 	if (size < 4) return;
 	memset(spec, 0, sizeof *spec);
@@ -201,6 +200,9 @@ static void check_cert(const uint8_t *data, size_t size) {
 	for (unsigned i = 0; end - data >= 2 && i < 6; i++, data += k) {
 		k = MIN(get16at(data), (size_t)(end - data - 2));
 		data += 2;
+		for (size_t at = 0; at < k; at++)       /* no element reaches beyond the bytes that are there */
+			for (d = (struct der){ data + at, data + k }; der_next(&d, &tag, &v, &all); )
+				MUST(v.p <= v.end && v.end <= data + k && d.p == v.end && all.p < v.p);
 		(*c)->start_cert(c, (uint32_t)k);
 		for (size_t at = 0; at < k; at += piece) {
 			piece = MIN(k - at, (size_t)1 + how * 7);
@@ -215,52 +217,11 @@ static void check_cert(const uint8_t *data, size_t size) {
 	MUST(err != 0 || (*c)->get_pkey(c, &usages) != NULL);
 }
 
-/* What a server of DNS over HTTPS sends to eight questions: frames, each a type, flags, a stream and a length of a byte (above
- * 200: of so many times 300) with its content, in pieces. */
-static void check_http2(const uint8_t *data, size_t size) {
-	static uint8_t frame[H2_FRAME_MAX + 200];
-	const uint8_t *end = data + size;
-	struct upstream *u = &upstreams[0];
-	struct stream *s = pool_take(&streams);
-	struct query *q;
-	struct key k;
-
-	if (norder == 0) upstreams_apply(&cfg);
-	memset(s, 0, offsetof(struct stream, in));
-	s->u = u;
-	s->state = S_OPEN;
-	list_init(&s->asks);
-	h2_start(s);
-	for (unsigned i = 0; i < 8; i++) {
-		name_key(&k, numbered("n", i), T_A, 0);
-		query_send(query_new(&k, hash_bytes(k.b, k.len), true), 1);
-		stream_ask(s, LINED(u->line.next));
-	}
-	for (size_t n, len, piece; end - data > 4 && s->broken == NULL; data += n) {
-		n = 4 + MIN((size_t)(end - data) - 4, (size_t)data[3]);
-		len = 9 + (data[3] > 200 ? (data[3] - 200u) * 300 : n - 4);
-		memset(frame, 'x', sizeof frame);
-		h2_frame(frame, data[0], data[1], data[2], NULL, len - 9);
-		memcpy(frame + 9, data + 4, MIN(n - 4, len - 9));
-		for (size_t at = 0; at < len; at += piece) {
-			piece = MIN(len - at, data[1] & 64 ? 7u : len);
-			stream_input(s, exactly(frame + at, piece), piece);
-		}
-		MUST(s->out_len <= sizeof s->out && s->in_len < sizeof s->in && s->h2->block_len <= H2_BLOCK_MAX);
-		s->out_len = 0;
-	}
-	h2_close(s);
-	stream_spill(s, 0);
-	for (unsigned i = 0; i < queries.ever; i++)
-		if ((q = pool_at(&queries, i))->active) query_free(q);
-	MUST(bodies.used == 0 && list_empty(&u->line) && asks.used == 0 && queries.used == 0);
-	pool_give(&streams, s);
-}
-
 typedef void check_fn(const uint8_t *data, size_t size);
 static check_fn *target(const char *name) {
 	static const struct { const char *name; check_fn *check; } targets[] = { { "client", check_client }, { "answer", check_answer },
-		{ "config", check_config }, { "admin", check_admin }, { "cert", check_cert }, { "http2", check_http2 } };
+		{ "config", check_config }, { "admin", check_admin }, { "cert", check_cert }, { "http2", check_http2 },
+		{ "sequence", check_sequence } };
 	size_t at = 0;
 	while (name != NULL && at < COUNT(targets) && strcmp(targets[at].name, name) != 0) at++;
 	MUST(name != NULL && at < COUNT(targets));
@@ -272,7 +233,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	static check_fn *check;
 	if (check == NULL) {
 		const char *ca = getenv("CA");
-		lab_start("192.0.2.77 1 https=dns.test noverify\ncache-size 16k");
+		lab_start();
 		MUST(ca == NULL || ca_load(ca) == NULL);
 		check = target(getenv("TARGET"));
 	}

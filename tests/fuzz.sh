@@ -1,4 +1,4 @@
-# fuzz.sh - libFuzzer looks for what breaks the promises of tests/fuzz.c (six kinds of input) and tests/sequence.c (everything).
+# fuzz.sh - libFuzzer looks for what breaks the promises of tests/fuzz.c (single inputs) and tests/sequence.h (everything).
 # Alone: ./test.sh fuzz [SECONDS [TARGET...]]. CORPUS=DIR keeps what is found.
 
 FUZZ_TARGETS="client answer config admin cert http2 sequence"
@@ -16,9 +16,6 @@ fuzz_seeds() {
     for fuzz_i in 1 2 3 4 5; do                     # an answer, and nothing more may leave, or be opened
         printf "\11\0\0\0\0\3\0\0\0\0\23\\$fuzz_i\0\0\1\0\15\1\16\0\1\2\3" >"$1/sequence/wall$fuzz_i"
     done
-    printf '\6\13\0\5\13\1\5\13\0\6' >"$1/sequence/flood"         # two handshakes that do not end
-    # one request is never answered, while others are
-    printf '\7\13\0\5\13\0\5\0\0\0\0'"$(printf '\\0\\0\\%s\\0\\6\\0\\%s\\0\\0\\5\\1\\1\\1\\1\\10\\6' 1 1 2 2 3 3 4 4 5 5 6 6)" >"$1/sequence/dead"
     for fuzz_i in 0 1 2 3 4 5 6 7 10; do            # (octal) in each configuration: connections open, questions, answers, time
         {
             printf "\\$fuzz_i\13\0\5\13\0\5\13\1\5\13\1\5\0\1\0\1\6\0\0\0\0\3\0\0\0\0\0\2\2\7\6\1\0\10\10\5"
@@ -40,16 +37,13 @@ cmd_fuzz() {
     fuzz_c=${CORPUS:-$T/corpus}
     fuzz_seeds "$fuzz_c"
     export CA="$T/pki/ca.pem" ASAN_OPTIONS=detect_leaks=0 TARGET
-    : >"$T/fuzz.blind"
-    printf 'fun:%s\n' run 'check*' 'fake_*' 'lab_*' 'is_*' '*_seen' 'frames' '*_frame' cache_broken slot_of >"$T/sequence.blind"
+    # what only looks, like check_all(), has no paths of interest
+    printf 'fun:%s\n' run 'check*' 'fake_*' 'lab_*' 'is_*' '*_seen' 'frames' '*_frame' slot_of >"$T/fuzz.blind"
+    CC=clang compile "$T/fuzz" tests/fuzz.c -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+        -fsanitize-coverage-ignorelist="$T/fuzz.blind" 2>"$T/fuzz.log" || { fail "$(head -n 20 "$T/fuzz.log")"; return; }
     for TARGET; do
         promise "$TARGET: $fuzz_s s of libFuzzer without a finding"
-        case $TARGET in sequence) fuzz_p=sequence ;; *) fuzz_p=fuzz ;; esac
-        # what only looks, like check(), has no paths of interest
-        [ -x "$T/$fuzz_p" ] || CC=clang compile "$T/$fuzz_p" "tests/$fuzz_p.c" -O1 -g -fsanitize=fuzzer,address,undefined \
-            -fno-sanitize-recover=all -fsanitize-coverage-ignorelist="$T/$fuzz_p.blind" 2>"$T/fuzz.log" ||
-            { fail "$(head -n 20 "$T/fuzz.log")"; continue; }
-        "$T/$fuzz_p" -max_total_time="$fuzz_s" -timeout=20 -rss_limit_mb=2000 -max_len=2000 -len_control=0 -print_final_stats=1 \
+        "$T/fuzz" -max_total_time="$fuzz_s" -timeout=20 -rss_limit_mb=2000 -max_len=2000 -len_control=0 -print_final_stats=1 \
             -artifact_prefix="$T/found/$TARGET-" "$fuzz_c/$TARGET" >"$T/fuzz.log" 2>&1 </dev/null ||
             fail "$(grep -E 'broken:|ERROR: |runtime error|^    #[0-9] ' "$T/fuzz.log" | head -n 14)
     the input in base64: $(cat "$T/found/$TARGET-"* 2>/dev/null | tee "${CORPUS:-$T}/found.$TARGET" | base64 -w 0 | cut -c 1-3000)"

@@ -44,8 +44,8 @@ static int cmd_relay(char **arg) {
 		socklen_t size = sizeof from.u;
 		ssize_t n = recvfrom(fd, p, sizeof p, 0, &from.u.sa, &size);
 		int over = sock(SOCK_DGRAM, NULL, &to);
-		if (n > 0 && send(over, p, (size_t)n, 0) == n && readable(over, ms_now() + 1000) && (n = recv(over, p, sizeof p, 0)) > 0)
-			sendto(fd, p, (size_t)n, 0, &from.u.sa, size);
+		if (n > 0 && send(over, p, (size_t)n, 0) == n && message_wait(over, false, &got, ms_now() + 1000) == NULL)
+			sendto(fd, got.p, got.n, 0, &from.u.sa, size);
 		close(over);
 	}
 	return 0;
@@ -57,12 +57,13 @@ static int cmd_start(char **arg) {
 	int fd = sock(SOCK_DGRAM, NULL, &to);
 	usec began = us_now();
 	pid_t pid = fork();
-	uint8_t p[600] = { 0, 0, 0, SERVFAIL };
+	bool served = false;
 	if (pid == 0) _exit(execvp(arg[3], arg + 3));
-	query_put(&form_plain, &sent, arg[2], T_A, 1);
-	while ((p[3] & 15) != NOERROR && us_now() < began + SEC(5)) {
+	query_put(&form, &sent, arg[2], T_A, 1);
+	while (!served && us_now() < began + SEC(5)) {
 		usleep(50);
-		if (send(fd, sent.p, sent.n, 0) < 0 || !readable(fd, ms_now() + 20) || recv(fd, p, sizeof p, 0) < 12) p[3] = SERVFAIL;
+		served = send(fd, sent.p, sent.n, 0) >= 0 && message_wait(fd, false, &got, ms_now() + 20) == NULL && got.n >= 12 &&
+		    (got.p[3] & 15) == NOERROR;
 	}
 	printf("%lld\n", (long long)(us_now() - began));
 	kill(pid, SIGTERM);

@@ -86,7 +86,7 @@ cmd_valgrind() {
 analyse_table() {
     analyse_i=${BEARSSL:+-isystem $BEARSSL/inc}
     analyse_w="-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $analyse_i -c -o /dev/null"
-    analyse_1='dnsproxy.c tests/shim.c tests/gai.c' analyse_2='tests/unit.c tests/peer.c tests/sequence.c'
+    analyse_1='dnsproxy.c tests/shim.c tests/gai.c' analyse_2='tests/unit.c tests/peer.c'
     while IFS='|' read -r analyse_t analyse_f analyse_c; do
         for analyse_x in $analyse_f; do echo "$analyse_t|$analyse_x|$analyse_c"; done
     done <<END

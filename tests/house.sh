@@ -1,5 +1,5 @@
-# house.sh - names of the house, block lists, and private addresses from outside.
-# Alone: ./test.sh hosts block rebind records house unitfile.
+# house.sh - names of the house, and block lists.
+# Alone: ./test.sh hosts block records house unitfile.
 
 # here NAME ERE [TYPE]: after a query and at most five seconds the reply matches
 here() { await 5 hears "$2" "$1" "${3:-A}" || fail "$1 ${3:-A}: wanted /$2/, got [$(ask "$1" "${3:-A}")]"; }
@@ -134,41 +134,10 @@ a reload without memory for a list is told, and the old list stays ; plain && pr
  ; A 0\.0\.0\.0 ; ads.test
 a reload of a list that cannot be read is an error, and the old list stays ; rm "$T/lists"
  ; like '^error: .*p\.conf:2: block: .*can be read' "$(adm reload)"
+ ; mkfifo "$T/lists"
+ ; like '^error: .*p\.conf:2: block: .*not a file' "$(adm reload)"
  ; A 0\.0\.0\.0 ; ads.test
-a list that cannot be read is an error at the start ; exits 78 'p\.conf:2: block: .*No such file' -c "$T/p.conf"
 END
-}
-
-leg_rebind() {
-    promise "rebind-protect: a network of its own for public addresses"
-    netns || return
-    for x in 203.0.113.53 203.0.113.54 10.9.8.7; do ns ip addr add $x/32 dev lo; done
-    up u1 addr=203.0.113.53
-    up u2 addr=203.0.113.54
-    up u3 addr=10.9.8.7
-    replies <<'END'
-an answer of a public upstream with a private, loopback, link-local or unspecified address fails, over TCP and after aliases too: SERVFAIL, EDE 17
- ; proxy p "$u1 1" 'rebind-protect on' 'timeout 1500' "$u2 2 domain=inside.test"
- ; each private a=10.0.0.1 a=127.0.0.1 a=172.16.0.1 a=172.31.255.254 a=192.168.1.1 a=169.254.1.1 a=0.0.0.0 'cname=2 a=10.0.0.1' 'tc a=10.0.0.1'
-public addresses pass
- ; each 'rules u1 ". a=$it" && says "^NOERROR .* A $it" "r$it.test"' 11.0.0.1 172.32.0.1 192.169.0.1 9.9.9.9 100.64.0.1
- ; ^NOERROR .*2001:db8::1 ; six.test AAAA
-the upstream is not down for it, and the log tells the name ; becomes 0 "$u1" up
- ; comes p 'upstream 203\.0\.113\.53.* r10\.0\.0\.1\.[0-9]*\.test\. has a private address'
-an upstream with a domain= that matches is believed ; rules u2 '. a=10.0.0.9'
- ; ^NOERROR .* A 10\.0\.0\.9 ; a.inside.test
-a better answer of another upstream is taken, and a private upstream is believed ; rules u1 '. a=10.0.0.1'
- ; rules u2
- ; rules u3 '. a=10.0.0.3'
- ; proxy p "$u1 1" "$u2 2" 'rebind-protect on'
- ; @2 ; other.test
- ; proxy p "$u3 1" 'rebind-protect on'
- ; ^NOERROR .* A 10\.0\.0\.3 ; private.test
-END
-}
-private() {
-    rules u1 ". $it"
-    says '^SERVFAIL .*ede=17' "r${it##*=}.$(date +%N).test" +edns
 }
 
 leg_records() {
@@ -208,10 +177,8 @@ leg_house() {
     ns ip link add lan type veth peer name e0 netns "$(pid client)"
     ns ip addr add 192.168.1.1/24 dev lan
     ns ip link set lan up
-    $client ip link set lo up
     $client ip link set e0 up
     readme dnsmasq | sed "s|/var/lib/misc|$T|" >"$T/dnsmasq.conf"
-    like '^port=0$' "$(cat "$T/dnsmasq.conf")"
     begin dhcp dnsmasq -k -C "$T/dnsmasq.conf" --pid-file= --user=root --log-facility=- --no-ping
     up u1 '. nxdomain'
     echo 'ads.test' >"$T/list"
@@ -247,7 +214,6 @@ of_unit() { systemctl show -P "$1" dnsproxy; }
 reason() { systemctl status --no-pager dnsproxy | sed -n "s/.*\(dns.config:$1: .*\)/reason: \1/p"; }
 echo '127.0.0.1@9 x' >/etc/dns.config
 systemctl start dnsproxy
-until_so '[ "$(of_unit ActiveState)" = failed ]'
 echo "broken: $(of_unit ActiveState) restarts $(of_unit NRestarts) status $(of_unit ExecMainStatus)"
 reason 1
 printf '%s\n' '127.0.0.1@9 1' 'listen 127.0.0.1@5399' >/etc/dns.config

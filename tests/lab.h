@@ -1,9 +1,9 @@
 /* lab.h - what the unit tests and the fuzz targets share: the program itself without its main(), a way to tell messages in words,
- * the invariants of the cache, and readers of configurations and admin lines. Defines nothing that runs by itself. */
+ * in a world of fakes, the invariants of the cache, and a reader of configurations. Defines nothing that runs by itself. */
+#include "fakes.h"
 #define main dnsproxy_main
 #include "../dnsproxy.c"
 #undef main
-#include "bytes.h"
 
 static inline uint32_t rnd(uint32_t below) { return chance_next() % below; }
 
@@ -56,24 +56,13 @@ static inline __attribute__((format(printf, 1, 2))) void say(const char *fmt, ..
 		put_word(s);
 }
 
-static inline const char *numbered(const char *name, unsigned i) {
-	static char text[64];
-	snprintf(text, sizeof text, "%s%u.test", name, i);
-	return text;
-}
-
-static inline void name_key(struct key *k, const char *name, unsigned type, unsigned flags) {
-	key_set(k, name_parse(k->b, name), type, 1, flags);
-}
-
 /* The key of the question in a message, or of that for another type; false when it is not whole. */
 static inline bool lab_key(struct key *k, const uint8_t *p, size_t size, unsigned type) {
-	size_t n = 0;
-	while (12 + n < size && n < NAME_MAX_WIRE && p[12 + n] > 0 && p[12 + n] < 64)
-		n += 1u + p[12 + n];
-	if (n >= NAME_MAX_WIRE || n + 17 > size || p[12 + n] != 0) return false;
-	for (size_t i = 0; i <= n; i++) k->b[i] = lower(p[12 + i]);
-	key_set(k, n + 1, type ? type : get16at(p + 13 + n), get16at(p + 15 + n), p[1] & (KEY_DO | KEY_CD));
+	struct question q;
+	size_t n = size > 12 ? question_name(&q, p + 12, size - 12) : 0;
+	if (n == 0 || n + 16 > size) return false;
+	*k = q.key;
+	key_set(k, n, type ? type : get16at(p + 12 + n), get16at(p + 14 + n), p[1] & (KEY_DO | KEY_CD));
 	return true;
 }
 
@@ -89,24 +78,20 @@ static inline uint8_t *exactly(const uint8_t *p, size_t k) {
 
 /* ---- The cache */
 
-/* Its invariants, as its comment tells them. Gives NULL or the first that is broken. */
-static inline const char *cache_broken(void) {
+/* Its invariants, as its comment tells them. */
+static inline void check_cache(void) {
 	size_t live = 0, used = 0, at = cache.tail, inring = 0;
 
-	if (cache.memory == 0) return cache.entries || cache.used ? "entries without memory" : NULL;
-	if ((uint8_t *)cache.slots + cache.memory < cache.ring + cache.size)
-		return "the ring ends beyond the block";
+	MUST(cache.memory > 0 || (cache.entries == 0 && cache.used == 0));
+	MUST(cache.memory == 0 || cache.ring + cache.size <= (uint8_t *)cache.slots + cache.memory);
 	for (size_t i = 0; i < cache.nslots; i++) {
 		const struct slot *s = &cache.slots[i];
 		size_t place = (size_t)(s->at - 1) * 4;
 		const struct entry *e = entry_at(place);
 		if (s->at == 0) continue;
-		if (place >= cache.size || cache.size - place < sizeof *e || entry_size(e) > cache.size - place)
-			return "a slot points beyond the ring";
-		if (e->len == 0 || e->hash != s->hash)
-			return "a slot points to no entry or another one";
-		if (s < slot_first(s->hash) || s >= slot_first(s->hash) + PROBE)
-			return "an entry is not within the probes of its hash";
+		MUST(place < cache.size && sizeof *e <= cache.size - place && entry_size(e) <= cache.size - place);
+		MUST(e->len > 0 && e->hash == s->hash);
+		MUST(s >= slot_first(s->hash) && s < slot_first(s->hash) + PROBE);      /* where it is looked for */
 		live++;
 		used += entry_size(e);
 	}
@@ -116,37 +101,40 @@ static inline const char *cache_broken(void) {
 			at = 0;
 			continue;
 		}
-		if (entry_size(e) > cache.size - at) return "an entry reaches beyond the ring";
+		MUST(entry_size(e) <= cache.size - at);
 		inring += slot_of(at, e->hash) != NULL;
 		at += entry_size(e);
 		left--;
 	}
-	if (cache.nring > 0 && at != cache.head)
-		return "the entries from the tail on do not end at the head";
-	if (live != cache.entries || inring != live || used != cache.used)
-		return "the number of entries or their bytes are wrong";
-	return NULL;
+	MUST(cache.nring == 0 || at == cache.head);
+	MUST(live == cache.entries && inring == live && used == cache.used);
+}
+
+static inline void keep_answer(const struct answer *a, const struct key *k, uint32_t ttl) {
+	struct keep keep = { .key = k, .ttl = ttl, .hash = hash_bytes(k->b, k->len) };
+	keep.old = cache_find(k, keep.hash);
+	cache_put(&keep, a);
 }
 
 /* Puts the message m into the cache, as the answer to its own question; false when it is none. */
-static inline bool cache_message(uint32_t ttl) {
+static inline bool keep_message(uint32_t ttl) {
 	static struct answer a;
-	static struct key k;
-	struct keep keep = { .key = &k, .ttl = ttl };
-	if (!lab_key(&k, m.p, m.n, 0)) return false;
-	keep.hash = hash_bytes(k.b, k.len);
-	if (answer_read(&a, m.p, m.n, &k) != NULL) return false;
-	keep.old = cache_find(keep.key, keep.hash);
-	cache_put(&keep, &a);
-	return true;
+	struct key k;
+	bool good = lab_key(&k, m.p, m.n, 0) && answer_read(&a, m.p, m.n, &k) == NULL;
+	if (good) keep_answer(&a, &k, ttl);
+	return good;
 }
 
-/* ---- Reading configurations and admin lines */
+/* ---- Configurations */
 
 static char errors[65536], normal[65536];
 
-/* The lines of text become the program's arguments. */
-static inline void lab_source(const char *text) {
+static inline void check_printable(const char *p) {
+	for (; *p != '\0'; p++) MUST(*p == '\n' || *p == '\r' || (*p >= ' ' && *p <= '~'));
+}
+
+/* The lines of text become the program's arguments. Gives where what is wrong with them goes: into "errors". */
+static inline struct text lab_source(const char *text) {
 	static char copy[65536], *lines[300], *save;
 	unsigned k = 0;
 	snprintf(copy, sizeof copy, "%s", text);
@@ -155,66 +143,45 @@ static inline void lab_source(const char *text) {
 	lines[k] = NULL;
 	source = (struct source){ .lines = lines };
 	errors[0] = '\0';
+	return (struct text){ .p = errors, .size = sizeof errors };
 }
 
-/* Reads text as arguments. Its normal form, or NULL with the errors in "errors". */
+/* The normal form of a configuration, which is its own; NULL for a bad one, which is refused with words. */
 static inline const char *config_of(const char *text) {
 	static struct config c;
-	struct text e = { .p = errors, .size = sizeof errors };
+	static char again[sizeof normal];
 	char from[80];
-	FILE *f;
 
-	normal[0] = '\0';
-	lab_source(text);
-	if (!config_read(&c, &e, from)) return NULL;
-	f = fmemopen(normal, sizeof normal, "w");
-	MUST(f != NULL);
-	config_print(f, &c);
-	fclose(f);
+	for (int i = 0; i < 2; i++) {
+		struct text e = lab_source(i == 0 ? text : normal);
+		FILE *f = fmemopen(i == 0 ? normal : again, sizeof normal, "w");
+		bool good = config_read(&c, &e, from);
+		MUST(f != NULL && (good || (i == 0 && errors[0] != '\0')));
+		if (good) config_print(f, &c);
+		fclose(f);
+		if (!good) check_printable(errors);
+		if (!good) return NULL;
+	}
+	if (strcmp(normal, again) != 0) fprintf(stderr, "first:\n%s\nsecond:\n%s\n", normal, again);
+	MUST(strcmp(normal, again) == 0);
 	return normal;
 }
 
-/* The program as after its start, with this configuration. */
-static inline void lab_start(const char *text) {
-	struct text e = { .p = errors, .size = sizeof errors };
+/* The program as after its start, with all that a test may need. */
+#define BASE "listen 127.0.0.1@5300\nadmin 127.0.0.1@5301\nqueries 8\ntcp-clients 4\ncache-size 8k\n"
+static inline void lab_start(void) {
+	struct text e = lab_source(BASE "192.0.2.11 1");
 	char from[80];
 
-	lab_source(text);
 	log_level = L_ERROR;
 	clock_read();
 	started = now;
 	MUST(config_read(&cfg, &e, from));
-	random_bytes(hash_secret, sizeof hash_secret);
+	hash_init();
 	query_init();
 	descriptors_init();
 	cache_init((size_t)cfg.cache_size);
 	clients_init();
-	pool_init(&admins, MAX_ADMIN, sizeof(struct admin));
-	origin_number(&cfg.specs[0].addr);
-}
-
-/* What the program replies to these lines; "(more)" when it waits for another. */
-static inline const char *admin_of(const char *text) {
-	static struct admin a;
-	static char reply[200000], copy[600];
-	bool due = false, more = true;
-	size_t at = 0;
-
-	memset(&a, 0, sizeof a);
-	a.fd = -1;
-	a.reply = (struct text){ .p = a.out, .size = sizeof a.out };
-	snprintf(copy, sizeof copy, "%s", text);
-	for (char *line = copy, *next; line != NULL && !due; line = next) {
-		if ((next = strchr(line, '\n')) != NULL) *next++ = '\0';
-		due = a.http ? admin_http_line(&a, line) : admin_line(&a, line, strlen(line));
-	}
-	if (!due) return "(more)";
-	while (more && at <= sizeof reply - sizeof a.out) {
-		more = a.entries && (a.entries = status_entry(&a.reply, &a.cursor));
-		memcpy(reply + at, a.reply.p, a.reply.len);
-		at += a.reply.len;
-		a.reply.len = 0;
-	}
-	reply[at] = '\0';
-	return reply;
+	upstreams_apply(&cfg);
+	MUST(listeners_open());
 }

@@ -115,7 +115,7 @@ leg_crowds() {
     replies <<'END'
 1,000 idle TCP clients, 200 more in the middle of a message and 50 silent admin clients: UDP as without them
  ; hold hold1 "$port" 800
- ; hold hold2 "$port" 200 hex=00200007
+ ; hold hold2 "$port" 200 +raw=00200007
  ; hold hold3 "$admin" 50
  ; good 2000 window=1 name=warm.test
  ; within 0 $((before * 4 + 300)) "$(val p50_us "$out")" "median in us, without them $before"

@@ -23,22 +23,25 @@ static const struct addr *source_of(const char *text) {
 /* ---- Queries: what ask, many and talk send */
 
 #define FORM_WORDS(I, T) I(form, tcp) I(form, cd) I(form, ad) I(form, nord) I(form, z) I(form, opcode) I(form, id) I(form, timeout) \
-	I(form, wait) I(form, unconn) I(form, ver) I(form, qd) I(form, tc) I(form, twoopt) I(form, edns) I(form, zero) I(form, qr) \
-	I(form, class) T(form, src) T(form, server)
+	I(form, wait) I(form, ver) I(form, qd) I(form, tc) I(form, twoopt) I(form, edns) I(form, zero) I(form, qr) I(form, class) \
+	I(form, n) I(form, ms) I(form, window) I(form, rate) I(form, every) I(form, burst) I(form, from) I(form, names) \
+	I(form, popular) I(form, pairs) I(form, vary) I(form, byname) I(form, full) I(form, seed) I(form, hold) I(form, again) \
+	T(form, src) T(form, server) T(form, kind) T(form, name) T(form, type)
 struct form { FORM_WORDS(INT_MEMBER, TEXT_MEMBER) int dnssec; const char *raw, *trail; struct buf opts; };
-static const struct form form_plain = { .id = -1, .edns = -1, .timeout = 6000, .qd = 1, .class = 1 };
+static struct form form = { .id = -1, .edns = -1, .timeout = 6000, .qd = 1, .class = 1, .n = 1000, .window = 100, .burst = 1,
+	.name = "n%d.test", .type = "A" };
 
 static const struct field form_fields[] = { FORM_WORDS(INT_FIELD, TEXT_FIELD) };
 
-/* +WORD[=VALUE] */
-static void form_option(struct form *f, const char *w) {
+/* WORD[=VALUE], with a + before it or not */
+static void form_word(struct form *f, const char *w) {
+	w += *w == '+';
 	const char *v = strchr(w, '=');
-	if (strcmp(w, "+edns") == 0) f->edns = UDP_SIZE;
-	else if (strcmp(w, "+do") == 0) f->dnssec = 1;
-	else if (value_of(w, "+raw")) f->raw = v + 1;
-	else if (value_of(w, "+trail")) f->trail = v + 1;
-	else if (value_of(w, "+opt")) put_option(&f->opts, v + 1);
-	else if (*w != '+' || !field_set(form_fields, COUNT(form_fields), f, w + 1)) die("what is %s?", w);
+	if (strcmp(w, "do") == 0) f->dnssec = 1;
+	else if (value_of(w, "raw")) f->raw = v + 1;
+	else if (value_of(w, "trail")) f->trail = v + 1;
+	else if (value_of(w, "opt")) put_option(&f->opts, v + 1);
+	else if (!field_set(form_fields, COUNT(form_fields), f, w)) die("what is %s?", w);
 }
 
 static void query_put(const struct form *f, struct buf *b, const char *name, int type, int id) {
@@ -51,7 +54,7 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
 	put_as(b, "222222", (unsigned)id, flags, f->qd, 0, 0, 0);
 	for (int i = 0; i < MAX(f->qd, 1); i++) put_as(b, "n22", name, type, f->class);
 	for (int i = 0; i <= f->twoopt && (f->edns >= 0 || f->dnssec || f->opts.n > 0 || f->ver); i++)
-		PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, f->edns < 0 ? UDP_SIZE : f->edns, f->ver << 16 | (f->dnssec ? 0x8000 : 0),
+		PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, f->edns > 1 ? f->edns : UDP_SIZE, f->ver << 16 | (f->dnssec ? 0x8000 : 0),
 		    f->opts.p, f->opts.n);
 	if (f->trail) put_hex(b, f->trail);
 }
@@ -59,42 +62,9 @@ static void query_put(const struct form *f, struct buf *b, const char *name, int
 /* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line, with WRONG before it if it does not belong to the query. Without a
  * reply: TIMEOUT, CLOSED or REFUSEDPORT. +wait=MS goes on listening after the first reply and says replies=N. Options: +tcp +edns[=N] +do
  * +cd +ad +nord +z +tc +opcode=N +id=N +class=N +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +raw=HEX +trail=HEX
- * +timeout=MS +unconn (the socket is not connected; says from=) +zero (from UDP port 0, where that is allowed) +qr (it says that it is
- * a reply) */
+ * +timeout=MS +zero (from UDP port 0, where that is allowed) +qr (it says that it is a reply) */
 
 static struct buf sent, got;
-
-/* Sends, and waits for a reply and what follows it within wait=. NULL, with it in "got" and in t how it came, or why there is none. */
-static const char *reply_wait(const struct form *f, int fd, const struct addr *to, struct text *t) {
-	static uint8_t in[MSG_MAX];
-	static struct buf out;
-	long began = ms_now(), end = began + f->timeout;
-	int replies = 0;
-	if (f->tcp) put16(&out, (unsigned)sent.n);
-	if (f->zero) put_as(&out, "2222", 0, addr_port(to), (unsigned)sent.n + 8, 0);
-	put_buf(&out, &sent);
-	if (sendto(fd, out.p, out.n, MSG_NOSIGNAL, f->unconn ? &to->u.sa : NULL, f->unconn ? addr_len(to) : 0) < 0)
-		return f->tcp ? "CLOSED" : strerror(errno);
-	if (f->tcp) {
-		if (!read_framed(fd, &got, end)) return ms_now() < end ? "CLOSED" : "TIMEOUT";
-		text_add(t, " ms=%ld", ms_now() - began);
-		return NULL;
-	}
-	while (readable(fd, end)) {
-		struct addr from = *to;
-		socklen_t len = sizeof from.u;
-		ssize_t n = recvfrom(fd, in, sizeof in, 0, &from.u.sa, &len);
-		if (n < 0 && replies == 0) return "REFUSEDPORT";
-		if (n < 0) break;
-		if (replies++ > 0) continue;
-		put(&got, in, (size_t)n);
-		text_add(t, " ms=%ld", ms_now() - began);
-		if (f->unconn) text_add(t, " from=%s", addr_text(&from));
-		end = ms_now() + f->wait;
-	}
-	if (f->wait) text_add(t, " replies=%d", replies);
-	return replies > 0 ? NULL : "TIMEOUT";
-}
 
 /* Is it no reply to what was sent: has it another ID, or another question, letter case and all? */
 static bool wrong_reply(int id) {
@@ -105,25 +75,31 @@ static bool wrong_reply(int id) {
 }
 
 static int cmd_ask(char **argv) {
-	struct form f = form_plain;
 	char more[200] = "";
 	struct text t = { .p = more, .size = sizeof more };
+	struct buf out = { 0 };
 	const char *name = ".", *why;
-	int type = T_A, at = 3;
+	int type = T_A, at = 3, replies = 1;
 	if (argv[at][0] != '+') name = argv[at++];
 	if (argv[at] != NULL && at == 4 && argv[at][0] != '+' && (type = type_of(argv[at++])) < 0)
 		die("%s is not a type", argv[at - 1]);
-	for (; argv[at] != NULL; at++) form_option(&f, argv[at]);
-	struct addr to = addr_of(f.server[0] ? f.server : argv[1], argv[2]);
-	int id = f.id >= 0 ? f.id : random16();
-	query_put(&f, &sent, name, type, id);
-	const struct addr *src = source_of(f.src[0] || !f.unconn ? f.src : addr_is6(&to) ? "::" : "0.0.0.0");
-	int fd = sock(f.tcp ? SOCK_STREAM : f.zero ? SOCK_RAW : SOCK_DGRAM, src, f.unconn ? NULL : &to);
+	for (; argv[at] != NULL; at++) form_word(&form, argv[at]);
+	struct addr to = addr_of(form.server[0] ? form.server : argv[1], argv[2]);
+	int id = form.id >= 0 ? form.id : random16();
+	query_put(&form, &sent, name, type, id);
+	if (form.tcp) put16(&out, (unsigned)sent.n);
+	if (form.zero) put_as(&out, "2222", 0, addr_port(&to), (unsigned)sent.n + 8, 0);
+	put_buf(&out, &sent);
+	int fd = sock(form.tcp ? SOCK_STREAM : form.zero ? SOCK_RAW : SOCK_DGRAM, source_of(form.src), &to);
 	if (fd < 0) return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
 	long began = ms_now();
-	why = reply_wait(&f, fd, &to, &t);
-	if (why != NULL) return printf("%s ms=%ld\n", why, ms_now() - began) > 0;
-	if (!f.raw && got.n >= 12 && wrong_reply(id)) printf("WRONG ");
+	if (send(fd, out.p, out.n, MSG_NOSIGNAL) < 0) why = form.tcp ? "CLOSED" : strerror(errno);
+	else why = message_wait(fd, form.tcp, &got, began + form.timeout);
+	text_add(&t, " ms=%ld", ms_now() - began);
+	if (why != NULL) return printf("%s%s\n", why, more) > 0;
+	for (long end = ms_now() + form.wait; form.wait && message_wait(fd, form.tcp, &out, end) == NULL; ) replies++;
+	if (form.wait) text_add(&t, " replies=%d", replies);
+	if (!form.raw && got.n >= 12 && wrong_reply(id)) printf("WRONG ");
 	print_msg(got.p, got.n, more);
 	return 0;
 }
@@ -134,27 +110,19 @@ static int cmd_ask(char **argv) {
  * and AAAA of each) type=T tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS options and letters) byname (each address must be
  * that of the name, first byte aside) full (no answer may be without records) seed=N +OPTION...
  * kind=random|mutate sends messages of chance instead, or these with some bytes changed, which wait for nothing but the timeout.
- * hold sends nothing but hex=HEX, once on each connection, says "holding N", and "open N" whenever that changes; with again one that
+ * hold sends nothing but +raw=HEX, once on each connection, says "holding N", and "open N" whenever that changes; with again one that
  * is closed is opened anew. Ends with the last, or after 10 minutes.
  * Says: sent N answered N noerror N ... tc N tcfull N (TC=1 with records) wrong N dup N bad N right N failed N (another RCODE) lost N
  * slowest_ms N p50_us N p99_us N p999_us N worst_us N ms N got N (messages) odd N (FORMERR with more than header, question and OPT)
  * from FIRST BYTE OF THE ADDRESS:COUNT,... A query without a reply is not sent again. */
 
-#define LOAD_WORDS(I, T) I(load, n) I(load, ms) I(load, window) I(load, rate) I(load, every) I(load, burst) I(load, from) I(load, names) \
-	I(load, popular) I(load, pairs) I(load, tcp) I(load, timeout) I(load, vary) I(load, byname) I(load, full) I(load, seed) \
-	I(load, hold) I(load, again) T(load, hex) T(load, kind) T(load, name) T(load, type) T(load, src)
-struct load {
-	LOAD_WORDS(INT_MEMBER, TEXT_MEMBER)
-	struct form form;
+static struct load {
 	struct addr to;
 	int qtype, nchannels;
 	char stamp[8];                  /* makes names fresh */
 	usec began, last, due;
 	long sent, done, open, wrong, dup, bad, tc, tcfull, right, got, odd, rcodes[16], nets[256], *took;
-};
-static const struct field load_fields[] = { LOAD_WORDS(INT_FIELD, TEXT_FIELD) };
-static struct load load = { .n = 1000, .window = 100, .burst = 1, .timeout = 6000, .name = "n%d.test", .type = "A" };
-
+} load;
 static struct waiting { usec at; int number; bool used, answered; } waiting[65536];
 enum { MOST_CHANNELS = 2000 };
 static struct channel { int fd; struct buf in, out; } channels[MOST_CHANNELS];
@@ -163,19 +131,11 @@ static void load_vary(char *name) {
 	static const char *const options[] = { "8:0001180001020%d", "10:00112233445566%02d", "12:%04d", "3:" };
 	char o[64];
 	snprintf(o, sizeof o, options[load.sent % 4], (int)(load.sent % 10));
-	load.form.opts.n = 0;
-	put_option(&load.form.opts, o);
-	load.form.edns = 512 + (int)(rnd() % 4000);
+	form.opts.n = 0;
+	put_option(&form.opts, o);
+	form.edns = 512 + (int)(rnd() % 4000);
 	for (; *name != '\0'; name++)
 		if (rnd() & 1) *name = (char)toupper((unsigned char)*name);
-}
-
-static bool channel_open(struct channel *c) {
-	if (c->fd > 0) close(c->fd);
-	c->fd = sock(load.tcp ? SOCK_STREAM : SOCK_DGRAM, source_of(load.src), &load.to);
-	if (c->fd >= 0) nonblocking(c->fd);
-	c->in.n = c->out.n = 0;
-	return c->fd >= 0;
 }
 
 /* What may leave of that which waits to be sent. */
@@ -184,17 +144,26 @@ static void channel_flush(struct channel *c) {
 	if (n > 0) take(&c->out, (size_t)n);
 }
 
+static bool channel_open(struct channel *c) {
+	channel_flush(c);
+	if (c->fd > 0) close(c->fd);
+	c->fd = sock(form.tcp ? SOCK_STREAM : SOCK_DGRAM, source_of(form.src), &load.to);
+	if (c->fd >= 0) nonblocking(c->fd);
+	c->in.n = c->out.n = 0;
+	return c->fd >= 0;
+}
+
 static int load_place(void) {
 	uint64_t z = rnd() % 1000;
-	if (load.popular) return (int)(z * z * z * (unsigned)load.names / 1000000000);
-	return (int)(load.names ? (load.sent >> load.pairs) % load.names : load.sent >> load.pairs);
+	if (form.popular) return (int)(z * z * z * (unsigned)form.names / 1000000000);
+	return (int)(form.names ? (load.sent >> form.pairs) % form.names : load.sent >> form.pairs);
 }
 
 /* May another query leave? A burst does when its time has come and there is room for all of it. */
 static bool may_send(void) {
-	if (load.sent >= load.n || load.sent % load.burst != 0) return load.sent < load.n;
-	if (load.open + load.burst > load.window || load.due > us_now()) return false;
-	load.due = (load.rate ? load.due : MAX(load.due, now - MS(2))) + load.every;
+	if (load.sent >= form.n || load.sent % form.burst != 0) return load.sent < form.n;
+	if (load.open + form.burst > form.window || load.due > us_now()) return false;
+	load.due = (form.rate ? load.due : MAX(load.due, now - MS(2))) + form.every;
 	return true;
 }
 
@@ -202,26 +171,23 @@ static bool may_send(void) {
 static void load_send(void) {
 	static unsigned next;
 	struct channel *c = &channels[load.sent % load.nchannels];
-	bool junk = load.kind[0] != '\0';
-	int number = load.from + load_place();
+	bool junk = form.kind[0] != '\0';
+	int number = form.from + load_place();
 	char name[WORD * 4];
 	if (load.sent == 0) next = random16();
 	while (waiting[next & 65535].used) next++;
 	unsigned id = next++ & 65535;
-	numbered(name, sizeof name, load.name, number, load.stamp);
-	if (load.vary) load_vary(name);
-	query_put(&load.form, &sent, name, load.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
-	if (strcmp(load.kind, "mutate") == 0) mutate(&sent, 0);
-	if (strcmp(load.kind, "random") == 0) {
+	numbered(name, sizeof name, form.name, number, load.stamp);
+	if (form.vary) load_vary(name);
+	query_put(&form, &sent, name, form.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
+	if (strcmp(form.kind, "mutate") == 0) mutate(&sent, 0);
+	if (strcmp(form.kind, "random") == 0) {
 		size_t n = rnd() % (rnd() % 8 ? 80 : 1400);
 		for (sent.n = 0; sent.n < n; ) put8(&sent, rnd() & 255);
 	}
 	waiting[id] = (struct waiting){ us_now(), number, true, false };
-	if (junk && load.tcp && (c->fd < 0 || load.sent % 50 == 0)) {
-		channel_flush(c);
-		channel_open(c);
-	}
-	if (load.tcp) {
+	if (junk && form.tcp && (c->fd < 0 || load.sent % 50 == 0)) channel_open(c);
+	if (form.tcp) {
 		put16(&c->out, junk && rnd() % 8 == 0 ? rnd() % 70 : (unsigned)sent.n);
 		put_buf(&c->out, &sent);
 	} else if (send(c->fd, sent.p, sent.n, 0) < 0 && errno == ECONNREFUSED) send(c->fd, sent.p, sent.n, 0);
@@ -243,12 +209,12 @@ static bool load_right(const uint8_t *p, size_t n, int number) {
 	struct message q;
 	char name[WORD * 4];
 	uint32_t v[2] = { 0 };
-	numbered(name, sizeof name, load.name, number, load.stamp);
+	numbered(name, sizeof name, form.name, number, load.stamp);
 	size_t len = strlen(name);
 	if (!message_read(&q, p, n, see_address, v) || q.odd != NULL) return false;
 	if ((strncasecmp(q.name, name, len) != 0 || strcmp(q.name + len, ".") != 0) && strchr(name, '\\') == NULL) return false;
-	if (load.full && (p[3] & 15) == NOERROR && get16at(p + 6) == 0) return false;
-	if (!load.byname || (p[3] & 15) != NOERROR) return true;
+	if (form.full && (p[3] & 15) == NOERROR && get16at(p + 6) == 0) return false;
+	if (!form.byname || (p[3] & 15) != NOERROR) return true;
 	if (v[0] == 0 || v[1] != 0 || (v[0] & 0xffffff) != name_number(q.name)) return false;
 	load.nets[v[0] >> 24]++;
 	return true;
@@ -285,15 +251,15 @@ static bool channel_read(struct channel *c) {
 	long len;
 	for (int k = 0; k < 256; k++) {
 		ssize_t n = recv(c->fd, in, sizeof in, 0);
-		if (n < 0 && errno == ECONNREFUSED && !load.tcp) return load.done > 0;
+		if (n < 0 && errno == ECONNREFUSED && !form.tcp) return load.done > 0;
 		if (n < 0 && later(errno)) return true;
-		if (!load.tcp && n >= 0) load_reply(in, (size_t)n);
+		if (!form.tcp && n >= 0) load_reply(in, (size_t)n);
 		else if (n <= 0) {
 			close(c->fd);
 			c->fd = -1;
 			return false;
 		}
-		for (put(&c->in, in, load.tcp ? (size_t)n : 0); (len = framed(&c->in)) >= 0; take(&c->in, 2 + (size_t)len))
+		for (put(&c->in, in, form.tcp ? (size_t)n : 0); (len = framed(&c->in)) >= 0; take(&c->in, 2 + (size_t)len))
 			load_reply(c->in.p + 2, (size_t)len);
 	}
 	return true;
@@ -316,11 +282,11 @@ static int channels_turn(int ms) {
 
 /* False when there is nothing to wait for any more. */
 static bool load_turn(void) {
-	if (load.ms && us_now() - load.began > MS(load.ms)) load.n = (int)load.sent;
-	bool more = load.sent < load.n;
-	int open = channels_turn(load.every && more ? 1 : 50);
-	if (load.kind[0] == '\0' && (open == 0 || (load.done >= load.sent && !more))) return false;
-	if (us_now() - load.last > MS(load.timeout)) {
+	if (form.ms && us_now() - load.began > MS(form.ms)) form.n = (int)load.sent;
+	bool more = load.sent < form.n;
+	int open = channels_turn(form.every && more ? 1 : 50);
+	if (form.kind[0] == '\0' && (open == 0 || (load.done >= load.sent && !more))) return false;
+	if (us_now() - load.last > MS(form.timeout)) {
 		if (!more) return false;
 		for (int i = 0; i < 65536; i++) waiting[i].used = false;        /* forget all that got no reply */
 		load.open = 0;
@@ -334,7 +300,7 @@ static int load_hold(void) {
 	for (int told = load.nchannels, open; told > 0 && us_now() - load.began < SEC(600); told = open) {
 		fflush(stdout);
 		open = channels_turn(500);
-		for (int i = 0; i < load.nchannels && load.again; i++) open += channels[i].fd < 0 && channel_open(&channels[i]);
+		for (int i = 0; i < load.nchannels && form.again; i++) open += channels[i].fd < 0 && channel_open(&channels[i]);
 		if (open != told) printf("open %d\n", open);
 	}
 	return 0;
@@ -352,7 +318,7 @@ static int load_say(void) {
 	printf("sent %ld answered %ld", load.sent, load.done);
 	for (size_t i = 0; i < COUNT(names); i++) printf(" %s %ld", names[i], load.rcodes[i]);
 	printf(" tc %ld tcfull %ld wrong %ld dup %ld bad %ld right %ld failed %ld lost %ld slowest_ms %ld", load.tc, load.tcfull, load.wrong,
-	    load.dup, load.bad, load.right, load.done - load.rcodes[NOERROR], load.n - load.done, load_took(1000) / 1000);
+	    load.dup, load.bad, load.right, load.done - load.rcodes[NOERROR], form.n - load.done, load_took(1000) / 1000);
 	printf(" p50_us %ld p99_us %ld p999_us %ld worst_us %ld ms %ld got %ld odd %ld", load_took(500), load_took(990), load_took(999),
 	    load_took(1000), (long)((us_now() - load.began) / MS(1)), load.got, load.odd);
 	for (int i = 0; i < 256; i++)
@@ -365,25 +331,22 @@ static int load_say(void) {
 }
 
 static int cmd_many(char **argv) {
-	load.form = form_plain;
-	for (int i = 3; argv[i] != NULL; i++)
-		if (argv[i][0] == '+') form_option(&load.form, argv[i]);
-		else if (!field_set(load_fields, COUNT(load_fields), &load, argv[i])) die("many: what is %s?", argv[i]);
-	load.qtype = type_of(load.type);
-	load.window = MIN(load.window, 60000);
-	load.nchannels = MIN(MAX(load.tcp, 1), MOST_CHANNELS);
-	load.took = grow(NULL, sizeof *load.took * ((size_t)load.n + 1));
-	if (load.seed) rnd_seed((uint64_t)load.seed);
-	if (load.rate) load.every = (int)(SEC(load.burst) / load.rate);
+	for (int i = 3; argv[i] != NULL; i++) form_word(&form, argv[i]);
+	load.qtype = type_of(form.type);
+	form.window = MIN(form.window, 60000);
+	load.nchannels = MIN(MAX(form.tcp, 1), MOST_CHANNELS);
+	load.took = grow(NULL, sizeof *load.took * ((size_t)form.n + 1));
+	if (form.seed) rnd_seed((uint64_t)form.seed);
+	if (form.rate) form.every = (int)(SEC(form.burst) / form.rate);
 	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
-	load.to = addr_of(load.form.server[0] ? load.form.server : argv[1], argv[2]);
+	load.to = addr_of(form.server[0] ? form.server : argv[1], argv[2]);
 	for (int i = 0; i < load.nchannels; i++) {
 		if (!channel_open(&channels[i])) return puts(strerror(errno)) >= 0;
-		put_hex(&channels[i].out, load.hex);
+		if (form.raw) put_hex(&channels[i].out, form.raw);
 		channel_flush(&channels[i]);
 	}
 	load.began = load.last = load.due = us_now();
-	if (load.hold) return load_hold();
+	if (form.hold) return load_hold();
 	do {
 		while (may_send()) load_send();
 	} while (load_turn());
@@ -393,17 +356,17 @@ static int cmd_many(char **argv) {
 /* ---- talk ADDR PORT [rcvbuf=BYTES] WORD...: a TCP connection by script. q=NAME[/TYPE[/+OPTION...]] adds a framed query to what
  * will be sent, qs=COUNT:FORMAT many of them (%d is the number), hex=HEX and text=TEXT (\r \n) add bytes, fill=N so many x.
  * send writes it in one piece, bytes=MS byte by byte, every other word too; pause=MS, fin; replies=N prints N DNS replies, a line each
- * (at most 6 s, or replies=N,MS); count=N only counts them; slurp[=MS] prints text to the end; segment says how many bytes one recv gives;
- * end=MS waits for the other's close and says EOF, RESET or OPEN with ms=. */
+ * (at most 6 s, or replies=N,MS); count=N only counts them; slurp[=MS] prints text to the end; end=MS waits for the other's close and says
+ * EOF, RESET or OPEN with ms=, bytes= and reads=. */
 
 static struct talk { int fd; unsigned id; long began; struct buf out; } talk = { .id = 1 };
 
 static void talk_queries(int count, char *format) {
-	struct form f = form_plain;
+	struct form f = form;
 	int type = T_A;
 	char *save, *name = strtok_r(format, "/", &save), text[WORD * 4];
 	for (char *o; name != NULL && (o = strtok_r(NULL, "/", &save)) != NULL; )
-		if (*o == '+') form_option(&f, o);
+		if (*o == '+') form_word(&f, o);
 		else if ((type = type_of(o)) < 0) die("talk: %s is not a type", o);
 	for (int i = 0; i < count; i++) {
 		numbered(text, sizeof text, name ? name : ".", i, "");
@@ -444,44 +407,38 @@ static void talk_send(int gap) {
 
 static void talk_replies(const char *v, bool counted) {
 	long end = ms_now() + (strchr(v, ',') ? atoi(strchr(v, ',') + 1) : 6000);
+	const char *why = NULL;
 	int n = 0, good = 0;
-	for (char more[40]; n < atoi(v); n++) {
-		if (!read_framed(talk.fd, &got, end)) {
-			if (!counted) printf("%s ms=%ld\n", ms_now() >= end ? "TIMEOUT" : "CLOSED", ms_now() - talk.began);
-			break;
-		}
+	for (char more[40]; n < atoi(v) && (why = message_wait(talk.fd, true, &got, end)) == NULL; n++) {
 		good += got.n > 3 && (got.p[3] & 15) == NOERROR;
 		snprintf(more, sizeof more, " ms=%ld", ms_now() - talk.began);
 		if (!counted) print_msg(got.p, got.n, more);
 	}
 	if (counted) printf("replies %d noerror %d ms=%ld\n", n, good, ms_now() - talk.began);
+	else if (why != NULL) printf("%s ms=%ld\n", why, ms_now() - talk.began);
 }
 
 static void talk_end(const char *v, bool quiet) {
 	static char in[65536];
-	long end = ms_now() + (*v != '\0' ? atoi(v) : 6000), bytes = 0;
+	long end = ms_now() + (*v != '\0' ? atoi(v) : 6000), bytes = 0, reads = 0;
 	const char *how = "OPEN";
-	for (ssize_t n = 1; n > 0 && readable(talk.fd, end); ) {
+	for (ssize_t n = 1; n > 0 && readable(talk.fd, end); reads += n > 0) {
 		n = read(talk.fd, in, sizeof in);
 		how = n == 0 ? "EOF" : n < 0 ? "RESET" : how;
 		bytes += MAX(n, 0);
 		if (!quiet && n > 0) fwrite(in, 1, (size_t)n, stdout);
 	}
-	if (quiet) printf("%s ms=%ld bytes=%ld\n", how, ms_now() - talk.began, bytes);
+	if (quiet) printf("%s ms=%ld bytes=%ld reads=%ld\n", how, ms_now() - talk.began, bytes, reads);
 }
 
 static int cmd_talk(char **argv) {
-	static uint8_t in[65536];
 	struct addr to = addr_of(argv[1], argv[2]);
-	talk.fd = socket(to.u.sa.sa_family, SOCK_STREAM, 0);
-	talk.began = ms_now();
-	set_option(talk.fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	setsockopt(talk.fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){ 3, 0 }, sizeof(struct timeval));
 	argv += 3;
-	if (*argv != NULL && value_of(*argv, "rcvbuf")) set_option(talk.fd, SOL_SOCKET, SO_RCVBUF, atoi(value_of(*argv++, "rcvbuf")));
-	if (talk.fd < 0) die("socket: %s", strerror(errno));
-	if (connect(talk.fd, &to.u.sa, addr_len(&to)) < 0)
-		return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
+	if (*argv != NULL && value_of(*argv, "rcvbuf")) tcp_rcvbuf = atoi(value_of(*argv++, "rcvbuf"));
+	talk.fd = sock(SOCK_STREAM, NULL, &to);
+	if (talk.fd < 0) return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
+	talk.began = ms_now();
+	setsockopt(talk.fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){ 3, 0 }, sizeof(struct timeval));
 	for (; *argv != NULL; argv++) {
 		char *w = *argv, *v = w + strcspn(w, "=");
 		v += *v == '=';
@@ -491,8 +448,6 @@ static int cmd_talk(char **argv) {
 		if (value_of(w, "pause")) ms_sleep(atol(v));
 		else if (strcmp(w, "fin") == 0) shutdown(talk.fd, SHUT_WR);
 		else if (value_of(w, "replies") || value_of(w, "count")) talk_replies(v, *w == 'c');
-		else if (strcmp(w, "segment") == 0)
-			printf("segment %zd\n", readable(talk.fd, ms_now() + 6000) ? recv(talk.fd, in, sizeof in, 0) : (ssize_t)-1);
 		else if (strncmp(w, "slurp", 5) == 0 || strncmp(w, "end", 3) == 0) talk_end(v, *w == 'e');
 		else die("talk: what is %s?", w);
 		fflush(stdout);

@@ -38,23 +38,22 @@
 	I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, tc) \
 	I(act, tcrec) I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, dribble) I(act, cut) I(act, gap) \
 	I(act, flood) I(act, idle) I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) \
-	I(act, skip) I(act, muted) I(act, record) I(act, wire) I(act, times) I(act, pause) I(act, reneg) T(act, first) \
-	T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) T(act, soa) T(act, how) T(act, at) T(act, cache) T(act, h2)
+	I(act, skip) I(act, muted) I(act, record) I(act, wire) I(act, times) I(act, pause) I(act, reneg) I(act, number) \
+	I(act, notcp) I(act, noudp) I(act, tls) T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) \
+	T(act, soa) T(act, how) T(act, at) T(act, cache) T(act, h2) T(act, log) T(act, rules) T(act, cert) T(act, suites) \
+	T(act, alpn)
 struct act { ACT_WORDS(INT_MEMBER, TEXT_MEMBER) int rcode, nttl; uint32_t ttl[8]; };
 static const struct field act_fields[] = { ACT_WORDS(INT_FIELD, TEXT_FIELD) };
 
-/* What the command line says, and what the rules say to connections. */
-#define UP_WORDS(I, T) I(setup, number) I(setup, notcp) I(setup, noudp) I(setup, tls) T(setup, log) T(setup, rules) T(setup, cert) \
-	T(setup, suites) T(setup, alpn)
+/* base: what the command line says; all: what the rules say to connections. */
 struct setup {
-	UP_WORDS(INT_MEMBER, TEXT_MEMBER)
-	struct act all;
+	struct act base, all;
 	struct buf text;                /* of the rules */
 	int logfd, udp, tcp, other, elsewhere;
 	struct addr at;
 };
-static struct setup up = { .number = 1, .tls = 12, .logfd = -1, .udp = -1, .tcp = -1, .other = -1, .elsewhere = -1 };
-static const struct field up_fields[] = { UP_WORDS(INT_FIELD, TEXT_FIELD) };
+static struct setup up = { .base = { .number = 1, .tls = 12, .n = 1, .gap = 100, .nttl = 1, .ttl = { 300 }, .ede = -1, .times = -1,
+	.how = "notify" }, .logfd = -1, .udp = -1, .tcp = -1, .other = -1, .elsewhere = -1 };
 
 /* A connection. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS or
  * HTTP/2. What is put into "out" leaves by way of the engine and "raw". */
@@ -68,7 +67,7 @@ struct conn {
 	bool tls, hello, up, reneg, gone, stalled;
 	enum closing closing;
 	usec born, last, dripped;
-	struct buf first, in, out, raw; /* first: what came before the end of the ClientHello */
+	struct buf came, in, out, raw;  /* came: what the engine has not taken */
 	size_t sent;
 	struct buf held;                /* answers that wait for each other */
 	int nheld, waiting, queries, answers, records, dribble;
@@ -106,7 +105,7 @@ static int rcode_of(const char *w) {
 static void act_word(struct act *a, const char *w) {
 	char *e;
 	long only = strtol(w, &e, 10);
-	if (e != w && only != up.number) return;
+	if (e != w && only != up.base.number) return;
 	const char *v = value_of(e, "ttl"), *rcode = value_of(e, "rcode") ? value_of(e, "rcode") : e;
 	if (rcode_of(rcode) >= 0) a->rcode = rcode_of(rcode);
 	else if (v != NULL)
@@ -122,7 +121,7 @@ static bool has_suffix(const char *name, const char *suffix) {
 
 /* What to do with a question. */
 static struct act act_for(const char *name) {
-	struct act a = { .n = 1, .gap = 100, .nttl = 1, .ttl = { 300 }, .ede = -1, .times = -1, .how = "notify" };
+	struct act a = up.base;
 	char copy[65536], *save, *save2, *w;
 	snprintf(copy, sizeof copy, "%s", up.text.p ? (char *)up.text.p : "");
 	for (char *line = strtok_r(copy, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
@@ -146,11 +145,11 @@ static void rules_read(void) {
 	struct act was = up.all;
 	struct stat st;
 	struct conn *c;
-	if (up.rules[0] == '\0' || stat(up.rules, &st) != 0 || (st.st_ino == old.st_ino && memcmp(&st.st_mtim, &old.st_mtim, sizeof st.st_mtim) == 0))
+	if (up.base.rules[0] == '\0' || stat(up.base.rules, &st) != 0 || (st.st_ino == old.st_ino && memcmp(&st.st_mtim, &old.st_mtim, sizeof st.st_mtim) == 0))
 		return;
 	old = st;
 	free(up.text.p);
-	up.text = file_read(up.rules, "");
+	up.text = file_read(up.base.rules, "");
 	up.all = act_for("connect.");
 	note("rules", NULL, "read");
 	if (strcmp(up.all.cache, was.cache) != 0) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
@@ -164,31 +163,24 @@ static void rules_read(void) {
 
 /* ---- Answers */
 
+/* The RDATA by the layout that the program knows, or bytes of no meaning. */
 static void put_rdata(struct buf *b, const struct act *a, unsigned type, int i) {
-	size_t n = a->rdlen ? (size_t)a->rdlen : 12;
-	const char *minimum = strchr(a->soa, ',') ? strchr(a->soa, ',') + 1 : a->soa[0] ? a->soa : "60";
-	struct in6_addr v;
+	const struct rrtype *known = type_find(type);
+	const char *f = known ? known->layout : NULL, *minimum = strchr(a->soa, ',') ? strchr(a->soa, ',') + 1 : a->soa;
+	size_t n = a->rdlen ? (size_t)a->rdlen : 12, at = b->n;
 	char text[WORD];
-	switch (type) {
-	case T_A: case T_AAAA:
-		snprintf(text, sizeof text, type == T_A ? "192.0.2.%d" : "2001:db8::%x", (up.number + i) & 255);
-		inet_pton(type == T_A ? AF_INET : AF_INET6, type == T_A && a->a[0] ? a->a : text, &v);
-		put_as(b, "(@)", &v, (size_t)(type == T_A ? 4 : 16));
-		break;
-	case T_MX: put_as(b, "(2lp)", 10, "mx", 12); break;
-	case T_NS: case T_CNAME: case 12: put_as(b, "(lp)", "ns", 12); break;
-	case T_SRV: put_as(b, "(222n)", 1, 2, 443, "srv.target.test"); break;
-	case T_SOA: put_as(b, "(plp44444)", 12, "host", 12, 1, 2, 3, 4, (unsigned)atoi(minimum)); break;
-	default:
-		if (type == T_TXT && a->rdlen == 0) {
-			snprintf(text, sizeof text, "\5up-%d%d", up.number % 10, i % 10);
-			put_as(b, "(@)", text, strlen(text));
-			break;
-		}
-		put16(b, (unsigned)n);
-		for (size_t k = 0; k < n; k++)
-			put8(b, (unsigned)(type != T_TXT ? k * 197 + k / 256 + type : k % 256 ? 'x' : MIN(n - k - 1, 255)));
-	}
+	put16(b, 0);
+	if (type == T_A || type == T_AAAA) {
+		snprintf(text, sizeof text, type == T_A ? "192.0.2.%d" : "2001:db8::%x", (up.base.number + i) & 255);
+		inet_pton(type == T_A ? AF_INET : AF_INET6, type == T_A && a->a[0] ? a->a : text, put_room(b, type == T_A ? 4 : 16));
+	} else if (f != NULL)
+		for (; *f != '\0'; f++)
+			if (*f == 'n') put_as(b, "lp", "ns", 12);
+			else for (int k = '0'; k < *f; k++) put8(b, 0);
+	else for (size_t k = 0; k < n; k++)
+		put8(b, (unsigned)(type != T_TXT ? k * 197 + k / 256 + type : k % 256 ? 'x' : MIN(n - k - 1, 255)));
+	if (type == T_SOA) put32at(b->p + b->n - 4, (unsigned)atoi(minimum));
+	put16at(b->p + at, (unsigned)(b->n - at - 2));
 }
 
 static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_) {
@@ -251,13 +243,14 @@ static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, con
 	put16at(b->p + 4, 1);
 	memset(b->p + 6, 0, 6);
 	if (intolerant && rcode != NOERROR) return;
-	if (!udp || !a->tc) put_sections(b, a, q, rcode, opt, do_);
-	if (a->tcrec > !udp || (udp && (a->tc || b->n > limit))) b->p[2] |= F_TC >> 8;
-	if ((udp && a->tc) || b->n > limit) {
+	put_sections(b, a, q, rcode, opt, do_);
+	bool cut = (udp && a->tc) || b->n > limit;
+	if (cut) {
 		b->n = q->end;
 		memset(b->p + 6, 0, 6);
 		if (opt) put_opt(b, a, rcode, do_);
 	}
+	if (cut || a->tcrec > !udp) b->p[2] |= F_TC >> 8;
 }
 
 /* Makes the good message b a bad one. */
@@ -535,28 +528,28 @@ static const br_ssl_session_cache_class *zero_sessions = &zero_class;
 
 /* cert=: the chain and the key, each as DER. */
 static void tls_setup(void) {
-	struct buf certs = file_read(up.cert, ".pem.der"), key = file_read(up.cert, ".key.der");
+	struct buf certs = file_read(up.base.cert, ".pem.der"), key = file_read(up.base.cert, ".key.der");
 	struct der rest = { certs.p, certs.p + certs.n }, content, all;
 	unsigned tag;
 	for (; chain_len < COUNT(chain) && der_next(&rest, &tag, &content, &all); chain_len++)
 		chain[chain_len] = (br_x509_certificate){ certs.p + (all.p - certs.p), (size_t)(all.end - all.p) };
 	br_skey_decoder_init(&server_key);
 	br_skey_decoder_push(&server_key, key.p, key.n);
-	if (chain_len == 0 || br_skey_decoder_last_error(&server_key) != 0) die("%s: no certificate and key", up.cert);
-	for (char *s = up.suites; *s != '\0' && nsuites < COUNT(suites); s += *s == ',') suites[nsuites++] = (uint16_t)strtoul(s, &s, 16);
+	if (chain_len == 0 || br_skey_decoder_last_error(&server_key) != 0) die("%s: no certificate and key", up.base.cert);
+	for (char *s = up.base.suites; *s != '\0' && nsuites < COUNT(suites); s += *s == ',') suites[nsuites++] = (uint16_t)strtoul(s, &s, 16);
 	br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 }
 
 static void tls_begin(struct conn *c) {
-	static const char *alpn[1] = { up.alpn };
+	static const char *alpn[1] = { up.base.alpn };
 	br_ssl_engine_context *e = &c->sc.eng;
-	unsigned version = BR_TLS10 + (unsigned)(up.tls - 10);
+	unsigned version = BR_TLS10 + (unsigned)(up.base.tls - 10);
 	const br_rsa_private_key *rsa = br_skey_decoder_get_rsa(&server_key);
 	if (rsa != NULL) br_ssl_server_init_full_rsa(&c->sc, chain, chain_len, rsa);
 	else br_ssl_server_init_full_ec(&c->sc, chain, chain_len, BR_KEYTYPE_EC, br_skey_decoder_get_ec(&server_key));
 	br_ssl_engine_set_versions(e, version, version);
 	if (nsuites > 0) br_ssl_engine_set_suites(e, suites, nsuites);
-	if (up.alpn[0]) br_ssl_engine_set_protocol_names(e, alpn, 1);
+	if (up.base.alpn[0]) br_ssl_engine_set_protocol_names(e, alpn, 1);
 	br_ssl_engine_set_buffer(e, c->io, sizeof c->io, 1);
 	if (strcmp(up.all.cache, "off") != 0) br_ssl_server_set_cache(&c->sc, strcmp(up.all.cache, "zero") == 0 ? &zero_sessions : &sessions.vtable);
 	if (!br_ssl_server_reset(&c->sc)) die("TLS: error %d", br_ssl_engine_last_error(e));
@@ -564,7 +557,7 @@ static void tls_begin(struct conn *c) {
 
 /* The ClientHello in words; false when it is not whole yet. It is one record. */
 static bool hello_note(const struct conn *c) {
-	const struct buf *b = &c->first;
+	const struct buf *b = &c->came;
 	char sni[256] = "-", alpn[256] = "-", ids[512] = "";
 	struct text list = { .p = ids, .size = sizeof ids };
 	if (b->p[0] != 22 || b->n < 5 || b->n < 5 + get16at(b->p + 3)) return false;
@@ -641,6 +634,12 @@ static void tls_move(struct conn *c) {
 		} else if (s == BR_SSL_CLOSED && c->closing != HALF_CLOSED) {
 			conn_flush(c);
 			conn_die(c, c->closing ? "server" : "client", br_ssl_engine_last_error(e) ? "error" : "notify");
+		} else if ((s & BR_SSL_RECVREC) && c->came.n > 0 && c->hello) {
+			b = br_ssl_engine_recvrec_buf(e, &room);
+			n = MIN(c->came.n, room);
+			memcpy(b, c->came.p, n);
+			br_ssl_engine_recvrec_ack(e, n);
+			take(&c->came, n);
 		} else if ((s & BR_SSL_SENDAPP) && (n = out_portion(c)) > 0) {
 			b = br_ssl_engine_sendapp_buf(e, &room);
 			n = MIN(n, room);
@@ -671,22 +670,13 @@ static void conn_move(struct conn *c) {
 	}
 }
 
-static void tls_bytes(struct conn *c, const uint8_t *p, size_t n) {
-	br_ssl_engine_context *e = &c->sc.eng;
-	if (c->first.n == 0 && (p[0] < 20 || p[0] > 23)) note("plain", c, "byte %u size %zu", p[0], n);
-	if (!c->hello) {
-		put(&c->first, p, n);
-		c->hello = hello_note(c);
-		if (c->hello && up.all.pause > 0) ms_sleep(up.all.pause);
-		if (c->hello && fault("hello")) strike(c);
-	}
-	for (size_t k; n > 0 && !c->gone && !c->stalled && (br_ssl_engine_current_state(e) & BR_SSL_RECVREC); p += k, n -= k) {
-		uint8_t *b = br_ssl_engine_recvrec_buf(e, &k);
-		k = MIN(k, n);
-		memcpy(b, p, k);
-		br_ssl_engine_recvrec_ack(e, k);
-		tls_move(c);
-	}
+/* Looks at the ClientHello before the engine does. */
+static void tls_hello(struct conn *c) {
+	uint8_t first = c->came.p[0];
+	if (first < 20 || first > 23) note("plain", c, "byte %u size %zu", first, c->came.n);
+	c->hello = first != 22 || hello_note(c);
+	if (c->hello && up.all.pause > 0) ms_sleep(up.all.pause);
+	if (c->hello && fault("hello")) strike(c);
 }
 
 /* What has come, in the way of this connection. One that is stalled reads only on, and sees the end. */
@@ -698,11 +688,10 @@ static void conn_read(void *owner, short revents) {
 	if (c->stalled ? end || n == 0 : n == 0 || (n < 0 && !later(errno)))
 		conn_die(c, "client", c->stalled ? "fault" : n == 0 ? "fin" : "rst");
 	if (c->stalled || n <= 0) return;
-	if (c->tls) tls_bytes(c, piece, (size_t)n);
-	else {
-		put(&c->in, piece, (size_t)n);
-		c->handle(c);
-	}
+	put(c->tls ? &c->came : &c->in, piece, (size_t)n);
+	if (c->tls && !c->hello) tls_hello(c);
+	if (c->tls) tls_move(c);
+	else c->handle(c);
 }
 
 /* What the time brings, and what is waited for until the next turn. */
@@ -726,8 +715,8 @@ static void conn_accept(void *owner, short revents) {
 	rules_read();
 	if (fd < 0) return;
 	struct conn *c = grow(NULL, sizeof *c);
-	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = from, .tls = up.cert[0] != '\0', .born = now, .last = now };
-	c->handle = strcmp(up.alpn, "h2") == 0 ? web_handle : dns_handle;
+	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = from, .tls = up.base.cert[0] != '\0', .born = now, .last = now };
+	c->handle = strcmp(up.base.alpn, "h2") == 0 ? web_handle : dns_handle;
 	list_append(conns.next, &c->node);
 	watch_add(&c->slot, fd, POLLIN, conn_read, c, false);
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
@@ -741,7 +730,7 @@ static void conn_free(struct conn *c) {
 	for (struct node *n = jobs.next; next = n->next, n != &jobs; n = next)
 		if (job_of(n)->conn == c) job_free(job_of(n));
 	list_remove(&c->node);
-	free(c->first.p);
+	free(c->came.p);
 	free(c->in.p);
 	free(c->held.p);
 	free(c->out.p);
@@ -758,14 +747,14 @@ static void udp_ready(void *owner, short revents) {
 	ssize_t n;
 	(void)owner, (void)revents;
 	for (int k = 0; k < 64 && (n = recvfrom(up.udp, in, sizeof in, 0, &from.u.sa, &len)) >= 0; k++, len = sizeof from.u)
-		if (up.cert[0]) note("plain", NULL, "datagram size %zd", n);
+		if (up.base.cert[0]) note("plain", NULL, "datagram size %zd", n);
 		else query_take(in, (size_t)n, &from, NULL);
 }
 
 /* One turn, with a look at the rules and the connections. */
 static void turn(void) {
 	struct conn *c;
-	if (!list_empty(&conns) || up.cert[0]) wake_by(now + MS(20));
+	if (!list_empty(&conns) || up.base.cert[0]) wake_by(now + MS(20));
 	jobs_turn();
 	rules_read();
 	for EACH_CONN(c) {
@@ -805,13 +794,13 @@ static int cmd_up(char **argv) {
 	struct addr any = addr_at(argv[1], 0);
 	up.at = addr_of(argv[1], argv[2]);
 	for (int i = 3; argv[i] != NULL; i++)
-		if (!field_set(up_fields, COUNT(up_fields), &up, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
+		if (!field_set(act_fields, COUNT(act_fields), &up.base, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
 	if (addr_port(&up.at) == 0) addr_set_port(&up.at, free_port());
 	watch_init(MOST_CONNS);
-	if (up.log[0] && (up.logfd = open(up.log, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0) die("%s: %s", up.log, strerror(errno));
-	if (up.cert[0]) tls_setup();
-	if (!up.notcp) up.tcp = up_socket(SOCK_STREAM, conn_accept);
-	if (!up.noudp) up.udp = up_socket(SOCK_DGRAM, udp_ready);
+	if (up.base.log[0] && (up.logfd = open(up.base.log, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0) die("%s: %s", up.base.log, strerror(errno));
+	if (up.base.cert[0]) tls_setup();
+	if (!up.base.notcp) up.tcp = up_socket(SOCK_STREAM, conn_accept);
+	if (!up.base.noudp) up.udp = up_socket(SOCK_DGRAM, udp_ready);
 	up.other = sock(SOCK_DGRAM, &any, NULL);
 	struct addr nine = addr_at("127.0.0.9", addr_port(&up.at));
 	if (!addr_is6(&up.at)) up.elsewhere = sock(SOCK_DGRAM, &nine, NULL);

@@ -97,16 +97,15 @@ static void nonblocking(int fd) { fcntl(fd, F_SETFL, O_NONBLOCK); }
 static void reset_on_close(int fd) { setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger)); }
 
 /* A socket bound to from (or not), connecting to to (or not). -1 and errno when that fails. */
+static int tcp_rcvbuf;                          /* 0: as the system likes */
 static int sock(int type, const struct addr *from, const struct addr *to) {
 	int fd = socket((from ? from : to)->u.sa.sa_family, type, type == SOCK_RAW ? IPPROTO_UDP : 0);
 	if (fd < 0) return -1;
 	if (type == SOCK_STREAM) {
 		set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 		set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	} else {
-		set_option(fd, SOL_SOCKET, SO_RCVBUF, 4 << 20);
-		set_option(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
-	}
+	} else set_option(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
+	if (type != SOCK_STREAM || tcp_rcvbuf > 0) set_option(fd, SOL_SOCKET, SO_RCVBUF, tcp_rcvbuf > 0 ? tcp_rcvbuf : 4 << 20);
 	if (from && addr_is6(from)) set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
 	if ((!from || bind(fd, &from->u.sa, addr_len(from)) == 0) &&
 	    (!to || connect(fd, &to->u.sa, addr_len(to)) == 0 || errno == EINPROGRESS))
@@ -121,18 +120,18 @@ static bool readable(int fd, long end) {
 	return left >= 0 && poll(&(struct pollfd){ fd, POLLIN, 0 }, 1, (int)left) > 0;
 }
 
-/* A framed message into b, before end; false when the end of the connection or of the time comes first. */
-static bool read_framed(int fd, struct buf *b, long end) {
-	uint8_t piece[4096];
-	b->n = 0;
-	while (framed(b) < 0 && readable(fd, end)) {
-		ssize_t n = read(fd, piece, MIN(b->n < 2 ? 2 - b->n : 2 + (size_t)get16at(b->p) - b->n, sizeof piece));
-		if (n <= 0) break;
-		put(b, piece, (size_t)n);
+/* The next message into b, framed over TCP. NULL, or why none comes before end. */
+static const char *message_wait(int fd, bool tcp, struct buf *b, long end) {
+	for (b->n = 0; framed(b) < 0; ) {
+		size_t most = !tcp ? MSG_MAX : b->n < 2 ? 2 - b->n : 2 + (size_t)get16at(b->p) - b->n;
+		if (!readable(fd, end)) return "TIMEOUT";
+		ssize_t n = recv(fd, put_room(b, most), most, 0);
+		b->n -= most - (size_t)MAX(n, 0);
+		if (!tcp) return n < 0 ? "REFUSEDPORT" : NULL;
+		if (n <= 0) return "CLOSED";
 	}
-	if (framed(b) < 0) return false;
 	take(b, 2);
-	return true;
+	return NULL;
 }
 
 /* ---- Messages: writing */

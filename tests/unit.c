@@ -5,22 +5,6 @@
  * or:     cc -g -fsanitize=address,undefined -o unit tests/unit.c -lbearssl && ./unit
  * A case is a word in a table wherever that can say it, see rows(); messages are written as say() in lab.h tells. With
  * SEEDS=DIR the inputs are kept there, for the fuzz targets. */
-#define _GNU_SOURCE 1
-#include <time.h>
-
-/* The clock stands, and moves by what a sleep takes. */
-static long clock_ms = 1000000, sleep_takes, slept;
-static int unit_clock(clockid_t c, struct timespec *t) {
-	*t = (struct timespec){ .tv_sec = clock_ms / 1000, .tv_nsec = clock_ms % 1000 * 1000000 };
-	return c < 0;
-}
-static int unit_sleep(const struct timespec *want, struct timespec *left) {
-	slept += want->tv_nsec <= 100000 && left == NULL;
-	clock_ms += sleep_takes;
-	return 0;
-}
-#define clock_gettime unit_clock
-#define nanosleep unit_sleep
 #include "fuzz.c"
 
 static unsigned nbad;
@@ -49,32 +33,27 @@ static void is(bool good, const char *promise) {
 	all(promise);
 }
 
-/* Cuts s at its first c. Gives what is behind. */
-static char *cut(char *s, char c) {
-	s = strchr(s, c);
-	if (s != NULL) *s++ = '\0';
-	return s;
-}
-
 /* A promise and its cases, lines of "WANT<-INPUT|INPUT...": of(INPUT) must give WANT, what begins with WANT when that ends in
- * "~", or the input itself in a line without "<-". */
-struct row { const char *promise, *(*of)(char *in), *cases; };
+ * "~", or the input itself in a line without "<-". What stands behind a ">" of the input is its argument, and the numbers that
+ * it begins with are in num. */
+struct row { const char *promise, *(*of)(char *in, char *arg), *cases; };
+static int64_t num[8];
 
 static void rows(const struct row *r, size_t n) {
 	static char text[8000], was[8000];
 
 	for (; n > 0; n--, r++) {
 		snprintf(text, sizeof text, "%s", r->cases);
-		for (char *save, *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
-			char *in = strstr(line, "<-"), *want = in ? line : was, *next;
+		for (char *rest = text, *line; (line = strsep(&rest, "\n")) != NULL; ) {
+			char *in = strstr(line, "<-"), *want = in ? line : was, *next = in ? in + 2 : line, *arg;
 			if (in != NULL) *in = '\0';
-			for (in = in ? in + 2 : line; in != NULL; in = next) {
+			while ((arg = strsep(&next, "|")) != NULL) {
+				char *digits = strcpy(was, arg);
+				size_t k = strcspn(want, "~");
 				const char *got;
-				size_t k;
-				next = cut(in, '|');
-				strcpy(was, in);
-				got = r->of(in);
-				k = strcspn(want, "~");
+				for (size_t i = 0; i < COUNT(num); i++) num[i] = strtoll(digits, &digits, 10);
+				in = strsep(&arg, ">");
+				got = r->of(in, arg);
 				each(want[k] ? strncmp(got, want, k) == 0 : strcmp(got, want) == 0, "\"%s\" gives %.300s", was, got);
 			}
 		}
@@ -117,91 +96,82 @@ static void input(const char *kind, const void *p, size_t n, size_t from) {
 
 /* ---- Tools */
 
-/* "LO HI:TEXT" */
-static const char *number_of(char *in) {
-	char *end;
-	int64_t lo = strtoll(in, &end, 10), hi = strtoll(end, &end, 10);
-	return form("%lld", (long long)number(end + 1, lo, hi));
-}
+/* "LO HI>TEXT" */
+static const char *number_of(char *in, char *arg) { return form("%lld", (long long)number(arg, num[0], num[1])); }
 
-static const char *address_of(char *in) {
+static const char *address_of(char *in, char *arg) {
 	struct addr a;
 	return addr_parse(&a, in) ? addr_text(&a) : "none";
 }
 
 /* "NETWORK>ADDRESS" */
-static const char *net_of(char *in) {
-	const char *s = cut(in, '>');
+static const char *net_of(char *in, char *arg) {
 	struct cidr c;
 	struct addr a;
 	if (!cidr_parse(&c, in)) return "none";
-	return s && addr_parse(&a, s) && addr_in(&a, &c.net, c.bits) ? "in" : "out";
+	return arg && addr_parse(&a, arg) && addr_in(&a, &c, 1) ? "in" : "out";
 }
 
-/* "ADDRESS ADDRESS": one client or two? */
-static const char *client_of(char *in) {
-	const char *second = cut(in, ' ');
+/* "ADDRESS>ADDRESS": one client or two? */
+static const char *client_of(char *in, char *arg) {
 	struct addr a, b;
-	return addr_parse(&a, in) && addr_parse(&b, second) && addr_client(&a) == addr_client(&b) ? "one" : "two";
+	return addr_parse(&a, in) && addr_parse(&b, arg) && addr_client(&a) == addr_client(&b) ? "one" : "two";
 }
 
 /* Pieces of text into eight bytes of room. */
-static const char *cut_of(char *in) {
+static const char *cut_of(char *in, char *arg) {
 	static char buf[8];
 	struct text t = { .p = buf, .size = sizeof buf };
-	for (char *save, *s = strtok_r(in, " ", &save); s != NULL; s = strtok_r(NULL, " ", &save))
-		text_add(&t, "%s", s);
+	for (char *s; (s = strsep(&in, " ")) != NULL; ) text_add(&t, "%s", s);
 	return t.len == strlen(buf) ? buf : "another length";
 }
 
 /* ---- Names */
 
-static const char *name_of(char *in) {
+static const char *name_of(char *in, char *arg) {
 	uint8_t name[NAME_MAX_WIRE] = { 0 };
 	size_t n = name_parse(name, in);
 	return n == 0 ? "none" : n == name_len(name) ? name_text(name) : "another length";
 }
 
-/* "NAME SUFFIX" */
-static const char *below_of(char *in) {
-	const char *suffix = cut(in, ' ');
+/* "NAME>SUFFIX" */
+static const char *below_of(char *in, char *arg) {
 	uint8_t name[NAME_MAX_WIRE], other[NAME_MAX_WIRE];
-	return name_below(name, name_parse(name, in), other, name_parse(other, suffix)) ? "below" : "not";
+	return name_below(name, name_parse(name, in), other, name_parse(other, arg)) ? "below" : "not";
 }
 
 /* ---- Round trips */
 
 /* "COUNT MS SPREAD LOST VAIN FROM TO BACKOFF": with so many answers in MS +- SPREAD milliseconds, of 50 so many lost, at most VAIN
  * of 1,000 resends are in vain in the end, and then the wait is within FROM and TO. A BACKOFF of -1 begins anew. */
-static const char *round_trips_of(char *in) {
+static const char *round_trips_of(char *in, char *arg) {
 	static const struct upstream anew = { .patience = 96 };
 	static struct upstream u;
-	unsigned early = 0, count, lost, vain, patience;
-	int ms, spread, from, to, backoff;
+	int64_t count = num[0], round = MS(num[1]), spread = MS(num[2]), lost = num[3], early = 0;
+	unsigned patience;
 
-	MUST(sscanf(in, "%u %d %d %u %u %d %d %d", &count, &ms, &spread, &lost, &vain, &from, &to, &backoff) == 8);
-	if (backoff < 0)
+	if (num[7] < 0)
 		u = anew;
 	else
-		u.backoff = (unsigned)backoff;
+		u.backoff = (unsigned)num[7];
 	patience = u.patience;
-	for (unsigned i = 0; i < count; i++) {
-		usec took = MS(ms);
-		for (unsigned k = 0; k < 2 && spread > 0; k++) took += (usec)rnd((unsigned)MS(spread) + 1) - MS(spread) / 2;
+	for (int64_t i = 0; i < count; i++) {
+		usec took = round;
+		for (unsigned k = 0; k < 2 && spread > 0; k++) took += (usec)rnd((unsigned)spread + 1) - spread / 2;
 		if (took > upstream_rto(&u) && u.backoff == 0) {
 			upstream_weigh(&u, took, true);
 			u.backoff = 0;
 			early += i >= count / 2;            /* sent again: nothing is learnt */
 		} else if (i % 50 < lost)
-			upstream_weigh(&u, 2 * MS(ms), false);
+			upstream_weigh(&u, 2 * round, false);
 		else
 			upstream_learn(&u, took);
 	}
 	early = count > 0 ? early * 2000 / count : 0;
-	if (early <= vain && early >= 7 * lost && u.backoff == 0 && llabs(u.rtt - MS(ms)) <= MS(spread) + 1 &&
-	    upstream_rto(&u) >= MS(from) && upstream_rto(&u) <= MS(to) && (lost == 0 || u.patience < patience))
+	if (early <= num[4] && early >= 7 * lost && u.backoff == 0 && llabs(u.rtt - round) <= spread + 1 &&
+	    upstream_rto(&u) >= MS(num[5]) && upstream_rto(&u) <= MS(num[6]) && (lost == 0 || u.patience < patience))
 		return "right";
-	return form("%u early, round trip %lld us, wait %lld us, patience %u", early, (long long)u.rtt, (long long)upstream_rto(&u), u.patience);
+	return form("%d early, round trip %lld us, wait %lld us, patience %u", (int)early, (long long)u.rtt, (long long)upstream_rto(&u), u.patience);
 }
 
 /* ---- Questions and answers */
@@ -220,7 +190,7 @@ static const char *question_read_of(void) {
 	return form("%s %s%s%s%s%s%s", name_text(q.key.b), type_text(key_type(&q.key)), memcmp(q.name, q.key.b, q.key.name_len) ? " mixed" : "", q.edns ? size : "",
 	    key_flags(&q.key) & KEY_DO ? " do" : "", key_flags(&q.key) & KEY_CD ? " cd" : "", q.want_ad ? " ad" : "");
 }
-static const char *question_of(char *in) {
+static const char *question_of(char *in, char *arg) {
 	say("%s", in);
 	return question_read_of();
 }
@@ -244,15 +214,14 @@ static const char *answer_read_of(unsigned type) {
 	return form("%s %u of %u%s%s%s%s", verdicts[ans.verdict], ans.ancount, ans.records, ttl, soa, ans.opt ? " opt" : "", less);
 }
 
-/* "TYPE? MESSAGE", or without TYPE as the question tells */
-static const char *answer_of(char *in) {
-	const char *mark = cut(in, '?');
-	say("%s", mark ? mark : in);
-	return answer_read_of(mark ? (unsigned)type_parse(in) : 0);
+/* A message as the answer to its own question, "MESSAGE>TYPE" to one for that type. */
+static const char *answer_of(char *in, char *arg) {
+	say("%s", in);
+	return answer_read_of(arg ? (unsigned)type_parse(arg) : 0);
 }
 
 /* The first beginning of a message that is not refused */
-static const char *beginnings_of(char *in) {
+static const char *beginnings_of(char *in, char *arg) {
 	size_t whole;
 	say("%s", in);
 	for (whole = m.n, m.n = 0; m.n < whole; m.n++) {
@@ -264,17 +233,16 @@ static const char *beginnings_of(char *in) {
 }
 
 /* "RECORDS": so many, each with a name that is a pointer to the name of the one before */
-static const char *pointers_of(char *in) {
-	unsigned n = (unsigned)atoi(in);
-	say("!8000:1,%u,0,0 www.test/TXT www.test/TXT/60 [ =0161 ]", n);
-	for (unsigned i = 1; i < n; i++) say("@%zu/TXT/60 [ =0161 ]", i == 1 ? 26 : m.n - 14);
+static const char *pointers_of(char *in, char *arg) {
+	say("!8000:1,%s,0,0 www.test/TXT www.test/TXT/60 [ =0161 ]", in);
+	for (int64_t i = 1; i < num[0]; i++) say("@%zu/TXT/60 [ =0161 ]", i == 1 ? 26 : m.n - 14);
 	return answer_read_of(0);
 }
 
 /* Does the answer lead to an address of this side of the network? */
-static const char *inside_of(char *in) {
+static const char *inside_of(char *in, char *arg) {
 	struct key k;
-	if (strcmp(answer_of(in), "malformed") == 0) return "malformed";
+	if (strcmp(answer_of(in, arg), "malformed") == 0) return "malformed";
 	lab_key(&k, m.p, m.n, 0);
 	return answer_leads_inside(&ans, &k) ? "inside" : "outside";
 }
@@ -283,51 +251,49 @@ static const char *inside_of(char *in) {
 /* ---- Limits */
 
 /* "CLIENT MS N": so long after what was before a client asks N times: how many are answered, dropped, truncated */
-static const char *rate_of(char *in) {
+static const char *rate_of(char *in, char *arg) {
 	unsigned got[3] = { 0 };
-	unsigned client, n;
-	long ms;
-	MUST(sscanf(in, "%u %ld %u", &client, &ms, &n) == 3);
 	cfg.rate = 10;
-	for (now += MS(ms); n > 0; n--) got[rate_check(client)]++;
+	time_passes(MS(num[1]));
+	for (int64_t n = 0; n < num[2]; n++) got[rate_check((uint64_t)num[0])]++;
 	cfg.rate = 0;
 	return form("%u %u %u", got[RATE_OK], got[RATE_DROP], got[RATE_TRUNCATE]);
 }
 
-/* ---- Config: ';' ends a line */
+/* ---- Config and admin: '!' ends a line */
 
 static const char *lines_of(char *in) {
-	for (char *s = in; (s = strchr(s, ';')) != NULL; ) *s = '\n';
+	for (char *s = in; (s = strchr(s, '!')) != NULL; ) *s = '\n';
 	return in;
 }
 
 static const char *config_in(const char *text) {
 	input("config", text, strlen(text), 0);
-	return normal_of(text);
+	return config_of(text);
 }
 
 /* The last line of the normal form, where upstreams are. */
-static const char *upstream_of(char *in) {
+static const char *upstream_of(char *in, char *arg) {
 	if (config_in(lines_of(in)) == NULL) return errors;
 	normal[strlen(normal) - 1] = '\0';
 	return strrchr(normal, '\n') + 1;
 }
 
 /* The lines of the normal form that begin with the word that the input begins with. */
-static const char *directive_of(char *in) {
+static const char *directive_of(char *in, char *arg) {
 	static char out[400];
 	struct text t = { .p = out, .size = sizeof out };
 	size_t n = strcspn(in, " ");
 	if (config_in(form("%s\n198.18.2.1 1", lines_of(in))) == NULL) return errors;
 	out[0] = '\0';
-	for (char *save, *line = strtok_r(normal, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
+	for (char *rest = normal, *line; (line = strsep(&rest, "\n")) != NULL; )
 		if (strncmp(line, in, n) == 0 && line[n] == ' ')
-			text_add(&t, "%s%s", t.len > 0 ? ";" : "", line);
+			text_add(&t, "%s%s", t.len > 0 ? "!" : "", line);
 	return out;
 }
 
 /* Behind a good line or, an upstream, before it. "refused" when each error has its place and what was expected. */
-static const char *wrong_of(char *in) {
+static const char *wrong_of(char *in, char *arg) {
 	bool up = *in == ':' || (*in >= '0' && *in <= '9');
 	if (config_in(form("%s\n%s", up ? in : "198.18.2.9 1", up ? "198.18.2.9 1" : in)) != NULL || errors[0] == '\0')
 		return "accepted, or refused without a word";
@@ -337,45 +303,37 @@ static const char *wrong_of(char *in) {
 	return "refused";
 }
 
-/* ---- Admin */
-
-/* '!' ends a line */
-static const char *admin_line_of(char *in) {
-	for (char *s = in; (s = strchr(s, '!')) != NULL; ) *s = '\n';
-	input("admin", in, strlen(in), 0);
-	return admin_of(in);
+static const char *admin_line_of(char *in, char *arg) {
+	input("admin", lines_of(in), strlen(in), 0);
+	return *admin_of(in) != '\0' ? (const char *)admin_said.p : "(more)";
 }
 
 /* ---- TLS */
 
-/* "WANTED CERTIFICATE'S" */
-static const char *cert_name_of(char *in) {
-	const char *seen = cut(in, ' ');
-	return cert_name_matches(in, (const uint8_t *)seen, strlen(seen)) ? "match" : "none";
+/* "WANTED>CERTIFICATE'S" */
+static const char *cert_name_of(char *in, char *arg) {
+	return cert_name_matches(in, (const uint8_t *)arg, strlen(arg)) ? "match" : "none";
 }
 
-/* "TAG DATE" */
-static const char *cert_time_of(char *in) {
-	const uint8_t *p = (const uint8_t *)in + 3;
-	return form("%lld", (long long)der_time((struct der){ p, p + strlen(in + 3) }, (unsigned)atoi(in)));
+/* "TAG>DATE" */
+static const char *cert_time_of(char *in, char *arg) {
+	const uint8_t *p = (const uint8_t *)arg;
+	return form("%lld", (long long)der_time((struct der){ p, p + strlen(arg) }, (unsigned)num[0]));
 }
 
 /* "LATER IN_FLIGHT MS": how many of ten turns, so much later and with so many queries in flight, wait for more if it takes MS */
-static const char *turns_of(char *in) {
-	long later, ms, before = slept;
-	unsigned in_flight;
+static const char *turns_of(char *in, char *arg) {
+	unsigned before = slept;
 
-	MUST(sscanf(in, "%ld %u %ld", &later, &in_flight, &ms) == 3);
-	clock_ms += later;
-	sleep_takes = ms;
-	clock_read();
-	queries.used = in_flight;
+	time_passes(MS(num[0]));
+	queries.used = (unsigned)num[1];
+	sleep_takes = MS(num[2]);
 	for (int i = 0; i < 10; i++) {
 		now -= MS(3);                   /* the turn itself has taken so long */
 		gather();
 	}
 	queries.used = 0;
-	return form("%ld", slept - before);
+	return form("%u", slept - before);
 }
 
 /* ---- The cases, a row each */
@@ -396,9 +354,9 @@ static const char *turns_of(char *in) {
 #define PIN "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 #define UP "198.18.2.1 1"
 static const struct row table[] = {
-	{ "a number is the whole word and within its bounds", number_of, "0<-0 9:0\n9<-0 9:9\n7<-0 9:007\n65535<-1 65535:65535\n"
-	    "-1<-0 9:10|0 9:|-5 9:-1|0 9:+1|0 9: 1|0 9:1 |0 9:0x1|0 9:1k|0 9223372036854775807:99999999999999999999|"
-	    "0 9223372036854775807:18446744073709551617|1 65535:65536" },
+	{ "a number is the whole word and within its bounds", number_of, "0<-0 9>0\n9<-0 9>9\n7<-0 9>007\n65535<-1 65535>65535\n"
+	    "-1<-0 9>10|0 9>|-5 9>-1|0 9>+1|0 9> 1|0 9>1 |0 9>0x1|0 9>1k|0 9223372036854775807>99999999999999999999|"
+	    "0 9223372036854775807>18446744073709551617|1 65535>65536" },
 	{ "an address is numeric, whole, and written in its normal form", address_of,
 	    "127.0.0.1|::1|fe80::1%br-lan|255.255.255.255|::ffff:192.0.2.1\n2001:db8::1<-2001:DB8:0:0:0:0:0:1\n"
 	    "none<-|10.1|1|0x7f000001|127.0.0.01|1.2.3.4.5|256.1.1.1|localhost|fe80::1%|::g|1.2.3.4%eth0|"
@@ -411,8 +369,8 @@ static const struct row table[] = {
 	{ "what is no network is refused", net_of, "none<-10.0.0.0/33|::/129|10.0.0.0/|10.0.0.0/a|10.0.0.0/-1|10.0.0.0/8/8|/8|10/8|"
 	    "fe80::1%lo/64|10.0.0.0/ 8" },
 	{ "text that does not fit is cut, and ends with NUL", cut_of, "abcdefg<-abc defghijk lmn" },
-	{ "an IPv6 client is its /64, an IPv4 client its address", client_of, "one<-2001:db8:1:2:3::4 2001:db8:1:2:ffff::5\n"
-	    "two<-192.0.2.1 192.0.2.2|2001:db8:1:2::1 2001:db8:1:3::1" },
+	{ "an IPv6 client is its /64, an IPv4 client its address", client_of, "one<-2001:db8:1:2:3::4>2001:db8:1:2:ffff::5\n"
+	    "two<-192.0.2.1>192.0.2.2|2001:db8:1:2::1>2001:db8:1:3::1" },
 	{ "names in text form become wire names and back, in lower case, escaped; what is no name is refused", name_of,
 	    ".\ncom.<-com\nwww.example.com.<-WWW.Example.COM.\na\\.b.c.<-a\\.b.c\na.a.<-\\097.\\065\n\\000\\255.x.<-\\000\\255.x\n"
 	    "a\\\\b.<-a\\\\b\nsp\\032ace.<-sp ace\n_25._tcp.x.<-_25._tcp.x\n\\..\\..<-\\..\\.\n*.x.<-*.x\nsemi\\;colon.<-semi;colon\n"
@@ -420,8 +378,8 @@ static const struct row table[] = {
 	{ "a label of 63 and a name of 255 bytes are the longest", name_of, L63 ".<-" L63 "|" L63 ".\n"
 	    L63 "." L63 "." L63 "." L61 ".<-" L63 "." L63 "." L63 "." L61 "\nnone<-" L63 "a|" L63 "a.|" L63 "." L63 "." L63 "." L61 "a" },
 	{ "the longest name of escapes has room in text form", name_of, E63 "." E63 "." E63 "." E61 "." },
-	{ "a suffix matches at whole labels only", below_of, "below<-www.example.com example.com|example.com example.com|example.com .\n"
-	    "not<-notexample.com example.com|com example.com|example.org example.com|a\\007example.com example.com" },
+	{ "a suffix matches at whole labels only", below_of, "below<-www.example.com>example.com|example.com>example.com|example.com>.\n"
+	    "not<-notexample.com>example.com|com>example.com|example.org>example.com|a\\007example.com>example.com" },
 
 	{ "an address of this side is found as A, AAAA, mapped, behind an alias, and as a hint of HTTPS and SVCB", inside_of,
 	    "inside<-" ONE("A") "[ =0a000001 ]|" ONE("A") "[ =7f000001 ]|" ONE("A") "[ =ac1fffff ]|" ONE("A") "[ =c0a80101 ]|"
@@ -459,7 +417,7 @@ static const struct row table[] = {
 
 	{ "an alias without the asked type is no success", answer_of,
 	    "nodata 1 of 1 ttl 300<-R www.test/A @/CNAME/300 [ web.test ]" },
-	{ "an answer to another type is none", answer_of, "no match<-CNAME?R www.test/A @/CNAME/300 [ web.test ]" },
+	{ "an answer to another type is none", answer_of, "no match<-R www.test/A @/CNAME/300 [ web.test ]>CNAME" },
 	{ "any record is a success for ANY", answer_of,
 	    "success 1 of 1 ttl 300<-R www.test/ANY @/CNAME/300 [ web.test ]" },
 	{ "SERVFAIL with a record is no success", answer_of, "other 1 of 1 ttl 60<-!8002:1,1,0,0 no.test/A @/A/60 " IP },
@@ -520,7 +478,7 @@ static const struct row table[] = {
 	    "198.18.2.1@853 1 tls pin=" PIN " pin=BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA=" },
 	{ "every directive is read, and printed in its normal form, which is its own", directive_of,
 	    "listen 127.0.0.1@53<-listen 127.0.0.1\nlisten ::1@5300|listen *@5300\nlisten *@53<-listen *\nadmin 127.0.0.2@99|admin ::1@99|"
-	    "admin off\nallow 198.18.2.0/24\nallow 10.0.0.1/32 ::/0 fe80::1/128<-allow 10.0.0.1;allow ::/0 fe80::1\nrate 100\n"
+	    "admin off\nallow 198.18.2.0/24\nallow 10.0.0.1/32 ::/0 fe80::1/128<-allow 10.0.0.1!allow ::/0 fe80::1\nrate 100\n"
 	    "cache-size 65536<-cache-size 64k\ncache-size 2097152<-cache-size 2M\ncache-size 0|cache-min-ttl 60|cache-max-ttl 60|"
 	    "cache-negative 60|serve-stale 60|timeout 100|patience 1|queries 16|tcp-clients 7|user root|ca-file /x/y.pem|log error|"
 	    "log debug syslog\nhosts /x lan.<-hosts /x LAN\nhosts /x|block /dev/null|rebind-protect on" },
@@ -538,10 +496,10 @@ static const struct row table[] = {
 	    "cache-max-ttl -5|timeout 1 2|timeout 99999999999999999999|include x|listen 1.2.3.4@x|fe80:: 1::1 1|timeout 500ms|"
 	    "198.18.2.1 1 final final x|block /" },
 	{ "no upstream, the same upstream twice, and one that is our own listen address are errors", upstream_of,
-	    "argument:2:~<-" UP ";198.18.2.1 2\nargument:~<-127.0.0.1@5300 1;listen 127.0.0.1@5300|127.0.0.1@5300 1;listen *@5300|"
-	    "listen 127.0.0.1@5300\n127.0.0.1@5301 1<-127.0.0.1@5301 1;listen 127.0.0.1@5300" },
+	    "argument:2:~<-" UP "!198.18.2.1 2\nargument:~<-127.0.0.1@5300 1!listen 127.0.0.1@5300|127.0.0.1@5300 1!listen *@5300|"
+	    "listen 127.0.0.1@5300\n127.0.0.1@5301 1<-127.0.0.1@5301 1!listen 127.0.0.1@5300" },
 
-	{ "what is no command, or has wrong arguments, is an error", admin_line_of, "error: ~<-| |statu|STATUS|status x|status;clear|clear a b|"
+	{ "what is no command, or has wrong arguments, is an error", admin_line_of, "error: ~<-!| |statu|STATUS|status x|status;clear|clear a b|"
 	    "clear a..b|log|log loud|log info debug|query|query a b c|query a..b|query x OPT|query x AXFR|query x NOTYPE|help me|reload now|"
 	    "top 10|\001|status\tx|#|clear #" },
 	{ "an HTTP request other than GET /metrics is refused", admin_line_of, "HTTP/1.1 4~<-GET / HTTP/1.1|GET /status HTTP/1.1|"
@@ -551,27 +509,25 @@ static const struct row table[] = {
 	    "HTTP/1.1 403 ~<-GET /metrics HTTP/1.1!!|GET /metrics HTTP/1.1!Host: a.test!!" },
 
 	{ "a certificate's name matches as RFC 6125 says: whole, or one wildcard label in front of two more", cert_name_of,
-	    "match<-dns.test dns.test|dns.test DNS.Test|a.dns.test *.dns.test|A.dns.test *.DNS.test\n"
-	    "none<-dns.test dns.tes|dns.test dns.test.|dns.test *.dns.test|a.b.dns.test *.dns.test|dns.test *.test|test *|a.test *|a.dns.test *|"
-	    "a.dns.test *.|a.dns.test a.*.test|ab.dns.test a*.dns.test|ab.dns.test *b.dns.test|a.dns.test *.*.test|dns.test |"
-	    "a.dns.test **.dns.test|a.dns.test *dns.test" },
-	{ "dates of certificates become seconds, leap years and both centuries right", cert_time_of, "0<-23 700101000000Z\n"
-	    "946684800<-23 000101000000Z\n2524607999<-23 491231235959Z\n-631152000<-23 500101000000Z\n2524608000<-24 20500101000000Z\n"
-	    "1709208000<-24 20240229120000Z\n4294967295<-24 21060207062815Z\n0<-23 7001010000|23 x00101000000Z|24 " } };
+	    "match<-dns.test>dns.test|dns.test>DNS.Test|a.dns.test>*.dns.test|A.dns.test>*.DNS.test\n"
+	    "none<-dns.test>dns.tes|dns.test>dns.test.|dns.test>*.dns.test|a.b.dns.test>*.dns.test|dns.test>*.test|test>*|a.test>*|a.dns.test>*|"
+	    "a.dns.test>*.|a.dns.test>a.*.test|ab.dns.test>a*.dns.test|ab.dns.test>*b.dns.test|a.dns.test>*.*.test|dns.test>|"
+	    "a.dns.test>**.dns.test|a.dns.test>*dns.test" },
+	{ "dates of certificates become seconds, leap years and both centuries right", cert_time_of, "0<-23>700101000000Z\n"
+	    "946684800<-23>000101000000Z\n2524607999<-23>491231235959Z\n-631152000<-23>500101000000Z\n2524608000<-24>20500101000000Z\n"
+	    "1709208000<-24>20240229120000Z\n4294967295<-24>21060207062815Z\n0<-23>7001010000|23>x00101000000Z|24>" } };
 
 /* ---- What takes a loop */
 
 static void test_names(void) {
-	uint8_t name[NAME_MAX_WIRE];
 	char text[16];
 
-	for (unsigned c = 0; c < 256; c++) {
-		uint8_t wire[] = { 3, 'x', (uint8_t)c, 'y', 0 };
-		size_t k = name_parse(name, name_text(wire));
-		wire[2] = lower(wire[2]);
-		each(k == 5 && memcmp(name, wire, 5) == 0, "byte %u", c);
+	for (unsigned at = 0; at < 256 * 16; at++) {
+		say("Q =12 *18 =0000010001");
+		m.p[13 + at / 256] = (uint8_t)at;
+		check_client(m.p, m.n);
 	}
-	all("every byte value of a label survives the way to text and back");
+	all("every byte value at every place of a label survives the way to text and back, and becomes lower case");
 	for (unsigned t = 1; t < 65536; t++) {
 		each(type_parse(type_text(t)) == (int)t, "%u is %s", t, type_text(t));
 		snprintf(text, sizeof text, "type%u", t);
@@ -581,23 +537,6 @@ static void test_names(void) {
 		each(type_parse(s) < 0, "\"%s\" is no type", s);
 	each(type_parse("aaaa") == 28 && type_parse("https") == 65, "lower case");
 	all("every type has a mnemonic or TYPE form that is read back");
-}
-
-/* Elements whose second byte is this, in every length up to 11 bytes. */
-static void der_walk(unsigned second) {
-	uint8_t bytes[12];
-	struct der d, v, whole;
-	unsigned tag;
-
-	for (unsigned len = 0; len < sizeof bytes; len++) {
-		const uint8_t *p;
-		for (unsigned i = 0; i < len; i++)
-			bytes[i] = (uint8_t)(i == 1 ? second : i == 0 ? 0x30 : rnd(2) ? 0xff : rnd(4));
-		p = exactly(bytes, len);
-		d = (struct der){ p, p + len };
-		for (int turns = 0; der_next(&d, &tag, &v, &whole); turns++)
-			each(v.p <= v.end && v.end <= p + len && d.p <= p + len && turns < 12, "length byte %02x in %u bytes", second, len);
-	}
 }
 
 static void test_tls(void) {
@@ -617,7 +556,6 @@ static void test_tls(void) {
 	say("=0000008f3082008b3081f0a003020102020101300030003000300030003000a320301e301c0603551d1104153013");
 	say("=8208646e732e7465737487047f000001 *100");
 	for (m.p[0] = 0; m.p[0] < 16; m.p[0]++) input("cert", m.p, m.n, 3);
-	for (unsigned a = 0; a < 256; a++) der_walk(a);
 	all("a DER element never reaches beyond the bytes that are there");
 }
 
@@ -633,38 +571,36 @@ static void cache_again(size_t memory) {
 static void store(const char *name, unsigned type, uint32_t ttl, size_t size) {
 	say("!8180:1,1,0,0 %s/%s", name, type_text(type));
 	say("@/%s/%u [ *%zu ]", type_text(type), ttl, type == T_A ? 4 : type == T_AAAA ? 16 : size > m.n + 12 ? size - m.n - 12 : 0);
-	each(cache_message(ttl), "the test's own answer for %s is wrong", name);
+	each(keep_message(ttl), "the test's own answer for %s is wrong", name);
 }
 
 /* -1: not there; 0: expired; 1: there */
 static int found(const char *name, unsigned type) {
 	struct slot *s;
 	struct key k;
-	name_key(&k, name, type, 0);
+	key_set(&k, name_parse(k.b, name), type, 1, 0);
 	s = cache_find(&k, hash_bytes(k.b, k.len));
 	return s == NULL ? -1 : !entry_expired(slot_entry(s));
 }
 
 /* Puts A records of NAMEfrom up to NAMEto, and counts those of them that the cache has. */
 static void put_many(const char *name, unsigned from, unsigned to, uint32_t ttl) {
-	for (unsigned i = from; i < to; i++) store(numbered(name, i), T_A, ttl, 60);
+	for (unsigned i = from; i < to; i++) store(form("%s%u.test", name, i), T_A, ttl, 60);
 }
 static unsigned found_many(const char *name, unsigned to) {
 	unsigned count = 0;
-	for (unsigned i = 0; i < to; i++) count += found(numbered(name, i), T_A) == 1;
+	for (unsigned i = 0; i < to; i++) count += found(form("%s%u.test", name, i), T_A) == 1;
 	return count;
 }
 
 /* A client asks: is it answered from the cache? */
 static bool hit(const char *name) {
-	struct peer p = { .kind = PEER_UDP };
+	struct sockaddr_in from = client_at(0, WILD_PORT);
 	uint64_t before = stats.hits;
-
-	p.from.in.sin_family = AF_INET;
-	p.from.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	say("Q %s/A", name);
-	client_ask(&p, m.p, m.n);
-	outbox.n = outbox.messages = 0;
+	datagram(FAKE(listeners[0].udp), &from, m.p, m.n);
+	loop_turn();
+	turn_end();
 	return stats.hits > before;
 }
 
@@ -673,13 +609,12 @@ static void cache_churn(size_t size) {
 	static const size_t lens[] = { 60, 60, 100, 500, 1232, 4096, 8192, 65535 };
 	cache_again(size);
 	for (unsigned k = 0; k < 6000; k++) {
-		const char *name = numbered("n", rnd(3000));
+		const char *name = form("n%u.test", rnd(3000));
 		store(name, k % 3 ? T_A : T_TXT, 1 + rnd(300), lens[rnd(size < 65536 ? 4 : 8)]);
 		if (rnd(4) == 0) found(name, T_A);
-		if (rnd(50) == 0) now += SEC(rnd(40));
+		if (rnd(50) == 0) time_passes(SEC(rnd(40)));
 		if (rnd(1000) == 0) cache_sweep(true, NULL, -1);
-		if (k % (size > 100000 ? 16 : 1) == 0 && !each(cache_broken() == NULL, "size %zu, step %u: %s", size, k, cache_broken()))
-			return;
+		if (k % (size > 100000 ? 16 : 1) == 0) check_cache();
 	}
 }
 
@@ -693,7 +628,7 @@ static void test_cache_room(void) {
 	store("big.test", T_TXT, 100, 65535);
 	store("eighth.test", T_TXT, 100, cache.size / 8 + 1);
 	store("fits.test", T_TXT, 100, cache.size / 8 - 200);
-	is(found("big.test", T_TXT) < 0 && found("eighth.test", T_TXT) < 0 && found("fits.test", T_TXT) == 1 && cache_broken() == NULL,
+	is(found("big.test", T_TXT) < 0 && found("eighth.test", T_TXT) < 0 && found("fits.test", T_TXT) == 1,
 	    "an answer of over an eighth of the cache is not kept");
 	for (unsigned secret = 0; secret < 40; secret++) {
 		const char *name = secret & 1 ? "n" : "host-000";
@@ -706,23 +641,23 @@ static void test_cache_room(void) {
 	cache_again(65536);
 	put_many("hot", 0, 20, 3000);
 	for (unsigned i = 0; i < 5000; i++) {
-		store(numbered("cold", i), T_A, 3000, 60);
-		if (!hit(numbered("hot", i % 20))) {
+		store(form("cold%u.test", i), T_A, 3000, 60);
+		if (!hit(form("hot%u.test", i % 20))) {
 			lost++;
-			store(numbered("hot", i % 20), T_A, 3000, 60);
+			store(form("hot%u.test", i % 20), T_A, 3000, 60);
 		}
 	}
 	each(lost <= 25, "%u of 5,000 questions for them miss", lost);
 	all("answers that are used stay while 5,000 others pass through a full cache: at most 1 of 200 questions for them misses");
 	put_many("old", 0, 300, 5);
-	now += SEC(10);
-	for (unsigned i = 0; i < 20; i++) hit(numbered("hot", i));
+	time_passes(SEC(10));
+	for (unsigned i = 0; i < 20; i++) hit(form("hot%u.test", i));
 	put_many("new", 0, 250, 3000);
 	is(found_many("hot", 20) >= 18, "expired answers make room before those in use");
 	cfg.serve_stale = 100;
 	store("stale.test", T_A, 10, 60);
 	for (const char *at = "\x0b\x62\x01"; *at; at++) {           /* seconds, each after the one before */
-		now += SEC(*at);
+		time_passes(SEC(*at));
 		each(found("stale.test", T_A) == (at[1] ? 0 : -1), "after %d s more: %d", *at, found("stale.test", T_A));
 	}
 	cfg.serve_stale = 0;
@@ -746,13 +681,6 @@ static void test_hash(void) {
 		each(sip_hash(key, p + 1, vectors[i].n, 2, 4) == (word)(WORD_BITS == 64 ? vectors[i].wide : vectors[i].narrow), "%u bytes", vectors[i].n);
 	}
 	all("the hash is SipHash, or HalfSipHash on 32 bits: with 2 and 4 rounds it gives the published values");
-	for (unsigned c = 0; c < 256 * sizeof(word); c++) {
-		word w = (word)-1 ^ (word)(c % 256 ^ 255) << 8 * (c / 256);
-		each(lower_word(w) == ((word)-1 ^ (word)(lower((uint8_t)c) ^ 255) << 8 * (c / 256)), "%02x", c);
-		w = (word)(c % 256) << 8 * (c / 256);
-		each(lower_word(w) == (word)lower((uint8_t)c) << 8 * (c / 256), "%02x", c);
-	}
-	all("a word of any bytes becomes lower case as they do one by one");
 }
 
 static void test_many(void) {
@@ -776,16 +704,16 @@ static void test_many(void) {
 	cache_again(1 << 20);
 	for (unsigned i = 0; i < 256; i++) {
 		say("R =0271%02x00 =00010001 @/A/100 " IP, i);
-		each(cache_message(100), "byte %u", i);
+		each(keep_message(100), "byte %u", i);
 	}
-	check_printable(admin_of("status"));
+	each(strstr(admin_of("status"), "\\255") != NULL, "not all are there");
 	all("whatever bytes names have, status is printable ASCII");
 	admin_of("top");
 }
 
 int main(void) {
 	signal(SIGPIPE, SIG_IGN);
-	lab_start("192.0.2.1 1\ncache-size 16k");
+	lab_start();
 	rows(table, COUNT(table));
 	cfg.cache_max_ttl = 86400;
 	test_names();
