@@ -3333,7 +3333,7 @@ struct upstream {
 	struct histogram latency;
 	struct port *port;                      /* the one that new queries may join */
 	struct node streams, line;              /* connections; asks that wait for one */
-	unsigned nstreams;
+	unsigned nstreams, bodies;              /* bodies: answers over HTTP/2 that have come in part */
 	bool alone;                             /* a question is asked alone, or is to be */
 	unsigned fails, idle_ends;              /* tries in a row that brought no answer; idle connections that ended */
 	unsigned quota, window, requests;       /* most questions a connection, in its life and at a time; as HTTP/2 said last, or 0 */
@@ -3414,12 +3414,12 @@ struct ask {
 	usec sent, took, since;                 /* since: when it came on the list "late" */
 	usec written;                           /* to its stream; in the line: when it may leave it */
 	uint16_t id, rcode, ancount;            /* id: on streams */
-	uint32_t age;                           /* of its answer, in HTTP's caches: seconds */
+	uint32_t request, age;                  /* its HTTP stream; of its answer, in HTTP's caches: seconds */
 	uint8_t up, state, verdict;
 	uint8_t resends, backoff;               /* how often it was sent again; its upstream's at the first time */
-	uint8_t bare_for;                       /* the RCODE for which it is asked without EDNS, or one of these */
+	uint8_t bare;                           /* the RCODE for which it is asked without EDNS, or one of these; 0: with it */
 	uint8_t ends;                           /* connections and ports that refused this, or ended with it as their oldest question */
-	bool bare, charged, answered;
+	bool charged;
 	bool alone;                             /* it may hold up others: it gets a connection for itself */
 	bool doubted;                           /* somebody guessed IDs: TCP was asked too */
 };
@@ -3473,7 +3473,6 @@ static void query_choose(struct query *q);
 static void ask_send(struct ask *a, unsigned n);
 static void ask_stop(struct ask *a);
 static void ask_over_stream(struct ask *a);
-static bool ask_hampered(const struct ask *a);
 static void stream_doubt(struct stream *s, usec written);
 static void stream_keepalive(struct stream *s, unsigned timeout);
 static void probe_hear(const struct ask *k, const struct answer *ans);
@@ -3590,32 +3589,6 @@ static void held_free(struct query *q) {
 		pool_give(&held_big, q->held);
 	}
 	q->held = NULL;
-}
-
-static void query_reply(struct query *q);
-
-/* Keeps the answer in hand for later, if it is still the caller's. Small ones have a place each; of the big there are HELD_BIG,
- * and when they are taken the query that has held one longest is answered with it now. */
-static void held_keep(struct query *q) {
-	const struct answer *a = q->held;
-
-	if (a == NULL || pool_has(&held_small, a) || pool_has(&held_big, a)) return;
-	if (a->len <= UDP_SIZE)
-		q->held = pool_take(&held_small);
-	else {
-		if (pool_empty(&held_big)) {
-			struct query *oldest = held_big_of[0];
-			for (unsigned i = 1; i < HELD_BIG; i++)
-				if (held_big_of[i]->born < oldest->born)
-					oldest = held_big_of[i];
-			stats.full++;
-			query_reply(oldest);
-		}
-		q->held = pool_take(&held_big);
-		held_big_of[pool_slot(&held_big, q->held)] = q;
-	}
-	memcpy(q->held, a, offsetof(struct answer, ede) + a->ede_len);
-	q->held->msg = memcpy(q->held + 1, a->msg, a->len);
 }
 
 /* Takes an ask out of its query, of whose chain *a is a link. */
@@ -3758,19 +3731,37 @@ static void ask_start(struct ask *a) {
 	a->why = NULL;
 	a->state = ASK_WAIT;
 	a->sent = now;
-	a->bare = now < upstreams[a->up].no_edns_until;
-	a->bare_for = BARE_KNOWN;
+	a->bare = now < upstreams[a->up].no_edns_until ? BARE_KNOWN : 0;
 	ask_count(a);
 	ask_send(a, 0);
 }
 
-static void ask_charge(struct ask *a, const char *why);
+static void upstream_log_state(struct upstream *u, enum question_kind kind, const char *why) {
+	bool down = u->lives[kind].down;
+	u->lives[kind].told = down;
+	log_info("upstream %s %s is %s%s%s%s", addr_text(&u->spec.addr), proto_names[u->spec.proto], down ? "down" : "up again",
+	    kind_words[kind], why ? ": " : "", why ? why : "");
+}
+
+/* A query was left without a valid answer. The third in a row makes the upstream down, and nobody waits for it any more. */
+static void ask_charge(struct ask *a, const char *why) {
+	struct upstream *u = &upstreams[a->up];
+	const enum question_kind kinds[] = { K_ALL, key_kind(&a->q->key) };
+	for (int i = 0; i < 2 && !a->charged; i++) {
+		struct liveness *l = &u->lives[kinds[i]];
+		if (++l->unanswered < DOWN_AFTER || l->down) continue;
+		l->down = rechoose = true;
+		l->fell = now;
+		if (!l->told && (i == 0 || !u->lives[K_ALL].down)) upstream_log_state(u, kinds[i], why);
+	}
+	a->charged = true;
+}
 
 /* Asks, or asks once more in a new life of the query; not due: its upstream is down, and was asked less than a second ago. */
 static void ask_again(struct ask *a, bool due) {
 	if (a->state == ASK_WAIT && now - a->sent < MS(cfg.timeout)) {
 		if (!due) return;
-		a->charged = false;             /* for rule 6 it is a query of its own */
+		a->charged = upstreams[a->up].spec.proto == P_UDP && a->sendings == NULL;       /* for rule 6 it is a query of its own */
 		ask_count(a);
 		if (a->sendings != NULL && a->resends < RESENDS)
 			ask_send(a, a->resends + 1u);   /* the open question once more */
@@ -3909,9 +3900,9 @@ static void query_cache(struct query *q, const struct answer *a) {
 	if (cache.memory == 0 || key_type(&q->key) == T_ANY || q->best_verdict == V_OTHER || (a->rcode != NOERROR && a->rcode != NXDOMAIN))
 		return;
 	for (const struct ask *x = q->asks; x != NULL && q->best_verdict != V_SUCCESS; x = x->next) {
-		if (!x->answered && !ask_down(x))
+		if (x->verdict == V_NONE && !ask_down(x))
 			return;                 /* an upstream that said nothing may know better */
-		k.silent |= x->answered ? 0 : UINT32_C(1) << x->up;
+		k.silent |= x->verdict != V_NONE ? 0 : UINT32_C(1) << x->up;
 	}
 	if (k.old != NULL && entry_beats(slot_entry(k.old), q, k.silent != 0)) return;
 	if (!a->positive) {
@@ -3979,6 +3970,36 @@ static void query_reply(struct query *q) {
 	held_free(q);
 }
 
+/* Keeps the answer in hand for later, if it is still the caller's. Small ones have a place each; of the big there are HELD_BIG,
+ * and when they are taken the query that has held one longest is answered with it now. */
+static void held_keep(struct query *q) {
+	const struct answer *a = q->held;
+
+	if (a == NULL || pool_has(&held_small, a) || pool_has(&held_big, a)) return;
+	if (a->len <= UDP_SIZE)
+		q->held = pool_take(&held_small);
+	else {
+		if (pool_empty(&held_big)) {
+			struct query *oldest = held_big_of[0];
+			for (unsigned i = 1; i < HELD_BIG; i++)
+				if (held_big_of[i]->born < oldest->born)
+					oldest = held_big_of[i];
+			stats.full++;
+			query_reply(oldest);
+		}
+		q->held = pool_take(&held_big);
+		held_big_of[pool_slot(&held_big, q->held)] = q;
+	}
+	memcpy(q->held, a, offsetof(struct answer, ede) + a->ede_len);
+	q->held->msg = memcpy(q->held + 1, a->msg, a->len);
+}
+
+/* Do connections fail this ask? Then nobody with an answer in hand waits for it. */
+static bool ask_hampered(const struct ask *a) {
+	unsigned fails = upstreams[a->up].fails;
+	return list_on(&a->on) && a->sendings == NULL && (a->ends > 1 || fails > 1 || (fails == 1 && a->stream == NULL));
+}
+
 /* Must the clients of a query wait on? "open" says whether some upstream may still answer. */
 static bool query_waits(struct query *q, bool *open) {
 	bool none_up = query_all_down(q), better = false, any = false;
@@ -4026,27 +4047,6 @@ static void query_choose(struct query *q) {
 	if (!open) query_free(q);
 }
 
-static void upstream_log_state(struct upstream *u, enum question_kind kind, const char *why) {
-	bool down = u->lives[kind].down;
-	u->lives[kind].told = down;
-	log_info("upstream %s %s is %s%s%s%s", addr_text(&u->spec.addr), proto_names[u->spec.proto], down ? "down" : "up again",
-	    kind_words[kind], why ? ": " : "", why ? why : "");
-}
-
-/* A query was left without a valid answer. The third in a row makes the upstream down, and nobody waits for it any more. */
-static void ask_charge(struct ask *a, const char *why) {
-	struct upstream *u = &upstreams[a->up];
-	const enum question_kind kinds[] = { K_ALL, key_kind(&a->q->key) };
-	for (int i = 0; i < 2 && !a->charged; i++) {
-		struct liveness *l = &u->lives[kinds[i]];
-		if (++l->unanswered < DOWN_AFTER || l->down) continue;
-		l->down = rechoose = true;
-		l->fell = now;
-		if (!l->told && (i == 0 || !u->lives[K_ALL].down)) upstream_log_state(u, kinds[i], why);
-	}
-	a->charged = true;
-}
-
 static void upstream_answers(struct upstream *u, enum question_kind kind) {
 	const enum question_kind kinds[] = { K_ALL, kind };
 	u->heard = now;
@@ -4055,12 +4055,6 @@ static void upstream_answers(struct upstream *u, enum question_kind kind) {
 		l->unanswered = l->down = false;
 		if (l->told && now - l->fell > SEC(1)) upstream_log_state(u, kinds[i], NULL);   /* one that comes and goes floods no log */
 	}
-}
-
-/* Its server cannot do EDNS, as it seems: from now on this is asked without. */
-static void ask_drop_edns(struct ask *a, unsigned why) {
-	a->bare = true;
-	a->bare_for = (uint8_t)why;
 }
 
 /* An upstream that cannot answer this query now: refused, unreachable, no handshake. */
@@ -4087,7 +4081,6 @@ static void ask_answer(struct ask *a, struct answer *ans) {
 
 	ask_stop(a);
 	a->state = ASK_DONE;
-	a->answered = true;
 	a->took = now - a->sent;
 	a->rcode = (uint16_t)ans->rcode;
 	a->ancount = (uint16_t)ans->ancount;
@@ -4096,7 +4089,7 @@ static void ask_answer(struct ask *a, struct answer *ans) {
 	histogram_add(&u->latency, a->took);
 	upstream_answers(u, key_kind(&q->key));
 	u->knows_edns |= ans->opt;
-	if (a->bare && !ans->opt && a->bare_for != BARE_KNOWN && a->bare_for != ans->rcode)
+	if (a->bare && !ans->opt && a->bare != BARE_KNOWN && a->bare != ans->rcode)
 		u->no_edns_until = now + SEC(600);
 	if (v == V_OTHER && ans->rcode == SERVFAIL && ans->bogus && u->ad_believed)
 		v = V_SUCCESS;                  /* it has proved a forgery: who does not validate shall not undo that */
@@ -4144,7 +4137,7 @@ static void ask_wait(struct ask *a, unsigned list) {
 /* A message with the ID and the question of an ask, or an error without one (bare), over a stream or, NULL, in a datagram;
  * cut: which did not fit. */
 static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *stream, bool cut) {
-	const struct upstream *u = &upstreams[a->up];
+	struct upstream *u = &upstreams[a->up];
 	struct answer ans;
 	unsigned error = answer_bare_error(msg, len);
 	bool bare = error != NOERROR;
@@ -4155,13 +4148,15 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *
 		ans.opt = len > 12;
 	} else if (!stream && (cut || (get16at(msg + 2) & F_TC))) {
 		ask_stop(a);
+		upstream_answers(u, key_kind(&a->q->key));
+		a->charged = true;              /* it lives, whatever becomes of TCP */
 		ask_over_stream(a);
 		return;
 	} else if ((err = answer_read(&ans, msg, len, &a->q->key)) == NULL && ans.truncated)
 		err = "truncated over TCP";
 	if (!a->bare && answer_refuses_edns(ans.rcode, ans.opt)) {
 		ask_stop(a);
-		ask_drop_edns(a, ans.rcode);
+		a->bare = (uint8_t)ans.rcode;
 		if (stream)
 			ask_over_stream(a);
 		else
@@ -4219,7 +4214,7 @@ static void ask_resend(struct ask *a, unsigned n) {
 	if (a->sendings == NULL || a->resends >= RESENDS || a->q->replied || (ask_down(a) && !query_all_down(a->q)))
 		return;
 	if (n >= SILENT_RESENDS && !a->bare && !upstreams[a->up].knows_edns)
-		ask_drop_edns(a, BARE_SILENCE);
+		a->bare = BARE_SILENCE;
 	ask_send(a, n);
 }
 
@@ -4302,41 +4297,6 @@ static void port_mark(struct port *p) {
 	if (!list_on(&p->dirty)) list_append(&ports_dirty, &p->dirty);
 }
 
-static void port_ready(void *owner, short revents);
-
-/* The port for the next query at u: the one in use, else a new one; always a new one for a query that is sent again, which
- * must not take the last ones. Without descriptors, the one in use beyond its life. NULL with errno set. */
-static struct port *port_for(struct upstream *u, bool again) {
-	static usec warned;
-	struct port *p = u->port;
-	struct addr to = u->spec.addr;
-	int fd;
-
-	if (!again && p != NULL && p->open > 0 && p->life < PORT_LIFE) return p;
-	if (!addr_resolve_scope(&to)) return NULL;
-	errno = EMFILE;
-	fd = ports.used < (again ? ports.n / 2 : ports.n) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
-	if (fd < 0 && errno == EAFNOSUPPORT) return NULL;
-	if (fd < 0) {
-		if (!again && log_now(&warned))
-			log_error("out of descriptors for upstream ports: queries share them");
-		stats.full++;
-		errno = EMFILE;
-		return !again && p != NULL && p->open > 0 && p->open < PORT_LIFE ? p : NULL;
-	}
-	if (connect(fd, &to.u.sa, addr_len(&to)) != 0) {
-		close(fd);
-		return NULL;
-	}
-	p = pool_take(&ports);                  /* "used" told that there is one */
-	p->fd = fd;
-	p->u = u;
-	p->life = p->open = 0;
-	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
-	if (!again) u->port = p;
-	return p;
-}
-
 static struct sending *port_end(struct port *p) { return p->sendings + MIN(p->life, (unsigned)PORT_LIFE); }
 
 static struct sending *port_find(struct port *p, unsigned id) {
@@ -4344,49 +4304,11 @@ static struct sending *port_find(struct port *p, unsigned id) {
 	return s < port_end(p) && s->id == id ? s : NULL;
 }
 
-/* Another datagram of an ask: the next place at a port that is free, and an ID that is new there, for it tells the place. It leaves
- * when the turn ends, together with what else leaves there. */
-static void sending_new(struct ask *a, struct port *p) {
-	struct sending *s;
-	unsigned id;
-	do
-		s = &p->sendings[p->life++ % PORT_LIFE];
-	while (p->life > PORT_LIFE && s->ask != NULL);
-	id = random16();
-	if (p->life == 1) p->mask = id;
-	id = id / PORT_LIFE * PORT_LIFE + ((unsigned)(s - p->sendings) ^ p->mask) % PORT_LIFE;
-	*s = (struct sending){ .ask = a, .port = p, .next = a->sendings, .id = (uint16_t)id, .due = true };
-	a->sendings = s;
-	p->open++;
-	port_mark(p);
-}
-
 static const char *error_words(int e) {
 	return e == ECONNREFUSED ? "connection refused" : e == ECONNRESET || e == EPIPE ? "connection reset" :
 	    e == ETIMEDOUT ? "connection timed out" : e == EHOSTUNREACH ? "host unreachable" : e == EMFILE ? "out of descriptors" :
 	    e == ENETUNREACH || e == EADDRNOTAVAIL || e == ENETDOWN || e == EAFNOSUPPORT || e == ENODEV || e == ENXIO ?
 	    "network unreachable" : "network error";
-}
-
-/* Sends a query, n: how often it was sent before. The first datagram shares a port; those that follow have one of their own and
- * another ID, for a firewall may close a port after the first reply there. All stay open. */
-static void ask_send(struct ask *a, unsigned n) {
-	struct upstream *u = &upstreams[a->up];
-	bool again = a->sendings != NULL;
-	struct port *p;
-
-	if (u->spec.proto != P_UDP) {
-		ask_over_stream(a);
-		return;
-	}
-	a->resends = (uint8_t)n;
-	list_remove(&a->late);
-	if (n < LATE_MALFORMED) ask_wait(a, n);
-	p = port_for(u, again);
-	if (p != NULL)
-		sending_new(a, p);
-	else if (!again)
-		ask_fail(a, error_words(errno));
 }
 
 /* Its asks fail, but for those that a server which answers others is said to have refused at once: the refusal may be meant for
@@ -4481,6 +4403,77 @@ static void port_ready(void *owner, UNUSED short revents) {
 		port_datagram(p, inbox[2 * i], v[i].msg_len, v[i].msg_hdr.msg_flags & MSG_TRUNC);
 }
 
+/* The port for the next query at u: the one in use, else a new one; always a new one for a query that is sent again, which
+ * must not take the last ones. Without descriptors, the one in use beyond its life. NULL with errno set. */
+static struct port *port_for(struct upstream *u, bool again) {
+	static usec warned;
+	struct port *p = u->port;
+	struct addr to = u->spec.addr;
+	int fd;
+
+	if (!again && p != NULL && p->open > 0 && p->life < PORT_LIFE) return p;
+	if (!addr_resolve_scope(&to)) return NULL;
+	errno = EMFILE;
+	fd = ports.used < (again ? ports.n / 2 : ports.n) ? socket_new(to.u.sa.sa_family, SOCK_DGRAM) : -1;
+	if (fd < 0 && errno == EAFNOSUPPORT) return NULL;
+	if (fd < 0) {
+		if (!again && log_now(&warned))
+			log_error("out of descriptors for upstream ports: queries share them");
+		stats.full++;
+		errno = EMFILE;
+		return !again && p != NULL && p->open > 0 && p->open < PORT_LIFE ? p : NULL;
+	}
+	if (connect(fd, &to.u.sa, addr_len(&to)) != 0) {
+		close(fd);
+		return NULL;
+	}
+	p = pool_take(&ports);                  /* "used" told that there is one */
+	p->fd = fd;
+	p->u = u;
+	p->life = p->open = 0;
+	watch_add(&p->slot, fd, POLLIN, port_ready, p, false);
+	if (!again) u->port = p;
+	return p;
+}
+
+/* Another datagram of an ask: the next place at a port that is free, and an ID that is new there, for it tells the place. It leaves
+ * when the turn ends, together with what else leaves there. */
+static void sending_new(struct ask *a, struct port *p) {
+	struct sending *s;
+	unsigned id;
+	do
+		s = &p->sendings[p->life++ % PORT_LIFE];
+	while (p->life > PORT_LIFE && s->ask != NULL);
+	id = random16();
+	if (p->life == 1) p->mask = id;
+	id = id / PORT_LIFE * PORT_LIFE + ((unsigned)(s - p->sendings) ^ p->mask) % PORT_LIFE;
+	*s = (struct sending){ .ask = a, .port = p, .next = a->sendings, .id = (uint16_t)id, .due = true };
+	a->sendings = s;
+	p->open++;
+	port_mark(p);
+}
+
+/* Sends a query, n: how often it was sent before. The first datagram shares a port; those that follow have one of their own and
+ * another ID, for a firewall may close a port after the first reply there. All stay open. */
+static void ask_send(struct ask *a, unsigned n) {
+	struct upstream *u = &upstreams[a->up];
+	bool again = a->sendings != NULL;
+	struct port *p;
+
+	if (u->spec.proto != P_UDP) {
+		ask_over_stream(a);
+		return;
+	}
+	a->resends = (uint8_t)n;
+	list_remove(&a->late);
+	if (n < LATE_MALFORMED) ask_wait(a, n);
+	p = port_for(u, again);
+	if (p != NULL)
+		sending_new(a, p);
+	else if (!again)
+		ask_fail(a, error_words(errno));
+}
+
 /* ---- 13 Streams ------------------------------------------------------ */
 
 /* Connections to an upstream, over TCP with TLS or without: nearly always one, at most CONNECTIONS.
@@ -4529,8 +4522,9 @@ enum { CONNECTIONS = 8, HOPELESS = 5, UNLIMITED = 1 << 30 };
 static struct pool streams;
 static struct ask **stream_ids;
 static bool streams_due;                        /* something waits for streams_turn() */
+static struct stream *next_step;                /* whose handshake had to wait in the turn before, or NULL */
 
-static bool tls_start(struct stream *s);
+static void tls_start(struct stream *s);
 static void tls_release(struct stream *s);
 static size_t tls_wants(struct stream *s);
 static void tls_feed(struct stream *s, const uint8_t *p, size_t len);
@@ -4540,7 +4534,8 @@ static void tls_goodbye(struct stream *s);
 static void h2_start(struct stream *s);
 static void h2_close(struct stream *s);
 static bool h2_takes(const struct stream *s);
-static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to);
+static size_t h2_write(struct stream *s, struct ask *a, uint8_t *to);
+static void h2_cancel(struct stream *s, uint32_t stream);
 static size_t h2_input(struct stream *s, uint8_t *p, size_t n);
 
 #define STREAM(node) OWNER(node, struct stream, of)
@@ -4563,6 +4558,7 @@ static void ask_leave(struct ask *a) {
 	for (place = stream_id_place(&upstreams[a->up], a->id); *place != a; ) place = &(*place)->next_id;
 	*place = a->next_id;
 	if (a->stream != NULL) a->stream->open--;
+	if (a->stream != NULL && a->stream->h2 != NULL) h2_cancel(a->stream, a->request);
 	a->stream = NULL;
 	list_remove(&a->on);
 }
@@ -4583,12 +4579,6 @@ static void upstream_trouble(struct upstream *u, const char *why) {
 	if (u->trouble[0] == '\0' || strncmp(u->trouble, why, strcspn(why, "(")) != 0)
 		log_info("upstream %s %s: %s", addr_text(&u->spec.addr), proto_names[u->spec.proto], why);
 	if (why != u->trouble) snprintf(u->trouble, sizeof u->trouble, "%s", why);
-}
-
-/* Do connections fail this ask? Then nobody with an answer in hand waits for it. */
-static bool ask_hampered(const struct ask *a) {
-	unsigned fails = upstreams[a->up].fails;
-	return list_on(&a->on) && a->sendings == NULL && (a->ends > 1 || fails > 1 || (fails == 1 && a->stream == NULL));
 }
 
 /* Asks over a connection, as soon as one takes it; while they fail, with the next try. */
@@ -4623,36 +4613,6 @@ static void upstream_fails(struct upstream *u, const char *why) {
 		ask_leave(a);
 		if (a->sendings == NULL) ask_fail(a, why);
 	}
-}
-
-static void stream_ready(void *owner, short revents);
-
-/* Starts to connect. NULL, or why that failed at once. */
-static const char *stream_open(struct upstream *u) {
-	struct addr to = u->spec.addr;
-
-	u->warm_at = 0;
-	u->open_after = u->fails > 1 ? now + AGAIN_AFTER : now;
-	if (!addr_resolve_scope(&to)) return "no such interface yet";
-	int fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
-	if (fd < 0) return error_words(errno == EAFNOSUPPORT ? errno : EMFILE);
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
-	if (connect(fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
-		const char *why = error_words(errno);
-		close(fd);
-		return why;
-	}
-	struct stream *s = pool_take(&streams); /* there are CONNECTIONS for each upstream */
-	memset(s, 0, offsetof(struct stream, in));
-	s->u = u;
-	s->fd = fd;
-	s->state = S_CONNECTING;
-	s->opened = s->heard = s->used = now;
-	list_init(&s->asks);
-	list_append(&u->streams, &s->of);
-	u->nstreams++;
-	watch_add(&s->slot, fd, POLLOUT, stream_ready, s, false);
-	return NULL;
 }
 
 /* Puts the questions of a connection back into the line, all but "keep" of the oldest. */
@@ -4696,6 +4656,7 @@ static void stream_close(struct stream *s, const char *why) {
 	close(s->fd);
 	list_remove(&s->of);
 	u->nstreams--;
+	if (next_step == s) next_step = NULL;
 	s->state = S_CLOSED;
 	tls_release(s);
 	if (s->h2 != NULL) h2_close(s);
@@ -4812,7 +4773,7 @@ static void stream_read(struct stream *s) {
 		stream_close(s, r == 0 ? NULL : error_words(errno));
 }
 
-/* A step of a handshake may take long, in public-key arithmetic: at most one a turn of the loop, whoever's it is. */
+/* A step of a handshake may take long, in public-key arithmetic: at most one a turn of the loop, of each in its turn. */
 static void stream_ready(void *owner, short revents) {
 	static usec stepped;
 	struct stream *s = owner;
@@ -4824,14 +4785,18 @@ static void stream_ready(void *owner, short revents) {
 			stream_close(s, error_words(e));
 		else if (s->u->spec.proto < P_TLS)
 			stream_opened(s);
-		else if (!tls_start(s))
-			stream_close(s, "TLS cannot start: no randomness");
+		else
+			tls_start(s);
 		return;
 	}
 	if (revents & POLLOUT) stream_flush(s);
-	if (!(revents & (POLLIN | POLLHUP | POLLERR)) || (s->state == S_HANDSHAKE && stepped == now))
-		return;
-	if (s->state == S_HANDSHAKE) stepped = now;
+	if (!(revents & (POLLIN | POLLHUP | POLLERR))) return;
+	if (s->state == S_HANDSHAKE) {
+		if (next_step == NULL) next_step = s;
+		if (next_step != s || stepped == now) return;
+		stepped = now;
+		next_step = NULL;
+	}
 	stream_read(s);
 }
 
@@ -4893,7 +4858,7 @@ static bool upstream_serve(struct upstream *u) {
 		alone |= stream_alone(s);
 		crowd += s->state == S_OPEN && s->written < u->quota && !stream_alone(s);
 		if (s->state != S_SILENT || s->open <= !s->deaf) continue;
-		if (upstream_stream(u, false) == NULL) {
+		if (upstream_stream(u, false) == NULL && (!s->deaf || u->fails < HOPELESS)) {
 			want = true;
 			continue;
 		}
@@ -4919,11 +4884,40 @@ static bool upstream_serve(struct upstream *u) {
 	return want && !opening && u->nstreams < CONNECTIONS;
 }
 
-/* Has the other side acknowledged nothing since then, of what it was sent? The way is broken, and no question is slow. */
+/* Starts to connect. NULL, or why that failed at once. */
+static const char *stream_open(struct upstream *u) {
+	struct addr to = u->spec.addr;
+
+	u->warm_at = 0;
+	u->open_after = u->fails > 1 ? now + AGAIN_AFTER : now;
+	if (!addr_resolve_scope(&to)) return "no such interface yet";
+	int fd = socket_new(to.u.sa.sa_family, SOCK_STREAM);
+	if (fd < 0) return error_words(errno == EAFNOSUPPORT ? errno : EMFILE);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+	if (connect(fd, &to.u.sa, addr_len(&to)) != 0 && errno != EINPROGRESS) {
+		const char *why = error_words(errno);
+		close(fd);
+		return why;
+	}
+	struct stream *s = pool_take(&streams); /* there are CONNECTIONS for each upstream */
+	memset(s, 0, offsetof(struct stream, in));
+	s->u = u;
+	s->fd = fd;
+	s->state = S_CONNECTING;
+	s->opened = s->heard = s->used = now;
+	list_init(&s->asks);
+	list_append(&u->streams, &s->of);
+	u->nstreams++;
+	watch_add(&s->slot, fd, POLLOUT, stream_ready, s, false);
+	return NULL;
+}
+
+/* Has the other side acknowledged nothing since then, of what was sent or found no route? The way is broken, and no question slow. */
 static bool stream_deaf(const struct stream *s, usec since) {
 #ifdef HAVE_TCP
 	struct tcp_info i = { 0 };
-	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &(socklen_t){ sizeof i }) == 0 && i.tcpi_unacked > 0 &&
+	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &i, &(socklen_t){ sizeof i }) == 0 &&
+	    (i.tcpi_unacked > 0 || i.tcpi_last_ack_recv > i.tcpi_last_data_sent) &&
 	    now - MS(i.tcpi_last_ack_recv) < since + MS(10);        /* it is told in ticks; 40 ms late is usual */
 #else
 	return s->fd < 0 && since < 0;
@@ -4965,17 +4959,18 @@ static void stream_idle(struct stream *s) {
 
 /* What time does to a connection. */
 static void stream_time(struct stream *s) {
+	struct upstream *u = s->u;
+	bool backs_udp = u->spec.proto == P_UDP;
 	if (s->broken != NULL)
 		stream_close(s, s->broken);
-	else if (s->state < S_OPEN && now - s->opened >= HANDSHAKE_LIMIT) {
-		s->u->fails = MAX(s->u->fails, HOPELESS - 1);
-		stream_close(s, s->state == S_CONNECTING ? "no connection within 4 s" : "no TLS handshake within 4 s");
-	} else if (s->state < S_OPEN)
-		wake_by(s->opened + HANDSHAKE_LIMIT);
-	else if (s->open > 0)
-		stream_wait(s);
-	else
-		stream_idle(s);
+	else if (s->state >= S_OPEN)
+		(s->open > 0 ? stream_wait : stream_idle)(s);
+	else if (is_due(s->opened + (backs_udp ? SEC(2) : HANDSHAKE_LIMIT))) {
+		u->fails = MAX(u->fails, HOPELESS - 1);
+		stream_close(s, backs_udp ? "no connection within 2 s" : s->state == S_CONNECTING ? "no connection within 4 s" :
+		    "no TLS handshake within 4 s");
+		u->open_after = now;
+	}
 }
 
 /* When a turn of the loop ends: what has gathered leaves in as few pieces as will do. */
@@ -5014,7 +5009,7 @@ static void streams_turn(void) {
 enum { H2_DATA, H2_HEADERS, H2_PRIORITY, H2_RST_STREAM, H2_SETTINGS, H2_PUSH_PROMISE, H2_PING, H2_GOAWAY, H2_WINDOW_UPDATE,
 	H2_CONTINUATION };
 enum { H2_END_STREAM = 1, H2_ACK = 1, H2_END_HEADERS = 4, H2_PADDED = 8, H2_WEIGHTED = 32, H2_REFUSED_STREAM = 7 };
-enum { H2_FRAME_MAX = 16384, H2_BLOCK_MAX = 8192, H2_WINDOW = 65535 + (15 << 16), H2_REQUESTS = 512, H2_BODIES = 128 };
+enum { H2_FRAME_MAX = 16384, H2_BLOCK_MAX = 8192, H2_WINDOW = 65535 + (15 << 16), H2_REQUESTS = 512, H2_BODIES = 256 };
 
 struct h2_request {
 	uint32_t stream, age, len;              /* stream: 0 when it has ended; len: of the body so far */
@@ -5030,7 +5025,7 @@ struct h2 {
 	uint32_t block_of;                      /* the HTTP stream whose header block goes on in the next frame; 0 for none */
 	bool block_last;
 	size_t block_len;
-	struct h2_request requests[H2_REQUESTS];        /* the latest, by number */
+	struct h2_request requests[H2_REQUESTS];        /* those that are open, by number */
 	uint8_t block[H2_BLOCK_MAX];
 };
 static struct h2 *h2s;                          /* by the slot of the stream */
@@ -5047,12 +5042,12 @@ static uint8_t *h2_frame(uint8_t *to, unsigned type, unsigned flags, uint32_t st
 	return to + 9 + n;
 }
 
-/* Sends a short frame about the connection. */
-static void h2_send(struct stream *s, unsigned type, unsigned flags, const void *p, size_t n) {
+/* Sends a short frame. What is about one request may be lost. */
+static void h2_send(struct stream *s, unsigned type, unsigned flags, uint32_t stream, const void *p, size_t n) {
 	uint8_t *to = stream_room(s);
 	if (to != NULL)
-		stream_put(s, (size_t)(h2_frame(to, type, flags, 0, p, n) - to));
-	else
+		stream_put(s, (size_t)(h2_frame(to, type, flags, stream, p, n) - to));
+	else if (stream == 0)
 		s->broken = "HTTP/2: the server does not read";
 }
 
@@ -5076,20 +5071,30 @@ static bool h2_takes(const struct stream *s) {
 }
 
 /* Gives back the piece in which an answer gathers. */
-static void h2_forget(struct h2_request *r) {
+static void h2_forget(struct stream *s, struct h2_request *r) {
 	if (r->body != NULL) pool_give(&bodies, r->body);
-	r->body = NULL;
-	r->stream = 0;
+	s->u->bodies -= r->body != NULL;
+	*r = (struct h2_request){ 0 };
 }
 
 static void h2_close(struct stream *s) {
-	for (unsigned i = 0; i < H2_REQUESTS; i++) h2_forget(&s->h2->requests[i]);
+	for (unsigned i = 0; i < H2_REQUESTS; i++) h2_forget(s, &s->h2->requests[i]);
 }
 
 /* The request on an HTTP stream that is still open, or NULL. */
 static struct h2_request *h2_request(struct h2 *h, uint32_t stream) {
 	struct h2_request *r = &h->requests[stream / 2 % H2_REQUESTS];
 	return r->stream == stream ? r : NULL;
+}
+
+/* Nobody wants the answer to a request any more. */
+static void h2_cancel(struct stream *s, uint32_t stream) {
+	struct h2_request *r = h2_request(s->h2, stream);
+	if (r == NULL) return;
+	s->got++;
+	h2_forget(s, r);
+	h2_send(s, H2_RST_STREAM, 0, stream, "\0\0\0\10", 4);
+	streams_due = true;
 }
 
 /* A header that stays out of tables, its name by the number in the static one. Lengths above 126 take two bytes. */
@@ -5107,15 +5112,15 @@ static uint8_t *hpack_put(uint8_t *to, unsigned name, const char *value) {
 }
 
 /* Writes the request of an ask: POST, with ID 0 (RFC 8484 4.1). Gives the length, at most STREAM_WRITE_MAX. */
-static size_t h2_write(struct stream *s, const struct ask *a, uint8_t *to) {
+static size_t h2_write(struct stream *s, struct ask *a, uint8_t *to) {
 	const struct spec *spec = &s->u->spec;
 	struct h2 *h = s->h2;
 	uint8_t *p = to + 9, query[UPSTREAM_QUERY_MAX];
 	size_t n = query_write(query, 0, &a->q->key, !a->bare, PAD_ONLY);
 	char length[8];
 
-	h2_forget(&h->requests[h->next / 2 % H2_REQUESTS]);
-	h->requests[h->next / 2 % H2_REQUESTS] = (struct h2_request){ .stream = h->next, .id = a->id };
+	while (h->requests[h->next / 2 % H2_REQUESTS].stream != 0) h->next += 2;        /* old ones that still wait keep their place */
+	h->requests[h->next / 2 % H2_REQUESTS] = (struct h2_request){ .stream = a->request = h->next, .id = a->id };
 	snprintf(length, sizeof length, "%u", (unsigned)n);
 	*p++ = 0x83;                            /* :method POST */
 	*p++ = 0x87;                            /* :scheme https */
@@ -5215,6 +5220,7 @@ static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n,
 	struct text t = { .p = s->u->reason, .size = sizeof s->u->reason };
 
 	s->got++;
+	r->stream = 0;
 	if (error == H2_REFUSED_STREAM)         /* nothing was done for it (RFC 9113 8.7) */
 		s->h2->most = MAX(s->open, 2u) - 1;
 	if (a != NULL && a->stream == s && error == H2_REFUSED_STREAM && a->ends < 3) {
@@ -5230,13 +5236,14 @@ static void h2_end(struct stream *s, struct h2_request *r, uint8_t *p, size_t n,
 			ask_fail(a, t.p);
 		}
 	}
-	h2_forget(r);
+	h2_forget(s, r);
 }
 
 /* A piece of a body: nearly always the whole of it. */
 static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *p, size_t n) {
 	bool whole = last && r->len == 0;
-	if (!whole && r->body == NULL) r->body = pool_take(&bodies);
+	if (!whole && r->body == NULL && s->u->bodies < bodies.n - bodies.used && (r->body = pool_take(&bodies)) != NULL)
+		s->u->bodies++;
 	if (!whole && (r->body == NULL || n > MSG_MAX - r->len)) {
 		h2_end(s, r, p, 0, r->body == NULL ? H2_REFUSED_STREAM : 11);   /* fewer at a time, or ENHANCE_YOUR_CALM */
 		return;
@@ -5248,12 +5255,8 @@ static void h2_data(struct stream *s, struct h2_request *r, bool last, uint8_t *
 
 /* The server wants no more requests, and has not looked at those above the last. */
 static void h2_goaway(struct stream *s, uint32_t last) {
-	const struct ask *a;
 	unsigned above = 0;
-	for (uint32_t i = s->h2->next - 2; i > last && s->h2->next - i < 2 * H2_REQUESTS; i -= 2) {
-		const struct h2_request *r = h2_request(s->h2, i);
-		above += r != NULL && (a = stream_id_find(s->u, r->id)) != NULL && a->stream == s;
-	}
+	for (struct node *x = s->asks.next; x != &s->asks; x = x->next) above += LINED(x)->request > last;
 	s->state = S_DRAINING;
 	stream_spill(s, s->open - above);
 }
@@ -5314,12 +5317,12 @@ static const char *h2_read(struct stream *s, unsigned type, unsigned flags, uint
 			*(what == 3 ? &h->most : what == 4 ? &h->window_each : &other) = msg_get32(m);
 		}
 		h->most = s->u->requests = MIN(h->most, H2_REQUESTS);
-		if (!(flags & H2_ACK)) h2_send(s, H2_SETTINGS, H2_ACK, NULL, 0);
+		if (!(flags & H2_ACK)) h2_send(s, H2_SETTINGS, H2_ACK, 0, NULL, 0);
 		break;
 	case H2_PUSH_PROMISE:
 		return "HTTP/2: a push that we have forbidden";
 	case H2_PING:
-		if (!(flags & H2_ACK) && n == 8) h2_send(s, H2_PING, H2_ACK, p, 8);
+		if (!(flags & H2_ACK) && n == 8) h2_send(s, H2_PING, H2_ACK, 0, p, 8);
 		break;
 	case H2_GOAWAY:
 		h2_goaway(s, msg_get32(m) & INT32_MAX);
@@ -5341,7 +5344,7 @@ static size_t h2_input(struct stream *s, uint8_t *p, size_t n) {
 	if (s->broken == NULL && s->h2->freed >= H2_WINDOW / 4) {
 		put32at(freed, s->h2->freed);
 		s->h2->freed = 0;
-		h2_send(s, H2_WINDOW_UPDATE, 0, freed, 4);
+		h2_send(s, H2_WINDOW_UPDATE, 0, 0, freed, 4);
 	}
 	return 9 + len;
 }
@@ -5872,14 +5875,13 @@ static void tls_collect(struct stream *s) {
 }
 
 /* Begins a handshake, from a session of this very upstream line if there is one whose certificates still hold. */
-static bool tls_start(struct stream *s) {
+static void tls_start(struct stream *s) {
 	static bool told;
 	struct tls *t = s->tls = &tlses[pool_slot(&streams, s)];
-	struct auth *a = t->auth = pool_take(&auths);
+	struct auth *a = t->auth = pool_take(&auths);   /* there is one for each stream */
 	struct upstream *u = s->u;
 	uint8_t seed[32];
 
-	if (a == NULL) return false;            /* there is one for each stream */
 	a->now = (int64_t)time(NULL);
 	a->floor = build_time();
 	if (a->now < a->floor && !told)
@@ -5898,11 +5900,9 @@ static bool tls_start(struct stream *s) {
 	t->heard = t->spoke = false;
 	a->bad = 0;
 	s->state = S_HANDSHAKE;
-	if (br_ssl_client_reset(&t->client, u->spec.name[0] ? u->spec.name : NULL, t->tried_resume) != 1)
-		return false;
+	br_ssl_client_reset(&t->client, u->spec.name[0] ? u->spec.name : NULL, t->tried_resume);
 	tls_collect(s);
 	stream_flush(s);
-	return true;
 }
 
 /* Gives back what only the handshake needs. */
@@ -6411,7 +6411,7 @@ static void probe_done(struct query *q) {
 	for (const struct ask *k = q->asks; k != NULL; k = k->next) {
 		const struct upstream *u = &upstreams[k->up];
 		text_add(&a->reply, "upstream %s %s priority %u ", addr_text(&u->spec.addr), proto_names[u->spec.proto], u->spec.priority);
-		if (k->answered)
+		if (k->verdict != V_NONE)
 			text_add(&a->reply, "%s answers %u ms %lld%s\n%s", rcode_text(k->rcode), k->ancount, (long long)(k->took / 1000),
 			    q->best == k ? " won" : "", a->records[k->up].len ? a->records[k->up].p : "");
 		else
@@ -6752,7 +6752,7 @@ static void config_keep(struct config *fresh, struct text *named) {
 static void query_reroute(struct query *q) {
 	uint32_t mask = route(&q->key);
 	for (const struct ask *a = q->asks; a != NULL; a = a->next)
-		mask &= q->best == NULL && a->answered ? UINT32_MAX : ~(UINT32_C(1) << a->up);
+		mask &= q->best == NULL && a->verdict != V_NONE ? UINT32_MAX : ~(UINT32_C(1) << a->up);
 	query_send(q, mask);
 	query_choose(q);
 }

@@ -84,8 +84,7 @@ prepare() {
 JOBS=${JOBS:-$(($(nproc 2>/dev/null || echo 2) * 3 + 2))}       # so many at a time: nearly all of a leg is waiting
 FIRST="tcp tls_idle real_servers"            # what takes longest begins first
 own='' own_begin=''             # namespaces that each leg has of its own, as unshare takes them, and what is done first in there
-running=0 pids=''               # legs that run now; processes of all that were started
-unprinted=''                    # legs whose output is still to come, in order
+pids=''                         # processes of the legs that were started
 
 # leg_here NAME: one leg, in this process; its sum goes into a file
 leg_here() {
@@ -118,28 +117,20 @@ leg_process() {
     exec "$@" </dev/null
 }
 
-# leg_start NAME: the same meanwhile, with its output in a file; when it has ended its name comes through the pipe
+# leg_start NAME: the same meanwhile, with its output in a file; those behind the first $JOBS begin when others have ended
 leg_start() {
     : >"$ROOT/$1.out"
+    start_n=$((${start_n:-0} + 1))
     (
-        if [ "$JOBS" = 1 ]; then leg_process "$@" 2>&1 & else leg_process "$@" >"$ROOT/$1.out" 2>&1 & fi
+        [ "$start_n" -le "$JOBS" ] || read -r _ <&3
+        [ "$JOBS" = 1 ] || exec >"$ROOT/$1.out"
+        leg_process "$1" 2>&1 3<&- &
         trap 'kill $!' HUP INT TERM
         wait $! || wait $!
-        echo "$1" >"$ROOT/.ended"
-    ) 3<&- &
+        echo >&3
+    ) &
+    eval "pid_$1=$!"
     pids="$pids $!"
-    running=$((running + 1))
-}
-
-# leg_ended: waits for the end of one leg, and prints what can be printed now without changing the order
-leg_ended() {
-    read -r ended_l <&3
-    running=$((running - 1))
-    : >"$ROOT/$ended_l.end"
-    while [ -n "$unprinted" ] && [ -e "$ROOT/${unprinted%% *}.end" ]; do
-        leg_print "${unprinted%% *}"
-        unprinted=${unprinted#* }
-    done
 }
 
 # leg_print NAME: what the leg printed, its promises numbered on
@@ -167,14 +158,14 @@ run_legs() {
     [ $# -gt 1 ] || JOBS=1
     mkfifo "$ROOT/.ended"
     exec 3<>"$ROOT/.ended"
-    unprinted="$* "
     for run_l in $FIRST "$@"; do
-        case " $* " in *" $run_l "*) ;; *) continue ;; esac
-        [ ! -e "$ROOT/$run_l.out" ] || continue
-        [ "$running" -lt "$JOBS" ] || leg_ended
-        leg_start "$run_l"
+        case " $* " in *" $run_l "*) [ -e "$ROOT/$run_l.out" ] || leg_start "$run_l" ;; esac
+        [ "$JOBS" != 1 ] || wait
     done
-    while [ "$running" -gt 0 ]; do leg_ended; done
+    for run_l; do
+        eval "wait \$pid_$run_l"
+        leg_print "$run_l"
+    done
     pids=''                     # their numbers may be those of others by now
     [ $# = 1 ] || echo "# longest: $(sort -rn "$ROOT/.times" | awk 'NR <= 6 { printf "%s%s %d s", c, $2, $1; c = ", " }')"
     sum

@@ -30,73 +30,80 @@ bench_upstreams() {
     printf '%s\n' '$TTL 86400' '@ SOA ns host 1 3600 600 86400 300' '@ NS ns' 'ns A 192.0.2.53' '* A 192.0.2.1' >"$T/sixty-byte.example.zone"
     real_zones=sixty-byte.example pin=$(cat "$T/pki/bench.pin")
     plain1=$(freeport) plain2=$(freeport) plain3=$(freeport) tls=$(freeport) hasty=$(freeport)
-    bench_upstream nsd1 nsd "$plain1" 'rrl-ratelimit: 0'
-    bench_upstream nsd2 nsd "$plain2" 'rrl-ratelimit: 0'
-    bench_upstream nsd3 nsd "$plain3" 'rrl-ratelimit: 0'
+    bench_upstream nsd1 nsd "$plain1"
+    bench_upstream nsd2 nsd "$plain2"
+    bench_upstream nsd3 nsd "$plain3"
     real_cert=bench
-    bench_upstream dot unbound "$tls" 'tcp-idle-timeout: 30000' 'incoming-num-tcp: 200'
-    bench_upstream hasty unbound "$hasty" 'tcp-idle-timeout: 500' 'incoming-num-tcp: 200'
+    bench_upstream dot unbound "$tls" 'tcp-idle-timeout: 30000'
+    bench_upstream hasty unbound "$hasty" 'tcp-idle-timeout: 500'
 }
 
 # bench_upstream NAME KIND PORT [LINE...]: a real server, over TLS if there is a $real_cert, which answers every name
 bench_upstream() {
-    real_back=127.0.0.1@$plain1
-    case $2 in
-    unbound) set -- "$@" 'local-zone: sixty-byte.example. redirect' 'local-data: "sixty-byte.example. 86400 A 192.0.2.1"' ;;
-    nsd) set -- "$@" 'minimal-responses: yes' ;;
-    bind9) set -- "$@" "zone sixty-byte.example { type primary; file \"$T/sixty-byte.example.zone\"; };" ;;
-    esac
-    real "$@"
+    real_back=127.0.0.1@$plain1 mode=zone bench_ups=''
+    real "$@" "$(bench_lines "$2")"
 }
 
-# bench_in NAME: the server of that name, at $port, takes part in the row, if it serves. $warm names are in its cache then; $words are
-# more words for the load of this one.
-bench_in() {
-    if await 10 hears '^NOERROR' n1.sixty-byte.example +timeout=100; then
-        [ "$warm" = 0 ] || sixty n="$warm" window=50 >/dev/null
-        echo "$1 $(pid "$1") $port $words" >>"$BENCH/in"
-    else
-        bench_lack "$1" "does not serve in the row $row: $(tail -n 2 "$T/$1.log" | tr '\n' ' ')"
-    fi
-}
-
-# bench_proxy NAME LINE...: dnsproxy
-bench_proxy() {
-    proxy "$@"
-    bench_in "$1"
-}
-
-# bench_peers MODE KIND[=NAME]...: other forwarders at their best: one thread, no logs; MODE hit has a cache, miss has none, both ask
-# the ports $bench_ups; dot asks $tls
-bench_peers() {
-    bench_m=$1
-    shift
-    for bench_k; do
-        have "${bench_k%=*}" || { bench_lack "$bench_k" 'not installed'; continue; }
-        bench_forwarder "${bench_k#*=}" "${bench_k%=*}"
-        bench_in "${bench_k#*=}"
+# bench_serve NAME...: these servers take part in the row, if they serve. A NAME begins with the kind of the server; all ask the ports
+# $bench_ups. $warm names are in its cache then; $words are more words for the load of this one.
+bench_serve() {
+    for bench_n; do
+        words=''
+        case $bench_n in
+        *-3-upstreams) bench_ups="$plain1 $plain2 $plain3" ;;
+        *-100000-entries) warm=100000 words=100000 ;;
+        *-100-in-flight) up near '. delay=4'; bench_ups=${near#*@} ;;
+        *-5000-in-flight) up far '. delay=200'; bench_ups=${far#*@} words=window=5000 ;;
+        esac
+        bench_start "$bench_n" "${bench_n%%[-.]*}" || { bench_lack "$bench_n" "$skipwhy"; continue; }
+        if await 10 hears '^NOERROR' n1.sixty-byte.example +timeout=100; then
+            [ "$warm" = 0 ] || sixty n="$warm" window=50 >/dev/null
+            echo "$bench_n $(pid "$bench_n") $port $words" >>"$BENCH/in"
+        else
+            bench_lack "$bench_n" "does not serve in the row $row: $(tail -n 2 "$T/$bench_n.log" | tr '\n' ' ')"
+        fi
+        case $bench_n in
+        *-3-upstreams) bench_ups=$plain1 ;;
+        *-1000-idle) hold hold "$port" 1000 again ;;
+        esac
     done
 }
-# bench_forwarder NAME KIND [COMMAND]: one of them, started by that command
-bench_forwarder() {
-    port=$(freeport)
-    real_a=127.0.0.1 real_p=$port real_s=$(freeport) real_h=$(freeport) real_d=$(freeport) real_back=''
-    NS=${3:-}
-    real_start "$1" "$2" "$(bench_lines "$2")"
-    NS=''
+
+# bench_start NAME KIND: starts one of them, at its best: one thread, no logs
+bench_start() {
+    bench_lines "$2" >"$BENCH/lines"
+    case $2 in
+    echo) port=$(freeport) && begin "$1" "$ROOT/peer" echo "$port" ;;
+    dnsproxy) proxy "$1" -c "$BENCH/lines" ${WRAP:+"user $(id -un)"} ;;         # nobody could not write the counts
+    *)
+        real_here "$2" || return
+        port=$(freeport) real_cert='' real_back=''
+        real "$1" "$2" "$port" "$(cat "$BENCH/lines")"
+        real_cert=bench
+        ;;
+    esac
 }
 
-# bench_lines KIND: what stands in its configuration in the mode $bench_m beside what it has as an upstream (see real.sh); a line with
-# PORT stands there for each upstream
+# bench_lines KIND: what stands in its configuration in the way of $mode beside what it has in real.sh: it has a cache (hit) or none (miss),
+# asks over TLS (dot), or is asked by all of these (zone). A line with PORT stands there for each of $bench_ups, a port and perhaps a priority.
 bench_lines() {
-    bench_x=$bench_ups
-    [ "$bench_m" != dot ] || bench_x=$tls
-    awk -v kind="$1" -v mode="$bench_m" -v ports="$bench_x" '
-        BEGIN { n = split(ports, port, " ") }
-        $1 != kind || ($2 != "any" && index($2, mode) == 0) { next }
-        { sub(/^[^ ]+ +[^ ]+ +/, "") }
+    awk -v kind="$1" -v mode="$mode" -v ports="$bench_ups" -v pin="$pin" -v zone="$T/sixty-byte.example.zone" '
+        BEGIN { n = split(ports, port, " "); gsub(",", "|", mode); if (mode != "zone") mode = mode "|any" }
+        $1 != kind || ("," $2 ",") !~ (",(" mode "),") { next }
+        { sub(/^[^ ]+ +[^ ]+ +/, ""); sub(/PIN/, pin); sub(/ZONE/, zone) }
         !/PORT/ { print }
-        /PORT/ { for (i = 1; i <= n; i++) { line = $0; sub(/PORT/, port[i], line); print line } }' <<'END'
+        /PORT/ { for (i = 1; i <= n; i++) { line = $0; split(port[i] ",1", p, ","); sub(/PORT/, p[1], line); sub(/RANK/, p[2], line); print line } }' <<'END'
+nsd       zone      rrl-ratelimit: 0
+nsd       zone      minimal-responses: yes
+unbound   zone      incoming-num-tcp: 200
+unbound   zone      local-zone: sixty-byte.example. redirect
+unbound   zone      local-data: "sixty-byte.example. 86400 A 192.0.2.1"
+bind9     zone      zone sixty-byte.example { type primary; file "ZONE"; };
+dnsproxy  hit,miss  127.0.0.1@PORT RANK
+dnsproxy  dot       127.0.0.1@PORT 1 tls pin=PIN
+dnsproxy  entries   cache-size 16m
+dnsproxy  idle      tcp-clients 1200
+dnsproxy  flight    queries 8192
 dnsmasq   any       dns-forward-max=2000
 dnsmasq   hit       cache-size=10000
 dnsmasq   miss      cache-size=0
@@ -180,8 +187,11 @@ bench_end() {
     : >"$BENCH/in"
 }
 
-# bench_middle: median, least and most of the numbers that begin the lines, if there are any, and what follows the last
-bench_middle() { sort -n | awk '{ v[NR] = $1; rest = $2 } END { if (NR) print v[int((NR + 1) / 2)], v[1], v[NR], rest }'; }
+# bench_middle: median, least and most of the numbers that begin the lines, if there are any, and what follows the median
+bench_middle() {
+    sort -n | awk '{ v[NR] = $1; sub(/^[^ ]+ ?/, ""); rest[NR] = $0 }
+        END { m = int((NR + 1) / 2); if (NR) print v[m], v[1], v[NR], rest[m] }'
+}
 
 # bench_cost ROW NAME [OTHER]: microseconds an answer, or that as a multiple of OTHER's: median, least, most of the rounds, share of queries
 # that failed in percent; nothing when nothing was answered
@@ -198,8 +208,28 @@ bench_best() {
         awk 'NF == 5 && $4 < 5 && (best == "" || $1 < least) { least = $1; best = $5 } END { print best }'
 }
 
-# bench_speed NAME: answers a second in the slices of dnsperf
-bench_speed() { awk -v row="$row" -v n="$1" '$1 == row && $2 == n { good += $5; s += 0.2 } END { if (s) printf "%.0f", good / s }' "$BENCH/raw"; }
+# bench_ratio NAME OTHER: the cost of one as a multiple of the other's; OTHER may be "best"
+bench_ratio() {
+    [ "$2" != best ] || set -- "$1" "$(bench_best)"
+    # shellcheck disable=SC2046
+    set -- "$1" "$2" $(bench_cost "$row" "$1" "${2:-none}")
+    case ${6:-none} in
+    none) echo " $1 or ${2:-every peer} did not answer" ;;
+    [0-4].*) echo "$3 against $2; rounds $4 to $5" ;;
+    *) echo " $6% of the queries of $1 failed" ;;
+    esac
+}
+
+# bench_faster: answers a second of dnsproxy by those of the better of unbound and stubby
+bench_faster() {
+    awk -v row="$row" '
+        $1 == row { good[$2] += $5; slices[$2]++ }
+        END {
+            for (k in good) v[k] = good[k] / slices[k] / 0.2
+            best = v["unbound"] > v["stubby"] ? v["unbound"] : v["stubby"]
+            if (best) printf "%.2f %.0f a second, unbound %.0f, stubby %.0f\n", v["dnsproxy"] / best, v["dnsproxy"], v["unbound"], v["stubby"]
+        }' "$BENCH/raw"
+}
 
 # by A B [FORMAT]: A / B, if there are both
 by() { [ -z "$1" ] || awk -v a="$1" -v b="${2:-0}" -v f="${3:-%.2f}" 'BEGIN { if (b) printf f, a / b }'; }
@@ -220,32 +250,70 @@ bench_paced() {
     wait $bench_w
 }
 
-# bench_pace NAME COLUMN: the median of its rounds: 2 without an answer, 3 median, 4 99 %, 5 99.9 %, 6 worst
-bench_pace() { awk -v n="$1" -v c="$2" '$1 == n { print $c }' "$BENCH/paced" | bench_middle | sed 's/ .*//'; }
+# bench_pace NAME COLUMN [WHICH]: the median of its rounds, or the least (2) or most (3): 2 without an answer, 3 median, 4 99 %, 5 99.9 %,
+# 6 worst;  bench_paces NAME OTHER COLUMN: that of one by that of the other
+bench_pace() { awk -v n="$1" -v c="$2" '$1 == n { print $c }' "$BENCH/paced" | bench_middle | cut -d ' ' -f "${3:-1}"; }
+bench_paces() {
+    set -- "$(bench_pace "$1" "$3")" "$(bench_pace "$2" "$3")"
+    echo "$(by "$1" "$2") $1 against ${2:-none} ms"
+}
 
 # ---- bench: the table ----
 
-# bench_verdict WHAT SENSE LIMIT UNIT FIGURE [NOTE]: a line of the table; SENSE is 'most' or 'least', no FIGURE means not measured
+# bench_verdict WHAT TARGET FIGURE: a line of the table; TARGET is 'most 5 ms' or 'least 0.9'. What follows the FIGURE is a note, or tells
+# why there is none.
 bench_verdict() {
-    [ ! -s "$why" ] || set -- "$1" "$2" "$3" "$4" '' "$(tr '\n' ' ' <"$why")"
-    if [ -z "$5" ]; then
-        bench_v="not measured: ${6:-no figure}"
-    else
-        bench_v=$(awk -v f="$5" -v l="$3" -v s="$2" 'BEGIN { print (s == "most" ? f <= l : f >= l) ? "met" : "missed" }')
-    fi
-    echo "$1|at $2 $3$4|${5:+$5$4${6:+ ($6)}}|$bench_v" >>"$BENCH/table"
+    [ ! -s "$why" ] || set -- "$1" "$2" " $(tr '\n' ' ' <"$why")"
+    awk -v what="$1" -v target="$2" -v figure="${3:- no figure}" 'BEGIN {
+        note = figure; sub(/^[^ ]* ?/, "", note); sub(/ .*/, "", figure)
+        split(target, t, " "); unit = t[3] ? " " t[3] : ""
+        if (figure == "") verdict = "not measured: " note
+        else verdict = (t[1] == "most" ? figure + 0 <= t[2] + 0 : figure + 0 >= t[2] + 0) ? "met" : "missed"
+        if (figure != "") figure = figure unit (note == "" ? "" : " (" note ")")
+        print what "|at " target "|" figure "|" verdict
+    }' >>"$BENCH/table"
 }
 
-# bench_compare WHAT LIMIT NAME OTHER: a line of the table that is a ratio of two servers of the row; OTHER may be "best"
-bench_compare() {
-    [ "$4" != best ] || set -- "$1" "$2" "$3" "$(bench_best)"
-    # shellcheck disable=SC2046
-    set -- "$@" $(bench_cost "$row" "$3" "${4:-none}")
-    case ${8:-none} in
-    none) bench_verdict "$1" most "$2" '' '' "$3 or ${4:-every peer} did not answer" ;;
-    [0-4].*) bench_verdict "$1" most "$2" '' "$5" "against $4; rounds $6 to $7" ;;
-    *) bench_verdict "$1" most "$2" '' '' "$8% of the queries of $3 failed" ;;
-    esac
+# bench_verdicts: those of the row, if a command prints the figure
+bench_verdicts() {
+    while IFS='|' read -r bench_r bench_t bench_m bench_f; do
+        case " $row ${BEFORE:+before-$row} " in *" $bench_r "*) bench_verdict "$bench_t" "$bench_m" "$(eval "$bench_f")" ;; esac
+    done <<'END'
+hit|cached answer over UDP, CPU a query, against the batch echo|most 1.10|bench_ratio dnsproxy echo
+hit|the same against the best peer|most 0.75|bench_ratio dnsproxy best
+miss|miss over one UDP upstream, against the best peer|most 0.70|bench_ratio dnsproxy best
+miss|miss over three UDP upstreams in parallel, against one|most 2.2|bench_ratio dnsproxy-3-upstreams dnsproxy
+road|3 % lost each way, 20 +- 5 ms, one upstream: 99 % answered within, against unbound|most 0.90|bench_paces dnsproxy-1.lossy unbound-1.lossy 4
+road|the same: 99.9 %, against unbound|most 0.90|bench_paces dnsproxy-1.lossy unbound-1.lossy 5
+road|the same: all, against unbound|most 1.0|bench_paces dnsproxy-1.lossy unbound-1.lossy 6
+road|three upstreams of priorities 1, 2, 3: 99 %, against unbound|most 0.90|bench_paces dnsproxy-3.lossy unbound-3.lossy 4
+road|the same: 99.9 %, against unbound|most 0.80|bench_paces dnsproxy-3.lossy unbound-3.lossy 5
+road|the same: all, against unbound|most 0.8|bench_paces dnsproxy-3.lossy unbound-3.lossy 6
+road|three upstreams of one priority: 99 %, against unbound|most 0.45|bench_paces dnsproxy-alike.lossy unbound-3.lossy 4
+road|10 % lost each way, one upstream: 99 %, against unbound|most 0.9|bench_paces dnsproxy-1.bad unbound-1.bad 4
+road|3 % lost, one upstream: queries without an answer|most 0|bench_pace dnsproxy-1.lossy 2
+road|datagrams a query, 3 % lost each way|most 1.12|bench_sent dnsproxy_1_lossy_1
+road|10 % lost, one upstream: queries of 6,000 without an answer|most 2|bench_pace dnsproxy-1.bad 2
+road|datagrams a query, nothing lost|most 1.02|bench_sent dnsproxy_1_clear_1
+road|datagrams a query 5 s after the delay went from 10 to 150 ms|most 1.05|bench_sent dnsproxy_1_jump_1
+road|a name that takes its resolver 3.5 s, which drops what is older than 1.9 s|most 4000 ms|by "$bench_late" 1000 %.1f
+dot|miss over DoT, 100 in flight, unbound upstream (an answer a record), against the best peer|most 0.23|bench_ratio dnsproxy best
+twenty|DoT before unbound, 20 in flight: queries a second, against the better of unbound and stubby|least 1.2|bench_faster
+tcp|cached answer over a TCP connection with pipelined queries, against unbound|most 0.6|bench_ratio dnsproxy best
+entries|cached, with 100,000 entries in the cache against 1,000|most 1.15|bench_ratio dnsproxy-100000-entries dnsproxy-1000-entries
+idle|cached, with 1,000 idle TCP clients against none|most 1.10|bench_ratio dnsproxy-1000-idle dnsproxy
+flight|misses with 5,000 in flight (`queries 8192`) against 100|most 1.3|bench_ratio dnsproxy-5000-in-flight dnsproxy-100-in-flight
+instructions|i386, hit, in bursts of 64: instructions against dnsmasq|most 0.5|bench_count hit i386 5 now dnsmasq
+before-instructions|i386, hit, one at a time: instructions against before|most 0.40|bench_count hit i386 4 now before
+before-instructions|i386, hit, in bursts of 64: instructions against before|most 0.35|bench_count hit i386 5 now before
+before-instructions|i386, miss, one at a time: instructions against before|most 0.50|bench_count miss i386 4 now before
+before-instructions|i386, miss, in bursts of 64: instructions against before|most 0.45|bench_count miss i386 5 now before
+before-instructions|i386, DoT-miss, one at a time: instructions against before|most 0.8|bench_count DoT-miss i386 4 now before
+before-instructions|native, hit, one at a time: instructions against before|most 0.95|bench_count hit native 4 now before
+before-instructions|native, hit, in bursts of 64: instructions against before|most 0.95|bench_count hit native 5 now before
+before-instructions|native, miss, one at a time: instructions against before|most 0.95|bench_count miss native 4 now before
+before-instructions|native, miss, in bursts of 64: instructions against before|most 0.95|bench_count miss native 5 now before
+END
 }
 
 # bench_print NAME [HEAD]: lines a|b|c of $BENCH/NAME, below HEAD, become a table, if there are any
@@ -268,91 +336,62 @@ bench_machine() {
 
 # A row is a set of servers, a load and what is compared. $row is its name.
 
-bench_row_hit() {
-    warm=1000 port=$(freeport)
-    begin echo "$ROOT/peer" echo "$port"
-    bench_in echo
-    bench_proxy dnsproxy "127.0.0.1@$plain1 1"
-    bench_peers hit dnsdist unbound smartdns dnsmasq
-    bench_rounds bench_dnsperf 7919 100 1000
-    bench_compare 'cached answer over UDP, CPU a query, against the batch echo' 1.10 dnsproxy echo
-    bench_compare 'the same against the best peer' 0.75 dnsproxy best
-}
-
-bench_row_miss() {
-    bench_proxy dnsproxy "127.0.0.1@$plain1 1"
-    bench_proxy dnsproxy-3-upstreams "127.0.0.1@$plain1 1" "127.0.0.1@$plain2 1" "127.0.0.1@$plain3 1"
-    bench_peers miss dnsdist unbound smartdns dnsmasq
-    bench_rounds bench_dnsperf 1 100 900000
-    bench_missed
-    bench_compare 'miss over one UDP upstream, against the best peer' 0.70 dnsproxy best
-    bench_compare 'miss over three UDP upstreams in parallel, against one' 2.2 dnsproxy-3-upstreams dnsproxy
-}
-
-# bench_missed: there were no hits in a row of misses
-bench_missed() {
-    use dnsproxy
-    within 0 100 "$(count hits)" 'hits in a row of misses'
-}
-
-bench_row_dot() {
-    bench_proxy dnsproxy "127.0.0.1@$tls 1 tls pin=$pin"
-    bench_peers dot unbound smartdns stubby dnsdist
-    bench_rounds bench_dnsperf 1 100 900000
-    bench_missed
-    bench_compare 'miss over DoT, 100 in flight, unbound upstream (an answer a record), against the best peer' 0.23 dnsproxy best
-}
-
-bench_row_twenty() {
-    bench_proxy dnsproxy "127.0.0.1@$tls 1 tls pin=$pin"
-    bench_peers dot unbound stubby
-    bench_rounds bench_dnsperf 1 20 900000
-    bench_x=$(bench_speed dnsproxy) bench_y=$(bench_speed unbound) bench_z=$(bench_speed stubby)
-    bench_verdict 'DoT before unbound, 20 in flight: queries a second, against the better of unbound and stubby' least 1.2 '' \
-        "$(by "$bench_x" "$(printf '%s\n' "$bench_y" "$bench_z" | sort -n | tail -n 1)")" \
-        "$bench_x a second, unbound ${bench_y:-none}, stubby ${bench_z:-none}"
+# bench_costs: the rows that ask what an answer costs: name|mode|names in the caches|servers|load|what must have been so
+bench_costs() {
+    while IFS='|' read -r bench_r mode warm bench_s bench_l bench_c; do
+        [ "$bench_r" = "$row" ] || continue
+        [ "$mode" != dot ] || bench_ups=$tls
+        bench_serve $bench_s
+        bench_rounds $bench_l
+        eval "$bench_c"
+    done <<'END'
+hit|hit|1000|echo dnsproxy dnsdist unbound smartdns dnsmasq|bench_dnsperf 7919 100 1000|
+miss|miss|0|dnsproxy dnsproxy-3-upstreams dnsdist unbound smartdns dnsmasq|bench_dnsperf 1 100 900000|within 0 100 "$(count hits)" hits
+dot|dot|0|dnsproxy unbound smartdns stubby dnsdist|bench_dnsperf 1 100 900000|within 0 100 "$(count hits)" hits
+twenty|dot|0|dnsproxy unbound stubby|bench_dnsperf 1 20 900000|
+tcp|hit|1000|dnsproxy unbound|bench_many tcp=1 ms=200 from=100000 names=1000|
+entries|hit,entries|1000|dnsproxy-1000-entries dnsproxy-100000-entries|bench_dnsperf 7919 100 1000|within 99000 100010 "$(count entries cache)" entries
+idle|hit,idle|1000|dnsproxy dnsproxy-1000-idle|bench_dnsperf 7919 100 1000|within 990 1001 "$(count tcp)" 'idle clients'
+flight|miss,flight|0|dnsproxy-100-in-flight dnsproxy-5000-in-flight|bench_many ms=1000 every=40|
+END
 }
 
 # A browser: three names every 20 ms, each server's own. And A and AAAA of one every 0.8 s.
 bench_row_browser() {
-    bench_dot=$tls
-    while read -r web_k web_c web_n web_x; do
-        have "$web_c" || { bench_lack browser "$web_c is not installed"; continue; }
-        tls=$(freeport) bench_at=100000
-        bench_upstream server "$web_k" "$tls"
+    while read -r web_k web_n web_x; do
+        mode=dot bench_at=100000 web_d=dnsproxy.$web_k.$web_n web_s=stubby.$web_k.$web_n
+        real_here "$web_k" || { bench_lack browser "$skipwhy"; continue; }
+        web_p=$(freeport)
+        bench_upstream server "$web_k" "$web_p"
+        mode=dot bench_ups=$web_p
         for bench_r in $(seq "$TURNS"); do              # in turn, for before unbound both are slow when both ask
-            for web_p in dnsproxy stubby; do
-                case $web_p$web_n in
-                dnsproxy*) bench_proxy "dnsproxy.$web_k.$web_n" "$ca" "127.0.0.1@$tls 1 tls=dns.test" ;;
-                stubby3) bench_peers dot "stubby=stubby.$web_k.3" ;;
-                *) continue ;;
-                esac
+            for web_p in "$web_d" "$web_s"; do
+                [ "$web_p" != "stubby.$web_k.2" ] || continue
+                bench_serve "$web_p"
                 # shellcheck disable=SC2086
                 bench_paced from=$bench_at $web_x
-                kill_pid "$web_p.$web_k.$web_n"
+                kill_pid "$web_p"
                 : >"$BENCH/in"
                 bench_at=$((bench_at + 1000))
             done
         done
-        web_m=$(bench_pace "dnsproxy.$web_k.$web_n" 3) web_y=$(bench_pace "dnsproxy.$web_k.$web_n" 4) web_z=$(bench_pace "stubby.$web_k.3" 4)
+        web_m=$(bench_pace "$web_d" 3) web_y=$(bench_pace "$web_d" 4) web_z=$(bench_pace "$web_s" 4)
         if [ "$web_n" = 2 ]; then
-            bench_verdict "DoT to $web_k, A and AAAA every 0.8 s: the slowest of all" most 5 ' ms' \
-                "$(awk -v n="dnsproxy.$web_k.2" '$1 == n && $6 > most { most = $6 } END { print most }' "$BENCH/paced")" "median $web_m"
+            bench_verdict "DoT to $web_k, A and AAAA every 0.8 s: the slowest of all" 'most 5 ms' "$(bench_pace "$web_d" 6 3) median $web_m"
         else
-            bench_verdict "DoT to $web_k, three names every 20 ms: median" most 1 ' ms' "$web_m" "stubby $(bench_pace "stubby.$web_k.3" 3)"
-            bench_verdict 'the same: 99 %' most 2 ' ms' "$web_y" "stubby ${web_z:-no answer}"
-            bench_verdict "the same: 99 %, against stubby's" most 0.5 '' "$(by "$web_y" "$web_z")"
+            bench_verdict "DoT to $web_k, three names every 20 ms: median" 'most 1 ms' "$web_m stubby $(bench_pace "$web_s" 3)"
+            bench_verdict 'the same: 99 %' 'most 2 ms' "$web_y stubby ${web_z:-no answer}"
+            bench_verdict "the same: 99 %, against stubby's" 'most 0.5' "$(by "$web_y" "$web_z")"
         fi
         kill_pid server TERM
         bench_doubts
     done <<'END'
-unbound unbound 3 every=20000 burst=3 n=450
-nsd     nsd     3 every=20000 burst=3 n=450
-bind9   named   3 every=20000 burst=3 n=450
-nsd     nsd     2 every=800000 burst=2 pairs n=16
-dnsdist dnsdist 2 every=800000 burst=2 pairs n=16
+unbound 3 every=20000 burst=3 n=450
+nsd     3 every=20000 burst=3 n=450
+bind9   3 every=20000 burst=3 n=450
+nsd     2 every=800000 burst=2 pairs n=16
+dnsdist 2 every=800000 burst=2 pairs n=16
 END
-    tls=$bench_dot
 }
 
 # A connection whose packets are all dropped from now on, while nobody closes it; the scripted server answers after 40 ms
@@ -370,75 +409,28 @@ bench_row_silent() {
         for silent_x in "--sport $silent_p" "--dport $silent_p"; do ns iptables -A INPUT -p tcp $silent_x -j DROP || fail 'iptables does not drop'; done
         ended asked ' noerror 150 '
         saw 2-99 '^open' quiet
-        bench_verdict "everything on a connection is dropped, answers in 40 ms, $silent_k: the slowest of 50 a second" most 600 ' ms' \
+        bench_verdict "everything on a connection is dropped, answers in 40 ms, $silent_k: the slowest of 50 a second" 'most 600 ms' \
             "$(val slowest_ms "$out")"
     done
     NS=''
 }
 
-bench_row_tcp() {
-    warm=1000
-    bench_proxy dnsproxy "127.0.0.1@$plain1 1"
-    bench_peers hit unbound
-    bench_rounds bench_many tcp=1 ms=200 from=100000 names=1000
-    bench_compare 'cached answer over a TCP connection with pipelined queries, against unbound' 0.6 dnsproxy best
-}
-
-bench_row_entries() {
-    warm=1000
-    bench_proxy dnsproxy-1000-entries "127.0.0.1@$plain1 1" 'cache-size 16m'
-    warm=100000 words=100000
-    bench_proxy dnsproxy-100000-entries "127.0.0.1@$plain1 1" 'cache-size 16m'
-    within 99000 100010 "$(count entries cache)" 'entries in the cache'
-    bench_rounds bench_dnsperf 7919 100 1000
-    bench_compare 'cached, with 100,000 entries in the cache against 1,000' 1.15 dnsproxy-100000-entries dnsproxy-1000-entries
-}
-
-bench_row_idle() {
-    warm=1000
-    bench_proxy dnsproxy "127.0.0.1@$plain1 1" 'tcp-clients 1200'
-    bench_proxy dnsproxy-1000-idle "127.0.0.1@$plain1 1" 'tcp-clients 1200'
-    hold hold "$port" 1000 again
-    bench_rounds bench_dnsperf 7919 100 1000
-    within 990 1001 "$(count tcp)" 'idle clients at the end'
-    bench_compare 'cached, with 1,000 idle TCP clients against none' 1.10 dnsproxy-1000-idle dnsproxy
-}
-
-# 25 queries a millisecond both times: 5,000 at an upstream that takes 200 ms, 100 at one that takes 4
-bench_row_flight() {
-    up near '. delay=4'
-    up far '. delay=200'
-    bench_proxy dnsproxy-100-in-flight "$near 1" 'queries 8192'
-    words=window=5000
-    bench_proxy dnsproxy-5000-in-flight "$far 1" 'queries 8192'
-    bench_rounds bench_many ms=1000 every=40
-    bench_compare 'misses with 5,000 in flight (`queries 8192`) against 100' 1.3 dnsproxy-5000-in-flight dnsproxy-100-in-flight
-}
-
 # bench_road NAME PRIORITIES RULE...: that server at the end of roads of its own, an upstream NAME_N for each of these priorities
 bench_road() {
-    road_n=$1 road_p=$2
-    shift 2
-    road_r="ttl=86400 $*" road_v=$(echo "$road_n" | tr -c 'a-z0-9\n' _) bench_ups=''
-    set --
-    for bench_i in $road_p; do
-        up "${road_v}_$(($# + 1))" ". $road_r"
-        road_a=$(at "${road_v}_$(($# + 1))")
-        bench_ups="$bench_ups ${road_a#*@}"
-        set -- "$@" "$road_a $bench_i"
+    bench_ups='' bench_i=0
+    for bench_p in $2; do
+        bench_i=$((bench_i + 1)) road_u=$(echo "$1" | tr -c 'a-z0-9\n' _)_$bench_i
+        up "$road_u" ". ttl=86400 $3"
+        bench_ups="$bench_ups $(at "$road_u" | sed 's/.*@//'),$bench_p"
     done
-    case $road_n in
-    dnsproxy*) bench_proxy "$road_n" "$@" ;;
-    *) bench_peers miss "${road_n%%-*}=$road_n" ;;
-    esac
-    bench_ups=$plain1
+    bench_serve "$1"
 }
 
 # bench_sent ROAD: datagrams a name that have come there
 bench_sent() { awk '$1 == "query" { n++; names += !seen[$8]++ } END { if (names) printf "%.3f", n / names }' "$T/$1.q"; }
 
 bench_row_road() {
-    while IFS='|' read -r bench_n bench_p bench_w; do bench_road "$bench_n" "$bench_p" "$bench_w"; done <<'END'
+    while IFS='|' read -r road_n road_p road_r; do bench_road "$road_n" "$road_p" "$road_r"; done <<'END'
 dnsproxy-1.lossy|1|delay=30 jitter=10 lose=3
 dnsproxy-3.lossy|1 2 3|delay=30 jitter=10 lose=3
 dnsproxy-alike.lossy|1 1 1|delay=30 jitter=10 lose=3
@@ -455,38 +447,19 @@ END
     cut -d ' ' -f 1 "$BENCH/paced" | sort -u | while read -r bench_n; do
         echo "$bench_n|$(for bench_c in 3 4 5 6 2; do bench_pace "$bench_n" $bench_c; done | paste -s -d '|')"
     done >"$BENCH/roads"
-    while IFS='|' read -r bench_t bench_m bench_n bench_o bench_c; do
-        bench_y=$(bench_pace "$bench_n" "$bench_c") bench_z=$(bench_pace "$bench_o" "$bench_c")
-        bench_verdict "$bench_t, against unbound" most "$bench_m" '' "$(by "$bench_y" "$bench_z")" "$bench_y against ${bench_z:-none} ms"
-    done <<'END'
-3 % lost each way, 20 +- 5 ms, one upstream: 99 % answered within|0.90|dnsproxy-1.lossy|unbound-1.lossy|4
-the same: 99.9 %|0.90|dnsproxy-1.lossy|unbound-1.lossy|5
-the same: all|1.0|dnsproxy-1.lossy|unbound-1.lossy|6
-three upstreams of priorities 1, 2, 3: 99 %|0.90|dnsproxy-3.lossy|unbound-3.lossy|4
-the same: 99.9 %|0.80|dnsproxy-3.lossy|unbound-3.lossy|5
-the same: all|0.8|dnsproxy-3.lossy|unbound-3.lossy|6
-three upstreams of one priority: 99 %|0.45|dnsproxy-alike.lossy|unbound-3.lossy|4
-10 % lost each way, one upstream: 99 %|0.9|dnsproxy-1.bad|unbound-1.bad|4
-END
-    bench_verdict '3 % lost, one upstream: queries without an answer' most 0 '' "$(bench_pace dnsproxy-1.lossy 2)"
-    bench_verdict 'datagrams a query, 3 % lost each way' most 1.12 '' "$(bench_sent dnsproxy_1_lossy_1)"
-    bench_verdict '10 % lost, one upstream: queries of 6,000 without an answer' most 2 '' "$(bench_pace dnsproxy-1.bad 2)"
-    bench_verdict 'datagrams a query, nothing lost' most 1.02 '' "$(bench_sent dnsproxy_1_clear_1)"
-    bench_road dnsproxy-1.jump 1 delay=8 jitter=2
+    bench_road dnsproxy-1.jump 1 'delay=8 jitter=2'
     meanwhile jump sixty rate=200 n=3000 window=60000
     sleep 3
     rules dnsproxy_1_jump_1 '. delay=148 jitter=2'
     sleep 5
     forget dnsproxy_1_jump_1
     ended jump
-    bench_verdict 'datagrams a query 5 s after the delay went from 10 to 150 ms' most 1.05 '' "$(bench_sent dnsproxy_1_jump_1)"
     up late '. delay=3500'
     real_cert='' real_back=$late bench_x=$(freeport)
     real resolver unbound "$bench_x" 'unknown-server-time-limit: 5000'
     real_cert=bench
     proxy dnsproxy "127.0.0.1@$bench_x 1"
-    bench_verdict 'a name that takes its resolver 3.5 s, which drops what is older than 1.9 s' most 4000 ' ms' \
-        "$(by "$(val worst_us "$(sixty n=1)")" 1000 %.1f)"
+    bench_late=$(val worst_us "$(sixty n=1)")
 }
 
 # All on one processor: else the time it takes to wake another one is what is measured.
@@ -499,11 +472,9 @@ bench_row_latency() {
     bench_z=$port
     for bench_r in $(seq "$ROUNDS"); do
         for port in "$bench_x" "$bench_z" "$bench_y"; do val p50_us "$(sixty n=4000 window=1 from=$((100000 + bench_r * 4000)))"; done | paste -s -d ' '
-    done | awk '{ print $1, $2, $2 - $1, $3 - $1 }' | sort -n -k 3 >"$BENCH/latency"
-    # shellcheck disable=SC2046
-    set -- $(awk '{ v[NR] = $0; a[NR] = $3 } END { print v[int((NR + 1) / 2)], a[1], a[NR] }' "$BENCH/latency")
-    bench_verdict 'latency added to a miss at low load (one query at a time), median' most 60 ' us' "${3:-}" \
-        "${2:-} us instead of ${1:-}; rounds ${5:-} to ${6:-}; a bare relay adds ${4:-}"
+    done | awk '{ print $2 - $1, $2, $1, $3 - $1 }' | bench_middle >"$BENCH/latency"
+    bench_verdict 'latency added to a miss at low load (one query at a time), median' 'most 60 us' \
+        "$(awk '{ print $1, $4, "us instead of", $5 "; rounds", $2, "to", $3 "; a bare relay adds", $6 }' "$BENCH/latency")"
     NS=''
 }
 
@@ -525,10 +496,10 @@ bench_rss() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid "$1")/stat
 bench_resident() {
     bench_filled "$1" "127.0.0.1@$plain1 1"
     bench_m=$rss bench_cache=$cache
-    bench_verdict "resident memory, default config, cache full, plain upstream: $2" most "$3" ' MiB' "$(by "$rss" 1024)" \
-        "filled at $FILL,000 answers a second${4:+; $4}"
+    bench_verdict "resident memory, default config, cache full, plain upstream: $2" "most $3 MiB" \
+        "$(by "$rss" 1024) filled at $FILL,000 answers a second${4:+; $4}"
     bench_filled "$1" "127.0.0.1@$tls 1 tls pin=$pin"
-    bench_verdict "one pinned DoT upstream more: $2" most 0.1 ' MiB' "$(by "$((rss - bench_m))" 1024)" 'the same, but all answers from it'
+    bench_verdict "one pinned DoT upstream more: $2" 'most 0.1 MiB' "$(by "$((rss - bench_m))" 1024) the same, but all answers from it"
 }
 
 bench_row_memory() {
@@ -541,10 +512,10 @@ bench_row_memory() {
     bench_resident "$BENCH/made/dnsproxy-static" 'static musl' 1.85
     bench_resident "$BENCH/made/dnsproxy" 'dynamic glibc' 3.0 "the echo: $(by "$(bench_rss reference)" 1024)"
     bench_entries=$(val entries "$bench_cache") bench_size=$(val size "$bench_cache")
-    bench_verdict 'bytes of cache memory for an answer of 60 bytes' most 100 '' "$(by "$bench_size" "$bench_entries" %.1f)" \
-        "$bench_size bytes hold $bench_entries answers"
+    bench_verdict 'bytes of cache memory for an answer of 60 bytes' 'most 100' \
+        "$(by "$bench_size" "$bench_entries" %.1f) $bench_size bytes hold $bench_entries answers"
     bench_x=$(wc -c <"$BENCH/made/dnsproxy-static")
-    bench_verdict 'static musl binary, stripped, -Os' most 205 ' KiB' "$(by "$bench_x" 1024 %.1f)" "$bench_x bytes"
+    bench_verdict 'static musl binary, stripped, -Os' 'most 205 KiB' "$(by "$bench_x" 1024 %.1f) $bench_x bytes"
 }
 
 # What is in the cache when the second half of the stream comes. Rank K has probability 1/K, which log() makes but for some that are rejected.
@@ -568,8 +539,8 @@ bench_row_ratio() {
         END { print hits }' "$@")
     bench_v=''
     [ "${bench_x%% *}-${bench_x##* }" != 0-0 ] || bench_v=$(by "$bench_a" "$bench_g" %.3f)
-    bench_verdict 'hit ratio, Zipf(1.0) stream of 1,000,000 names, memory for 10,000, share of that of an exact LRU' least 0.95 '' "$bench_v" \
-        "$(by $((2 * bench_a)) "$ZIPF" %.4f) against $(by $((2 * bench_g)) "$ZIPF" %.4f), $bench_m entries, $((${bench_x%% *} + ${bench_x##* })) queries lost"
+    bench_verdict 'hit ratio, Zipf(1.0) stream of 1,000,000 names, memory for 10,000, share of that of an exact LRU' 'least 0.95' "$bench_v \
+$(by $((2 * bench_a)) "$ZIPF" %.4f) against $(by $((2 * bench_g)) "$ZIPF" %.4f), $bench_m entries, $((${bench_x%% *} + ${bench_x##* })) queries lost"
 }
 
 bench_row_start() {
@@ -578,7 +549,7 @@ bench_row_start() {
         peer start "$port" n1.sixty-byte.example "$BIN" "listen 127.0.0.1@$port" "admin 127.0.0.1@$(freeport)" "127.0.0.1@$plain1 1" 2>/dev/null
     done | bench_middle | awk '$3 < 5000000 { printf "%.1f %.1f %.1f\n", $1 / 1000, $2 / 1000, $3 / 1000 }' >"$BENCH/start"
     read -r bench_m bench_y bench_z <"$BENCH/start"
-    bench_verdict 'start to first answer, plain upstream' most 5 ' ms' "$bench_m" "11 starts, $bench_y to $bench_z"
+    bench_verdict 'start to first answer, plain upstream' 'most 5 ms' "$bench_m 11 starts, $bench_y to $bench_z"
 }
 
 # ---- bench: instructions ----
@@ -604,45 +575,36 @@ bench_stop() {
     kill_pid counted
 }
 
-# bench_counted KIND MACHINE SERVER NAMES COMMAND...: instructions of a query, one at a time and in bursts of 64, with NAMES names;
-# COMMAND starts the server. What the start, the first connection and the first answers cost is in two runs, and so not in their difference.
+# bench_counted KIND MACHINE SERVER WHAT [WORD...]: instructions of a query to a server of the kind WHAT, one at a time and in bursts of 64,
+# of $bench_names names; the WORDs stand before its command. What the start, the first connection and the first answers cost is in two runs,
+# and so not in their difference.
 bench_counted() {
-    bench_k="$1 $2 $3" bench_names=$4
-    shift 4
-    bench_say "instructions: $bench_k"
+    bench_say "instructions: $1 $2 $3"
+    case $1 in hit) bench_names=100 ;; *) bench_names=900000 ;; esac
+    case $1 in DoT-miss) mode=dot bench_ups=$tls ;; *) mode=$1 bench_ups=$plain1 ;; esac
     for bench_x in '1000 0' '3000 0' '1000 3200'; do
         bench_under
-        "$@"
+        real_by="${5:-} $WRAP"
+        bench_start counted "$4" || fail "$skipwhy"
+        await 30 hears '^NOERROR' n1.sixty-byte.example || fail "does not serve: $(tail -n 2 "$T/counted.log")"
         good "${bench_x% *}" from=100000 window=1 names="$bench_names" name=n%d.sixty-byte.example
         good "${bench_x#* }" from=$((100000 + 500000 % bench_names)) window=64 burst=64 names="$bench_names" name=n%d.sixty-byte.example
         bench_stop
         sed -n 's/^totals: //p' "$BENCH/callgrind"
-    done | awk -v key="$bench_k" '{ t[NR] = $1 } END { printf "%s %.0f %.0f\n", key, (t[2] - t[1]) / 2000, (t[3] - t[1]) / 3200 }' >"$BENCH/counted"
+    done | awk -v key="$1 $2 $3" '{ t[NR] = $1 } END { printf "%s %.0f %.0f\n", key, (t[2] - t[1]) / 2000, (t[3] - t[1]) / 3200 }' >"$BENCH/counted"
+    real_by=''
     [ -s "$why" ] || cat "$BENCH/counted" >>"$BENCH/counts"
     bench_doubts
 }
 
-# bench_counted_proxy PROGRAM LINE..., bench_counted_dnsmasq MODE: the servers that are counted
-bench_counted_proxy() {
-    BIN=$1
-    shift
-    proxy counted "user $(id -un)" "$@"         # nobody could not write the counts
-    BIN=$bench_bin
-}
-bench_counted_dnsmasq() {
-    bench_m=$1 bench_l=$BENCH/i386/lib/i386-linux-gnu:$BENCH/i386/usr/lib/i386-linux-gnu
-    bench_forwarder counted dnsmasq "env LD_LIBRARY_PATH=$bench_l PATH=$BENCH/i386/usr/sbin:$PATH $WRAP"
-    await 30 hears '^NOERROR' n1.sixty-byte.example || fail "dnsmasq does not serve: $(tail -n 2 "$T/counted.log")"
-}
-
-# bench_handshake MACHINE PROGRAM: instructions of a full TLS handshake with a chain of P-256, of one resumed, of one with P-256 below
+# bench_handshake MACHINE: instructions of a full TLS handshake with a chain of P-256, of one resumed, of one with P-256 below
 # P-384, and of the longest turn of the loop in a full one. The counts are cut where poll() begins; $hasty closes what is idle, and the
 # connection is made again.
 bench_handshake() {
     bench_say "instructions: handshake $1"
     for bench_x in "full 127.0.0.1@$tls" "resumed 127.0.0.1@$hasty" "full $below"; do
         bench_under --dump-before=poll
-        bench_counted_proxy "$2" 'log debug' "$ca" "${bench_x#* } 1 tls=dns.test"
+        proxy counted "user $(id -un)" 'log debug' "$ca" "${bench_x#* } 1 tls=dns.test"
         comes counted 'full handshake'
         [ "${bench_x% *}" != resumed ] || hears '^NOERROR' n1.sixty-byte.example || fail 'no answer'
         comes counted "${bench_x% *} handshake"
@@ -666,20 +628,30 @@ bench_row_instructions() {
             continue
         fi
         for bench_v in now ${BEFORE:+before}; do
-            bench_d=$SRC bench_o=$BENCH/counted.$bench_w.$bench_v
+            BIN=$BENCH/counted.$bench_w.$bench_v bench_d=$SRC
             [ "$bench_v" = now ] || bench_d=$BEFORE
-            bench_compile "$bench_w" "$bench_d" "$bench_o" || continue
-            bench_counted hit "$bench_w" "$bench_v" 100 bench_counted_proxy "$bench_o" "127.0.0.1@$plain1 1"
-            bench_counted miss "$bench_w" "$bench_v" 900000 bench_counted_proxy "$bench_o" "127.0.0.1@$plain1 1"
-            bench_counted DoT-miss "$bench_w" "$bench_v" 900000 bench_counted_proxy "$bench_o" "127.0.0.1@$tls 1 tls pin=$pin"
-            [ "$bench_v" = before ] || bench_handshake "$bench_w" "$bench_o"
+            bench_compile "$bench_w" "$bench_d" "$BIN" || continue
+            for bench_k in hit miss DoT-miss; do bench_counted $bench_k "$bench_w" "$bench_v" dnsproxy; done
+            [ "$bench_v" = before ] || bench_handshake "$bench_w"
         done
     done
+    BIN=$bench_bin
     if bench_i386_dnsmasq; then
-        bench_counted hit i386 dnsmasq 100 bench_counted_dnsmasq hit
-        bench_counted miss i386 dnsmasq 900000 bench_counted_dnsmasq miss
+        bench_l=$BENCH/i386/lib/i386-linux-gnu:$BENCH/i386/usr/lib/i386-linux-gnu
+        for bench_k in hit miss; do bench_counted $bench_k i386 dnsmasq dnsmasq "env LD_LIBRARY_PATH=$bench_l PATH=$BENCH/i386/usr/sbin:$PATH"; done
     fi
-    bench_instructions
+    echo "instructions a query|$(uname -m): one at a time|in bursts of 64|i386: one at a time|in bursts of 64" >"$BENCH/instructions"
+    for bench_k in hit miss DoT-miss; do
+        for bench_v in now ${BEFORE:+'now before'} dnsmasq; do
+            bench_x="$bench_k, $(echo "$bench_v" | tr ' ' /)"
+            for bench_w in 'native 4' 'native 5' 'i386 4' 'i386 5'; do
+                # shellcheck disable=SC2086
+                bench_y=$(bench_count "$bench_k" $bench_w $bench_v)
+                bench_x="$bench_x|${bench_y:--}"
+            done
+            echo "$bench_x"
+        done
+    done >>"$BENCH/instructions"
 }
 
 # bench_i386_dnsmasq: Debian's dnsmasq for i386 with its libraries in $BENCH/i386, for it cannot be installed beside the native one
@@ -700,38 +672,6 @@ bench_count() {
         END { if (v[a] && b == "") print v[a]; else if (v[a] && v[b]) printf "%.3f\n", v[a] / v[b] }' "$BENCH/counts"
 }
 
-# bench_instructions: the table of the counts, and the lines with targets
-bench_instructions() {
-    echo "instructions a query|$(uname -m): one at a time|in bursts of 64|i386: one at a time|in bursts of 64" >"$BENCH/instructions"
-    for bench_k in hit miss DoT-miss; do
-        for bench_v in now ${BEFORE:+'now before'} dnsmasq; do
-            bench_x="$bench_k, $(echo "$bench_v" | tr ' ' /)"
-            for bench_w in 'native 4' 'native 5' 'i386 4' 'i386 5'; do
-                # shellcheck disable=SC2086
-                bench_y=$(bench_count "$bench_k" $bench_w $bench_v)
-                bench_x="$bench_x|${bench_y:--}"
-            done
-            echo "$bench_x"
-        done
-    done >>"$BENCH/instructions"
-    while read -r bench_k bench_w bench_v bench_c bench_t bench_x; do
-        [ -n "$BEFORE" ] || [ "$bench_v" = dnsmasq ] || continue
-        bench_verdict "$bench_w, $bench_k, $bench_x: instructions against $bench_v" most "$bench_t" '' \
-            "$(bench_count "$bench_k" "$bench_w" "$bench_c" now "$bench_v")"
-    done <<'END'
-hit i386 dnsmasq 5 0.5 in bursts of 64
-hit i386 before 4 0.40 one at a time
-hit i386 before 5 0.35 in bursts of 64
-miss i386 before 4 0.50 one at a time
-miss i386 before 5 0.45 in bursts of 64
-DoT-miss i386 before 4 0.8 one at a time
-hit native before 4 0.95 one at a time
-hit native before 5 0.95 in bursts of 64
-miss native before 4 0.95 one at a time
-miss native before 5 0.95 in bursts of 64
-END
-}
-
 # cmd_bench [quick|counts]: everything, or that less exactly in three minutes, or instructions only. The tables are Markdown.
 # BEFORE=TREE names the sources of another commit, with whose build the counts are compared; ROWS='hit miss' is these rows only.
 cmd_bench() {
@@ -750,12 +690,13 @@ cmd_bench() {
     load_before=$(cut -d ' ' -f 1 /proc/loadavg) bench_start=$(date +%s)
     bench_upstreams
     [ ! -s "$why" ] || { cat "$why" >&2; return 1; }
-    bench_ups=$plain1 bench_stay=$(cd "$T" && echo *.pid)
+    bench_stay=$(cd "$T" && echo *.pid)
     for row in $rows; do
-        warm=0 words=''
+        warm=0 mode=miss bench_ups=$plain1
         : >"$BENCH/paced"
         bench_say "$row"
-        "bench_row_$row"
+        if command -v "bench_row_$row" >/dev/null; then "bench_row_$row"; else bench_costs; fi
+        bench_verdicts
         bench_doubts
         bench_end
     done

@@ -189,7 +189,8 @@ a tcp upstream that sends a byte every 1000 or 300 ms delays others by no more t
  ; each trickles 1000 300
 7: a truncated answer never wins, and is never kept ; proxy p "$u1 1" "$u2 2" 'patience 400' 'timeout 1500'
  ; @2 ; 1tcrec=.1muted=99.t.test | 1tcrec=.1reset=.t.test
- ; ^SERVFAIL ; 1tcrec=.1reset=.2bad=loop.t.test
+ ; each 'says ^SERVFAIL 1tcrec=.1reset=.2servfail=.t$it.test' 1 2 3
+6: that leaves an upstream up, for what fits a datagram ; becomes 0 "$u1" up
 7: TC=1 is asked again over TCP at once, and that answer taken ; @1 ms:0-390 ; 1tcrec=.2silent=.u.test
  ; saw 1 ' tcp .* 1tcrec=\.2silent=\.u\.test\.' u1
 7: a malformed answer never wins, and is never kept ; each 'says 2 1bad=$it.m.test' loop rdlen ancount cutrr label40
@@ -319,6 +320,11 @@ an address that goes away and a network that goes down are no reason to exit ; e
  ; ns ip link set lo up
  ; await 3 hears '^NOERROR' back.test +timeout=400 || fail "no answer after the network came back"
  ; lives p
+7: a question on a connection that nothing acknowledges fails as soon as no other is to be had ; ns ip addr add 10.77.0.2/32 dev lo
+ ; proxy p "$u2 1 tcp"
+ ; @2 ; before.test
+ ; ns ip addr del 10.77.0.2/32 dev lo
+ ; @^SERVFAIL ms:0-3500 ; behind.test
 with no network at all a query is answered SERVFAIL, soon, and the program stays
  ; proxy p '192.0.2.53 1' '2001:db8::99 2' 'timeout 1500'
  ; @'^SERVFAIL .* ede=2[23]' ms:0-1400 ; nonet.test +edns

@@ -37,7 +37,6 @@ every error is reported, all of them at once, as FILE:LINE: what is wrong, what 
 END
     replies wrong <<'END'
 a wrong line is met by what was expected ; "soon" is not valid, expected milliseconds ; 'timeout soon'
- ; "x" is not valid, expected a number, 0 to 1000000 ; 'rate x'
  ; "loud" is not valid, expected error, info or debug ; 'log loud'
  ; "tls" is wrong here, expected only one of tcp, ; '1.2.3.4 1 tcp tls'
  ; pin= and noverify without tls, expected tls ; '1.2.3.4 1 noverify'
@@ -72,9 +71,7 @@ END
     replies <<'END'
 a suffix that no name can have is an error that says so
  ; each no_suffix '*.lan' '~lan' '/lan/' 'a,b' '"lan"' https://lan 192.168.1.1 10.0.0.0/8 ::1 '\.lan'
-hostile files give errors and nothing else
- ; each 'head -c $it /dev/urandom >"$T/random.conf" && exits 1 : -t -c "$T/random.conf"' 100 5000 200000
- ; copies 1000000 x >"$T/random.conf"
+hostile files give errors and nothing else ; copies 1000000 x >"$T/random.conf"
  ; exits 1 'random\.conf:1: ' -t -c "$T/random.conf"
  ; printf '9.9.9.9 1\n1.2.3.4\0005 1\n' >"$T/random.conf"
  ; exits 1 'random\.conf:2: ' -t -c "$T/random.conf"
@@ -118,12 +115,19 @@ where the journal reads standard error, lines begin with their level ; : >"$T/jo
  ; JOURNAL_STREAM=$(stat -Lc %d:%i "$T/journal") "$BIN" '192.0.2.1 x' 2>"$T/journal"
  ; like '^<3>argument:1: ' "$(cat "$T/journal")"
  ; like '^argument:1: ' "$(JOURNAL_STREAM=1:1 "$BIN" '192.0.2.1 x' 2>&1)"
+started as root it becomes user: nobody, no supplementary groups, no way back
+ ; [ "$(id -u)" = 0 ] && proc_here || skip "not here: not root, or no /proc"
+ ; each becomes_user daemon nobody
+ ; u=$(id -u nobody) g=$(id -g nobody) x=$(cat "/proc/$(pid p)/status")
+ ; each 'like "^$it\$" "$x"' "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'
+a file that only root may read: reload works or says why, and serving goes on ; [ "$(id -u)" = 0 ] || skip 'not here: not root'
+ ; chmod 600 "$T/a.conf"
+ ; proxy p -c "$T/a.conf"
+ ; like '^Reloaded$|^error: .*a\.conf|a\.conf.*[Pp]ermission' "$(adm reload)"
+ ; ^NOERROR ; afterreload.test
 END
-    if [ -e /etc/dns.config ]; then
-        promise "environment and built-in default"
-        skip "not here: there is an /etc/dns.config"
-    else
-        replies with <<'END'
+    [ ! -e /etc/dns.config ] || { promise 'environment and built-in default'; skip 'not here: there is an /etc/dns.config'; return; }
+    replies with <<'END'
 without file and arguments the environment counts: TLS_DNS_IP, TLS_DNS_PORT, PROXY_PORT
  ; ^listen \*@5399 .* 192\.0\.2\.9@8853 1 tls ; TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT=8853 PROXY_PORT=5399
  ;  192\.0\.2\.9(@853)? 1 tls ; TLS_DNS_IP=192.0.2.9 | TLS_DNS_IP=192.0.2.9 TLS_DNS_PORT= PROXY_PORT=
@@ -135,19 +139,7 @@ the variable with an error is named, and PROXY_PORT counts without TLS_DNS_IP
 else the built-in default: 1.1.1.1 and 1.0.0.1 with their names
  ;  1\.1\.1\.1(@853)? 1 tls=one\.one\.one\.one 1\.0\.0\.1(@853)? 2 tls=one\.one\.one\.one exit 0 $ ; LC_ALL=C
 END
-        [ "$(id -u)" != 0 ] || like '^built-in default: ca-file /etc/ssl/.*ca-certificates' "$(unshare -m sh -c 'mount -t tmpfs none /etc/ssl && "$0"' "$BIN" 2>&1)"
-    fi
-    [ "$(id -u)" = 0 ] && proc_here || return
-    u=$(id -u nobody) g=$(id -g nobody)
-    replies <<'END'
-started as root it becomes user: nobody, no supplementary groups, no way back ; each becomes_user daemon nobody
- ; x=$(cat "/proc/$(pid p)/status")
- ; each 'like "^$it\$" "$x"' "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'
-a file that only root may read: reload works or says why, and serving goes on ; chmod 600 "$T/a.conf"
- ; proxy p -c "$T/a.conf"
- ; like '^Reloaded$|^error: .*a\.conf|a\.conf.*[Pp]ermission' "$(adm reload)"
- ; ^NOERROR ; afterreload.test
-END
+    [ "$(id -u)" != 0 ] || like '^built-in default: ca-file /etc/ssl/.*ca-certificates' "$(unshare -m sh -c 'mount -t tmpfs none /etc/ssl && "$0"' "$BIN" 2>&1)"
 }
 becomes_user() {
     proxy p "$u1 1" "user $it"

@@ -5,7 +5,7 @@
 # from there to here and back, late, and loses some (milliseconds, packets of 1000); where that cannot be there is neither delay nor loss.
 far() {
     netns_new "net$1"
-    far_n=far$1 far_us=$NS
+    far_n=far$1 far_k=$5 far_a=10.55.$1.2 far_us=$NS
     if [ -e /dev/net/tun ]; then
         begin "wire$1" "$ROOT/peer" link "$(pid netns)" "v$1" "$(pid "net$1")" e0 "$2" "$3" "$4"
         await 5 sees "wire$1" ready || { skip "not here: $(cat "$T/wire$1.log")"; return 1; }
@@ -15,11 +15,10 @@ far() {
     ns ip address add "10.55.$1.1/24" dev "v$1"
     ns ip link set "v$1" up
     NS="nsenter -t $(pid "net$1") -n"
-    ns ip address add "10.55.$1.2/24" dev e0
+    ns ip address add "$far_a/24" dev e0
     ns ip link set e0 up
-    real_a=10.55.$1.2 real_p=53 real_s=853 real_h=443
-    shift 4
-    real_start "$far_n" "$@"
+    shift 5
+    real "$far_n" "$far_k" "$far_a" "$@"
     NS=$far_us
 }
 

@@ -33,6 +33,7 @@ struct fake {
 	size_t seen;                            /* frames or datagrams that the target has taken note of */
 	bool greeted, ended;                    /* TLS: the handshake is done; the target has sent its end */
 	bool odd;                               /* the target has said wild things */
+	size_t was, unread;                     /* of "in" a turn ago; turns in which nothing of it was read */
 	bool watched;                           /* in the set of epoll, with these events */
 	struct epoll_event set;
 };
@@ -283,6 +284,8 @@ static void tls_run(void *cpu) {
 		if (e->hbuf_out != NULL) br_ssl_engine_fail(e, (int)e->dp_stack[0]);
 	} else if (e->action == 1)
 		tls_ends(e, BR_ERR_OK);
+	else if (n > 0 && e->record_type_in == R_HANDSHAKE && p[0] == 0)
+		return;                         /* a HelloRequest */
 	else if (n > 0 && e->record_type_in == R_HANDSHAKE && e->application_data != TLS_OPEN) {
 		e->application_data = TLS_OPEN;
 		e->record_type_out = R_DATA;

@@ -16,6 +16,9 @@ fuzz_seeds() {
     for fuzz_i in 1 2 3 4 5; do                     # an answer, and nothing more may leave, or be opened
         printf "\11\0\0\0\0\3\0\0\0\0\23\\$fuzz_i\0\0\1\0\15\1\16\0\1\2\3" >"$1/sequence/wall$fuzz_i"
     done
+    printf '\6\13\0\5\13\1\5\13\0\6' >"$1/sequence/flood"         # two handshakes that do not end
+    # one request is never answered, while others are
+    printf '\7\13\0\5\13\0\5\0\0\0\0'"$(printf '\\0\\0\\%s\\0\\6\\0\\%s\\0\\0\\5\\1\\1\\1\\1\\10\\6' 1 1 2 2 3 3 4 4 5 5 6 6)" >"$1/sequence/dead"
     for fuzz_i in 0 1 2 3 4 5 6 7 10; do            # (octal) in each configuration: connections open, questions, answers, time
         {
             printf "\\$fuzz_i\13\0\5\13\0\5\13\1\5\13\1\5\0\1\0\1\6\0\0\0\0\3\0\0\0\0\0\2\2\7\6\1\0\10\10\5"

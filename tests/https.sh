@@ -82,6 +82,8 @@ no more requests at a time than the server allows: 200 names with 50 in flight, 
 answers of 60,000 bytes, 100 of them: the window of the connection is widened in time ; single
  ; each 'good 10 window=1 name="big=60000.n$it-%x.test" type=TYPE65400 tcp=1' $(seq 10)
  ; saw 0 '^overrun' one
+one that takes long is answered, however many others there are meanwhile ; single
+ ; beside delay=2500 n=1 ' right 1 ' answered 10 900 window=5 rate=600
 requests that a server leaves open do not keep others from being answered ; single h2=max20
  ; beside h2=silent 'n=5 rate=100 timeout=6000' . answered 10 100 in:1500 window=5
 where TLS gets no answer HTTPS at the same address answers, at once when that is known ; dot one good alpn=h2

@@ -20,17 +20,10 @@ RD=0 is REFUSED, also for what the cache holds ; . ; seen.test
  ; ^REFUSED qr ; seen.test +nord | seen.test +nord +tcp
  ; ! rd ; SeEn.test +nord
 a reply has QR=1, RA=1, RD and question as asked, Z clear, AA clear from the cache ; ^NOERROR qr (aa )?rd ra id=4242 q=FlAgS\.test\./A qd=1 ; FlAgS.test +id=4242
- ; . ; FlAgS.test +z
- ; ^NOERROR qr rd ra id= ; FlAgS.test
-flags Z, AD, CD and unknown EDNS flags in a query do not matter ; ^NOERROR qr rd ra( cd)? ; z1.test +z +cd | z2.test +ad
+ ; ^NOERROR qr rd ra id= ; FlAgS.test +z | z.test +z
 all sections of an answer are passed on ;  an=1 ns=1 .*\| au: test\. 300 NS ns\.evil\. \| ad: victim\.test\. 300 A 6\.6\.6\.6$ ; extra=.all.test
-the reply to a name in mixed letters has the client's letters, hit or miss ; . ; MiXeD.test | mIxEd.TEST
- ; \| mIxEd\.TEST\. ; mIxEd.TEST
 an upstream that changes letters of the question is understood, the client gets its own ; ^NOERROR.* q=BaD=letters\.UP\.test\. ; BaD=letters.UP.test
  ; ^NOERROR ; bad=letters.UP.test | bad=letters.letters.test
-a name may hold any octet ; ^NOERROR ; 'a\.b.o.test' | 'a\000b.o.test' | '\255\007\".o.test'
-bytes behind the message are not passed on ; . ; trail.test +trail=4141414141414141414141414141414141414141
- ; saw 0 'trail.*odd=' u1
 an upstream is sent an OPT of size 1232 always, and no option of the client ; proxy p "$u1 1"
  ; . ; plain.test
  ; . ; opts.test +edns=4096 +opt=8:000118007f0000 +opt=10:0011223344556677 +opt=12:0000 +opt=3: +opt=11: +opt=65001:aabb
@@ -39,12 +32,8 @@ DO is passed on, and CD ; . ; do.test +do | cd.test +cd
  ; saw 1-9 ' do\.test\. A rd .* edns=1232 do$' u1
  ; saw 1-9 ' cd\.test\. A rd cd .* edns=1232$' u1
  ; ^NOERROR qr rd ra cd ; cd2.test +cd
-a reply has an OPT only if the query had one, and then exactly one, hit or miss ; ! edns= ; o1.test
- ;  ar=1 .* edns=[0-9]+ ; o1.test +edns | o2.test +edns
- ; ! edns= ; o2.test
- ;  edns=[0-9]+ do ; o3.test +do
+DO is in the reply if it was in the query ;  edns=[0-9]+ do ; o3.test +do
  ; ! do ; o3.test +edns
- ;  edns= ; noedns=noerror.o4.test +edns
 options of the upstream never reach the client ; !opts= ; opt=10:0011223344556677.o5.test +edns +opt=10:0011223344556677
  ; !opts=12 ; opt=12:0000.o6.test +edns
 Extended DNS Errors do reach it, if it sent an OPT ;  ede=22( |$) ; ede=22.nodata=.o7.test +edns

@@ -167,6 +167,9 @@ static void client_forget(const struct fake *f) {
 /* Takes note of what the program has sent on a connection. */
 static void fake_look(struct fake *f) {
 	if (is_stream(f) && f->seen == 0) told[f - fakes].raw.n = told[f - fakes].n = 0;
+	f->unread = f->in.n > 0 && f->in.n == f->was ? f->unread + 1 : 0;
+	f->was = f->in.n;
+	MUST(f->unread < 10 || !is_stream(f));  /* whoever else has much to say */
 	if (is_stream(f))
 		frames(f, &f->out, is_tls(f) ? RECORD : 2, is_tls(f) ? record_frame : question_frame);
 	else if (is_client(f) && is_admin(f) && f->out.n > 0) {
@@ -255,6 +258,7 @@ static void check_streams(const struct upstream *u) {
 			MUST(LINED(k)->stream == s && &upstreams[LINED(k)->up] == u && stream_id_find(u, LINED(k)->id) == LINED(k));
 		MUST(s->u == u && s->fd >= 0 && s->state != S_CLOSED && open == s->open && s->open <= s->written && (open == 0 || s->state >= S_OPEN));
 		opening += s->state < S_OPEN;
+		MUST(s->h2 == NULL || s->state != S_OPEN || s->written == s->got + s->open);    /* what nobody waits for is cancelled */
 		MUST(s->out_len <= sizeof s->out && s->in_len < sizeof s->in && (s->h2 == NULL || s->h2->block_len <= H2_BLOCK_MAX));
 		MUST(s->tls == NULL || s->out_len > 0 || !(br_ssl_engine_current_state(&s->tls->client.eng) & BR_SSL_SENDREC));
 	}
@@ -527,6 +531,9 @@ static void upstream_event(struct fake *f) {
 		upstream_says(f, R_ALERT, alerts[k], 2);
 		f->ended = true;
 		f->eof = below(2);
+	} else if (what == 6 && is_tls(f) && !f->greeted && f->seen > 0) {      /* all that shake hands are flooded */
+		for (k = 0; k < 100 * FDS; k++)
+			if (is_stream(f = &fakes[k % FDS]) && is_tls(f) && !f->greeted && f->seen > 0) upstream_says(f, R_HANDSHAKE, (const uint8_t *)"", 1);
 	} else if (is_tls(f) && !f->greeted && f->seen > 0) {
 		upstream_says(f, R_HANDSHAKE, (const uint8_t *)(what == 7 && is_http(f) ? "x" : "h"), 1);
 		f->greeted = true;

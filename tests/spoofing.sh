@@ -1,5 +1,5 @@
 # spoofing.sh - what a blind attacker must guess; replies that are not ours; questions sent again.
-# Alone: ./test.sh spoofing retrying
+# Alone: ./test.sh spoofing
 
 # strays ADDR: how many replies of this upstream matched no query
 strays() { metric "upstream_strays_total{upstream=\"$1\".*}"; }
@@ -77,21 +77,6 @@ an open port answers a stranger's datagram as a closed one does, and is closed s
  ; says '^REFUSEDPORT' x.test +src=127.0.0.1 +timeout=300
 no weak generator is in the source
  ; unlike '[^_a-z](rand|random|drand48|srand|srandom|lrand48) *\(' "$(cat "$SRC/dnsproxy.c")"
-END
-}
-
-# sent_at NAME PATTERN MS...: the upstream NAME has seen these at about such times after the first of them
-sent_at() {
-    sent_q=$(sed -n "s/^query [0-9]* ms \([0-9]*\) .*udp .* id=[0-9]* $2.*/\1/p" "$T/$1.q" | awk 'NR == 1 { t = $1 } { print $1 - t }' | tr '\n' ' ')
-    shift 2
-    echo "$sent_q" | awk -v want="$*" -v slow="$SLOW" '{ n = split(want, w); ok = n == NF
-        for (i = 1; i <= n; i++) ok = ok && $i >= w[i] - 60 * slow && $i <= w[i] + 400 * slow } END { exit !ok }' ||
-        fail "sent at: wanted about $*, got $sent_q"
-}
-
-leg_retrying() {
-    ups u1 u2
-    replies <<'END'
 8: of 50 queries at once whose first datagrams are lost all are answered, well inside a second
  ; proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
  ; good 50 window=50 name=drop=1.many%d.test
@@ -132,6 +117,16 @@ answers that come twice, or after the question was sent again, harm no other que
  ; each refuses_both formerr 'formerr bad=header'
 END
 }
+
+# sent_at NAME PATTERN MS...: the upstream NAME has seen these at about such times after the first of them
+sent_at() {
+    sent_q=$(sed -n "s/^query [0-9]* ms \([0-9]*\) .*udp .* id=[0-9]* $2.*/\1/p" "$T/$1.q" | awk 'NR == 1 { t = $1 } { print $1 - t }' | tr '\n' ' ')
+    shift 2
+    echo "$sent_q" | awk -v want="$*" -v slow="$SLOW" '{ n = split(want, w); ok = n == NF
+        for (i = 1; i <= n; i++) ok = ok && $i >= w[i] - 60 * slow && $i <= w[i] + 400 * slow } END { exit !ok }' ||
+        fail "sent at: wanted about $*, got $sent_q"
+}
+
 # behind WORD...: u3 is started so, and p has only it
 behind() {
     up u3 "$@"
