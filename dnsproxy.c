@@ -7204,8 +7204,8 @@ static void start_descriptors(void) {
 }
 
 static void serve(void) {
-	turn_end();
 	notify("READY=1");
+	turn_end();
 	libraries_shrink();
 	for (; !stopping; turn_end()) loop_turn();
 	notify("STOPPING=1");

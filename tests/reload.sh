@@ -78,9 +78,10 @@ reloads under 500 queries a second, the upstreams changing each time, lose nothi
  ; ! plain || grew 300 "$kb" r
  ; within -9 2 "$(($(fd_count r) - fds))" "descriptors more"
  ; lives r
-READY=1 once the ports answer ; conf "$u1 1"
+READY=1 once the ports answer, and nothing before it ; conf "$u1 1"
  ; notified "$T/notify" WATCHDOG_USEC=1000000
  ; comes sd READY=1
+ ; like READY=1 "$(sed -n 2p "$T/sd.log")"
  ; ^NOERROR ; ready.test
 WATCHDOG=1 at half of WATCHDOG_USEC ; sleep 2.2
  ; saw 3-6 'WATCHDOG=1' sd
