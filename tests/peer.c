@@ -68,10 +68,10 @@ static struct buf sent, got;
 
 /* Is it no reply to what was sent: has it another ID, or another question, letter case and all? */
 static bool wrong_reply(int id) {
-	struct message a, z;
+	struct message a;
 	if (get16at(got.p) != (unsigned)id) return true;
 	return message_read(&a, sent.p, sent.n, NULL, NULL) && get16at(got.p + 4) > 0 &&
-	    (!message_read(&z, got.p, got.n, NULL, NULL) || z.end != a.end || memcmp(got.p + 12, sent.p + 12, a.end - 12) != 0);
+	    (got.n < a.end || memcmp(got.p + 12, sent.p + 12, a.end - 12) != 0);
 }
 
 static int cmd_ask(char **argv) {
@@ -116,16 +116,16 @@ static int cmd_ask(char **argv) {
  * slowest_ms N p50_us N p99_us N p999_us N worst_us N ms N got N (messages) odd N (FORMERR with more than header, question and OPT)
  * from FIRST BYTE OF THE ADDRESS:COUNT,... A query without a reply is not sent again. */
 
+enum { MOST_CHANNELS = 2000 };
 static struct load {
 	struct addr to;
-	int qtype, nchannels;
+	struct conn *tcp[MOST_CHANNELS];
+	int udp, slot, qtype, nchannels;
 	char stamp[8];                  /* makes names fresh */
 	usec began, last, due;
 	long sent, done, open, wrong, dup, bad, tc, tcfull, right, got, odd, rcodes[16], nets[256], *took;
-} load;
+} load = { .slot = -1 };
 static struct waiting { usec at; int number; bool used, answered; } waiting[65536];
-enum { MOST_CHANNELS = 2000 };
-static struct channel { int fd; struct buf in, out; } channels[MOST_CHANNELS];
 
 static void load_vary(char *name) {
 	static const char *const options[] = { "8:0001180001020%d", "10:00112233445566%02d", "12:%04d", "3:" };
@@ -136,21 +136,6 @@ static void load_vary(char *name) {
 	form.edns = 512 + (int)(rnd() % 4000);
 	for (; *name != '\0'; name++)
 		if (rnd() & 1) *name = (char)toupper((unsigned char)*name);
-}
-
-/* What may leave of that which waits to be sent. */
-static void channel_flush(struct channel *c) {
-	ssize_t n = c->out.n > 0 && c->fd >= 0 ? send(c->fd, c->out.p, c->out.n, MSG_NOSIGNAL) : 0;
-	if (n > 0) take(&c->out, (size_t)n);
-}
-
-static bool channel_open(struct channel *c) {
-	channel_flush(c);
-	if (c->fd > 0) close(c->fd);
-	c->fd = sock(form.tcp ? SOCK_STREAM : SOCK_DGRAM, source_of(form.src), &load.to);
-	if (c->fd >= 0) nonblocking(c->fd);
-	c->in.n = c->out.n = 0;
-	return c->fd >= 0;
 }
 
 static int load_place(void) {
@@ -165,35 +150,6 @@ static bool may_send(void) {
 	if (load.open + form.burst > form.window || load.due > us_now()) return false;
 	load.due = (form.rate ? load.due : MAX(load.due, now - MS(2))) + form.every;
 	return true;
-}
-
-/* The next message. Those of chance have over TCP a length that is mostly right, and each 50 a new connection. */
-static void load_send(void) {
-	static unsigned next;
-	struct channel *c = &channels[load.sent % load.nchannels];
-	bool junk = form.kind[0] != '\0';
-	int number = form.from + load_place();
-	char name[WORD * 4];
-	if (load.sent == 0) next = random16();
-	while (waiting[next & 65535].used) next++;
-	unsigned id = next++ & 65535;
-	numbered(name, sizeof name, form.name, number, load.stamp);
-	if (form.vary) load_vary(name);
-	query_put(&form, &sent, name, form.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
-	if (strcmp(form.kind, "mutate") == 0) mutate(&sent, 0);
-	if (strcmp(form.kind, "random") == 0) {
-		size_t n = rnd() % (rnd() % 8 ? 80 : 1400);
-		for (sent.n = 0; sent.n < n; ) put8(&sent, rnd() & 255);
-	}
-	waiting[id] = (struct waiting){ us_now(), number, true, false };
-	if (junk && form.tcp && (c->fd < 0 || load.sent % 50 == 0)) channel_open(c);
-	if (form.tcp) {
-		put16(&c->out, junk && rnd() % 8 == 0 ? rnd() % 70 : (unsigned)sent.n);
-		put_buf(&c->out, &sent);
-	} else if (send(c->fd, sent.p, sent.n, 0) < 0 && errno == ECONNREFUSED) send(c->fd, sent.p, sent.n, 0);
-	load.sent++;
-	load.open++;
-	load.last = now;
 }
 
 static void see_address(void *ctx, struct msg at, const struct rr *r, int section) {
@@ -245,38 +201,71 @@ static void load_reply(const uint8_t *p, size_t n) {
 	else load.right += (p[3] & 15) == NOERROR;
 }
 
-/* Everything that has come on this channel; false when there can come nothing more. */
-static bool channel_read(struct channel *c) {
+/* What has come: over TCP, over UDP. */
+static void load_handle(struct conn *c) {
+	for (long n; (n = framed(&c->in)) >= 0; take(&c->in, 2 + (size_t)n)) load_reply(c->in.p + 2, (size_t)n);
+}
+static void load_ready(void *owner, short revents) {
 	static uint8_t in[MSG_MAX];
-	long len;
-	for (int k = 0; k < 256; k++) {
-		ssize_t n = recv(c->fd, in, sizeof in, 0);
-		if (n < 0 && errno == ECONNREFUSED && !form.tcp) return load.done > 0;
-		if (n < 0 && later(errno)) return true;
-		if (!form.tcp && n >= 0) load_reply(in, (size_t)n);
-		else if (n <= 0) {
-			close(c->fd);
-			c->fd = -1;
-			return false;
-		}
-		for (put(&c->in, in, form.tcp ? (size_t)n : 0); (len = framed(&c->in)) >= 0; take(&c->in, 2 + (size_t)len))
-			load_reply(c->in.p + 2, (size_t)len);
+	ssize_t n = 0;
+	(void)owner, (void)revents;
+	for (int k = 0; k < 256 && (n = recv(load.udp, in, sizeof in, 0)) >= 0; k++) load_reply(in, (size_t)n);
+	if (n < 0 && errno == ECONNREFUSED && load.done == 0) watch_remove(&load.slot);
+}
+
+/* A new socket; a connection in the place of the one that is there. */
+static bool channel_open(int i) {
+	int fd = sock(form.tcp ? SOCK_STREAM : SOCK_DGRAM, source_of(form.src), &load.to);
+	struct conn **place = &load.tcp[i];
+	if (fd < 0) return false;
+	nonblocking(fd);
+	if (*place != NULL) {
+		conn_move(*place);
+		conn_die(*place, "client", "done");
+		(*place)->place = NULL;
 	}
+	if (form.tcp) *place = conn_new(fd, &load.to, load_handle, place);
+	else watch_add(&load.slot, load.udp = fd, POLLIN, load_ready, NULL, false);
 	return true;
+}
+
+/* The next message. Those of chance have over TCP a length that is mostly right, and each 50 a new connection. */
+static void load_send(void) {
+	static unsigned next;
+	int i = (int)(load.sent % load.nchannels);
+	bool junk = form.kind[0] != '\0';
+	int number = form.from + load_place();
+	char name[WORD * 4];
+	if (load.sent == 0) next = random16();
+	while (waiting[next & 65535].used) next++;
+	unsigned id = next++ & 65535;
+	numbered(name, sizeof name, form.name, number, load.stamp);
+	if (form.vary) load_vary(name);
+	query_put(&form, &sent, name, form.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
+	if (strcmp(form.kind, "mutate") == 0) mutate(&sent, 0);
+	if (strcmp(form.kind, "random") == 0) {
+		size_t n = rnd() % (rnd() % 8 ? 80 : 1400);
+		for (sent.n = 0; sent.n < n; ) put8(&sent, rnd() & 255);
+	}
+	waiting[id] = (struct waiting){ us_now(), number, true, false };
+	if (junk && form.tcp && (load.tcp[i] == NULL || load.sent % 50 == 0)) channel_open(i);
+	if (load.tcp[i] != NULL) {
+		put16(&load.tcp[i]->out, junk && rnd() % 8 == 0 ? rnd() % 70 : (unsigned)sent.n);
+		put_buf(&load.tcp[i]->out, &sent);
+	} else if (send(load.udp, sent.p, sent.n, 0) < 0 && errno == ECONNREFUSED) send(load.udp, sent.p, sent.n, 0);
+	load.sent++;
+	load.open++;
+	load.last = now;
 }
 
 /* Sends what may be sent, and reads what comes within so many ms. Gives how many channels are open. */
 static int channels_turn(int ms) {
-	static struct pollfd fds[MOST_CHANNELS];
-	int open = 0;
-	for (int i = 0; i < load.nchannels; i++) {
-		struct channel *c = &channels[i];
-		channel_flush(c);
-		fds[i] = (struct pollfd){ c->fd, (short)(POLLIN | (c->out.n > 0 ? POLLOUT : 0)), 0 };
-	}
-	poll(fds, (nfds_t)load.nchannels, ms);
-	for (int i = 0; i < load.nchannels; i++)
-		open += !(fds[i].revents & (POLLIN | POLLHUP | POLLERR)) ? channels[i].fd >= 0 : channel_read(&channels[i]);
+	int open = load.slot >= 0;
+	struct conn *c;
+	for EACH_CONN(c) conn_clock(c);
+	wake_by(us_now() + MS(ms));
+	turn();
+	for (int i = 0; i < load.nchannels; i++) open += load.tcp[i] != NULL;
 	return open;
 }
 
@@ -300,7 +289,7 @@ static int load_hold(void) {
 	for (int told = load.nchannels, open; told > 0 && us_now() - load.began < SEC(600); told = open) {
 		fflush(stdout);
 		open = channels_turn(500);
-		for (int i = 0; i < load.nchannels && form.again; i++) open += channels[i].fd < 0 && channel_open(&channels[i]);
+		for (int i = 0; i < load.nchannels && form.again; i++) open += load.tcp[i] == NULL && channel_open(i);
 		if (open != told) printf("open %d\n", open);
 	}
 	return 0;
@@ -340,10 +329,10 @@ static int cmd_many(char **argv) {
 	if (form.rate) form.every = (int)(SEC(form.burst) / form.rate);
 	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
 	load.to = addr_of(form.server[0] ? form.server : argv[1], argv[2]);
+	watch_init(MOST_CONNS);
 	for (int i = 0; i < load.nchannels; i++) {
-		if (!channel_open(&channels[i])) return puts(strerror(errno)) >= 0;
-		if (form.raw) put_hex(&channels[i].out, form.raw);
-		channel_flush(&channels[i]);
+		if (!channel_open(i)) return puts(strerror(errno)) >= 0;
+		if (form.raw) put_hex(&load.tcp[i]->out, form.raw);
 	}
 	load.began = load.last = load.due = us_now();
 	if (form.hold) return load_hold();

@@ -17,7 +17,7 @@
  *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  lose=PERCENT (of the datagrams, each way)
  *  over UDP  tc  tcrec (TC=1 with records; 2: over TCP too)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
- *  wrong     first=KIND,KIND... (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
+ *  wrong     first=KIND (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
  *            KIND: id qname qtype qclass qr opcode zero eleven header qd2 cutq noq loop | port addr | rdlen ancount
  *            cutrr label40 letters (in the question, two are of the other case) SEED (bytes of chance)
  * For a connection as a whole, in rules for "." only:
@@ -32,7 +32,7 @@
  *            forgotten with a new name; off: none are kept; zero: any is resumed, with a secret of zeros)
  *
  * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no
- * TLS), open, hello, up, data, strike, reneg, end and rules. */
+ * TLS), open, hello, flight, up, data, strike, reneg, end and rules. */
 
 #define ACT_WORDS(I, T) I(act, nodata) I(act, n) I(act, rdlen) I(act, big) I(act, cname) I(act, extra) I(act, net) \
 	I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, tc) \
@@ -51,11 +51,12 @@ struct setup {
 	struct buf text;                /* of the rules */
 	int logfd, udp, tcp, other, elsewhere;
 	struct addr at;
+	usec kicked;                    /* connections from before end */
 };
 static struct setup up = { .base = { .number = 1, .tls = 12, .n = 1, .gap = 100, .nttl = 1, .ttl = { 300 }, .ede = -1, .times = -1,
 	.how = "notify" }, .logfd = -1, .udp = -1, .tcp = -1, .other = -1, .elsewhere = -1 };
 
-/* A connection. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS or
+/* A connection, or one of many. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS or
  * HTTP/2. What is put into "out" leaves by way of the engine and "raw". */
 struct web { bool greeted; uint32_t stream; int requests; long room, taken; };     /* of HTTP/2 */
 enum closing { STAYS, CLOSING, HALF_CLOSED, CLOSES_WHEN_EMPTY };
@@ -63,8 +64,9 @@ struct conn {
 	struct node node;
 	int fd, slot, id;
 	struct addr from;
+	struct conn **place;            /* where many keeps one of its own */
 	void (*handle)(struct conn *);
-	bool tls, hello, up, reneg, gone, stalled;
+	bool tls, hello, up, flight, reneg, gone, stalled;
 	enum closing closing;
 	usec born, last, dripped;
 	struct buf came, in, out, raw;  /* came: what the engine has not taken */
@@ -81,8 +83,7 @@ static int conn_count;
 enum { MOST_CONNS = 20000 };
 #define EACH_CONN(c) (struct node *n_ = conns.next, *next_; next_ = n_->next, c = (struct conn *)(void *)n_, n_ != &conns; n_ = next_)
 
-static void note(const char *event, const struct conn *c, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void note(const char *event, const struct conn *c, const char *fmt, ...) {
+static __attribute__((format(printf, 3, 4))) void note(const char *event, const struct conn *c, const char *fmt, ...) {
 	char line[3000];
 	va_list ap;
 	va_start(ap, fmt);
@@ -114,18 +115,15 @@ static void act_word(struct act *a, const char *w) {
 	else field_set(act_fields, COUNT(act_fields), a, e);    /* other labels with a '=' are just labels */
 }
 
-static bool has_suffix(const char *name, const char *suffix) {
-	uint8_t n[NAME_MAX_WIRE], s[NAME_MAX_WIRE];
-	return name_below(n, name_parse(n, name), s, name_parse(s, suffix));
-}
-
 /* What to do with a question. */
 static struct act act_for(const char *name) {
 	struct act a = up.base;
+	uint8_t n[NAME_MAX_WIRE], suffix[NAME_MAX_WIRE];
+	size_t len = name_parse(n, name);
 	char copy[65536], *save, *save2, *w;
 	snprintf(copy, sizeof copy, "%s", up.text.p ? (char *)up.text.p : "");
 	for (char *line = strtok_r(copy, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
-		if ((w = strtok_r(line, " ", &save2)) != NULL && has_suffix(name, w))
+		if ((w = strtok_r(line, " ", &save2)) != NULL && name_below(n, len, suffix, name_parse(suffix, w)))
 			while ((w = strtok_r(NULL, " ", &save2)) != NULL) act_word(&a, w);
 	snprintf(copy, sizeof copy, "%s", name);
 	for (w = strtok_r(copy, ".", &save); w != NULL; w = strtok_r(NULL, ".", &save))
@@ -136,15 +134,11 @@ static struct act act_for(const char *name) {
 static br_ssl_session_cache_lru sessions;
 static uint8_t sessions_store[100000];
 
-static void conn_close(struct conn *c, const char *how);
-static void conn_move(struct conn *c);
-
 /* Reads the rules again if they have changed; what they say for all connections happens now. */
 static void rules_read(void) {
 	static struct stat old;
 	struct act was = up.all;
 	struct stat st;
-	struct conn *c;
 	if (up.base.rules[0] == '\0' || stat(up.base.rules, &st) != 0 || (st.st_ino == old.st_ino && memcmp(&st.st_mtim, &old.st_mtim, sizeof st.st_mtim) == 0))
 		return;
 	old = st;
@@ -153,12 +147,7 @@ static void rules_read(void) {
 	up.all = act_for("connect.");
 	note("rules", NULL, "read");
 	if (strcmp(up.all.cache, was.cache) != 0) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
-	if (up.all.kick == 0 || up.all.kick == was.kick) return;
-	for EACH_CONN(c)
-		if (!c->stalled) {
-			conn_close(c, up.all.how);
-			conn_move(c);
-		}
+	if (up.all.kick != 0 && up.all.kick != was.kick) up.kicked = now;
 }
 
 /* ---- Answers */
@@ -191,45 +180,33 @@ static void put_opt(struct buf *b, const struct act *a, unsigned rcode, bool do_
 	free(o.p);
 }
 
-/* The records of the answer section. owner: where the last name of the chain stands. */
-static void put_answers(struct buf *b, const struct act *a, const struct message *q, unsigned owner, unsigned type, bool opt) {
+/* All records, as the rules say. */
+static void put_sections(struct buf *b, const struct act *as, const struct message *q, unsigned rcode, bool opt, bool do_) {
 	static unsigned count;
-	struct act x = *a;
-	size_t want = a->big ? (size_t)a->big - (opt ? 11 : 0) : 0;
-	uint32_t h = a->count ? ++count : name_number(q->name);
-	if (a->net || a->count)
-		snprintf(x.a, sizeof x.a, "%d.%u.%u.%u", a->net ? a->net : 10, h >> 16 & 255, h >> 8 & 255, h & 255);
-	if (want > b->n && type == T_A) x.n = (int)((want - b->n) / 16);
-	else if (want > b->n + 12 && type != T_AAAA) x.rdlen = (int)(want - b->n - 12);
-	for (int i = 0; i < x.n; i++) {
-		PUT_RECORD(b, 1, "p224", owner, type, 1, a->ttl[i % a->nttl]);
-		put_rdata(b, &x, type, i);
-	}
-}
-
-/* A chain of aliases; gives where its last name stands. */
-static unsigned put_links(struct buf *b, const struct act *a) {
-	unsigned owner = 12;
+	struct act a = *as;
+	unsigned type = a.type[0] ? (unsigned)type_of(a.type) : q->type == T_ANY ? T_A : q->type, owner = 12;
 	char text[32];
-	for (int i = 0; i < a->cname; i++) {
+	for (int i = 0; i < a.cname; i++) {
 		snprintf(text, sizeof text, "c%d", i);
-		PUT_RECORD(b, 1, "p224(lp)", owner, T_CNAME, 1, a->ttl[0], text, 12);
+		PUT_RECORD(b, 1, "p224(lp)", owner, T_CNAME, 1, a.ttl[0], text, 12);
 		owner = (unsigned)(b->n - strlen(text) - 3);
 	}
-	return owner;
-}
-
-/* All records, as the rules say. */
-static void put_sections(struct buf *b, const struct act *a, const struct message *q, unsigned rcode, bool opt, bool do_) {
-	unsigned type = a->type[0] ? (unsigned)type_of(a->type) : q->type == T_ANY ? T_A : q->type, owner = put_links(b, a);
-	if (rcode == NOERROR && !a->nodata) put_answers(b, a, q, owner, type, opt);
-	if (a->soa[0]) {
-		PUT_RECORD(b, 2, "p224", 12, T_SOA, 1, (unsigned)atoi(a->soa));
-		put_rdata(b, a, T_SOA, 0);
+	uint32_t h = a.count ? ++count : name_number(q->name);
+	if (a.net || a.count) snprintf(a.a, sizeof a.a, "%d.%u.%u.%u", a.net ? a.net : 10, h >> 16 & 255, h >> 8 & 255, h & 255);
+	size_t want = a.big ? (size_t)a.big - (opt ? 11 : 0) : 0;
+	if (want > b->n && type == T_A) a.n = (int)((want - b->n) / 16);
+	else if (want > b->n + 12 && type != T_AAAA) a.rdlen = (int)(want - b->n - 12);
+	for (int i = 0; i < a.n && rcode == NOERROR && !a.nodata; i++) {
+		PUT_RECORD(b, 1, "p224", owner, type, 1, a.ttl[i % a.nttl]);
+		put_rdata(b, &a, type, i);
 	}
-	if (a->extra) PUT_RECORD(b, 2, "n224(n)", "test", T_NS, 1, 300, "ns.evil");
-	if (a->extra) PUT_RECORD(b, 3, "n224(4)", "victim.test", T_A, 1, 300, 0x06060606);
-	if (opt) put_opt(b, a, rcode, do_);
+	if (a.soa[0]) {
+		PUT_RECORD(b, 2, "p224", 12, T_SOA, 1, (unsigned)atoi(a.soa));
+		put_rdata(b, &a, T_SOA, 0);
+	}
+	if (a.extra) PUT_RECORD(b, 2, "n224(n)", "test", T_NS, 1, 300, "ns.evil");
+	if (a.extra) PUT_RECORD(b, 3, "n224(4)", "victim.test", T_A, 1, 300, 0x06060606);
+	if (opt) put_opt(b, &a, rcode, do_);
 }
 
 /* The honest answer to the query p. */
@@ -274,6 +251,27 @@ static void spoil(struct buf *b, const char *kind, const struct message *q) {
 	if (ways[i].at + 2 <= b->n) put16at(b->p + ways[i].at, ways[i].value);
 	b->n = MIN(b->n, ways[i].length);
 	if (ways[i].length <= rr) memset(b->p + 6, 0, 6);
+}
+
+/* ---- Connections: how they end */
+
+static void conn_die(struct conn *c, const char *who, const char *why) {
+	if (c->gone) return;
+	c->gone = true;
+	note("end", c, "by %s why %s queries %d answers %d", who, why, c->queries, c->answers);
+	watch_remove(&c->slot);
+	close(c->fd);
+}
+
+static void conn_close(struct conn *c, const char *how) {
+	if (c->gone || c->closing == CLOSING || c->closing == HALF_CLOSED) return;
+	if (c->up && !c->stalled && (strcmp(how, "notify") == 0 || strcmp(how, "half") == 0)) {
+		c->closing = strcmp(how, "half") == 0 ? HALF_CLOSED : CLOSING;
+		br_ssl_engine_close(&c->sc.eng);
+		return;
+	}
+	if (strcmp(how, "rst") == 0) reset_on_close(c->fd);
+	conn_die(c, "server", how);
 }
 
 /* ---- Things to be done later, soonest first */
@@ -330,6 +328,8 @@ static void answer_hold(struct conn *c, const struct buf *b) {
 	answers_release(c);
 }
 
+static void conn_move(struct conn *c);
+
 static void job_run(const struct job *j) {
 	struct conn *c = j->conn;
 	if (c == NULL) datagram_send(j);
@@ -374,20 +374,16 @@ static void query_note(const struct conn *c, const uint8_t *p, size_t n, const s
 
 /* first=: what comes before the right answer. Gives when that is due. */
 static usec wrong_first(const struct act *a, const struct buf *b, const struct message *q, const struct addr *from, struct conn *c, usec due) {
-	char kinds[WORD], *save;
 	struct buf w = { 0 };
-	snprintf(kinds, sizeof kinds, "%s", a->first);
-	for (char *kind = strtok_r(kinds, ",", &save); kind != NULL; kind = strtok_r(NULL, ",", &save), due += MS(a->gap)) {
-		int fd = strcmp(kind, "port") == 0 ? up.other : strcmp(kind, "addr") == 0 ? up.elsewhere : up.udp;
-		w.n = 0;
-		put_buf(&w, b);
-		for (size_t i = q->end + 12, k = get16at(w.p + 6); q->type == T_A && k > 0 && i + 4 <= w.n; i += 16, k--)
-			put32at(w.p + i, 0x06060606);           /* it tells another address */
-		if (fd == up.udp) spoil(&w, kind, q);
-		job_add((struct job){ .due = due, .kind = J_MESSAGE, .conn = c, .fd = fd, .to = *from }, w.p, w.n);
-	}
+	int fd = strcmp(a->first, "port") == 0 ? up.other : strcmp(a->first, "addr") == 0 ? up.elsewhere : up.udp;
+	if (a->first[0] == '\0') return due;
+	put_buf(&w, b);
+	for (size_t i = q->end + 12, k = get16at(w.p + 6); q->type == T_A && k > 0 && i + 4 <= w.n; i += 16, k--)
+		put32at(w.p + i, 0x06060606);           /* it tells another address */
+	if (fd == up.udp) spoil(&w, a->first, q);
+	job_add((struct job){ .due = due, .kind = J_MESSAGE, .conn = c, .fd = fd, .to = *from }, w.p, w.n);
 	free(w.p);
-	return due;
+	return due + MS(a->gap);
 }
 
 /* A flood of wrong IDs before the answer b, 250 each millisecond. */
@@ -460,27 +456,6 @@ static void dns_handle(struct conn *c) {
 		take(&c->in, 2 + (size_t)n);
 		if (up.all.skip) break;
 	}
-}
-
-/* ---- Connections: how they end */
-
-static void conn_die(struct conn *c, const char *who, const char *why) {
-	if (c->gone) return;
-	c->gone = true;
-	note("end", c, "by %s why %s queries %d answers %d", who, why, c->queries, c->answers);
-	watch_remove(&c->slot);
-	close(c->fd);
-}
-
-static void conn_close(struct conn *c, const char *how) {
-	if (c->gone || c->closing == CLOSING || c->closing == HALF_CLOSED) return;
-	if (c->up && !c->stalled && (strcmp(how, "notify") == 0 || strcmp(how, "half") == 0)) {
-		c->closing = strcmp(how, "half") == 0 ? HALF_CLOSED : CLOSING;
-		br_ssl_engine_close(&c->sc.eng);
-		return;
-	}
-	if (strcmp(how, "rst") == 0) reset_on_close(c->fd);
-	conn_die(c, "server", how);
 }
 
 /* ---- Faults at a stage of a connection */
@@ -577,9 +552,8 @@ static bool hello_note(const struct conn *c) {
 
 /* How much of "out" may leave now: all of it, or what record= and dribble= allow. */
 static size_t out_portion(struct conn *c) {
-	int drip = c->dribble ? c->dribble : up.all.dribble;
-	size_t record = up.all.record > 0 ? (size_t)up.all.record : drip ? 1 : c->out.n;
-	if (c->out.n == 0 || (drip && now - c->dripped < MS(drip))) return 0;
+	size_t record = up.all.record > 0 ? (size_t)up.all.record : c->dribble ? 1 : c->out.n;
+	if (c->out.n == 0 || (c->dribble && now - c->dripped < MS(c->dribble))) return 0;
 	c->dripped = now;
 	return MIN(c->out.n, record);
 }
@@ -664,6 +638,10 @@ static void conn_move(struct conn *c) {
 		for (size_t n; (n = out_portion(c)) > 0; take(&c->out, n)) put(&c->raw, c->out.p, n);
 	conn_flush(c);
 	if (c->gone || c->stalled) return;
+	if (c->tls && !c->flight && c->sent > 1000 && c->raw.n == 0) {
+		c->flight = true;
+		note("flight", c, "bytes %zu", c->sent);
+	}
 	if (c->closing == CLOSES_WHEN_EMPTY && c->out.n == 0 && c->raw.n == 0) {
 		conn_close(c, up.all.how);
 		conn_move(c);
@@ -697,7 +675,8 @@ static void conn_read(void *owner, short revents) {
 /* What the time brings, and what is waited for until the next turn. */
 static void conn_clock(struct conn *c) {
 	bool idle = up.all.idle > 0 && now - c->last >= MS(up.all.idle) && c->waiting == 0 && c->raw.n == 0;
-	bool over = idle || (up.all.life > 0 && now - c->born >= MS(up.all.life)), deaf = c->stalled && strstr(up.all.at, "deaf");
+	bool over = idle || c->born < up.kicked || (up.all.life > 0 && now - c->born >= MS(up.all.life));
+	bool deaf = c->stalled && strstr(up.all.at, "deaf");
 	if (!c->gone && !c->stalled) {
 		if (over && (!c->tls || c->up)) conn_close(c, up.all.how);
 		answers_release(c);
@@ -707,6 +686,14 @@ static void conn_clock(struct conn *c) {
 	if (!c->gone) watch_events(c->slot, (short)(POLLRDHUP | (deaf ? 0 : POLLIN) | (c->raw.n > 0 ? POLLOUT : 0)));
 }
 
+static struct conn *conn_new(int fd, const struct addr *from, void (*handle)(struct conn *), struct conn **place) {
+	struct conn *c = grow(NULL, sizeof *c);
+	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = *from, .handle = handle, .place = place, .born = now, .last = now };
+	list_append(conns.next, &c->node);
+	watch_add(&c->slot, fd, POLLIN, conn_read, c, false);
+	return c;
+}
+
 static void conn_accept(void *owner, short revents) {
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
@@ -714,11 +701,8 @@ static void conn_accept(void *owner, short revents) {
 	(void)owner, (void)revents;
 	rules_read();
 	if (fd < 0) return;
-	struct conn *c = grow(NULL, sizeof *c);
-	*c = (struct conn){ .fd = fd, .id = ++conn_count, .from = from, .tls = up.base.cert[0] != '\0', .born = now, .last = now };
-	c->handle = strcmp(up.base.alpn, "h2") == 0 ? web_handle : dns_handle;
-	list_append(conns.next, &c->node);
-	watch_add(&c->slot, fd, POLLIN, conn_read, c, false);
+	struct conn *c = conn_new(fd, &from, strcmp(up.base.alpn, "h2") == 0 ? web_handle : dns_handle, NULL);
+	c->tls = up.base.cert[0] != '\0';
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	note("open", c, "%s from=%s", transport(c), addr_text(&from));
 	if (c->tls) tls_begin(c);
@@ -730,6 +714,7 @@ static void conn_free(struct conn *c) {
 	for (struct node *n = jobs.next; next = n->next, n != &jobs; n = next)
 		if (job_of(n)->conn == c) job_free(job_of(n));
 	list_remove(&c->node);
+	if (c->place != NULL) *c->place = NULL;
 	free(c->came.p);
 	free(c->in.p);
 	free(c->held.p);

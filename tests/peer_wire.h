@@ -156,13 +156,9 @@ static uint32_t name_number(const char *name) {
 /* Some bytes of it, from the offset "from" on, are changed by chance, or its end is cut off. */
 static void mutate(struct buf *b, size_t from) {
 	static const uint8_t odd[] = { 0, 0xff, 0xc0, 0x0c, 0x40, 0x3f, 0x29, 1 };
-	for (unsigned k = 1 + rnd() % 4, way; k > 0 && b->n > 12; k--) {
-		uint8_t *at = b->p + from + rnd() % (b->n - from);
-		way = rnd() % 5;
-		if (way < 3) *at = (uint8_t)(way == 0 ? *at ^ 1u << rnd() % 8 : way == 1 ? rnd() & 255 : odd[rnd() % 8]);
-		else if (way == 3) b->n = 12 + rnd() % (b->n - 12);
-		else put16at(b->p + 4 + 2 * (rnd() % 4), rnd() % 3 ? rnd() % 4 : rnd() & 65535);
-	}
+	for (unsigned k = 1 + rnd() % 4; k > 0 && b->n > 12; k--)
+		if (rnd() % 5 == 0) b->n = 12 + rnd() % (b->n - 12);
+		else b->p[from + rnd() % (b->n - from)] = rnd() % 2 ? (uint8_t)rnd() : odd[rnd() % 8];
 }
 
 /* ---- Messages: reading */

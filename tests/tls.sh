@@ -39,7 +39,7 @@ bare tls sends no SNI ; crt ip by=int san=ip:127.0.0.1
  ; answered 10 1
  ; saw 1 '^hello 1 .* sni - ' one
 answers with a wrong ID, name or type, or with QR=0, before the right one are ignored ; served
- ; ruled 'first=id,qname,qtype,qr gap=0' 100 window=20
+ ; each 'ruled "first=$it gap=0" 25 window=20' id qname qtype qr
 records of one byte are put together ; ruled record=1 50 window=10
 segments of one byte are put together, in the handshake too ; ruled 'wire=1 kick=1' 20 window=5
 records of 16 KB are read ; ruled batch=4 8 window=4
