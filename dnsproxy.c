@@ -386,6 +386,7 @@ static bool addr_is6(const struct addr *a) { return a->u.sa.sa_family == AF_INET
 static socklen_t addr_len(const struct addr *a) {
 	return addr_is6(a) ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 }
+static bool addr_unscoped(const struct addr *a) { return addr_is6(a) && !a->scope[0] && IN6_IS_ADDR_LINKLOCAL(&a->u.in6.sin6_addr); }
 static unsigned addr_port(const struct addr *a) { return ntohs(addr_is6(a) ? a->u.in6.sin6_port : a->u.in.sin_port); }
 
 static void addr_set_port(struct addr *a, unsigned port) {
@@ -1307,7 +1308,7 @@ static const char *set_listen(struct config *c, const struct directive *d, char 
 	memset(l, 0, sizeof *l);
 	l->any = args[0][0] == '*' && (args[0][1] == '@' || args[0][1] == '\0');
 	snprintf(any, sizeof any, "0.0.0.0%.20s", args[0] + 1);
-	if (address_parse(&l->addr, l->any ? any : args[0], c->default_port) != NULL)
+	if (address_parse(&l->addr, l->any ? any : args[0], c->default_port) != NULL || addr_unscoped(&l->addr))
 		return d->expected;
 	for (unsigned i = 0; i < c->nlistens; i++)
 		if (listen_clash(l, &c->listens[i]))
@@ -1417,7 +1418,7 @@ static void print_log(struct text *t, const struct config *c, const struct direc
 static const struct directive directives[] = {
 	{ "listen", "ADDRESS[@PORT]", "*", "where to serve UDP and TCP; repeatable; * is every address",
 	  set_listen, print_listen, 0, 0, 0,
-	  "an address of this host, or * with \"allow\" to serve one interface; a port stands behind '@', such as *@5300" },
+	  "an address of this host (fe80::1%eth0), or * with \"allow\" to serve one interface; a port stands behind '@', such as *@5300" },
 	{ "admin", "ADDRESS@PORT", "127.0.0.1@5353", "the admin port, on loopback; or off",
 	  set_admin, print_admin, 0, 0, 0, "a loopback ADDRESS@PORT, or off" },
 	{ "allow", "CIDR ...", "127.0.0.0/8 ::1/128 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80::/10",
@@ -1501,7 +1502,6 @@ static const char *spec_server(struct spec *s, const char *w) {
 /* One option of an upstream line. NULL, or what was expected. */
 static const char *spec_option(struct spec *s, const char *w, bool *transport) {
 	uint8_t name[NAME_MAX_WIRE];
-	struct addr host;
 	size_t n;
 
 	if (strcmp(w, "tcp") == 0 || strcmp(w, "tls") == 0 || strncmp(w, "tls=", 4) == 0 || strncmp(w, "https=", 6) == 0) {
@@ -1516,7 +1516,7 @@ static const char *spec_option(struct spec *s, const char *w, bool *transport) {
 	}
 	if (strncmp(w, "domain=", 7) == 0) {
 		w += w[7] == '.' && w[8] != '\0' ? 8 : 7;
-		if (host_parse(name, w) == 0 || addr_parse(&host, w))
+		if (host_parse(name, w) == 0 || (strcmp(w, ".") != 0 && w[strspn(w, "0123456789.")] == '\0'))
 			return "a host name behind domain=, which stands for itself and all below it: no *, ~, /, comma, quote, address or URL";
 		n = name_len(name);
 		if (s->domains_len + n > sizeof s->domains) return "fewer domains in one line";
@@ -1698,8 +1698,8 @@ static void config_check(struct reader *r) {
 	for (i = 0; i < c->nspecs; i++) {
 		const struct spec *s = &c->specs[i];
 		const uint8_t *p = addr_bytes(&s->addr, &n);
-		if (memcmp(p, zero, n) == 0 || (n == 4 ? p[0] >= 224 : p[0] == 0xff))
-			config_error(r, s->place, "%s is no upstream, expected a unicast address", addr_text(&s->addr));
+		if (memcmp(p, zero, n) == 0 || (n == 4 ? p[0] >= 224 : p[0] == 0xff) || addr_unscoped(&s->addr))
+			config_error(r, s->place, "%s is no upstream, expected a unicast address, with %%interface if it is link-local", addr_text(&s->addr));
 		for (k = 0; k < i; k++) {
 			struct spec x = *s;
 			x.priority = c->specs[k].priority;

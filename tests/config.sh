@@ -50,7 +50,8 @@ a wrong line is met by what was expected ; "soon" is not valid, expected millise
  ; tls alone for a certificate of the address ; '192.0.2.1 3 https=192.0.2.1'
  ; a path of at most 127 letters behind https=NAME ; '192.0.2.1 3 https=dns.test/"q"'
  ; tcp, tls, tls=NAME ; '192.0.2.1 3 https'
- ; an address of this host, or \* with "allow" ; 'listen eth0'
+ ; an address of this host \(fe80::1%eth0\), or \* with "allow" ; 'listen eth0' | 'listen fe80::1'
+ ; with %interface if ; 'fe80::1 1'
  ; \*@5300 ; 'listen 5300' | 'listen *:5300'
 what is right for hosts, dnsmasq, resolv.conf or unbound is met by what to write here ; expected .*192\.0\.2\.1@53 ; '1.1.1.1:53 1'
  ; expected a port behind '@' ; '1.1.1.1#5353 1'
@@ -70,7 +71,7 @@ what may never end is no file ; not a file ; "hosts $T" | 'hosts /dev/zero'
 END
     replies <<'END'
 a suffix that no name can have is an error that says so
- ; each no_suffix '*.lan' '~lan' '/lan/' 'a,b' '"lan"' https://lan 192.168.1.1 10.0.0.0/8 ::1 '\.lan'
+ ; each no_suffix '*.lan' '~lan' '/lan/' 'a,b' '"lan"' https://lan 192.168.1.1. 192.168 10 10.0.0.0/8 ::1 '\.lan'
 hostile files give errors and nothing else ; copies 1000000 x >"$T/random.conf"
  ; exits 1 'random\.conf:1: ' -t -c "$T/random.conf"
  ; printf '9.9.9.9 1\n1.2.3.4\0005 1\n' >"$T/random.conf"
