@@ -32,10 +32,9 @@ clear NAME drops every type of NAME, without case, and nothing else ; each 'ask 
  ; shows '^entry st\.test'
 clear empties the cache ; same "Cache cleared ($(count entries cache) entries)" "$(adm clear)"
  ; same 0 "$(count entries cache)" entries
-log LEVEL changes what is logged ; same 'Log level debug' "$(adm 'log debug')"
+log LEVEL changes what is logged ; each 'same "Log level $it" "$(adm "log $it")"' error debug
  ; asks debugged.test
  ; comes p 'debugged\.test'
- ; each 'same "Log level $it" "$(adm "log $it")"' error info
 only the first line of a connection is read ; asks keep.test
  ; ^clear ; 'text=help\nclear\nclear\n' slurp=3000
  ; shows '^entry keep\.test'

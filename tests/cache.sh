@@ -19,8 +19,6 @@ leg_cache() {
     replies <<'END'
 the second question is answered from the cache ; A 10\.0\.0\.1$ ; hit.test
  ; saw 1 ' hit\.test' u1
- ; same '1 1' "$(count hits) $(count misses)" "hits and misses in status"
-over TCP too ; A 10\.0\.0\.1$ ; hit.test +tcp
 the key is the name without case ; A 10\.0\.0\.1$ ; HiT.TEST
  ; saw 1 ' [hH][iI][tT]\.' u1
 and the type ; AAAA ; hit.test AAAA

@@ -11,13 +11,10 @@ leg_choosing() {
 1: a query goes to all upstreams at once ; costs 1 ' 1delay=200\.all\.test\. A ' 'u1 u2 u3' asks 1delay=200.all.test
  ; within 0 150 "$(sed -n 's/.* ms \([0-9]*\) .* 1delay=200\.all.*/\1/p' "$T"/u[123].q | sort -n | awk 'NR == 1 { a = $1 } END { print $1 - a }')" "ms from the first to the last"
 2: a priority-1 success is sent at once ; @1 ms:0-900 ; 2silent=.3silent=.at-once.test
-2: the success of the best priority wins, though it comes later ; @1 ; 1delay=300.best.test
- ; @2 ; 1servfail=.2delay=300.best.test
 2: NOERROR with a record of the asked type is a success, with none it is not ; @2 ; 1nodata=.s.test | 1type=TXT.s.test
 2: it is sent the moment every better upstream has answered without success ; @2 ms:290-1300 ; 1delay=300.1nxdomain=.moment.test
  ; @3 ms:0-900 ; 1nxdomain=.2servfail=.moment.test
 3: with no success NODATA comes before NXDOMAIN ; ^NOERROR .* an=0 ns=1 ; 1nxdomain=.2nodata=.2soa=9,9.3nxdomain=.no.test
-3: NXDOMAIN comes before any other answer ; ^NXDOMAIN ; 1servfail=.2refused=.3nxdomain=.no.test
 3: the best priority comes first within each ; 101 SOA ; 1nodata=.1soa=101,5.2nodata=.2soa=102,5.3nodata=.3soa=103,5.no.test
  ; 12 SOA ; 1servfail=.2nxdomain=.2soa=12,5.3nxdomain=.3soa=13,5.no.test
  ; ^REFUSED ; 1refused=.2servfail=.3notimp=.no.test
@@ -25,7 +22,7 @@ leg_choosing() {
  ; ^SERVFAIL .*ede=22 ; 1formerr=.2nodata=.2extra=.3refused=.no.test +edns | 1rcode=9.2refused=.3refused=.no.test +edns
  ; ^SERVFAIL .*ede=4 ; 1formerr=.1ede=4.2refused=.3refused=.no.test +edns
  ; ^RCODE6|^YXDOMAIN ; 1rcode=6.2servfail=.3refused=.no.test
-3: a referral is any other answer ; ^NXDOMAIN ; 1nodata=.1extra=.2servfail=.3nxdomain=.no.test
+3: NXDOMAIN comes before any other answer, and a referral is such ; ^NXDOMAIN ; 1nodata=.1extra=.2refused=.3nxdomain=.no.test
  ; ^NOERROR .*an=0 ns=1 ; 1nodata=.1extra=.2servfail=.3servfail=.no.test | 1nodata=.1extra=.1aa=.2nxdomain=.3servfail=.no.test
 3: it is sent when every upstream has answered or failed ; @^NXDOMAIN ms:390-2500 ; 1nxdomain=.2nxdomain=.3delay=400.3nxdomain=.when.test
 3: a wrong 'no' is worse than a late one: it waits for a success beyond patience ; @3 ; 1nxdomain=.2nxdomain=.3delay=1900.late.test
@@ -62,16 +59,14 @@ leg_choosing() {
  ; @1 ms:0-900 ; 2silent=.shared.test
 5: with nothing at all it is SERVFAIL with an Extended DNS Error, at once when all have failed ; proxy p "$dead 1" 'timeout 3000'
  ; @'^SERVFAIL qr rd ra .* ede=(22|23)( |$)' ms:0-1500 ; nothing.test +edns
-5: without OPT there is no Extended DNS Error ; ! ede=|edns= ; nothing2.test
 5: with nothing at all it is SERVFAIL at timeout when they are silent ; proxy p "$u1 1" "$u2 2" 'timeout 700'
  ; @'^SERVFAIL qr rd ra .* ede=(22|23)( |$)' ms:650-2000 ; silent=.n.test +edns
-9: identical questions in flight share one upstream query, each client gets its own reply ; proxy p "$u1 1" 'timeout 3000'
- ; good 200 window=200 name=delay=300.shared.test vary
- ; same 1 "$(pairs u1 ' delay=300\.shared')" "queries at the upstream"
-9: over TCP too, and mixed ; meanwhile tcp many n=20 window=20 name=delay=500.mixed.test tcp=4
- ; good 20 window=20 name=delay=500.mixed.test
+9: identical questions in flight, over UDP and TCP, share one upstream query ; proxy p "$u1 1" 'timeout 3000'
+ ; asks delay=300.learnt.test          # it will be patient
+ ; meanwhile tcp many n=20 window=20 name=delay=500.shared.test tcp=4
+ ; good 200 window=200 name=delay=500.shared.test vary
  ; ended tcp 'noerror 20 .* wrong 0'
- ; same 1 "$(pairs u1 ' delay=500\.mixed')" "queries at the upstream"
+ ; same 1 "$(pairs u1 ' delay=500\.shared')" "queries at the upstream"
 domain: names at or below the suffix are asked of its upstreams alone
  ; proxy p "$u1 1" "$u2 2 domain=corp.test domain=168.192.in-addr.arpa" "$u3 3 domain=Deep.Corp.TEST." "$u4 4 domain=corp.test" 'timeout 1500' 'patience 300'
  ; forget u1 u2 u3 u4
@@ -129,7 +124,6 @@ leg_failing() {
  ; asks samename.test samename.test samename.test samename.test
  ; becomes 3 "$u1" down
  ; @2 ms:0-380 ; samename.test
-6: and is asked at most once a second for it ; costs 1-8 ' id=' u1 many n=125 rate=50 window=10 name=samename.test
  ; rules u1
 6: when all are down, all are asked ; rules u2 '. silent'
  ; down u1
@@ -274,15 +268,15 @@ a reply leaves from the address that was asked, on a host with several addresses
 12: a matching domain= comes before this ; proxy p "$u1 1 domain=lan" "$u2 2" 'timeout 1500'
  ; @1 ; x.lan
  ; @2 ; x.local
-rebind-protect: an answer of a public upstream with an address of this side fails, over TCP and after aliases too: SERVFAIL, EDE 17
+rebind-protect: an answer of a public upstream with a private address fails, over TCP and after aliases too: SERVFAIL, EDE 17
  ; up u3 addr=203.0.113.54
  ; proxy p "$u1 1" 'rebind-protect on' 'timeout 1500' "$u3 2 domain=inside.test"
- ; each private a=10.0.0.1 a=127.0.0.1 a=172.31.255.254 a=192.168.1.1 a=169.254.1.1 a=0.0.0.0 'cname=2 a=10.0.0.1' 'tc a=10.0.0.1'
+ ; each 'rules u1 ". $it" && says "^SERVFAIL .*ede=17" "r$(date +%N).test" +edns' a=10.0.0.1 'cname=2 a=10.0.0.1' 'tc a=10.0.0.1'
 rebind-protect: public addresses pass
  ; each 'rules u1 ". a=$it" && says "^NOERROR .* A $it" "r$it.test"' 11.0.0.1 172.32.0.1 192.169.0.1 9.9.9.9 100.64.0.1
  ; ^NOERROR .*2001:db8::1 ; six.test AAAA
 rebind-protect: the upstream is not down for it, and the log tells the name ; becomes 0 "$u1" up
- ; comes p 'upstream 203\.0\.113\.53.* r10\.0\.0\.1\.[0-9]*\.test\. has a private address'
+ ; comes p 'upstream 203\.0\.113\.53.* r[0-9]*\.test\. has a private address'
 rebind-protect: an upstream with a domain= that matches is believed ; rules u3 '. a=10.0.0.9'
  ; ^NOERROR .* A 10\.0\.0\.9 ; a.inside.test
 rebind-protect: a better answer of another upstream is taken, and a private upstream is believed ; rules u1 '. a=10.0.0.1'
@@ -339,10 +333,6 @@ anew() {
     says '^NOERROR' "anew$it.test" +server=fe80::1%new0 +tcp
     ns ip link del new0
 }
-# for each: the reverse name is answered;  the reply to a client is from the address that it asked;  such an answer fails
+# for each: the reverse name is answered;  the reply to a client is from the address that it asked
 ptr() { says '^NOERROR.* PTR ' "$it.${1:-in-addr}.arpa" PTR; }
 leaves_from() { says '^NOERROR' "from$it.test" +server="${it%,*}" +src="${it#*,}"; }     # whose socket hears only that address
-private() {
-    rules u1 ". $it"
-    says '^SERVFAIL .*ede=17' "r${it##*=}.$(date +%N).test" +edns
-}

@@ -27,6 +27,7 @@ beside three a second that end their connection 120 others are answered within 9
  ; meanwhile dropped load n=12 name=close=.n%x.test rate=3
  ; answered 10 120 in:900 rate=30
  ; within 0 20 $(($(val p50_us "$out") / 1000)) "half of them, ms"
+ ; saw 0 ' is down' px
 an upstream that comes back 50 ms after it has gone costs no query, also with 100 a second ; single
  ; answered 10 1
  ; meanwhile load load n=100 rate=100

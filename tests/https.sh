@@ -19,12 +19,8 @@ a request is a POST to the name and the path, and tells nothing else ; saw 500 '
 its question has the ID 0, padding to 128 bytes and no other option
  ; saw 500 '^query .* id=0 .* size=128 .* opts=12:[0-9a-f+]*$' one
 an answer in many DATA frames with padding is put together   ; NOERROR answers 20 ; split.n=20
-trailers do no harm                                          ; NOERROR answers 1  ; trailers
-a response 103 before the real one does no harm              ; NOERROR answers 1  ; early
-headers in three frames are read                             ; NOERROR answers 1  ; wide
-headers in Huffman's code are read                           ; NOERROR answers 1  ; huffman
-a response without a type is taken for what was asked        ; NOERROR answers 1  ; typeless
-unknown frames, settings and flags do no harm                ; NOERROR answers 1  ; unknown
+trailers, a response 103 before the real one, headers in three frames or in Huffman's code, no type, unknown frames, settings and flags
+ ; NOERROR answers 1 ; trailers | early | wide | huffman | typeless | unknown
 a PING comes back ; NOERROR answers 1  ; ping
  ; comes one '^pong .* pingpong'
 a TTL is lowered by the age of the response: 300 less 100, and less 30 ; like ' 200 IN A ' "$(adm 'query h2=age100.ttl.test A' | tr '\t' ' ')"
@@ -39,16 +35,13 @@ data without headers is a failure                            ; no answer HTTP st
 a reset request is a failure with the number of its error    ; no answer the server has reset the request \(HTTP/2 error 2\)$ ; rst
 a client gets SERVFAIL for a 404 ; says '^SERVFAIL ' h2=status404.client.test
 a frame above 16,384 bytes ends the connection, and the reason is told ; no answer HTTP/2: a frame of more than 16,384 bytes$ ; bigframe
-and a header block of more than 8 kB                       ; no answer HTTP/2: a header block of more than 8 kB ; bigblock
-and one that never ends                                    ; no answer HTTP/2: a header block of more than 8 kB ; flood
+and a header block of more than 8 kB, and one that never ends ; no answer HTTP/2: a header block of more than 8 kB ; bigblock | flood
 and one that never ends, in empty pieces                   ; no answer HTTP/2: a header block .* in empty pieces$ ; empty
-and a frame within a header block                          ; no answer HTTP/2: a header block is interrupted$ ; interleave
-and a continuation of nothing                              ; no answer HTTP/2: a header block is interrupted$ ; lone
+and a frame within a header block, and a continuation of nothing ; no answer HTTP/2: a header block is interrupted$ ; interleave | lone
 and a damaged header block                                 ; no answer HTTP/2: a damaged header block$ ; badhpack
 and a push                                                 ; no answer HTTP/2: a push that we have forbidden$ ; push
-and data of the connection                                 ; no answer HTTP/2: a damaged frame$ ; zero
-and a response to what was never asked                     ; no answer HTTP/2: a damaged frame$ ; even
-and more padding than frame                                ; no answer HTTP/2: a damaged frame$ ; overpad
+and data of the connection, a response to what was never asked, more padding than frame
+ ; no answer HTTP/2: a damaged frame$ ; zero | even | overpad
 and a reset of three bytes                                 ; no answer the server has reset the request \(HTTP/2 error 0\)$ ; shortreset
 each is logged once, not with every connection ; saw 6-8 'https: HTTP/2: ' px
 after all that it serves as before ; lives px
@@ -66,8 +59,7 @@ a reset of a request that is asked elsewhere too by then is no failure ; single 
  ; comes one '^query'
  ; turn one delay=600
  ; ended ask '^NOERROR'
-100 answers in many frames at a time ; ruled h2=split 300 window=100
-100 answers at a time whose end comes later ; ruled h2=late 300 window=100
+100 answers at a time, in many frames, and such whose end comes later ; each 'ruled h2=$it 300 window=100' split late
 a byte at a time ; ruled 'dribble=1 record=20' 5
 a server that closes after 10 answers: of 500 names with 100 in flight none fails ; ruled after=10 500 window=100
 a server that takes 65,535 bytes and gives no room for more gets its questions over another connection

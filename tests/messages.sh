@@ -7,7 +7,6 @@ leg_messages() {
     proxy p "$u1 1"
     l=$(printf '%063d' 0)
     replies <<'END'
-QDCOUNT 0 or 2, and a question cut off, are FORMERR ; ^FORMERR qr ; a.test +qd=0 | a.test +qd=2 | +raw=000701000001000000000000016100ff
 FORMERR: TC=1 in a query, if it is not dropped ; ^FORMERR qr |^TIMEOUT ; a.test +tc +timeout=300
 a name of 255 octets works, one of 256 is FORMERR, a label of 63 octets works ; ^NOERROR ; $l.$l.$l.$(printf '%061d' 0)
  ; ^FORMERR ; $l.$l.$l.$(printf '%062d' 0)

@@ -31,17 +31,16 @@ reload does the same and says Reloaded, and statistics of unchanged lines are ke
  ; shows "^upstream $u2 .* answered $n "
  ; shows 0 "^upstream $u1 "
  ; @2 ; gone.test
-queries in flight survive ; underway fly u2 fly29 many n=30 window=30 name=delay=600.fly%d.test
+queries in flight survive, and TCP connections ; underway fly u2 fly29 many n=30 window=30 name=delay=600.fly%d.test
+ ; underway tcp u2 ' t1\.test' talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1
  ; reload "$u2 1" "$u1 2" 'timeout 2000'
  ; ended fly 'noerror 30 '
+ ; ended tcp
+ ; same 2 "$(grep -c '^NOERROR' "$T/tcp.out")" replies
 and those whose upstream went are answered by others
  ; underway fly u1 went9 many n=10 window=10 name=2silent=.2=.1delay=800.went%d.test
  ; reload "$u1 2" 'timeout 2000'
  ; ended fly 'noerror 10 '
-a TCP connection survives ; underway tcp u1 ' t1\.test' talk q=t1.test send replies=1 pause=700 q=t2.test send replies=1
- ; same Reloaded "$(adm reload)"
- ; ended tcp
- ; same 2 "$(grep -c '^NOERROR' "$T/tcp.out")" replies
 allow, rate, times and the log level change ; reload "$u1 2" 'timeout 700' 'allow 127.0.0.1' 'rate 1000' 'log debug'
  ; ^REFUSED ; r.test +src=127.0.0.2
  ; @. ms:500-1700 ; silent=.r.test

@@ -79,22 +79,13 @@ crowded() {
 }
 
 leg_tls_life() {
-    served
-    for how in notify fin rst half; do
-        promise "queries in flight when the connection ends ($how) are asked again on a new one and answered"
-        turn one full=10 times=1 how=$how
-        costs 1 '^open' one answered 10 10 in:1500 window=10 name=delay=100.n%x.test
-    done
     replies <<'END'
-a server that closes after each answer (notify) answers 50 queries of 50 ; ruled 'after=1 how=notify' 50 in:1000
-a server that closes after each answer (fin) answers 50 queries of 50 ; ruled 'after=1 how=fin' 50 in:1000
-a server that closes after each answer (rst) answers 50 queries of 50 ; ruled 'after=1 how=rst' 50 in:1000
+queries in flight when the connection ends, in whatever way, are asked again on a new one and answered ; served
+ ; each 'turn one full=10 times=1 how=$it && costs 1 ^open one answered 10 10 in:1500 window=10 name=delay=100.n%x.test' notify fin rst half
+a server that closes after each answer answers 50 queries of 50 ; each 'ruled "after=1 how=$it" 50 in:1000' notify fin rst
 a query that ends every connection is asked again alone, at most five times a second, and takes no other with it
  ; ruled '' 1
  ; costs 3-12 'close=' one beside close= 'n=1 timeout=2000' . answered 10 40 in:400 rate=40
-three such names a second take no other with them either, and mark nobody down
- ; beside close= 'n=12 rate=3' . answered 10 60 in:900 rate=15
- ; saw 0 ' is down' px
 a server that closes each connection after 1 s answers 99 % at 200 queries a second ; turn one life=1000
  ; within 990 1000 "$(val right "$(load n=1000 rate=200)")" "right answers"
  ; ruled '' 5
