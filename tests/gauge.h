@@ -59,7 +59,7 @@ static int cmd_start(char **arg) {
 	pid_t pid = fork();
 	bool served = false;
 	if (pid == 0) _exit(execvp(arg[3], arg + 3));
-	query_put(&form, &sent, arg[2], T_A, 1);
+	query_put(&sent, arg[2], T_A, 1);
 	while (!served && us_now() < began + SEC(5)) {
 		usleep(50);
 		served = send(fd, sent.p, sent.n, 0) >= 0 && message_wait(fd, false, &got, ms_now() + 20) == NULL && got.n >= 12 &&

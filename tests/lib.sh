@@ -433,7 +433,7 @@ each() {
 # many [WORD...]: mass queries;  talk [WORD...]: a scripted TCP connection;  flood kind=KIND [WORD...]: messages of chance
 many() { peer many 127.0.0.1 "$port" "$@"; }
 talk() { peer talk 127.0.0.1 "$port" "$@"; }
-flood() { many window=60000 rate=50000 timeout=200 vary name=f%d.flood.test names=500 "$@"; }
+flood() { many window=60000 rate=50000 timeout=200 vary +opt=10:0011223344556677 name=f%d.flood.test names=500 "$@"; }
 
 # good N [in:MS] WORD...: N queries of `many WORD...`, whose words are then in $out, are all answered NOERROR, once and with what was
 # asked, none later than MS

@@ -122,14 +122,14 @@ a client that half-closes and stays costs no CPU ; a=$(cpu_ms p)
 a client that never reads: beside 2,000 pipelined queries for 60,000 bytes each others are served
  ; up u2                # for the others: u1 has enough to do
  ; proxy p "$u1 1" "$u2 2 domain=others.test" 'tcp-clients 1000' 'timeout 2000'
- ; meanwhile noread talk rcvbuf=4096 qs=2000:big=60000.flood%d.test/TXT send pause=4000
+ ; meanwhile noread talk rcvbuf=4096 q=2000:big=60000.flood%d.test/TXT send pause=4000
  ; good 200 rate=100 window=10 name=%d.others.test src=127.0.0.3
  ; within 0 500 "$(($(val p50_us "$out") / 1000))" "ms, the median of others"
  ; ended noread
  ; lives p
 10,000 cached questions in one write with a stack of 256 KB are all answered ; limited '-s 256' p "$u1 1"
  ; asks warm.test
- ; like '^replies 10000 noerror 10000 ' "$(talk qs=10000:warm.test send count=10000,15000)"
+ ; like '^replies 10000 noerror 10000 ' "$(talk q=10000:warm.test send count=10000,15000)"
 with 32 descriptors and 250 silent clients 100 of 100 UDP queries are answered, without a spin, and TCP again when they left
  ; limited '-n 32' p "$u1 1"
  ; hold hold "$port" 200

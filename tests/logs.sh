@@ -60,8 +60,8 @@ END
     listener syslogd "$T/shim.log"         # where the shim sends what is for /dev/log
     shimmed p "$u1 1" 'log debug syslog'
     asks syslogged.test
-    comes syslogd ' <31>dnsproxy\[[0-9]*\]: .*syslogged\.test'
-    comes syslogd ' <30>dnsproxy\['
+    comes syslogd '^<31>dnsproxy\[[0-9]*\]: .*syslogged\.test'
+    comes syslogd '^<30>dnsproxy\['
     saw 0 syslogged p
     promise "a syslogd that does not read, or is gone, holds nothing up; a new one is found"
     kill -STOP "$(pid syslogd)"

@@ -22,41 +22,36 @@ static const struct addr *source_of(const char *text) {
 
 /* ---- Queries: what ask, many and talk send */
 
-#define FORM_WORDS(I, T) I(form, tcp) I(form, cd) I(form, ad) I(form, nord) I(form, z) I(form, opcode) I(form, id) I(form, timeout) \
-	I(form, wait) I(form, ver) I(form, qd) I(form, tc) I(form, twoopt) I(form, edns) I(form, zero) I(form, qr) I(form, class) \
-	I(form, n) I(form, ms) I(form, window) I(form, rate) I(form, every) I(form, burst) I(form, from) I(form, names) \
-	I(form, popular) I(form, pairs) I(form, vary) I(form, byname) I(form, full) I(form, seed) I(form, hold) I(form, again) \
-	T(form, src) T(form, server) T(form, kind) T(form, name) T(form, type)
-struct form { FORM_WORDS(INT_MEMBER, TEXT_MEMBER) int dnssec; const char *raw, *trail; struct buf opts; };
+#define FORM_INTS tcp, cd, ad, nord, z, opcode, id, timeout, wait, ver, qd, tc, twoopt, edns, zero, qr, class, n, ms, \
+	window, rate, every, burst, from, names, popular, pairs, vary, byname, full, seed, hold, again
+#define FORM_TEXTS src, server, kind, name, type
+struct form { int FORM_INTS; text_word FORM_TEXTS; int dnssec; const char *raw, *trail; struct buf opts; };
 static struct form form = { .id = -1, .edns = -1, .timeout = 6000, .qd = 1, .class = 1, .n = 1000, .window = 100, .burst = 1,
 	.name = "n%d.test", .type = "A" };
 
-static const struct field form_fields[] = { FORM_WORDS(INT_FIELD, TEXT_FIELD) };
-
 /* WORD[=VALUE], with a + before it or not */
-static void form_word(struct form *f, const char *w) {
+static void form_word(const char *w) {
 	w += *w == '+';
-	const char *v = strchr(w, '=');
-	if (strcmp(w, "do") == 0) f->dnssec = 1;
-	else if (value_of(w, "raw")) f->raw = v + 1;
-	else if (value_of(w, "trail")) f->trail = v + 1;
-	else if (value_of(w, "opt")) put_option(&f->opts, v + 1);
-	else if (!field_set(form_fields, COUNT(form_fields), f, w)) die("what is %s?", w);
+	if (strcmp(w, "do") == 0) form.dnssec = 1;
+	else if (value_of(w, "raw")) form.raw = value_of(w, "raw");
+	else if (value_of(w, "trail")) form.trail = value_of(w, "trail");
+	else if (value_of(w, "opt")) put_option(&form.opts, value_of(w, "opt"));
+	else if (!field_set(&form, NAMES(FORM_INTS, FORM_TEXTS), offsetof(struct form, src), w)) die("what is %s?", w);
 }
 
-static void query_put(const struct form *f, struct buf *b, const char *name, int type, int id) {
+static void query_put(struct buf *b, const char *name, int type, int id) {
 	b->n = 0;
-	if (f->raw) {
-		put_hex(b, f->raw);
+	if (form.raw) {
+		put_hex(b, form.raw);
 		return;
 	}
-	int flags = f->qr << 15 | f->opcode << 11 | f->tc << 9 | (f->nord ? 0 : F_RD) | f->z << 6 | f->ad << 5 | f->cd << 4;
-	put_as(b, "222222", (unsigned)id, flags, f->qd, 0, 0, 0);
-	for (int i = 0; i < MAX(f->qd, 1); i++) put_as(b, "n22", name, type, f->class);
-	for (int i = 0; i <= f->twoopt && (f->edns >= 0 || f->dnssec || f->opts.n > 0 || f->ver); i++)
-		PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, f->edns > 1 ? f->edns : UDP_SIZE, f->ver << 16 | (f->dnssec ? 0x8000 : 0),
-		    f->opts.p, f->opts.n);
-	if (f->trail) put_hex(b, f->trail);
+	int flags = form.qr << 15 | form.opcode << 11 | form.tc << 9 | (form.nord ? 0 : F_RD) | form.z << 6 | form.ad << 5 | form.cd << 4;
+	put_as(b, "222222", (unsigned)id, flags, form.qd, 0, 0, 0);
+	for (int i = 0; i < MAX(form.qd, 1); i++) put_as(b, "n22", name, type, form.class);
+	for (int i = 0; i <= form.twoopt && (form.edns >= 0 || form.dnssec || form.opts.n > 0 || form.ver); i++)
+		PUT_RECORD(b, 3, "1224(@)", 0, T_OPT, form.edns > 1 ? form.edns : UDP_SIZE, form.ver << 16 | (form.dnssec ? 0x8000 : 0),
+		    form.opts.p, form.opts.n);
+	if (form.trail) put_hex(b, form.trail);
 }
 
 /* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line, with WRONG before it if it does not belong to the query. Without a
@@ -83,10 +78,10 @@ static int cmd_ask(char **argv) {
 	if (argv[at][0] != '+') name = argv[at++];
 	if (argv[at] != NULL && at == 4 && argv[at][0] != '+' && (type = type_of(argv[at++])) < 0)
 		die("%s is not a type", argv[at - 1]);
-	for (; argv[at] != NULL; at++) form_word(&form, argv[at]);
+	for (; argv[at] != NULL; at++) form_word(argv[at]);
 	struct addr to = addr_of(form.server[0] ? form.server : argv[1], argv[2]);
 	int id = form.id >= 0 ? form.id : random16();
-	query_put(&form, &sent, name, type, id);
+	query_put(&sent, name, type, id);
 	if (form.tcp) put16(&out, (unsigned)sent.n);
 	if (form.zero) put_as(&out, "2222", 0, addr_port(&to), (unsigned)sent.n + 8, 0);
 	put_buf(&out, &sent);
@@ -107,7 +102,7 @@ static int cmd_ask(char **argv) {
 /* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT ms=MS (whichever ends first) window=IN FLIGHT rate=A SECOND burst=QUERIES (that
  * leave together) every=US (from burst to burst, instead of a rate: after a pause nothing is made up for) name=FORMAT (%d is the number,
  * from from= on; %x the number and chance, so that it is new) names=N (so many, in turn, or with popular the first more often) pairs (A
- * and AAAA of each) type=T tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS options and letters) byname (each address must be
+ * and AAAA of each) type=T tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS sizes and letters) byname (each address must be
  * that of the name, first byte aside) full (no answer may be without records) seed=N +OPTION...
  * kind=random|mutate sends messages of chance instead, or these with some bytes changed, which wait for nothing but the timeout.
  * hold sends nothing but +raw=HEX, once on each connection, says "holding N", and "open N" whenever that changes; with again one that
@@ -122,21 +117,12 @@ static struct load {
 	struct conn *tcp[MOST_CHANNELS];
 	int udp, slot, qtype, nchannels;
 	char stamp[8];                  /* makes names fresh */
+	uint32_t address;               /* in the last answer */
+	bool strange;                   /* there is one that is not that of the name */
 	usec began, last, due;
 	long sent, done, open, wrong, dup, bad, tc, tcfull, right, got, odd, rcodes[16], nets[256], *took;
 } load = { .slot = -1 };
 static struct waiting { usec at; int number; bool used, answered; } waiting[65536];
-
-static void load_vary(char *name) {
-	static const char *const options[] = { "8:0001180001020%d", "10:00112233445566%02d", "12:%04d", "3:" };
-	char o[64];
-	snprintf(o, sizeof o, options[load.sent % 4], (int)(load.sent % 10));
-	form.opts.n = 0;
-	put_option(&form.opts, o);
-	form.edns = 512 + (int)(rnd() % 4000);
-	for (; *name != '\0'; name++)
-		if (rnd() & 1) *name = (char)toupper((unsigned char)*name);
-}
 
 static int load_place(void) {
 	uint64_t z = rnd() % 1000;
@@ -153,26 +139,25 @@ static bool may_send(void) {
 }
 
 static void see_address(void *ctx, struct msg at, const struct rr *r, int section) {
-	uint32_t *v = ctx, a;                   /* one of them; where others differ from it */
+	const struct message *q = ctx;
 	if (section != 1 || r->type != T_A || r->rdlen != 4) return;
-	a = get32at(at.p + r->rdata_at);
-	v[1] |= v[0] ? (v[0] ^ a) & 0xffffff : 0;
-	v[0] = a;
+	load.address = get32at(at.p + r->rdata_at);
+	load.strange |= ((load.address ^ name_number(q->name)) & 0xffffff) != 0;
 }
 
 /* Is this the answer to the question with that number? */
 static bool load_right(const uint8_t *p, size_t n, int number) {
 	struct message q;
 	char name[WORD * 4];
-	uint32_t v[2] = { 0 };
+	load.address = load.strange = 0;
 	numbered(name, sizeof name, form.name, number, load.stamp);
 	size_t len = strlen(name);
-	if (!message_read(&q, p, n, see_address, v) || q.odd != NULL) return false;
+	if (!message_read(&q, p, n, see_address, &q) || q.odd != NULL) return false;
 	if ((strncasecmp(q.name, name, len) != 0 || strcmp(q.name + len, ".") != 0) && strchr(name, '\\') == NULL) return false;
 	if (form.full && (p[3] & 15) == NOERROR && get16at(p + 6) == 0) return false;
 	if (!form.byname || (p[3] & 15) != NOERROR) return true;
-	if (v[0] == 0 || v[1] != 0 || (v[0] & 0xffffff) != name_number(q.name)) return false;
-	load.nets[v[0] >> 24]++;
+	if (load.address == 0 || load.strange) return false;
+	load.nets[load.address >> 24]++;
 	return true;
 }
 
@@ -240,8 +225,10 @@ static void load_send(void) {
 	while (waiting[next & 65535].used) next++;
 	unsigned id = next++ & 65535;
 	numbered(name, sizeof name, form.name, number, load.stamp);
-	if (form.vary) load_vary(name);
-	query_put(&form, &sent, name, form.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
+	if (form.vary) form.edns = 512 + (int)(rnd() % 4000);
+	for (char *c = name; form.vary && *c != '\0'; c++)
+		if (rnd() & 1) *c = (char)toupper((unsigned char)*c);
+	query_put(&sent, name, form.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
 	if (strcmp(form.kind, "mutate") == 0) mutate(&sent, 0);
 	if (strcmp(form.kind, "random") == 0) {
 		size_t n = rnd() % (rnd() % 8 ? 80 : 1400);
@@ -320,7 +307,7 @@ static int load_say(void) {
 }
 
 static int cmd_many(char **argv) {
-	for (int i = 3; argv[i] != NULL; i++) form_word(&form, argv[i]);
+	for (int i = 3; argv[i] != NULL; i++) form_word(argv[i]);
 	load.qtype = type_of(form.type);
 	form.window = MIN(form.window, 60000);
 	load.nchannels = MIN(MAX(form.tcp, 1), MOST_CHANNELS);
@@ -342,33 +329,32 @@ static int cmd_many(char **argv) {
 	return load_say();
 }
 
-/* ---- talk ADDR PORT [rcvbuf=BYTES] WORD...: a TCP connection by script. q=NAME[/TYPE[/+OPTION...]] adds a framed query to what
- * will be sent, qs=COUNT:FORMAT many of them (%d is the number), hex=HEX and text=TEXT (\r \n) add bytes, fill=N so many x.
+/* ---- talk ADDR PORT [rcvbuf=BYTES] WORD...: a TCP connection by script. q=[COUNT:]NAME[/TYPE] adds a framed query to what
+ * will be sent, or so many (%d is the number), hex=HEX and text=TEXT (\r \n) add bytes, fill=N so many x.
  * send writes it in one piece, bytes=MS byte by byte, every other word too; pause=MS, fin; replies=N prints N DNS replies, a line each
  * (at most 6 s, or replies=N,MS); count=N only counts them; slurp[=MS] prints text to the end; end=MS waits for the other's close and says
  * EOF, RESET or OPEN with ms=, bytes= and reads=. */
 
 static struct talk { int fd; unsigned id; long began; struct buf out; } talk = { .id = 1 };
 
-static void talk_queries(int count, char *format) {
-	struct form f = form;
-	int type = T_A;
-	char *save, *name = strtok_r(format, "/", &save), text[WORD * 4];
-	for (char *o; name != NULL && (o = strtok_r(NULL, "/", &save)) != NULL; )
-		if (*o == '+') form_word(&f, o);
-		else if ((type = type_of(o)) < 0) die("talk: %s is not a type", o);
+static void talk_queries(char *format) {
+	char *slash = strchr(format, '/'), *name, text[WORD * 4];
+	long count = strtol(format, &name, 10);
+	if (*name != ':') count = 1;
+	name = *name == ':' ? name + 1 : format;
+	int type = slash ? type_of(slash + 1) : T_A;
+	if (type < 0) die("talk: %s is not a type", slash + 1);
+	if (slash) *slash = '\0';
 	for (int i = 0; i < count; i++) {
-		numbered(text, sizeof text, name ? name : ".", i, "");
-		query_put(&f, &sent, text, type, f.id >= 0 ? f.id : (int)(talk.id++ & 65535));
+		numbered(text, sizeof text, name, i, "");
+		query_put(&sent, text, type, (int)(talk.id++ & 65535));
 		put_framed(&talk.out, &sent);
 	}
-	free(f.opts.p);
 }
 
 /* Words that add to what will be sent; false for the others. */
 static bool talk_add(char *w, char *v) {
-	if (value_of(w, "q")) talk_queries(1, v);
-	else if (value_of(w, "qs") && strchr(v, ':')) talk_queries(atoi(v), strchr(v, ':') + 1);
+	if (value_of(w, "q")) talk_queries(v);
 	else if (value_of(w, "hex")) put_hex(&talk.out, v);
 	else if (value_of(w, "fill"))
 		for (long k = atol(v); k > 0; k--) put8(&talk.out, 'x');
@@ -459,8 +445,9 @@ static int cmd_notify(char **argv) {
 	puts("ready");
 	fflush(stdout);
 	for (ssize_t n; (n = recv(fd, in, sizeof in - 1, 0)) >= 0; fflush(stdout)) {
-		for (ssize_t i = 0; i < n; i++) in[i] = in[i] == '\n' ? ' ' : in[i];
-		printf("%ld %.*s\n", ms_now(), (int)n, in);
+		in[n] = '\0';
+		text_clean(in);
+		puts(in);
 	}
 	return 1;
 }

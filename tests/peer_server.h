@@ -27,23 +27,20 @@
  *            at a time)  skip (of the queries in a record only the first is seen before more bytes come)  muted=N (connections
  *            up to number N answer nothing)
  *  shape     record=N (bytes of a TLS record at most)  wire=N (of a segment)
- *  faults    at=accept|hello|mid|up:stall|deaf|fin|rst|garbage|zeros|plain|alertN (mid: after 200 bytes of ours)  times=N (at
+ *  faults    at=accept|hello|mid|up:stall|fin|rst|garbage|zeros|plain|alertN (mid: after 200 bytes of ours)  times=N (at
  *            and full happen so often)  pause=MS (nothing is done after a ClientHello)  reneg  cache=NAME (of sessions, which are
  *            forgotten with a new name; off: none are kept; zero: any is resumed, with a secret of zeros)
  *
  * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no
  * TLS), open, hello, flight, up, data, strike, reneg, end and rules. */
 
-#define ACT_WORDS(I, T) I(act, nodata) I(act, n) I(act, rdlen) I(act, big) I(act, cname) I(act, extra) I(act, net) \
-	I(act, count) I(act, aa) I(act, ad) I(act, ede) I(act, delay) I(act, jitter) I(act, lose) I(act, silent) I(act, tc) \
-	I(act, tcrec) I(act, twice) I(act, once) I(act, close) I(act, reset) I(act, dribble) I(act, cut) I(act, gap) \
-	I(act, flood) I(act, idle) I(act, life) I(act, after) I(act, full) I(act, kick) I(act, batch) I(act, inorder) \
-	I(act, skip) I(act, muted) I(act, record) I(act, wire) I(act, times) I(act, pause) I(act, reneg) I(act, number) \
-	I(act, notcp) I(act, noudp) I(act, tls) T(act, first) T(act, bad) T(act, a) T(act, opt) T(act, noedns) T(act, type) \
-	T(act, soa) T(act, how) T(act, at) T(act, cache) T(act, h2) T(act, log) T(act, rules) T(act, cert) T(act, suites) \
-	T(act, alpn)
-struct act { ACT_WORDS(INT_MEMBER, TEXT_MEMBER) int rcode, nttl; uint32_t ttl[8]; };
-static const struct field act_fields[] = { ACT_WORDS(INT_FIELD, TEXT_FIELD) };
+#define ACT_INTS nodata, n, rdlen, big, cname, extra, net, count, aa, ad, ede, delay, jitter, lose, silent, tc, tcrec, \
+	twice, once, close, reset, dribble, cut, gap, flood, idle, life, after, full, kick, batch, inorder, skip, muted, \
+	record, wire, times, pause, reneg, number, notcp, noudp, tls
+#define ACT_TEXTS ttl, first, bad, a, opt, noedns, type, soa, how, at, cache, h2, log, rules, cert, suites, alpn
+struct act { int ACT_INTS; text_word ACT_TEXTS; int rcode; };
+
+static bool act_set(struct act *a, const char *w) { return field_set(a, NAMES(ACT_INTS, ACT_TEXTS), offsetof(struct act, ttl), w); }
 
 /* base: what the command line says; all: what the rules say to connections. */
 struct setup {
@@ -53,7 +50,7 @@ struct setup {
 	struct addr at;
 	usec kicked;                    /* connections from before end */
 };
-static struct setup up = { .base = { .number = 1, .tls = 12, .n = 1, .gap = 100, .nttl = 1, .ttl = { 300 }, .ede = -1, .times = -1,
+static struct setup up = { .base = { .number = 1, .tls = 12, .n = 1, .gap = 100, .ttl = "300", .ede = -1, .times = -1,
 	.how = "notify" }, .logfd = -1, .udp = -1, .tcp = -1, .other = -1, .elsewhere = -1 };
 
 /* A connection, or one of many. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS or
@@ -107,12 +104,9 @@ static void act_word(struct act *a, const char *w) {
 	char *e;
 	long only = strtol(w, &e, 10);
 	if (e != w && only != up.base.number) return;
-	const char *v = value_of(e, "ttl"), *rcode = value_of(e, "rcode") ? value_of(e, "rcode") : e;
-	if (rcode_of(rcode) >= 0) a->rcode = rcode_of(rcode);
-	else if (v != NULL)
-		for (a->nttl = 0; *v != '\0' && a->nttl < 8; v = e + (*e == ','))
-			a->ttl[a->nttl++] = (uint32_t)strtoul(v, &e, 10);
-	else field_set(act_fields, COUNT(act_fields), a, e);    /* other labels with a '=' are just labels */
+	int rcode = rcode_of(value_of(e, "rcode") ? value_of(e, "rcode") : e);
+	if (rcode >= 0) a->rcode = rcode;
+	else act_set(a, e);             /* other labels with a '=' are just labels */
 }
 
 /* What to do with a question. */
@@ -185,10 +179,10 @@ static void put_sections(struct buf *b, const struct act *as, const struct messa
 	static unsigned count;
 	struct act a = *as;
 	unsigned type = a.type[0] ? (unsigned)type_of(a.type) : q->type == T_ANY ? T_A : q->type, owner = 12;
-	char text[32];
+	char text[32], *ttl = a.ttl, *next;
 	for (int i = 0; i < a.cname; i++) {
 		snprintf(text, sizeof text, "c%d", i);
-		PUT_RECORD(b, 1, "p224(lp)", owner, T_CNAME, 1, a.ttl[0], text, 12);
+		PUT_RECORD(b, 1, "p224(lp)", owner, T_CNAME, 1, (unsigned)strtoul(a.ttl, NULL, 10), text, 12);
 		owner = (unsigned)(b->n - strlen(text) - 3);
 	}
 	uint32_t h = a.count ? ++count : name_number(q->name);
@@ -197,8 +191,9 @@ static void put_sections(struct buf *b, const struct act *as, const struct messa
 	if (want > b->n && type == T_A) a.n = (int)((want - b->n) / 16);
 	else if (want > b->n + 12 && type != T_AAAA) a.rdlen = (int)(want - b->n - 12);
 	for (int i = 0; i < a.n && rcode == NOERROR && !a.nodata; i++) {
-		PUT_RECORD(b, 1, "p224", owner, type, 1, a.ttl[i % a.nttl]);
+		PUT_RECORD(b, 1, "p224", owner, type, 1, (unsigned)strtoul(ttl, &next, 10));
 		put_rdata(b, &a, type, i);
+		if (*next == ',') ttl = next + 1;
 	}
 	if (a.soa[0]) {
 		PUT_RECORD(b, 2, "p224", 12, T_SOA, 1, (unsigned)atoi(a.soa));
@@ -236,11 +231,11 @@ static void spoil(struct buf *b, const char *kind, const struct message *q) {
 	size_t rr = q->end, i = 0;
 	const struct { const char *kind; size_t length, at; unsigned value; } ways[] = { { "id", WHOLE, 0, get16at(b->p) ^ 0x0101 },
 		{ "qname", WHOLE, 13, get16at(b->p + 13) ^ 0x0100 }, { "letters", WHOLE, 13, get16at(b->p + 13) ^ 0x2020 },
-	 { "qtype", WHOLE, rr - 4, q->type == T_TXT ? T_A : T_TXT },
-		{ "qclass", WHOLE, rr - 2, 3 }, { "qr", WHOLE, 2, get16at(b->p + 2) & 0x7fff }, { "opcode", WHOLE, 2, get16at(b->p + 2) | 4 << 11 },
-		{ "qd2", WHOLE, 4, 2 }, { "noq", WHOLE, 4, 0 }, { "loop", WHOLE, rr, 0xc000u | (unsigned)rr }, { "label40", WHOLE, rr, 0x400c },
-		{ "rdlen", WHOLE, rr + 10, 60000 }, { "ancount", WHOLE, 6, 65535 }, { "header", 12, 4, 0 }, { "zero", 0, 6, 0 }, { "eleven", 11, 6, 0 },
-		{ "cutq", rr - 3, 6, 0 }, { "cutrr", rr + 13, WHOLE, 0 } };
+		{ "qtype", WHOLE, rr - 4, q->type == T_TXT ? T_A : T_TXT }, { "qclass", WHOLE, rr - 2, 3 },
+		{ "qr", WHOLE, 2, get16at(b->p + 2) & 0x7fff }, { "opcode", WHOLE, 2, get16at(b->p + 2) | 4 << 11 }, { "qd2", WHOLE, 4, 2 },
+		{ "noq", WHOLE, 4, 0 }, { "loop", WHOLE, rr, 0xc000u | (unsigned)rr }, { "label40", WHOLE, rr, 0x400c },
+		{ "rdlen", WHOLE, rr + 10, 60000 }, { "ancount", WHOLE, 6, 65535 }, { "header", 12, 4, 0 }, { "zero", 0, 6, 0 },
+		{ "eleven", 11, 6, 0 }, { "cutq", rr - 3, 6, 0 }, { "cutrr", rr + 13, WHOLE, 0 } };
 	if (isdigit((unsigned char)*kind)) {    /* in a way that seed and name decide */
 		rnd_seed((uint64_t)atoi(kind) << 32 ^ name_number(q->name));
 		mutate(b, 2);
@@ -276,8 +271,8 @@ static void conn_close(struct conn *c, const char *how) {
 
 /* ---- Things to be done later, soonest first */
 
-enum kind { J_ANSWER, J_MESSAGE, J_BYTES, J_END };  /* those without a connection are datagrams */
-struct job { struct node node; usec due; enum kind kind; int fd; struct conn *conn; struct addr to; const char *how; struct buf b; };
+enum kind { J_ANSWER, J_MESSAGE, J_BYTES, J_END, J_RESET };  /* those without a connection are datagrams */
+struct job { struct node node; usec due; enum kind kind; int fd; struct conn *conn; struct addr to; struct buf b; };
 static struct node jobs = { &jobs, &jobs };
 
 static struct job *job_of(struct node *n) { return (struct job *)(void *)n; }
@@ -337,8 +332,8 @@ static void job_run(const struct job *j) {
 	if (j->kind == J_ANSWER) answer_hold(c, &j->b);
 	else if (j->kind == J_MESSAGE) put_framed(&c->out, &j->b);
 	else if (j->kind == J_BYTES) put_buf(&c->out, &j->b);
-	else if (j->how == NULL && c->out.n + c->raw.n > 0) c->closing = CLOSES_WHEN_EMPTY;
-	else conn_close(c, j->how ? j->how : up.all.how);
+	else if (j->kind == J_RESET) conn_close(c, "rst");
+	else c->closing = CLOSES_WHEN_EMPTY;
 	conn_move(c);
 	if (up.all.inorder && !c->gone) c->handle(c);
 }
@@ -420,7 +415,7 @@ static bool query_lost(const struct act *a, const struct message *q, const struc
 		conn_close(c, up.all.how);
 		return true;
 	}
-	if (a->close || a->reset) job_add((struct job){ .due = now + MS(a->delay), .kind = J_END, .conn = c, .how = a->reset ? "rst" : NULL }, NULL, 0);
+	if (a->close || a->reset) job_add((struct job){ .due = now + MS(a->delay), .kind = a->reset ? J_RESET : J_END, .conn = c }, NULL, 0);
 	return a->close || a->reset || c->id <= a->muted;
 }
 
@@ -657,15 +652,15 @@ static void tls_hello(struct conn *c) {
 	if (c->hello && fault("hello")) strike(c);
 }
 
-/* What has come, in the way of this connection. One that is stalled reads only on, and sees the end. */
+/* What has come, in the way of this connection. One that is stalled reads nothing more, and only sees the end. */
 static void conn_read(void *owner, short revents) {
 	static uint8_t piece[65536];
 	struct conn *c = owner;
-	bool end = revents & (POLLERR | POLLHUP | POLLRDHUP);
+	if (c->stalled && (revents & (POLLERR | POLLHUP | POLLRDHUP))) conn_die(c, "client", "fault");
+	if (c->stalled) return;
 	ssize_t n = recv(c->fd, piece, sizeof piece, 0);
-	if (c->stalled ? end || n == 0 : n == 0 || (n < 0 && !later(errno)))
-		conn_die(c, "client", c->stalled ? "fault" : n == 0 ? "fin" : "rst");
-	if (c->stalled || n <= 0) return;
+	if (n == 0 || (n < 0 && !later(errno))) conn_die(c, "client", n == 0 ? "fin" : "rst");
+	if (n <= 0) return;
 	put(c->tls ? &c->came : &c->in, piece, (size_t)n);
 	if (c->tls && !c->hello) tls_hello(c);
 	if (c->tls) tls_move(c);
@@ -676,14 +671,13 @@ static void conn_read(void *owner, short revents) {
 static void conn_clock(struct conn *c) {
 	bool idle = up.all.idle > 0 && now - c->last >= MS(up.all.idle) && c->waiting == 0 && c->raw.n == 0;
 	bool over = idle || c->born < up.kicked || (up.all.life > 0 && now - c->born >= MS(up.all.life));
-	bool deaf = c->stalled && strstr(up.all.at, "deaf");
 	if (!c->gone && !c->stalled) {
 		if (over && (!c->tls || c->up)) conn_close(c, up.all.how);
 		answers_release(c);
 		conn_move(c);
 	}
 	if (c->dribble > 0 && c->out.n > 0) wake_by(now + MS(c->dribble));
-	if (!c->gone) watch_events(c->slot, (short)(POLLRDHUP | (deaf ? 0 : POLLIN) | (c->raw.n > 0 ? POLLOUT : 0)));
+	if (!c->gone) watch_events(c->slot, (short)(POLLRDHUP | (c->stalled ? 0 : POLLIN) | (c->raw.n > 0 ? POLLOUT : 0)));
 }
 
 static struct conn *conn_new(int fd, const struct addr *from, void (*handle)(struct conn *), struct conn **place) {
@@ -779,7 +773,7 @@ static int cmd_up(char **argv) {
 	struct addr any = addr_at(argv[1], 0);
 	up.at = addr_of(argv[1], argv[2]);
 	for (int i = 3; argv[i] != NULL; i++)
-		if (!field_set(act_fields, COUNT(act_fields), &up.base, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
+		if (!act_set(&up.base, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
 	if (addr_port(&up.at) == 0) addr_set_port(&up.at, free_port());
 	watch_init(MOST_CONNS);
 	if (up.base.log[0] && (up.logfd = open(up.base.log, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0) die("%s: %s", up.base.log, strerror(errno));

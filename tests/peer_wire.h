@@ -51,26 +51,25 @@ static const char *value_of(const char *w, const char *key) {
 	return strncmp(w, key, n) == 0 && w[n] == '=' ? w + n + 1 : NULL;
 }
 
-/* The fields of a struct that words set: ints, or texts of WORD bytes. A list of them makes the members and the table: X(name). */
+/* A struct that words set starts with ints, and then come texts, named by lists. NAMES makes a string of those. */
 enum { WORD = 256 };
-struct field { const char *name; size_t at; bool text; };
-#define INT_MEMBER(s, f) int f;
-#define TEXT_MEMBER(s, f) char f[WORD];
-#define INT_FIELD(s, f) { #f, offsetof(struct s, f), false },
-#define TEXT_FIELD(s, f) { #f, offsetof(struct s, f), true },
+typedef char text_word[WORD];
+#define NAMES(...) NAMES_OF(__VA_ARGS__)
+#define NAMES_OF(...) #__VA_ARGS__
 
-static bool field_set(const struct field *f, size_t n, void *to, const char *w) {
-	size_t len = strcspn(w, "=");
+/* texts: the offset of the first text. */
+static bool field_set(void *to, const char *names, size_t texts, const char *w) {
+	size_t len = strcspn(w, "="), at = 0;
 	const char *v = w[len] != '\0' ? w + len + 1 : "";
 	int number = *v != '\0' ? atoi(v) : 1;
-	for (; n > 0; n--, f++) {
-		char *at = (char *)to + f->at;
-		if (strlen(f->name) != len || strncmp(f->name, w, len) != 0) continue;
-		if (f->text) snprintf(at, WORD, "%s", v);
-		else memcpy(at, &number, sizeof number);
-		return true;
+	for (; strncmp(names, w, len) != 0 || strcspn(names, ",") != len; at += at < texts ? sizeof number : WORD) {
+		names += strcspn(names, ",");
+		if (*names == '\0') return false;
+		names += 2;
 	}
-	return false;
+	if (at < texts) memcpy((char *)to + at, &number, sizeof number);
+	else snprintf((char *)to + at, WORD, "%s", v);
+	return true;
 }
 
 /* A format whose first %d is the number, and whose first %x is the number and "fresh". */
@@ -214,10 +213,8 @@ static bool message_read(struct message *q, const uint8_t *p, size_t n, each_rec
 
 /* ---- Messages: printing */
 
-/* " edns=SIZE ... opts=CODE:HEX,... ede=N" */
+/* " edns=SIZE ... opts=CODE:HEX,..." and " ede=N" behind that option */
 static void print_opt(struct text *t, const struct message *q) {
-	char ede[80] = "";
-	struct text e = { .p = ede, .size = sizeof ede };
 	const char *sep = " opts=";
 	const uint8_t *data;
 	unsigned code;
@@ -226,13 +223,12 @@ static void print_opt(struct text *t, const struct message *q) {
 	text_add(t, " edns=%u", q->size);
 	if (q->flags & 0x8000) text_add(t, " do");
 	if (q->opts > 1) text_add(t, " opts-too-many=%u", q->opts - 1);
-	for (; edns_next(q->options.p, q->options.len, &at, &code, &data, &len); sep = ",") {
+	for (; edns_next(q->options.p, q->options.len, &at, &code, &data, &len); sep = code == EDNS_EDE ? " opts=" : ",") {
 		text_add(t, "%s%u:", sep, code);
 		for (size_t i = 0; i < len && i < 24; i++) text_add(t, "%02x", data[i]);
 		if (len > 24) text_add(t, "+%zu", len - 24);
-		if (code == EDNS_EDE && len >= 2) text_add(&e, " ede=%u", get16at(data));
+		if (code == EDNS_EDE && len >= 2) text_add(t, " ede=%u", get16at(data));
 	}
-	text_add(t, "%s", ede);
 }
 
 /* A record in the words of the program, but on this line, without the usual class, and cut when it is long. */

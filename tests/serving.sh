@@ -57,7 +57,7 @@ leg_tcp() {
     meanwhile idle talk bytes pause=1 end=35000
     meanwhile stall talk hex=001e send pause=1000 hex=00 send pause=1000 hex=00 send pause=1000 hex=00 send end=35000
     meanwhile drip talk q=drip-drip-drip-drip.test bytes=1000 end=35000
-    meanwhile deaf talk rcvbuf=4096 qs=500:big=60000.deaf%d.test/TXT send pause=28000 end=7000
+    meanwhile deaf talk rcvbuf=4096 q=500:big=60000.deaf%d.test/TXT send pause=28000 end=7000
     meanwhile longwait ask delay=18000.longwait.test +tcp +timeout=30000
     full=$(printf '%060d' 0)            # a status of over 4 MB, more than the kernel keeps
     many n=20000 window=100 "name=%d.$full.$full.$full.test" >/dev/null
@@ -69,8 +69,8 @@ TCP: a query that comes byte by byte, the length too, is answered ; ^NOERROR.* 3
 TCP: a reply leaves in one segment with its length ; ^OPEN .* bytes=4[0-9] reads=1$ ; q=segment.test send end=300
  ; ^OPEN .* bytes=(29|30)[0-9]{3} reads=[1-3]$ ; q=big=30000.segment.test/TXT send end=300
 TCP: a client that half-closes with nothing asked is closed ; ^EOF ms=[0-9]{1,3} ; bytes fin end=5000
-TCP: 20 answers of 60,000 bytes to a client that reads slowly are all delivered ; ^replies 20 noerror 20 ; rcvbuf=4096 qs=20:big=60000.s%d.test/TXT send pause=300 count=20
-TCP: 200 questions at once, with answers of 4,000 bytes, to a client that reads late, are all answered ; ^replies 200 noerror 200 ; rcvbuf=4096 qs=200:delay=50.big=4000.p%d.test/TXT send pause=700 count=200
+TCP: 20 answers of 60,000 bytes to a client that reads slowly are all delivered ; ^replies 20 noerror 20 ; rcvbuf=4096 q=20:big=60000.s%d.test/TXT send pause=300 count=20
+TCP: 200 questions at once, with answers of 4,000 bytes, to a client that reads late, are all answered ; ^replies 200 noerror 200 ; rcvbuf=4096 q=200:delay=50.big=4000.p%d.test/TXT send pause=700 count=200
 TCP: a message of 0 to 11 bytes closes the connection or is skipped, and never misaligns the next
  ; ^(NOERROR .* q=after|CLOSED) ; hex=0000 q=after.test send replies=1,1000 | hex=000178 q=after.test send replies=1,1000
  ; ^(NOERROR .* q=after|CLOSED) ; hex=000b fill=11 q=after.test send replies=1,1000

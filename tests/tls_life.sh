@@ -29,7 +29,7 @@ leg_tls_faults() {
     # in a row, so that all fail side by side
     replies <<'END'
 a stall at any stage of the handshake costs patience, not more: the next priority answers
- ; row 'f_accept at=accept:stall' 'f_deaf at=accept:deaf' 'f_hello at=hello:stall' 'f_mid at=mid:stall' 'f_up at=up:deaf' 'f_mute silent' -- 'patience 500'
+ ; row 'f_accept at=accept:stall' 'f_hello at=hello:stall' 'f_mid at=mid:stall' 'f_up at=up:stall' 'f_mute silent' -- 'patience 500'
  ; answered 11 5 in:900 window=5
 after three unanswered queries nobody waits for an upstream that stalls ; answered 11 10
  ; answered 11 5 in:300
