@@ -6822,17 +6822,14 @@ static void status_log(void) {
 
 static void signal_ready(UNUSED void *owner, UNUSED short revents) {
 	struct text t = { .grows = true };
+	bool came[NSIG] = { false };
 	char sig;
 
-	while (read(signal_pipe[0], &sig, 1) == 1) {
-		if (sig == SIGHUP)
-			config_reload(&t);
-		else if (sig == SIGUSR1)
-			status_log();
-		else
-			stopping = true;
-		text_free(&t);
-	}
+	while (read(signal_pipe[0], &sig, 1) == 1) came[(int)sig] = true;       /* however often, it is done once */
+	if (came[SIGHUP]) config_reload(&t);
+	if (came[SIGUSR1]) status_log();
+	stopping = came[SIGTERM] || came[SIGINT];
+	text_free(&t);
 }
 
 static void signals_init(void) {
