@@ -509,7 +509,7 @@ enum { T_A = 1, T_NS = 2, T_CNAME = 5, T_SOA = 6, T_PTR = 12, T_MX = 15, T_TXT =
 	T_IXFR = 251, T_AXFR = 252, T_ANY = 255, T_CAA = 257 };
 enum { F_QR = 0x8000, F_OPCODE = 0x7800, F_AA = 0x400, F_TC = 0x200, F_RD = 0x100, F_RA = 0x80, F_AD = 0x20, F_CD = 0x10 };
 enum { EDNS_KEEPALIVE = 11, EDNS_PADDING = 12, EDNS_EDE = 15 };
-enum { EDE_NONE = -1, EDE_STALE = 3, EDE_BOGUS = 6, EDE_NSEC_MISSING = 12, EDE_BLOCKED = 15, EDE_FILTERED = 17, EDE_PROHIBITED = 18, EDE_UNREACHABLE = 22,
+enum { EDE_NONE = -1, EDE_STALE = 3, EDE_BOGUS = 6, EDE_NSEC_MISSING = 12, EDE_BLOCKED = 15, EDE_FILTERED = 17, EDE_UNREACHABLE = 22,
 	EDE_NETWORK = 23 };
 
 /* A type by name. "layout" tells where its RDATA holds names that senders compress (RFC 1035, 3597 4): digits are bytes to
@@ -2925,7 +2925,7 @@ static bool client_admit(const struct peer *p, const struct question *q, const s
 	if (!addr_in(a, cfg.allows, cfg.nallows)) {
 		stats.refused++;
 		client_log(p, q, "refused, the client is not allowed");
-		client_error(p, q, REFUSED, EDE_PROHIBITED);
+		client_error(p, q, REFUSED, EDE_NONE);   /* no longer than what was asked */
 		return false;
 	}
 	stats.queries++;

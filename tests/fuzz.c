@@ -22,7 +22,7 @@ static void check_client(const uint8_t *data, size_t size) {
 		return;
 	}
 	MUST(size >= 12 && (rcode == NOERROR || rcode == FORMERR || rcode == NOTIMP || rcode == REFUSED || rcode == BADVERS));
-	s = source_error(&q.key, (unsigned)rcode, size & 1 ? EDE_PROHIBITED : EDE_NONE);
+	s = source_error(&q.key, (unsigned)rcode, size & 1 ? EDE_UNREACHABLE : EDE_NONE);
 	reply_to_question(&r, &q, false);
 	len = reply_write(out, &s, &r);
 	MUST(len <= sizeof out && len <= size + 11 + 6 && get16at(out) == get16at(p) && (out[2] & 0x80));
