@@ -86,13 +86,13 @@ FIRST="tcp tls_idle real_servers"            # what takes longest begins first
 own='' own_begin=''             # namespaces that each leg has of its own, as unshare takes them, and what is done first in there
 pids=''                         # processes of the legs that were started
 
-# leg_here NAME: one leg, in this process; its sum goes into a file
+# leg_here NAME: one leg, in this process; its sum goes into a file. NAME__WORD is the leg NAME for that WORD.
 leg_here() {
     legnow=$1 leg_began=$(date +%s)
     echo "# $1"
     [ -z "$WATCH" ] || "watch_$WATCH"
     case $1 in tls_* | https* | connections*) tls_ready ;; esac         # they find the certificates there
-    "leg_$1"
+    "leg_${1%%__*}" "${1#*__}"
     reap
     [ -z "$WATCH" ] || watched
     judge
@@ -154,6 +154,10 @@ leg_print() {
 
 # run_legs NAME...: false if any promise failed
 run_legs() {
+    for run_l; do
+        command -v "leg_${run_l%%__*}" >/dev/null || { echo "test.sh: $run_l is no leg; ./test.sh list names them" >&2; exit 2; }
+    done
+    prepare
     namespaces
     [ $# -gt 1 ] || JOBS=1
     mkfifo "$ROOT/.ended"
@@ -195,10 +199,6 @@ main() {
         [ -z "$promise_text" ] || { judge; sum; exit; }
         exit $main_s
     fi
-    for main_l; do
-        command -v "leg_$main_l" >/dev/null || { echo "test.sh: $main_l is no leg; ./test.sh list names them" >&2; exit 2; }
-    done
-    prepare
     # shellcheck disable=SC2086
     [ $# -gt 0 ] || set -- $LEGS
     run_legs "$@"

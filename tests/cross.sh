@@ -5,24 +5,26 @@
 # cross [ARCHITECTURE...]
 cmd_cross() {
     [ $# -gt 0 ] || set -- armhf aarch64 i386 s390x mipsel riscv64
-    for cross_a; do
-        command -v "leg_cross_$cross_a" >/dev/null || { echo "test.sh: cross knows armhf, aarch64, i386, s390x, mipsel and riscv64" >&2; return 2; }
-        set -- "$@" "cross_$cross_a"
-        shift
-    done
-    run_legs "$@"
+    # shellcheck disable=SC2046
+    run_legs $(printf 'cross__%s ' "$@")
 }
 
-leg_cross_armhf() { cross armhf arm-linux-gnueabihf arm; }
-leg_cross_aarch64() { cross arm64 aarch64-linux-gnu aarch64; }
-leg_cross_riscv64() { cross riscv64 riscv64-linux-gnu riscv64; }
-leg_cross_i386() { cross i386 i686-linux-gnu i386 i386-linux-gnu; }
-# One query at a time: qemu-user does not turn round the length with which replies that leave together are taken apart
-leg_cross_s390x() { anywhere_w=1; cross s390x s390x-linux-gnu s390x; }
-leg_cross_mipsel() { cross mipsel mipsel-linux-gnu mipsel; }
+# Debian's name of a machine, and the names of its compiler, emulator and library
+cross_machines='
+armhf   armhf   arm-linux-gnueabihf arm
+aarch64 arm64   aarch64-linux-gnu   aarch64
+riscv64 riscv64 riscv64-linux-gnu   riscv64
+i386    i386    i686-linux-gnu      i386     i386-linux-gnu
+s390x   s390x   s390x-linux-gnu     s390x
+mipsel  mipsel  mipsel-linux-gnu    mipsel'
 
-# cross ARCHITECTURE COMPILER QEMU [LIBRARY]: a machine, by Debian's name, the names of its compiler, emulator and library
-cross() {
+# leg_cross ARCHITECTURE: one of them
+leg_cross() {
+    # shellcheck disable=SC2046
+    set -- $(echo "$cross_machines" | sed -n "s/^$1 //p")
+    [ $# -gt 0 ] || { promise 'the machine is known'; fail "cross knows $(echo "$cross_machines" | sed 's/ .*//' | paste -s -d ' ')"; return; }
+    # One query at a time: qemu-user does not turn round the length with which replies that leave together are taken apart
+    [ "$1" != s390x ] || anywhere_w=1
     cross_cc=$2-gcc cross_q=qemu-$3 cross_l=${4:-$2}
     have "$cross_q" || cross_q=$cross_q-static
     promise "$1: dnsproxy.c compiles without a warning, and no cast raises the alignment"

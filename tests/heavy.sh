@@ -107,20 +107,17 @@ END
 
 # analyse: compilers with every warning, and static analysers, as many side by side as there are processors: no output, and success
 cmd_analyse() {
-    analyse_table >"$T/analyse"
-    seq "$(wc -l <"$T/analyse")" | (cd "$SRC" && xargs -P "$(nproc)" -I N sh -c '
-        IFS="|" read -r tool file command <<END
-$(sed -n "Np" "$1")
-END
-        command -v "${tool%% *}" >/dev/null || exit 0
-        $command "$file" >"$1.N" 2>&1 || echo "exit status $?" >>"$1.N"' sh "$T/analyse")
-    analyse_n=0
-    while IFS='|' read -r analyse_t analyse_f _; do
-        analyse_n=$((analyse_n + 1))
-        promise "$analyse_t has nothing to say about $analyse_f"
-        have "${analyse_t%% *}" || skip "no ${analyse_t%% *}"
-        [ ! -s "$T/analyse.$analyse_n" ] || fail "$(head -n 40 "$T/analyse.$analyse_n")"
-    done <"$T/analyse"
+    JOBS=$(nproc)
+    # shellcheck disable=SC2046
+    run_legs $(analyse_table | sed -n '=' | sed 's/^/analyse__/')
+}
+leg_analyse() {
+    analyse_l=$(analyse_table | sed -n "$1p")
+    analyse_c=${analyse_l##*|} analyse_l=${analyse_l%|*}
+    promise "${analyse_l%|*} has nothing to say about ${analyse_l#*|}"
+    needs "${analyse_l%% *}" || return
+    analyse_o=$(cd "$SRC" && $analyse_c "${analyse_l#*|}" 2>&1 || echo "exit status $?")
+    same '' "$(printf '%s\n' "$analyse_o" | head -n 40)"
 }
 
 # leg_static: the musl build, in a root directory that holds nothing else. Not in the default list.
