@@ -112,11 +112,11 @@ cmd_analyse() {
     run_legs $(analyse_table | sed -n '=' | sed 's/^/analyse__/')
 }
 leg_analyse() {
-    analyse_l=$(analyse_table | sed -n "$1p")
-    analyse_c=${analyse_l##*|} analyse_l=${analyse_l%|*}
-    promise "${analyse_l%|*} has nothing to say about ${analyse_l#*|}"
-    needs "${analyse_l%% *}" || return
-    analyse_o=$(cd "$SRC" && $analyse_c "${analyse_l#*|}" 2>&1 || echo "exit status $?")
+    analyse_table | sed -n "$1p" >"$T/analyse"
+    IFS='|' read -r analyse_t analyse_f analyse_c <"$T/analyse"
+    promise "$analyse_t has nothing to say about $analyse_f"
+    needs "${analyse_t%% *}" || return
+    analyse_o=$(cd "$SRC" && $analyse_c "$analyse_f" 2>&1 || echo "exit status $?")
     same '' "$(printf '%s\n' "$analyse_o" | head -n 40)"
 }
 
