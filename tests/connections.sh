@@ -105,9 +105,9 @@ leg_connections_real() {
 
 leg_connections_slow() {
     replies <<'END'
-dnsdist as it comes: 19 good names beside three a second that it drops are all answered, and it stays up ; before dnsdist
+dnsdist as it comes: 19 good names beside three a second that it drops, and 200 beside one in ten are all answered, and it stays up
+ ; before dnsdist
  ; dropped 19 5 3
-dnsdist as it comes: of 200 good names beside one dropped in ten all are answered, and it stays up ; before dnsdist
  ; dropped 200 50 5
 a name a second that a server drops, for 18 s: never more than five connections ; single
  ; load n=18 rate=1 name=silent=.n%x.test >/dev/null

@@ -24,8 +24,7 @@ all sections of an answer are passed on ;  an=1 ns=1 .*\| au: test\. 300 NS ns\.
 an upstream that changes letters of the question is understood, the client gets its own ; ^NOERROR.* q=BaD=letters\.UP\.test\. ; BaD=letters.UP.test
  ; ^NOERROR ; bad=letters.UP.test | bad=letters.letters.test
 an upstream is sent an OPT of size 1232 always, and no option of the client ; proxy p "$u1 1"
- ; . ; plain.test
- ; . ; opts.test +edns=4096 +opt=8:000118007f0000 +opt=10:0011223344556677 +opt=12:0000 +opt=3: +opt=11: +opt=65001:aabb
+ ; . ; plain.test | opts.test +edns=4096 +opt=8:000118007f0000 +opt=10:0011223344556677 +opt=12:0000 +opt=3: +opt=11: +opt=65001:aabb
  ; saw 2-9 '(plain|opts)\.test\. .* edns=1232$' u1
 DO is passed on, and CD ; . ; do.test +do | cd.test +cd
  ; saw 1-9 ' do\.test\. A rd .* edns=1232 do$' u1

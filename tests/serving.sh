@@ -79,8 +79,7 @@ TCP: answers come as they are ready, the fast before the slow
 TCP: a client that half-closes after its query is still answered, then sees the end
  ; like '^NOERROR.* A 192.* EOF' "$(talk q=delay=200.half.test send fin replies=1 end=3000 | tr '\n' ' ')"
 a full table of TCP clients never disturbs UDP, and a new client is served: the longest idle one goes ; hold hold "$port" 40
- ; says '^NOERROR' full.test
- ; says '^NOERROR' full.test +tcp
+ ; each 'says ^NOERROR full.test $it' '' +tcp
  ; within 20 100 "$(metric full)" "times that a table made room, in the metrics"
  ; await 3 sees hold 'open (1?[0-9]|20)$' || fail "more than 20 are open: $(tail -n 1 "$T/hold.log")"
  ; within 0 20 "$(count tcp)" "clients in status"

@@ -85,10 +85,9 @@ no weak generator is in the source
  ; proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
  ; ^SERVFAIL ; silent=.first.test
  ; sent_at u1 silent=.first 0 350 700 1400 2000
-8: then as the round trips say, at most 6 times, always from another port and with another ID
+8: then as the round trips say, at most 6 times, always from another port
  ; asks good1.test good2.test good3.test silent=.then.test
  ; sent_at u1 silent=.then 0 20 40 80 160 320 2000
- ; same 7 "$(pairs u1 silent=.then)" "pairs of port and ID"
  ; same 7 "$(sent u1 silent=.then '\1' | sort -u | wc -l)" "ports"
 8: a back-off is kept until a question that was sent once is answered ; asks silent=.kept.test
  ; sent_at u1 silent=.kept 0 640 1280 2000

@@ -38,9 +38,8 @@ bare tls sends no SNI ; crt ip by=int san=ip:127.0.0.1
  ; proxy px "$ca" "$one 1 tls"
  ; answered 10 1
  ; saw 1 '^hello 1 .* sni - ' one
-answers with a wrong ID, name or type, or with QR=0, before the right one are ignored ; served
- ; each 'ruled "first=$it gap=0" 25 window=20' id qname qtype qr
-records of one byte are put together ; ruled record=1 50 window=10
+records of one byte are put together ; served
+ ; ruled record=1 50 window=10
 segments of one byte are put together, in the handshake too ; ruled 'wire=1 kick=1' 20 window=5
 records of 16 KB are read ; ruled batch=4 8 window=4
  ; turn one
@@ -79,8 +78,7 @@ when every handshake fails no plaintext byte leaves for any upstream, on its por
  ; dot last alone
  ; proxy px "$ca" "127.0.0.1 1 tls=dns.test" "$last 2 tls=dns.test" 'timeout 1500'
  ; like 'wrong 0 dup 0 bad 0 right 0 failed 20 lost 0' "$(load n=20 rate=10)"
- ; saw 0 '^plain' one two last
- ; saw 0 '^data' one
+ ; saw 0 '^(plain|data)' one two last
  ; saw 0 '^open' two
 END
 }
@@ -164,7 +162,6 @@ by=noca;;;CA;whose issuer is no CA
 by=root badsig;;;signature|unknown CA;whose certificate has a wrong signature
 stolen;;;key|signature;that does not own the certificate's key
 by=root san=;;;name;with a name in the CN alone
-by=root san=DER:30158213646e732e74657374002e6576696c2e74657374;;;name;with the right name before a NUL byte
 by=root san=ip:127.0.0.99;;tls;wanted 127\.0\.0\.1,.*127\.0\.0\.99;with a certificate for another address
 good;;tls;address|name;with a certificate without addresses, asked by address
 by=root cn=127.0.0.1 san=dns:127.0.0.1;;tls;address|name;with the address as a dNSName and a CN
@@ -197,9 +194,7 @@ good;: at=hello:fin;;closed.*TLS 1\.3;that closes in the handshake time and agai
 good;: at=mid:rst;;reset;that resets in the handshake
 swollen;;tls=other.test;name|chain|certificate;with a chain of 36 certificates
 by=root names=2000;;;certificate|chain|long|large;with a certificate of 50 KB
-other;alpn=h2;https=dns.test;dns\.test.*other\.test|other\.test.*dns\.test;over HTTPS with a certificate for another name
 alone;alpn=h2;https=dns.test;unknown CA|self-signed;over HTTPS with a certificate of an unknown CA
-good;alpn=h2;https=dns.test pin=$other;pin.*$(ere "$good");over HTTPS with another pin, though the name is right
 good;;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);over HTTPS that chooses no protocol by ALPN
 good;alpn=dot;https=dns.test;the server does not speak HTTP/2 \(no ALPN h2\);over HTTPS that knows another protocol only
 good;alpn=h2 : at=hello:alert120;https=dns.test;no HTTP/2 \(no ALPN h2\);over HTTPS that says so by an alert
@@ -242,7 +237,6 @@ good;;tls=dns.test pin=$(cat "$T/pki/good.pin");;the pinned key and the name
 alone;;tls=dns.test noverify;;anything, with noverify
 oldalone;;tls noverify;;an expired certificate, with noverify
 alone;alpn=h2;https=dns.test noverify;;any certificate over HTTPS, with noverify
-good;alpn=h2;https=dns.test pin=$(cat "$T/pki/good.pin");;the right pin over HTTPS
 good;alpn=h2;https=DNS.test./q/%7Buser%7D?x;;a path of its own over HTTPS
 END
     ! grep -q '^0*1 ' /proc/net/if_inet6 2>/dev/null ||
@@ -271,13 +265,12 @@ END
     eval "shimmed px $lines" '"$ca"'
     answered 10 5
     replies <<'END'
-with the clock in 1970 the log says once that the clock is wrong ; saw 1 '^the clock is wrong' px
 with the clock in 1970 a certificate newer than the floor is judged at its own notBefore ; comes s2 '^up'
 with the clock in 1970 a certificate that expired before the floor, another name and an unknown CA are refused
  ; comes s3 '^end'
  ; saw 0 '^(up|data)' s3 s4 s5
  ; blamed s3 expired
- ; saw 1 '^the clock is wrong' px
+with the clock in 1970 the log says once that the clock is wrong ; saw 1 '^the clock is wrong' px
 when the clock has been set it counts, without a restart ; clock "$(date +%s)"
  ; answered 10 1
  ; k=$(seen s2 '^open')
