@@ -39,18 +39,20 @@ static inline void put(struct buf *b, const void *p, size_t n) {
 	uint8_t *to = put_room(b, n);
 	if (n > 0) memcpy(to, p, n);
 }
-static inline void put8(struct buf *b, unsigned v) { *put_room(b, 1) = (uint8_t)v; }
-static inline void put16(struct buf *b, unsigned v) { put(b, (uint8_t[]){ (uint8_t)(v >> 8), (uint8_t)v }, 2); }
-static inline void put32(struct buf *b, uint32_t v) { put16(b, v >> 16); put16(b, v & 65535); }
+static inline void put_number(struct buf *b, unsigned v, int bytes) {
+	while (bytes-- > 0) *put_room(b, 1) = (uint8_t)(v >> 8 * bytes);
+}
+static inline void put8(struct buf *b, unsigned v) { put_number(b, v, 1); }
+static inline void put16(struct buf *b, unsigned v) { put_number(b, v, 2); }
 static inline void put_buf(struct buf *b, const struct buf *from) { put(b, from->p, from->n); }
 static inline void put_framed(struct buf *b, const struct buf *m) {
 	put16(b, (unsigned)m->n);
 	put_buf(b, m);
 }
 
-static inline int hex_digit(char c) { return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ? (c & 15) + 9 : -1; }
 static inline void put_hex(struct buf *b, const char *h) {
-	for (int a, z; (a = hex_digit(h[0])) >= 0 && (z = hex_digit(h[1])) >= 0; h += 2) put8(b, (unsigned)(a << 4 | z));
+	for (; isxdigit((unsigned char)h[0]) && isxdigit((unsigned char)h[1]); h += 2)
+		put8(b, (unsigned)strtoul((char[]){ h[0], h[1], '\0' }, NULL, 16));
 }
 
 /* Takes n bytes off the front. */
@@ -81,9 +83,7 @@ static inline void put_as(struct buf *b, const char *f, ...) {
 	va_list ap;
 	va_start(ap, f);
 	for (; *f != '\0'; f++) {
-		if (*f == '1') put8(b, va_arg(ap, unsigned));
-		else if (*f == '2') put16(b, va_arg(ap, unsigned));
-		else if (*f == '4') put32(b, va_arg(ap, unsigned));
+		if (isdigit((unsigned char)*f)) put_number(b, va_arg(ap, unsigned), *f - '0');
 		else if (*f == 'p') put16(b, 0xc000 | va_arg(ap, unsigned));
 		else if (*f == 'n' || *f == 'l') put_name(b, va_arg(ap, const char *));
 		else if (*f == '#') put_hex(b, va_arg(ap, const char *));

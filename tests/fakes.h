@@ -56,14 +56,16 @@ static int fails(int e) {
 	return -1;
 }
 
-static int fake_open(enum kind kind) {
-	int open = 0, at = -1;
+static int fakes_open(void) {
+	int open = 0;
+	for (int i = 0; i < FDS; i++) open += fakes[i].kind != K_FREE;
+	return open;
+}
 
-	for (int i = 0; i < FDS; i++) {
-		open += fakes[i].kind != K_FREE;
-		if (fakes[i].kind == K_FREE && at < 0) at = i;
-	}
-	if (open >= fakes_max || at < 0) return fails(EMFILE);
+static int fake_open(enum kind kind) {
+	int at = 0;
+	if (fakes_open() >= fakes_max) return fails(EMFILE);
+	while (fakes[at].kind != K_FREE) at++;
 	fakes[at] = (struct fake){ .kind = kind, .in = fakes[at].in, .out = fakes[at].out, .rest = fakes[at].rest };
 	fakes[at].in.n = fakes[at].out.n = fakes[at].rest.n = 0;
 	return at + FIRST_FD;

@@ -32,10 +32,9 @@ static inline void put_word(char *s) {
 		if (type != NULL) *type = '\0';
 		if (*s == '@') put_as(&m, "p", s[1] ? (unsigned)atoi(s + 1) : 12);
 		else put_name(&m, s);
-		if (type == NULL) return;
 		if (ttl != NULL) *ttl = '\0';
-		put_as(&m, "22", (unsigned)type_parse(type + 1), 1);
-		if (ttl != NULL) put32(&m, (uint32_t)strtoul(ttl + 1, NULL, 10));
+		if (type != NULL) put_as(&m, "22", (unsigned)type_parse(type + 1), 1);
+		if (ttl != NULL) put_number(&m, (unsigned)strtoul(ttl + 1, NULL, 10), 4);
 	}
 }
 

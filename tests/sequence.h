@@ -10,7 +10,7 @@
  * Not a program; fuzz.c includes it. With TRACE=1 it tells each event and what the program logs. */
 #include "lab.h"
 
-enum { TRACKED = 256, WILD_PORT = 999, LONGEST = 5000, NAMES = 8, TYPES = 5, TOLD = 200 };
+enum { TRACKED = 256, WILD_PORT = 999, LONGEST = 5000, NAMES = 8, PLAIN = 4, TYPES = 5, TOLD = 200 };
 
 /* A question of a client. */
 static struct asked {
@@ -36,7 +36,7 @@ static struct told {
 	struct buf raw;
 } told[FDS];
 
-static const char *const names[NAMES] = { "a.test", "b.test", "x.b.test", "one", "c.test", "d.test", "e.test", "f.lan" };
+static const char *const names[NAMES] = { "a.test", "c.test", "d.test", "e.test", "b.test", "x.b.test", "one", "f.lan" };
 static const unsigned types[TYPES] = { T_A, T_AAAA, T_TXT, 65280, T_ANY };
 
 static const char *const sets[] = {
@@ -74,8 +74,7 @@ static bool is_ready(const struct upstream *u) {
 
 /* The question has failed before its life was over: was there somebody to ask? Private names and suffixes are other rules. */
 static void failure_seen(const struct asked *q, const struct key *k) {
-	static const bool plain_name[NAMES] = { true, false, false, false, true, true, true, false };
-	if (!plain_name[q->subject % NAMES] || q->full != stats.full || fake_now - MS(LONGEST - 10) >= MIN(q->life_from, q->born))
+	if (q->subject % NAMES >= PLAIN || q->full != stats.full || fake_now - MS(LONGEST - 10) >= MIN(q->life_from, q->born))
 		return;
 	for (unsigned i = 0; i < norder && reloaded + MS(LONGEST) < q->born; i++) {
 		const struct upstream *u = &upstreams[order[i]];
@@ -192,21 +191,18 @@ static void fake_closed(struct fake *f) {
 static struct sum { unsigned queries, asks, waiters, udp, held, holders, ports; } sum;
 
 static void check_query(const struct query *q) {
-	unsigned found = 0, nsendings;
 	bool best = q->best == NULL;
 
 	sum.queries++;
-	for (const struct query *x = query_table[q->hash & query_table_mask]; x != NULL; x = x->next)
-		found += x == q;
-	MUST(found == 1 && list_on(&q->staged) && !q->starting);
+	MUST((q->probe || query_find(&q->key, q->hash) == q) && list_on(&q->staged) && !q->starting);
 	MUST(now < q->born + MS(LONGEST) + SEC(1));
 	sum.held += q->held != NULL;
 	MUST(q->held == NULL || q->best != NULL);
 	for (const struct ask *a = q->asks; a != NULL; a = a->next) {
+		unsigned nsendings = 0;
 		sum.asks++;
 		best |= a == q->best;
 		MUST(a->q == q);
-		nsendings = 0;
 		for (const struct sending *s = a->sendings; s != NULL; s = s->next, nsendings++)
 			MUST(s->ask == a && !s->due && s->port->u == &upstreams[a->up] && s->port->open > 0);
 		MUST(nsendings <= RESENDS + 1 && a->resends <= RESENDS + 1 && (a->stream == NULL || list_on(&a->on)));
@@ -235,20 +231,14 @@ static void check_port(const struct port *p, int fd) {
 }
 
 /* A client that has read everything and sent everything: the program waits for as many answers for it as it does. */
-static void check_tcp(const struct fake *f) {
+static void check_tcp(const struct tcp_client *t, const struct fake *f) {
 	unsigned open = 0;
-	if (!is_client(f) || is_admin(f) || f->odd || f->stuck || f->out.n > 0 || f->in.n > 0) return;
-	for (unsigned j = 0; j < TRACKED; j++)
-		open += asked[j].open && asked[j].conn == f;
-	for (int k = 0; k < npolls; k++)
-		if (polls[k].fd == FD(f)) {
-			const struct tcp_client *t = watches[k].owner;
-			MUST(t->stopped || open == t->waiting + (f->rest.n > 0));
-		}
+	for (unsigned i = 0; i < TRACKED; i++) open += asked[i].open && asked[i].conn == f;
+	MUST(f->odd || f->stuck || f->out.n > 0 || f->in.n > 0 || t->stopped || open == t->waiting + (f->rest.n > 0));
 }
 
-/* Connections, and the questions that are on them or in the line. */
-static void check_streams(const struct upstream *u) {
+/* Connections, the questions that are on them or in the line, and those that are late. */
+static void check_upstream(const struct upstream *u) {
 	unsigned n = 0, opening = 0;
 
 	for (const struct node *x = u->streams.next; x != &u->streams; x = x->next, n++) {
@@ -265,10 +255,17 @@ static void check_streams(const struct upstream *u) {
 	MUST(n == u->nstreams && n <= CONNECTIONS && opening <= 1);
 	for (const struct node *k = u->line.next; k != &u->line; k = k->next)
 		MUST(LINED(k)->stream == NULL && &upstreams[LINED(k)->up] == u && stream_id_find(u, LINED(k)->id) == LINED(k));
+	for (const struct node *l = u->late; l < u->late + LATE_LISTS; l++) {
+		MUST(list_empty(l) || (wake != 0 && wake <= now + MS(LONGEST)));        /* of all a list is looked at the head alone, */
+		for (const struct node *x = l->next; x != l; x = x->next)               /* so they must be in order */
+			MUST(x->next == l || OWNER(x, struct ask, late)->since <= OWNER(x->next, struct ask, late)->since);
+	}
+	for (unsigned k = 0; k < KINDS; k++)
+		if (upstream_down(u, (enum question_kind)k)) was_down[u - upstreams][k] = fake_now;
 }
 
 static void check_all(bool thorough) {
-	unsigned nopen = 0, waiting = 0;
+	unsigned waiting = 0;
 
 	sum = (struct sum){ 0 };
 	if (thorough) check_cache();
@@ -291,23 +288,11 @@ static void check_all(bool thorough) {
 		MUST(*watches[i].slot == i && IS_FAKE(polls[i].fd) && FAKE(polls[i].fd)->kind != K_FREE);
 		for (int k = 0; k < i; k++) MUST(polls[k].fd != polls[i].fd);
 		if (watches[i].ready == port_ready) check_port(watches[i].owner, polls[i].fd);
+		if (watches[i].ready == tcp_client_ready) check_tcp(watches[i].owner, FAKE(polls[i].fd));
 	}
 	MUST(sum.ports == ports.used);
-	for (int i = 0; i < FDS; i++) {
-		nopen += fakes[i].kind != K_FREE;
-		check_tcp(&fakes[i]);
-	}
-	MUST(nopen == (unsigned)npolls);
-	for (unsigned i = 0; i < norder * KINDS; i++)
-		if (upstream_down(&upstreams[order[i / KINDS]], (enum question_kind)(i % KINDS)))
-			was_down[order[i / KINDS]][i % KINDS] = fake_now;
-	for (unsigned i = 0; i < norder; i++) check_streams(&upstreams[order[i]]);
-	for (unsigned i = 0; i < norder * LATE_LISTS; i++) {
-		const struct node *l = &upstreams[order[i / LATE_LISTS]].late[i % LATE_LISTS];
-		MUST(list_empty(l) || (wake != 0 && wake <= now + MS(LONGEST)));        /* of all a list is looked at the head alone, */
-		for (const struct node *x = l->next; x != l; x = x->next)               /* so they must be in order */
-			MUST(x->next == l || OWNER(x, struct ask, late)->since <= OWNER(x->next, struct ask, late)->since);
-	}
+	MUST(fakes_open() == npolls);
+	for (unsigned i = 0; i < norder; i++) check_upstream(&upstreams[order[i]]);
 }
 
 /* Lets the program run until it would wait, and looks at it then; thorough: into the cache too. Before it waits, all that it has to send must have gone. */
@@ -624,8 +609,6 @@ static void event(void) {
 
 /* All ends, all waits: nothing may be left but what listens. */
 static void wind_down(void) {
-	unsigned open = 0;
-
 	fakes_max = FDS;
 	fake_wall = 0;
 	for (struct fake *f = fakes; f < fakes + FDS; f++) {
@@ -644,9 +627,7 @@ static void wind_down(void) {
 	MUST(queries.used == 0 && waiters.used == 0 && ports.used == 0 && holders.used == 0 && held_small.used == 0 && held_big.used == 0 &&
 	    bodies.used == 0 && tcp_pool.used == 0 && admins.used == 0 && out_blocks.used == 0);
 	for (unsigned i = 0; i < TRACKED; i++) MUST(!asked[i].open);
-	for (int i = 0; i < FDS; i++) open += fakes[i].kind != K_FREE;
-	MUST(open == (unsigned)npolls && npolls <= 4);
-	MUST(wake == 0);                        /* idle means idle */
+	MUST(fakes_open() == npolls && npolls <= 4 && wake == 0);       /* idle means idle */
 }
 
 /* The program in one of the configurations, up for a while; then what the bytes say happens. */
