@@ -51,10 +51,7 @@ static void fake_closed(struct fake *f);
 #define FD(f) ((int)((f) - fakes) + FIRST_FD)
 #define IS_FAKE(fd) ((fd) >= FIRST_FD && (fd) < FIRST_FD + FDS)
 
-static int fails(int e) {
-	errno = e;
-	return -1;
-}
+#define fails(e) (errno = (e), -1)
 
 static int fakes_open(void) {
 	int open = 0;

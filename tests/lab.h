@@ -45,14 +45,11 @@ static inline void put_word(char *s) {
  *   opt/1232/8000 [ ]  an OPT: size, TTL (hex), options
  *   ns.test            a name by itself
  *   =c0000201 *16      these bytes; 16 zero bytes */
-static inline __attribute__((format(printf, 1, 2))) void say(const char *fmt, ...) {
-	char text[2000], *save;
-	va_list ap;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
-	for (char *s = strtok_r(text, " ", &save); s != NULL; s = strtok_r(NULL, " ", &save))
-		put_word(s);
+static char said[2000];
+#define say(...) (snprintf(said, sizeof said, __VA_ARGS__), put_words(said))
+static inline void put_words(char *text) {
+	for (char *w; (w = strsep(&text, " ")) != NULL; )
+		if (*w != '\0') put_word(w);
 }
 
 /* The key of the question in a message, or of that for another type; false when it is not whole. */

@@ -371,9 +371,9 @@ static void answer_build(const struct question *q, bool stream) {
 	static const uint32_t ttls[] = { 300, 0, 1, 5, 30, 0x80000005 };
 	unsigned kind = below(COUNT(kinds)), ttl = ttls[below(COUNT(ttls))], type = key_type(&q->key);
 
-	say("!%x:1,0,0,0", kinds[kind].flags | (kind == WITH_RCODE ? below(16) : 0));
+	say("!%x:%u,0,0,0", kinds[kind].flags | (kind == WITH_RCODE ? below(16) : 0), kind != BARE);
 	put16at(m.p, q->id ^ (unsigned)(kind == WRONG_ID));
-	put_as(&m, "@22", q->name, (size_t)q->key.name_len, type, 1);
+	if (kind != BARE) put_as(&m, "@22", q->name, (size_t)q->key.name_len, type, 1);
 	if (kind == WRONG_NAME) m.p[13] ^= 1;
 	for (const char *r = kinds[kind].records; *r != '\0'; r++) {
 		if (*r == 'A') say("@/TYPE%u/%u [ *%d ]", type == T_ANY ? T_A : type, ttl, type == T_AAAA ? 16 : 4);
@@ -388,10 +388,6 @@ static void answer_build(const struct question *q, bool stream) {
 		m.p[at % m.n] = (uint8_t)byte();
 	}
 	if (kind == CUT) m.n = below((unsigned)m.n + 1);
-	if (kind == BARE) {
-		m.n = 12;
-		m.p[5] = 0;
-	}
 }
 
 /* One of the program's descriptors that are so, or NULL. */

@@ -10,18 +10,11 @@
 static unsigned nbad;
 static char bad[600];
 
-/* One of the things that make a promise; all() sums up what each() saw since the last of them. */
-static __attribute__((format(printf, 2, 3))) bool each(bool good, const char *fmt, ...) {
-	va_list ap;
-	if (good || nbad++ > 0) return good;
-	va_start(ap, fmt);
-	vsnprintf(bad, sizeof bad, fmt, ap);
-	va_end(ap);
-	text_clean(bad);
-	return good;
-}
+/* One of the things that make a promise, and what is said where it is wrong; all() sums up those since the last of them. */
+#define each(good, ...) do { if (!(good) && nbad++ == 0) snprintf(bad, sizeof bad, __VA_ARGS__); } while (0)
 
 static void all(const char *promise) {
+	text_clean(bad);
 	if (nbad > 0) printf("# %u wrong, the first: %s\n", nbad, bad);
 	printf("%s %s\n", nbad == 0 ? "ok" : "not ok", promise);
 	fflush(stdout);
@@ -62,14 +55,8 @@ static void rows(const struct row *r, size_t n) {
 }
 
 /* Text for a result; good until the next. */
-static __attribute__((format(printf, 1, 2))) const char *form(const char *fmt, ...) {
-	static char buf[2000];
-	va_list ap;
-	va_start(ap, fmt);
-	vsnprintf(buf, sizeof buf, fmt, ap);
-	va_end(ap);
-	return buf;
-}
+static char formed[2000];
+#define form(...) (snprintf(formed, sizeof formed, __VA_ARGS__), (const char *)formed)
 
 /* An input of a kind that fuzz.c has a target for: what is promised there holds for it, also when some of its bytes behind the
  * first "from" are changed, again and again. It is kept as a seed, if the environment says where. */
