@@ -472,10 +472,10 @@ fd_count() { find "/proc/$(pid "$1")/fd" -type l 2>/dev/null | wc -l | tr -d ' '
 proc_here() { [ -r "/proc/$$/stat" ]; }
 # plain: the program runs as it is, not under an emulator and without sanitizers: memory and time are its own
 plain() { [ -z "$WRAP" ] && ! grep -q __asan_init "$BIN"; }
-# shim NAME: builds that part of tests/shim.c; if this program cannot be listened in on that way the promise is skipped.
+# shim NAME: builds tests/shim.c to be that; if this program cannot be listened in on that way the promise is skipped.
 # shimmed NAME LINE...: as proxy, behind that library, with which it shares the file $T/shim;  shim_count: the number there
 shim() {
-    plain && ldd "$BIN" 2>/dev/null | grep -q 'libc\.so' && "$CC" -O2 -D"$1" -shared -fPIC -o "$T/shim.so" "$SRC/tests/shim.c" -ldl 2>/dev/null ||
+    plain && ldd "$BIN" 2>/dev/null | grep -q 'libc\.so' && "$CC" -O2 -DNAME="\"$1\"" -shared -fPIC -o "$T/shim.so" "$SRC/tests/shim.c" -ldl 2>/dev/null ||
         { skip "not here: nothing can come between this program and its C library"; return 1; }
     rm -f "$T/shim"
     head -c 4096 /dev/zero >"$T/shim"
