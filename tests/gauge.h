@@ -5,10 +5,8 @@
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 
-/* A socket that serves at that port. */
 static int served_port(const char *port) {
-	struct addr a = addr_of("127.0.0.1", port);
-	int fd = sock(SOCK_DGRAM, &a, NULL);
+	int fd = sock(SOCK_DGRAM, (struct addr[]){ addr_of("127.0.0.1", port) }, NULL);
 	if (fd < 0) die("port %s: %s", port, strerror(errno));
 	return fd;
 }

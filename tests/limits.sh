@@ -145,7 +145,7 @@ rate: who asks ten times too much gets what is due, of the rest half nothing, ha
  ; out=$(many n=600 rate=200 window=1000 name=warm.test src=127.0.0.2 timeout=500)
  ; within 200 290 "$(val tc "$out")" "empty ones with TC=1"
  ; within 300 390 "$(val answered "$out")" "answered at all, full ones at 20 a second and a burst of 20 ($out)"
- ; like ' tcfull 0 wrong 0 ' "$out"
+ ; like ' wrong 0 ' "$out"
 rate: TCP still serves it, and other clients do not notice ; ^NOERROR qr rd ra  ; warm.test +src=127.0.0.2 +tcp
  ; like ' noerror 15 .* tc 0 ' "$(many n=15 window=15 name=warm.test src=127.0.0.3)"
 rate: status counts what was limited ; within 490 540 "$(count limited)"

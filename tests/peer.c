@@ -12,14 +12,6 @@
 #include "peer_wire.h"
 #include "peer_server.h"
 
-/* The address that src= names, NULL when it names none. */
-static const struct addr *source_of(const char *text) {
-	static struct addr a;
-	if (text[0] == '\0') return NULL;
-	a = addr_at(text, 0);
-	return &a;
-}
-
 /* ---- Queries: what ask, many and talk send */
 
 #define FORM_INTS tcp, cd, ad, nord, z, opcode, id, timeout, wait, ver, qd, tc, twoopt, edns, zero, qr, class, n, ms, \
@@ -54,6 +46,12 @@ static void query_put(struct buf *b, const char *name, int type, int id) {
 	if (form.trail) put_hex(b, form.trail);
 }
 
+static int form_socket(const struct addr *to) {
+	struct addr from = { 0 };
+	if (form.src[0]) from = addr_at(form.src, 0);
+	return sock(form.tcp ? SOCK_STREAM : form.zero ? SOCK_RAW : SOCK_DGRAM, form.src[0] ? &from : NULL, to);
+}
+
 /* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line, with WRONG before it if it does not belong to the query. Without a
  * reply: TIMEOUT, CLOSED or REFUSEDPORT. +wait=MS goes on listening after the first reply and says replies=N. Options: +tcp +edns[=N] +do
  * +cd +ad +nord +z +tc +opcode=N +id=N +class=N +src=ADDR +server=ADDR +opt=CODE:HEX +ver=N +twoopt +qd=N +raw=HEX +trail=HEX
@@ -85,7 +83,7 @@ static int cmd_ask(char **argv) {
 	if (form.tcp) put16(&out, (unsigned)sent.n);
 	if (form.zero) put_as(&out, "2222", 0, addr_port(&to), (unsigned)sent.n + 8, 0);
 	put_buf(&out, &sent);
-	int fd = sock(form.tcp ? SOCK_STREAM : form.zero ? SOCK_RAW : SOCK_DGRAM, source_of(form.src), &to);
+	int fd = form_socket(&to);
 	if (fd < 0) return puts(errno == ECONNREFUSED ? "REFUSEDPORT" : strerror(errno)) >= 0;
 	long began = ms_now();
 	if (send(fd, out.p, out.n, MSG_NOSIGNAL) < 0) why = form.tcp ? "CLOSED" : strerror(errno);
@@ -107,7 +105,7 @@ static int cmd_ask(char **argv) {
  * kind=random|mutate sends messages of chance instead, or these with some bytes changed, which wait for nothing but the timeout.
  * hold sends nothing but +raw=HEX, once on each connection, says "holding N", and "open N" whenever that changes; with again one that
  * is closed is opened anew. Ends with the last, or after 10 minutes.
- * Says: sent N answered N noerror N ... tc N tcfull N (TC=1 with records) wrong N dup N bad N right N failed N (another RCODE) lost N
+ * Says: sent N answered N noerror N ... tc N wrong N (or TC=1 with records) dup N bad N right N failed N (another RCODE) lost N
  * slowest_ms N p50_us N p99_us N p999_us N worst_us N ms N got N (messages) odd N (FORMERR with more than header, question and OPT)
  * from FIRST BYTE OF THE ADDRESS:COUNT,... A query without a reply is not sent again. */
 
@@ -120,9 +118,9 @@ static struct load {
 	uint32_t address;               /* in the last answer */
 	bool strange;                   /* there is one that is not that of the name */
 	usec began, last, due;
-	long sent, done, open, wrong, dup, bad, tc, tcfull, right, got, odd, rcodes[16], nets[256], *took;
+	long sent, done, open, wrong, dup, bad, tc, right, got, odd, rcodes[16], nets[256], *took;
 } load = { .slot = -1 };
-static struct waiting { usec at; int number; bool used, answered; } waiting[65536];
+static struct waiting { usec at; uint32_t number; bool used, answered; } waiting[65536];
 
 static int load_place(void) {
 	uint64_t z = rnd() % 1000;
@@ -139,21 +137,18 @@ static bool may_send(void) {
 }
 
 static void see_address(void *ctx, struct msg at, const struct rr *r, int section) {
-	const struct message *q = ctx;
+	(void)ctx;
 	if (section != 1 || r->type != T_A || r->rdlen != 4) return;
 	load.address = get32at(at.p + r->rdata_at);
-	load.strange |= ((load.address ^ name_number(q->name)) & 0xffffff) != 0;
+	load.strange |= ((load.address ^ name_number(at.p)) & 0xffffff) != 0;
 }
 
-/* Is this the answer to the question with that number? */
-static bool load_right(const uint8_t *p, size_t n, int number) {
+/* Is this the answer to the question whose name has that number? */
+static bool load_right(const uint8_t *p, size_t n, uint32_t number) {
 	struct message q;
-	char name[WORD * 4];
 	load.address = load.strange = 0;
-	numbered(name, sizeof name, form.name, number, load.stamp);
-	size_t len = strlen(name);
-	if (!message_read(&q, p, n, see_address, &q) || q.odd != NULL) return false;
-	if ((strncasecmp(q.name, name, len) != 0 || strcmp(q.name + len, ".") != 0) && strchr(name, '\\') == NULL) return false;
+	if (!message_read(&q, p, n, see_address, NULL) || q.odd != NULL || name_number(p) != number) return false;
+	if ((p[2] & F_TC >> 8) && get32at(p + 6) != 0) return false;
 	if (form.full && (p[3] & 15) == NOERROR && get16at(p + 6) == 0) return false;
 	if (!form.byname || (p[3] & 15) != NOERROR) return true;
 	if (load.address == 0 || load.strange) return false;
@@ -178,10 +173,7 @@ static void load_reply(const uint8_t *p, size_t n) {
 	load.open--;
 	load.took[load.done++] = (long)(us_now() - w->at);
 	load.rcodes[p[3] & 15]++;
-	if (p[2] & F_TC >> 8) {
-		load.tc++;
-		load.tcfull += get16at(p + 6) || get16at(p + 8);
-	}
+	load.tc += (p[2] & F_TC >> 8) != 0;
 	if (!load_right(p, n, w->number)) load.wrong++;
 	else load.right += (p[3] & 15) == NOERROR;
 }
@@ -200,7 +192,7 @@ static void load_ready(void *owner, short revents) {
 
 /* A new socket; a connection in the place of the one that is there. */
 static bool channel_open(int i) {
-	int fd = sock(form.tcp ? SOCK_STREAM : SOCK_DGRAM, source_of(form.src), &load.to);
+	int fd = form_socket(&load.to);
 	struct conn **place = &load.tcp[i];
 	if (fd < 0) return false;
 	nonblocking(fd);
@@ -219,22 +211,21 @@ static void load_send(void) {
 	static unsigned next;
 	int i = (int)(load.sent % load.nchannels);
 	bool junk = form.kind[0] != '\0';
-	int number = form.from + load_place();
 	char name[WORD * 4];
 	if (load.sent == 0) next = random16();
 	while (waiting[next & 65535].used) next++;
 	unsigned id = next++ & 65535;
-	numbered(name, sizeof name, form.name, number, load.stamp);
+	numbered(name, sizeof name, form.name, form.from + load_place(), load.stamp);
 	if (form.vary) form.edns = 512 + (int)(rnd() % 4000);
 	for (char *c = name; form.vary && *c != '\0'; c++)
 		if (rnd() & 1) *c = (char)toupper((unsigned char)*c);
 	query_put(&sent, name, form.pairs && load.sent % 2 ? T_AAAA : load.qtype, (int)id);
+	waiting[id] = (struct waiting){ us_now(), name_number(sent.p), true, false };
 	if (strcmp(form.kind, "mutate") == 0) mutate(&sent, 0);
 	if (strcmp(form.kind, "random") == 0) {
 		size_t n = rnd() % (rnd() % 8 ? 80 : 1400);
 		for (sent.n = 0; sent.n < n; ) put8(&sent, rnd() & 255);
 	}
-	waiting[id] = (struct waiting){ us_now(), number, true, false };
 	if (junk && form.tcp && (load.tcp[i] == NULL || load.sent % 50 == 0)) channel_open(i);
 	if (load.tcp[i] != NULL) {
 		put16(&load.tcp[i]->out, junk && rnd() % 8 == 0 ? rnd() % 70 : (unsigned)sent.n);
@@ -293,7 +284,7 @@ static int load_say(void) {
 	qsort(load.took, (size_t)load.done, sizeof *load.took, by_size);
 	printf("sent %ld answered %ld", load.sent, load.done);
 	for (size_t i = 0; i < COUNT(names); i++) printf(" %s %ld", names[i], load.rcodes[i]);
-	printf(" tc %ld tcfull %ld wrong %ld dup %ld bad %ld right %ld failed %ld lost %ld slowest_ms %ld", load.tc, load.tcfull, load.wrong,
+	printf(" tc %ld wrong %ld dup %ld bad %ld right %ld failed %ld lost %ld slowest_ms %ld", load.tc, load.wrong,
 	    load.dup, load.bad, load.right, load.done - load.rcodes[NOERROR], form.n - load.done, load_took(1000) / 1000);
 	printf(" p50_us %ld p99_us %ld p999_us %ld worst_us %ld ms %ld got %ld odd %ld", load_took(500), load_took(990), load_took(999),
 	    load_took(1000), (long)((us_now() - load.began) / MS(1)), load.got, load.odd);

@@ -69,7 +69,7 @@ struct conn {
 	struct buf came, in, out, raw;  /* came: what the engine has not taken */
 	size_t sent;
 	struct buf held;                /* answers that wait for each other */
-	int nheld, waiting, queries, answers, records, dribble;
+	int nheld, waiting, answers, records, dribble;
 	struct web web;
 	br_ssl_server_context sc;
 	uint8_t io[BR_SSL_BUFSIZE_BIDI];
@@ -185,7 +185,7 @@ static void put_sections(struct buf *b, const struct act *as, const struct messa
 		PUT_RECORD(b, 1, "p224(lp)", owner, T_CNAME, 1, (unsigned)strtoul(a.ttl, NULL, 10), text, 12);
 		owner = (unsigned)(b->n - strlen(text) - 3);
 	}
-	uint32_t h = a.count ? ++count : name_number(q->name);
+	uint32_t h = a.count ? ++count : name_number(b->p);
 	if (a.net || a.count) snprintf(a.a, sizeof a.a, "%d.%u.%u.%u", a.net ? a.net : 10, h >> 16 & 255, h >> 8 & 255, h & 255);
 	size_t want = a.big ? (size_t)a.big - (opt ? 11 : 0) : 0;
 	if (want > b->n && type == T_A) a.n = (int)((want - b->n) / 16);
@@ -237,7 +237,7 @@ static void spoil(struct buf *b, const char *kind, const struct message *q) {
 		{ "rdlen", WHOLE, rr + 10, 60000 }, { "ancount", WHOLE, 6, 65535 }, { "header", 12, 4, 0 }, { "zero", 0, 6, 0 },
 		{ "eleven", 11, 6, 0 }, { "cutq", rr - 3, 6, 0 }, { "cutrr", rr + 13, WHOLE, 0 } };
 	if (isdigit((unsigned char)*kind)) {    /* in a way that seed and name decide */
-		rnd_seed((uint64_t)atoi(kind) << 32 ^ name_number(q->name));
+		rnd_seed((uint64_t)atoi(kind) << 32 ^ name_number(b->p));
 		mutate(b, 2);
 		return;
 	}
@@ -253,7 +253,7 @@ static void spoil(struct buf *b, const char *kind, const struct message *q) {
 static void conn_die(struct conn *c, const char *who, const char *why) {
 	if (c->gone) return;
 	c->gone = true;
-	note("end", c, "by %s why %s queries %d answers %d", who, why, c->queries, c->answers);
+	note("end", c, "by %s why %s answers %d", who, why, c->answers);
 	watch_remove(&c->slot);
 	close(c->fd);
 }
@@ -362,9 +362,8 @@ static void query_note(const struct conn *c, const uint8_t *p, size_t n, const s
 	if (c != NULL && c->tls) text_add(&t, " record=%d", c->records);
 	print_opt(&t, q);
 	if (q->odd) text_add(&t, " odd=%s", q->odd);
-	note("query", c, "%s from=%s id=%u %s %s%s%s%s%s qd=%u an=%u ns=%u ar=%u size=%zu%s", transport(c), addr_text(from), get16at(p), q->name,
-	    type_text(q->type), q->class == 1 ? "" : " class=other", flags & F_RD ? " rd" : "", flags & F_CD ? " cd" : "", flags & F_AD ? " ad" : "",
-	    get16at(p + 4), get16at(p + 6), get16at(p + 8), get16at(p + 10), n, more);
+	note("query", c, "%s from=%s id=%u %s %s%s%s%s size=%zu%s", transport(c), addr_text(from), get16at(p), q->name, type_text(q->type),
+	    flags & F_RD ? " rd" : "", flags & F_CD ? " cd" : "", flags & F_AD ? " ad" : "", n, more);
 }
 
 /* first=: what comes before the right answer. Gives when that is due. */
@@ -430,7 +429,6 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 	query_note(c, p, n, from, &q);
 	if (c != NULL) {
 		c->last = now;
-		c->queries++;
 		c->waiting++;
 	}
 	struct act a = act_for(q.name);

@@ -145,10 +145,10 @@ static void put_option(struct buf *b, const char *s) { put_as(b, "2(#)", (unsign
 /* A type by name; TYPE0 too, which the program does not take. */
 static int type_of(const char *s) { return strcasecmp(s, "TYPE0") == 0 ? 0 : type_parse(s); }
 
-/* A 24-bit number made from a name, letter case aside: the host part of the address that byname servers give it. */
-static uint32_t name_number(const char *name) {
+/* A 24-bit number made from the name of the question, letter case aside: the host part of the address that servers with net= give it. */
+static uint32_t name_number(const uint8_t *message) {
 	uint32_t h = 2166136261u;
-	for (; *name != '\0'; name++) h = (h ^ lower((uint8_t)*name)) * 16777619u;
+	for (const uint8_t *p = message + 12; *p != 0; p++) h = (h ^ lower(*p)) * 16777619u;
 	return (h >> 8 ^ h) & 0xffffff;
 }
 
@@ -180,32 +180,26 @@ static bool message_read(struct message *q, const uint8_t *p, size_t n, each_rec
 	struct rr r;
 	*q = (struct message){ .odd = "short" };
 	if (n < 12) return false;
-	for (unsigned i = get16at(p + 4); i > 0 && m.err == NULL; i--) {
-		r.at = m.at;
-		msg_name(&m);
-		msg_skip(&m, 4);
-		if (m.err != NULL || q->end > 0) continue;
-		snprintf(q->name, sizeof q->name, "%s", name_text_in(p, p + r.at));
-		q->type = get16at(p + m.at - 4);
-		q->class = get16at(p + m.at - 2);
-		q->end = m.at;
-	}
-	for (int section = 1; section <= 3; section++)
+	for (int section = 0; section <= 3; section++)
 		for (unsigned i = get16at(p + 4 + 2 * section); i > 0 && m.err == NULL; i--) {
 			r.at = m.at;
 			msg_name(&m);
-			msg_rr_head(&m, &r);
-			msg_rdata(&m, r.type, r.rdlen);
+			if (section == 0) msg_skip(&m, 4);
+			else msg_rr_head(&m, &r);
+			if (section > 0) msg_rdata(&m, r.type, r.rdlen);
 			if (m.err != NULL) break;
-			if (r.type != T_OPT) {
-				if (each != NULL) each(ctx, (struct msg){ .p = p, .len = n, .at = r.at }, &r, section);
-				continue;
-			}
-			q->opts++;
-			q->size = r.class;
-			q->ext = r.ttl >> 24;
-			q->flags = r.ttl & 0xffff;
-			q->options = (struct msg){ .p = p + r.rdata_at, .len = r.rdlen };
+			if (section == 0 && q->end == 0) {
+				snprintf(q->name, sizeof q->name, "%s", name_text_in(p, p + r.at));
+				q->type = get16at(p + m.at - 4);
+				q->class = get16at(p + m.at - 2);
+				q->end = m.at;
+			} else if (section > 0 && r.type == T_OPT) {
+				q->opts++;
+				q->size = r.class;
+				q->ext = r.ttl >> 24;
+				q->flags = r.ttl & 0xffff;
+				q->options = (struct msg){ .p = p + r.rdata_at, .len = r.rdlen };
+			} else if (section > 0 && each != NULL) each(ctx, (struct msg){ .p = p, .len = n, .at = r.at }, &r, section);
 		}
 	q->odd = m.err == NULL && m.at != n ? "bytes behind it" : m.err;
 	return q->end > 0;
