@@ -1659,6 +1659,7 @@ static void config_file(struct reader *r, const char *path) {
 	const char *why;
 	FILE *f = file_open(path, r->c == &cfg, &why);
 
+	snprintf(r->place, sizeof r->place, "%.60s", path);
 	while (f != NULL && line_next(f, line, &n, &good)) {
 		snprintf(r->place, sizeof r->place, "%.60s:%u", path, n);
 		if (good)
@@ -2522,7 +2523,7 @@ static bool block_answer(struct source_msg *s, const struct key *k) {
 }
 
 static struct list hosts = { .word = "hosts", .expected = "an address and its names", .files = &cfg.hosts, .line = host_line, .changes = true };
-static struct list block = { .word = "block", .expected = "a name", .files = &cfg.blocks, .line = block_line };
+static struct list block = { .word = "block", .expected = "a name, an address and names, or ||name^", .files = &cfg.blocks, .line = block_line };
 
 static uint32_t route_domain(const struct key *k);
 
@@ -4098,7 +4099,7 @@ static void ask_answer(struct ask *a, struct answer *ans) {
 	if (v > V_OTHER && (ans->rcode == NOERROR || ans->rcode == NXDOMAIN)) u->seq = ++answers_seen;
 	ans->ad &= u->ad_believed;
 	ans->verdict = v;
-	log_debug("upstream %s id %u %s %s: %s %u answers in %lld ms", addr_text(&u->spec.addr), a->id, name_text(q->key.b),
+	log_debug("upstream %s id %u %s %s: %s %u answers in %lld ms", addr_text(&u->spec.addr), get16at(ans->msg), name_text(q->key.b),
 	    type_text(key_type(&q->key)), rcode_text(ans->rcode), ans->ancount, (long long)(a->took / 1000));
 	better = held == NULL || v > q->best_verdict || (v == q->best_verdict && u->spec.priority < held->spec.priority);
 	if (better) {
@@ -6203,12 +6204,10 @@ static void run_reload(struct admin *a, UNUSED char **w) {
 
 static void run_log(struct admin *a, char **w) {
 	int level = w[0] ? level_parse(w[0]) : -1;
-	if (level < 0) {
+	if (level < 0)
 		admin_error(a, "expected error, info or debug");
-		return;
-	}
-	log_level = (enum level)level;
-	text_add(&a->reply, "Log level %s\n", level_names[level]);
+	else
+		text_add(&a->reply, "Log level %s\n", level_names[log_level = (enum level)level]);
 }
 
 static void run_query(struct admin *a, char **w) {
@@ -6842,6 +6841,7 @@ static void signals_init(void) {
 	}
 	sigemptyset(&sa.sa_mask);
 	for (size_t i = 0; i < COUNT(sigs); i++) sigaction(sigs[i], &sa, NULL);
+	sigprocmask(SIG_SETMASK, &sa.sa_mask, NULL);
 	watch_add(&slot, signal_pipe[0], POLLIN, signal_ready, NULL, false);
 }
 
@@ -7254,11 +7254,15 @@ int main(int argc, char **argv) {
 	static char errors[256];
 	static struct text t = { .p = errors, .size = sizeof errors, .grows = true };
 	char from[80];
+	sigset_t wait;
 	bool good;
 	int status = options_read(argc, argv);
 
 	if (status >= 0) return status;
 	signal(SIGPIPE, SIG_IGN);               /* before the first line for a log that nobody reads any more */
+	sigemptyset(&wait);
+	sigaddset(&wait, SIGHUP);               /* a reload that is asked for meanwhile ends no start, it follows it */
+	sigprocmask(SIG_BLOCK, &wait, NULL);
 	start_descriptors();
 	clock_read();
 	started = now;

@@ -18,7 +18,7 @@ at log info nothing is said of single queries ; n=$(seen p .)
  ; like hit "$(grep 'seen\.test' "$T/p.log" | tail -n 1)"
 and each upstream's answer with RCODE and ms, and who won and why ; . ; 1servfail=.why.test
  ; comes p "$u2"
- ; each 'like "$it" "$(grep why "$T/p.log")"' "$u1.*SERVFAIL.* ms|SERVFAIL.*$u1" "$u2.*NOERROR|NOERROR.*$u2" 'won|wins|chosen'
+ ; each 'like "$it" "$(grep why "$T/p.log")"' "$u1.* id [1-9].*SERVFAIL.* ms" "$u2.*NOERROR|NOERROR.*$u2" 'won|wins|chosen'
 names are escaped in the log ; . ; 'bad\010dnsproxy\027[0m.test'
  ; comes p 'bad\\010dnsproxy\\027'
  ; same 0 "$(tr '\t' ' ' <"$T/p.log" | grep -c '[^ -~]')" "lines with other than printable ASCII"

@@ -82,6 +82,11 @@ signals that come faster than they can be obeyed are one ; conf "$u1 1" '192.0.2
  ; each 'kill -HUP "$x"' $(seq 1000)
  ; same Reloaded "$(adm reload)"
  ; within 2 30 $(($(seen r reloaded) - n)) reloads
+one that comes during the start is obeyed behind it, and a pipe is read at the start only ; mkfifo "$T/pipe"
+ ; begin h $WRAP "$BIN" -c "$T/pipe"
+ ; signalled "$u1 1" "listen 127.0.0.1@$(freeport)" 'admin off' >"$T/pipe"
+ ; comes h '^serving on'
+ ; comes h 'pipe: cannot be read: not a file'
 READY=1 once the ports answer, and nothing before it ; conf "$u1 1"
  ; notified "$T/notify" WATCHDOG_USEC=1000000
  ; comes sd READY=1
@@ -105,6 +110,7 @@ a NOTIFY_SOCKET that is not there harms nothing ; notified "$T/nosuch"
  ; ^NOERROR ; nosocket.test
 END
 }
+signalled() { kill -HUP "$(pid h)" && printf '%s\n' "$@"; }      # to who reads a pipe
 another_reload() {
     case $((it % 4)) in 0) conf "$u1 1" 'timeout 2000' ;; 2) conf "$u2 3" 'timeout 2000' ;; *) conf "$u2 1" "$u1 2" 'timeout 2000' ;; esac
     like '^Reloaded' "$(adm reload)"
