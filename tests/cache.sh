@@ -86,20 +86,6 @@ a 'no' that was sent while an upstream was silent is not kept: that one may know
  ; proxy p "$u1 1" "$u2 2" 'cache-negative 60' 'timeout 600'
  ; ^NXDOMAIN ; 1nxdomain=.1soa=60,60.2silent=.half.test
  ; shows 0 '^entry .*half'
-200,000 names with 200,000 addresses through a cache of 1 MB: the last 100 are hits, no reply carries another name's address
- ; rules u1 '. net=10 ttl=3000'
- ; proxy p "$u1 1"
- ; many n=3000 window=60 name=few%d.test byname >/dev/null
- ; few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)") a=$(rss_kb p)
- ; good 200000 window=60 byname
- ; costs 0-10 ' id=' u1 good 100 from=199900 window=20 byname
-it never grows: bytes is at most size, size is what was asked for ; each 'within 1 1048576 "$(count $it cache)" $it' bytes size
- ; within 4000 40000 "$(count entries cache)" entries
- ; within 160000 200000 "$(count evicted cache)" evicted
-a small answer costs at most its bytes and 60 ; within 1 140 "$(($(count bytes cache) / $(count entries cache)))" "bytes an entry"
-and memory grows by no more than what was set aside ; ! plain || grew 1300 "$a" p
-and a hit costs what it cost before ; good 3000 from=197000 window=1 byname
- ; within 1 $((few * 3 + 300)) "$(val p50_us "$out")" "us, $few before"
 END
 }
 
@@ -170,6 +156,20 @@ what lives for three seconds is refreshed in its last one, a worse answer of the
  ; each 'comes $it "(short|split)" 4' u1 u2
  ; sleep 0.5            # until both have answered, the better one last
  ; shows '^entry 1nodata=\.ttl=3\.split\.test\. A IN .* remaining [23] '
+200,000 names with 200,000 addresses through a cache of 1 MB: the last 100 are hits, no reply carries another name's address
+ ; rules u1 '. net=10 ttl=3000'
+ ; proxy p "$u1 1"
+ ; many n=3000 window=60 name=few%d.test byname >/dev/null
+ ; few=$(val p50_us "$(many n=3000 window=1 from=0 name=few%d.test byname)") a=$(rss_kb p)
+ ; good 200000 window=60 byname
+ ; costs 0-10 ' id=' u1 good 100 from=199900 window=20 byname
+it never grows: bytes is at most size, size is what was asked for ; each 'within 1 1048576 "$(count $it cache)" $it' bytes size
+ ; within 4000 40000 "$(count entries cache)" entries
+ ; within 160000 200000 "$(count evicted cache)" evicted
+a small answer costs at most its bytes and 60 ; within 1 140 "$(($(count bytes cache) / $(count entries cache)))" "bytes an entry"
+and memory grows by no more than what was set aside ; ! plain || grew 1300 "$a" p
+and a hit costs what it cost before ; good 3000 from=197000 window=1 byname
+ ; within 1 $((few * 3 + 300)) "$(val p50_us "$out")" "us, $few before"
 END
 }
 # expire NAME...: they are asked, and have expired
