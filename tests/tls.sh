@@ -63,7 +63,7 @@ with a pin alone no ca-file is needed ; dot two alone
 noverify warns at each start
  ; each 'proxy px "$two 1 tls noverify" && answered 10 1 && blamed two "noverify|not authenticated|without authentic"' 1 2
 of a large ca-file with junk between only an index stays in memory, and its last authority, without a newline, is found
- ; [ -s "$many_ca" ] && proc_here || skip "not here: $many_ca or /proc"
+ ; [ -s "$many_ca" ] && proc_here && [ "$WATCH" != valgrind ] || skip "not here: $many_ca, /proc, or the time to read it"
  ; cat "$many_ca" "$many_ca" "$many_ca" "$many_ca" "$T/pki/odd.pem" >"$T/pki/large.pem"
  ; proxy px "$ca" "$one 1 tls=dns.test"
  ; answered 10 3
