@@ -27,6 +27,7 @@ static void check_client(const uint8_t *data, size_t size) {
 	len = reply_write(out, &s, &r);
 	MUST(len <= sizeof out && len <= size + 11 + 6 && get16at(out) == get16at(p) && (out[2] & 0x80));
 	if (rcode != NOERROR) return;
+	for (size_t n = 0; n < MIN(size, 200u); n++) MUST(question_read(&again, exactly(p, n), n) == (n < 12 ? -1 : FORMERR));
 	MUST(q.key.name_len >= 1 && q.key.name_len <= NAME_MAX_WIRE && q.key.len == q.key.name_len + 5);
 	MUST(name_parse(name, name_text(q.key.b)) == q.key.name_len && memcmp(name, q.key.b, q.key.name_len) == 0);
 	for (unsigned i = 0; i < q.key.name_len; i++) MUST(q.key.b[i] == lower(q.name[i]));
@@ -86,6 +87,13 @@ static bool answer_stands(const struct answer *a, const struct key *k) {
 	return good;
 }
 
+/* A beginning of an answer is none, but where only bytes behind its last record are missing. */
+static void answer_is_whole(const struct answer *a, const uint8_t *data, size_t size, const struct key *k) {
+	static struct answer part;
+	for (size_t n = 12 + k->name_len + 4; n < MIN(size, 200u); n++)
+		if (answer_read(&part, exactly(data, n), n, k) == NULL) MUST(part.len == a->len && part.opt == a->opt);
+}
+
 /* The stripped answer as it goes out fresh. */
 static void answer_goes_out(const struct answer *a, const struct key *k) {
 	struct source_msg s = { .msg = a->msg, .len = a->len, .ede = a->ede, .ede_len = a->ede_len, .rcode = a->rcode };
@@ -122,6 +130,7 @@ static void check_answer(const uint8_t *data, size_t size) {
 	if (!answer_matches(p, size, &k) || answer_read(&a, p, size, &k) != NULL) return;
 	MUST(a.len <= size);
 	if (a.truncated) return;
+	answer_is_whole(&a, data, size, &k);
 	if (!answer_stands(&a, &k)) return;
 	answer_goes_out(&a, &k);
 	if (a.ttl != 0 && a.records != 0 && key_type(&k) != 0 && key_type(&k) != T_OPT && key_type(&k) != T_AXFR && key_type(&k) != T_IXFR)

@@ -62,9 +62,9 @@ static inline bool lab_key(struct key *k, const uint8_t *p, size_t size, unsigne
 	return true;
 }
 
-/* A copy that ends where its memory ends, so that a sanitizer sees what reads beyond; good until the 32nd call after this. */
+/* A copy that ends where its memory ends, so that a sanitizer sees what reads beyond; good until the 512th call after this. */
 static inline uint8_t *exactly(const uint8_t *p, size_t k) {
-	static uint8_t *copies[32];
+	static uint8_t *copies[512];
 	static unsigned turn;
 	uint8_t **copy = &copies[++turn % COUNT(copies)];
 	*copy = grow(*copy, k);
