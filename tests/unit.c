@@ -364,52 +364,34 @@ static const struct row table[] = {
 	    ONE("AAAA") "[ *10 =ffff08080808 ]|" ONE("HTTPS") "[ =000100 =00040004 =08080808 ]|" ONE("HTTPS") "[ =000100 =00050004 =0a000001 ]|"
 	    ONE("HTTPS") "[ =000100 =0004ffff =0a000001 ]|" ONE("HTTPS") "[ =000100 =00060004 =0a000001 ]|" ONE("TXT") "[ =0a000001 ]|"
 	    "!8180:1,0,0,1 x.test/A @/A/60 [ =0a000001 ]" },
-	{ "a plain question is read: ID, type, name in both spellings", question_of,
-	    "www.example.com. AAAA mixed<-Q www.Example.com/AAAA\n" L63 ".test. A<-Q " L63 ".test/A" },
-	{ "CD is part of the key, AD is wanted", question_of, "x.test. A cd ad<-!130:1,0,0,0 x.test/A" },
-	{ "QDCOUNT not 1, records in answer or authority, and missing records are FORMERR", question_of,
-	    "FORMERR<-!100:0,0,0,0 x.test/A|!100:2,0,0,0 x.test/A|!100:65535,0,0,0 x.test/A|!100:1,1,0,0 x.test/A|!100:1,65535,0,0 x.test/A|"
-	    "!100:1,0,1,0 x.test/A|!100:1,0,65535,0 x.test/A|!100:1,0,0,1 x.test/A|!100:1,0,0,65535 x.test/A" },
-	{ "an OPT with a name is FORMERR", question_of, "FORMERR<-!100:1,0,0,1 x.test/A x.test/TYPE41/0 [ ]" },
-	{ "an EDNS option that runs past its OPT is FORMERR", question_of, "FORMERR<-!100:1,0,0,1 x.test/A opt/1232/0 [ =000a0009 *8 ]" },
-	{ "a cut EDNS option is FORMERR", question_of, "FORMERR<-!100:1,0,0,1 x.test/A opt/1232/0 [ =000a00 ]" },
-	{ "other additional records are stepped over", question_of,
+	{ "a question is read: type, name in both spellings, CD as part of the key, AD, OPT; an option or another record is no matter",
+	    question_of, "www.example.com. AAAA mixed<-Q www.Example.com/AAAA\n" L63 ".test. A<-Q " L63 ".test/A\n. NS<-Q ./NS\n"
+	    "x.test. A cd ad<-!130:1,0,0,0 x.test/A\nexample.com. A edns=1232 do ad<-" ASKED "\n"
 	    "x.test. A edns=4096<-!100:1,0,0,2 x.test/A @/TYPE250/0 [ *9 ] opt/4096/0 [ ]" },
-	{ "a compression pointer in the question is FORMERR", question_of, "FORMERR<-Q =0161c00c00010001" },
-	{ "a label of another kind in the question is FORMERR", question_of,
-	    "FORMERR<-Q =40 *99|Q =50 *99|Q =7f *199|Q =80 *199|Q =b0 *199|"
-	    "Q =bf *199|Q =c0 *199|Q =f0 *300|Q =ff *300" },
-	{ "the root is a name", question_of, ". NS<-Q ./NS" },
-	{ "a question for OPT is FORMERR", question_of, "FORMERR<-Q x.test/TYPE41" },
-	{ "a byte after the last record is FORMERR", question_of,
-	    "FORMERR<-" ASKED " =00" },
-	{ "a question with OPT is read: size and DO, and an option is no matter", question_of, "example.com. A edns=1232 do ad<-" ASKED },
-	{ "65,535 records announced and 5,000 there are FORMERR", question_of, "FORMERR<-!100:1,0,0,65535 x.test/A *55000" },
+	{ "QDCOUNT not 1, records in answer or authority, missing records and a byte after the last are FORMERR", question_of,
+	    "FORMERR<-!100:0,0,0,0 x.test/A|!100:2,0,0,0 x.test/A|!100:65535,0,0,0 x.test/A|!100:1,1,0,0 x.test/A|!100:1,65535,0,0 x.test/A|"
+	    "!100:1,0,1,0 x.test/A|!100:1,0,65535,0 x.test/A|!100:1,0,0,1 x.test/A|!100:1,0,0,65535 x.test/A|"
+	    "!100:1,0,0,65535 x.test/A *55000|" ASKED " =00" },
+	{ "a label of another kind, a pointer, type OPT, an OPT with a name, and an option that is cut or too long are FORMERR", question_of,
+	    "FORMERR<-Q =40 *99|Q =50 *99|Q =7f *199|Q =80 *199|Q =b0 *199|Q =bf *199|Q =c0 *199|Q =f0 *300|Q =ff *300|"
+	    "Q =0161c00c00010001|Q x.test/TYPE41|!100:1,0,0,1 x.test/A x.test/TYPE41/0 [ ]|"
+	    "!100:1,0,0,1 x.test/A opt/1232/0 [ =000a00 ]|!100:1,0,0,1 x.test/A opt/1232/0 [ =000a0009 *8 ]" },
 
-	{ "an alias without the asked type is no success", answer_of,
-	    "nodata 1 of 1 ttl 300<-R www.test/A @/CNAME/300 [ web.test ]" },
-	{ "an answer to another type is none", answer_of, "no match<-R www.test/A @/CNAME/300 [ web.test ]>CNAME" },
-	{ "any record is a success for ANY", answer_of,
-	    "success 1 of 1 ttl 300<-R www.test/ANY @/CNAME/300 [ web.test ]" },
-	{ "SERVFAIL with a record is no success", answer_of, "other 1 of 1 ttl 60<-!8002:1,1,0,0 no.test/A @/A/60 " IP },
-	{ "RDATA of a wrong length for its type is malformed", answer_of, "malformed<-R a.test/A @/A/60 [ *3 ]|"
-	    "R a.test/A @/A/60 [ *5 ]|R a.test/A @/A/60 [ ]|R a.test/AAAA @/AAAA/60 [ *4 ]|R a.test/AAAA @/AAAA/60 [ *15 ]|"
-	    "R a.test/NS @/NS/60 [ ]|R a.test/MX @/MX/60 [ *2 ]|R a.test/MX @/MX/60 [ *1 ]|R a.test/SRV @/SRV/60 [ *6 ]|"
-	    "R a.test/SOA @/SOA/60 [ *20 ]|R a.test/CNAME @/CNAME/60 [ ]|R a.test/SOA @/SOA/60 [ *21 ]|R a.test/SOA @/SOA/60 [ *23 ]" },
-	{ "a name that runs beyond its RDATA is malformed", answer_of,
-	    "malformed<-!8000:1,2,0,0 www.test/MX @/MX/60 =00050000 mail.test @/MX/60 " IP },
-	{ "a name that points at itself is malformed, not followed", answer_of, "malformed<-R www.test/NS @/NS/60 [ @38 ]" },
-	{ "a name that points forward is malformed", answer_of, "malformed<-R www.test/NS @/NS/60 [ @40 @38 ]" },
-	{ "a name that runs through the pointer to it is malformed", answer_of,
-	    "malformed<-!8000:1,2,0,0 www.test/TXT @/TXT/60 [ =010a ] @39/TXT/60 [ =0161 ]" },
-	{ "a name that points into the header is malformed", answer_of, "malformed<-R www.test/NS @/NS/60 [ @11 ]" },
-	{ "a name of 256 bytes by way of a pointer is malformed", answer_of,
-	    "malformed<-R " L63 "." L63 "." L61 "." L61 "a/A =0161c00c00010001 *4 " IP },
-	{ "label types that do not exist are malformed", answer_of, "malformed<-R x.test/NS @/NS/60 [ =4000 ]|"
-	    "R x.test/NS @/NS/60 [ =5000 ]|R x.test/NS @/NS/60 [ =6000 ]|R x.test/NS @/NS/60 [ =7000 ]|R x.test/NS @/NS/60 [ =8000 ]|"
-	    "R x.test/NS @/NS/60 [ =9000 ]|R x.test/NS @/NS/60 [ =a000 ]|R x.test/NS @/NS/60 [ =b000 ]" },
-	{ "an OPT among the answers is malformed", answer_of, "malformed<-!8000:1,2,0,0 www.test/A @/A/60 " IP " opt/1232/0 [ ]" },
-	{ "two OPT records are malformed", answer_of, "malformed<-!8000:1,0,0,2 www.test/A opt/1232/0 [ ] opt/1232/0 [ ]" },
+	{ "an alias without the asked type, an answer to another type and SERVFAIL with a record are no success; any is one for ANY", answer_of,
+	    "nodata 1 of 1 ttl 300<-R www.test/A @/CNAME/300 [ web.test ]\nno match<-R www.test/A @/CNAME/300 [ web.test ]>CNAME\n"
+	    "success 1 of 1 ttl 300<-R www.test/ANY @/CNAME/300 [ web.test ]\nother 1 of 1 ttl 60<-!8002:1,1,0,0 no.test/A @/A/60 " IP },
+	{ "RDATA of a wrong length for its type is malformed", answer_of, "malformed<-" ONE("A") "[ *3 ]|" ONE("A") "[ *5 ]|" ONE("A") "[ ]|"
+	    ONE("AAAA") "[ *4 ]|" ONE("AAAA") "[ *15 ]|" ONE("NS") "[ ]|" ONE("CNAME") "[ ]|" ONE("MX") "[ *1 ]|" ONE("MX") "[ *2 ]|"
+	    ONE("SRV") "[ *6 ]|" ONE("SOA") "[ *20 ]|" ONE("SOA") "[ *21 ]|" ONE("SOA") "[ *23 ]" },
+	{ "a name that points at itself, forward or into the header, or has labels of a kind that does not exist, is malformed", answer_of,
+	    "malformed<-" ONE("NS") "[ @36 ]|" ONE("NS") "[ @38 @36 ]|" ONE("NS") "[ @11 ]|" ONE("NS") "[ =4000 ]|" ONE("NS") "[ =5000 ]|"
+	    ONE("NS") "[ =6000 ]|" ONE("NS") "[ =7000 ]|" ONE("NS") "[ =8000 ]|" ONE("NS") "[ =9000 ]|" ONE("NS") "[ =a000 ]|"
+	    ONE("NS") "[ =b000 ]" },
+	{ "a name that runs beyond its RDATA or through the pointer to it, or has 256 bytes by way of a pointer, is malformed", answer_of,
+	    "malformed<-!8000:1,2,0,0 www.test/MX @/MX/60 =00050000 mail.test @/MX/60 " IP "|!8000:1,2,0,0 www.test/TXT @/TXT/60 [ =010a ] "
+	    "@39/TXT/60 [ =0161 ]|R " L63 "." L63 "." L61 "." L61 "a/A =0161c00c00010001 *4 " IP },
+	{ "an OPT among the answers and a second one are malformed", answer_of, "malformed<-!8000:1,2,0,0 www.test/A @/A/60 " IP
+	    " opt/1232/0 [ ]|!8000:1,0,0,2 www.test/A opt/1232/0 [ ] opt/1232/0 [ ]" },
 	{ "records of several types, a zone, and names behind an OPT are read", answer_of,
 	    "success 2 of 3 ttl 60 soa 50 opt less 38<-" MANY("A", "*4") "|" MANY("SRV", "*6 mail.test") "|" MANY("MX", "*2 mail.test") },
 	{ "an answer with an alias is a success, its TTL the lowest", answer_of, "success 2 of 2 ttl 60 opt less 11<-" ALIAS },
