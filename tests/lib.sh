@@ -535,9 +535,9 @@ over=''                         # https: so speaks a single one
 # .up, what those send behind theirs that it signs. Words, where OTHER is a NAME that is there:
 #   key=P-256|P-384|rsa|rsa:4096  keyof=OTHER (its key)  by=OTHER (its issuer, else self-signed)  cn=TEXT
 #   san=dns:NAME,ip:ADDRESS (or DER:HEX)  names=N (so many more)  from=S to=S (relative to now)  ca[=PATHLEN]
-#   eku=serverAuth,clientAuth  critical (an unknown critical extension)  badsig  noint (its chain lacks the intermediates)
-#   withroot  chain=OTHER,... (what is sent behind it, instead)
-crt_words='key keyof by cn san names from to ca eku critical badsig noint withroot chain'
+#   eku=serverAuth,clientAuth  critical (an unknown critical extension)  badsig
+#   chain=OTHER,... (what is sent behind it, instead of its chain; "," is nothing)
+crt_words='key keyof by cn san names from to ca eku critical badsig chain'
 crt() {
     crt_d=${crt_dir:-$T/pki} crt_n=$1
     crt_f=$crt_d/$1 crt_m=$crt_d/made/$1
@@ -558,7 +558,11 @@ crt() {
     openssl ca -config "$crt_m.conf" -batch -notext "$@" -in "$crt_m.csr" -out "$crt_f.crt" 2>>"$crt_m.log"
     [ -z "$crt_badsig" ] || openssl x509 -in "$crt_f.crt" -badsig -out "$crt_f.crt"
     openssl pkey -in "$crt_f.key" -pubout -outform DER | openssl dgst -sha256 -binary | base64 >"$crt_f.pin"
-    crt_chain
+    cat "$crt_f.crt" ${crt_by:+"$crt_d/$crt_by.up"} >"$crt_f.pem"
+    : >"$crt_f.up"
+    [ -z "$crt_by" ] || cp "$crt_f.pem" "$crt_f.up"
+    [ -z "$crt_chain" ] || cp "$crt_f.crt" "$crt_f.pem"
+    for crt_w in $(echo "$crt_chain" | tr , ' '); do cat "$crt_d/$crt_w.crt" >>"$crt_f.pem"; done
 }
 crt_date() { date -u -d "@$(($(date +%s) + $1))" +%Y%m%d%H%M%SZ; }
 crt_config() {
@@ -573,15 +577,6 @@ crt_config() {
     [ -z "$crt_san" ] || echo "subjectAltName=$crt_san" | sed 's/dns:/DNS:/g; s/ip:/IP:/g'
     [ -z "$crt_eku" ] || echo "extendedKeyUsage=$crt_eku"
     [ -z "$crt_critical" ] || echo 1.2.3.4=critical,DER:0500
-}
-# crt_chain: what is sent, and what is sent by those that it signs
-crt_chain() {
-    : >"$crt_f.up"
-    cp "$crt_f.crt" "$crt_f.pem"
-    [ -z "$crt_by" ] || cat "$crt_f.crt" "$crt_d/$crt_by.up" >"$crt_f.up"
-    [ -z "$crt_by" ] || [ -n "$crt_noint$crt_chain" ] || cat "$crt_d/$crt_by.up" >>"$crt_f.pem"
-    [ -z "$crt_withroot" ] || cat "$crt_d/$crt_by.crt" >>"$crt_f.pem"
-    for crt_w in $(echo "$crt_chain" | tr , ' '); do cat "$crt_d/$crt_w.crt" >>"$crt_f.pem"; done
 }
 
 # tls_ready: copies of the certificates that most legs use, which the first leg that wants them makes

@@ -155,8 +155,8 @@ by=root from=-1728000 to=-259200;;;expired;whose certificate has expired
 by=root from=432000;;;not yet valid.*$(date -u +%Y);whose certificate is not yet valid (the line tells the clock's time)
 other;;;dns\.test.*other\.test|other\.test.*dns\.test;with a certificate for another name (the line tells both)
 alone;;;unknown CA|self-signed;with a self-signed certificate
-by=stranger withroot;;;unknown CA;whose chain ends at an unknown CA, though it sends the root
-by=int noint;;;unknown CA|intermediate;that does not send its intermediate certificate
+by=stranger chain=stranger;;;unknown CA;whose chain ends at an unknown CA, though it sends the root
+by=int chain=,;;;unknown CA|intermediate;that does not send its intermediate certificate
 by=root eku=clientAuth;;;extended key usage|serverAuth|server;whose certificate is for TLS clients only
 by=noca;;;CA;whose issuer is no CA
 by=root badsig;;;signature|unknown CA;whose certificate has a wrong signature
@@ -259,7 +259,7 @@ good;: net=10
 by=root from=432000;: net=12
 by=root from=-1728000 to=-259200;: net=13
 other;: net=14
-by=stranger withroot;: net=15
+by=stranger chain=stranger;: net=15
 END
     servers
     eval "shimmed px $lines" '"$ca"'
