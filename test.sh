@@ -193,7 +193,7 @@ main() {
     if [ $# -gt 0 ] && command -v "cmd_$1" >/dev/null; then
         legnow=$1
         shift
-        case $legnow in fresh | analyse) ;; *) prepare ;; esac
+        [ "$legnow" = fresh ] || prepare
         "cmd_$legnow" "$@"
         main_s=$?
         [ -z "$promise_text" ] || { judge; sum; exit; }

@@ -5,24 +5,20 @@
 
 # fresh SUITE [ARGUMENT...]
 cmd_fresh() {
-    legnow=fresh
     fresh_s=${1:-trixie} fresh_d=$T/debian
     [ $# = 0 ] || shift
     promise "$fresh_s: debootstrap makes a system"
-    if needs debootstrap unshare ip && fresh_root && fresh_made; then
-        promise "$fresh_s: the first command of README.md builds dnsproxy and serves"
-        fresh_inside "$(readme build)" ' & cd /src; i=0; until ./dnsproxy -a status 2>/dev/null || [ $((i += 1)) -gt 600 ]; do sleep 0.1; done' >"$T/first.log" 2>&1
-        like '^dnsproxy .* queries ' "$(cat "$T/first.log")"
-        promise "$fresh_s: the second command installs what the tests want, and they pass"
-        case " $* " in *' works '*) fresh_w=$(fresh_works) ;; *) fresh_w='' ;; esac
-        fresh_inside "$(readme tests) $*" '' "$fresh_w" 2>&1 | tee "$T/second.log" | sed 's/^/    /'
-        like '^[0-9]+ passed, 0 failed' "$(tail -n 1 "$T/second.log")"
-    fi
-    judge
-    sum
+    needs debootstrap unshare ip || return
+    [ "$(id -u)" = 0 ] || { skip "not here: debootstrap needs root"; return; }
+    fresh_made || return
+    promise "$fresh_s: the first command of README.md builds dnsproxy and serves"
+    fresh_inside "$(readme build)" ' & cd /src; i=0; until ./dnsproxy -a status 2>/dev/null || [ $((i += 1)) -gt 600 ]; do sleep 0.1; done' >"$T/first.log" 2>&1
+    like '^dnsproxy .* queries ' "$(cat "$T/first.log")"
+    promise "$fresh_s: the second command installs what the tests want, and they pass"
+    case " $* " in *' works '*) fresh_w=$(fresh_works) ;; *) fresh_w='' ;; esac
+    fresh_inside "$(readme tests) $*" '' "$fresh_w" 2>&1 | tee "$T/second.log" | sed 's/^/    /'
+    like '^[0-9]+ passed, 0 failed' "$(tail -n 1 "$T/second.log")"
 }
-
-fresh_root() { [ "$(id -u)" = 0 ] || { skip "not here: debootstrap needs root"; return 1; }; }
 
 # fresh_made: the system at $fresh_d, with this source in /src; a mirror that is not reached skips the promise
 fresh_made() {

@@ -451,7 +451,7 @@ w_client() {
     # shellcheck disable=SC2016
     ns env T="$T" unshare -m sh -c 'cd "$T" && mount --bind resolv.conf /etc/resolv.conf && mount --bind nsswitch.conf /etc/nsswitch.conf || exit
         command=$1; shift; eval "$command"' sh "$w_command" "$1" </dev/null 2>&1 | sort |
-        sed '/^;; *WARNING: truncated/d; /^;; Truncated/d; s/\(127\.[0-9.]*\|\[*::1\]*\)[#:]53/server/' | grep -v "^Address: $1\$\|^Server:\|^Name: $1$"
+        sed '/^;; *WARNING: truncated/d; /^;; Truncated/d; s/\(127\.[0-9.]*\|\[*::1\]*\)[#:]53/server/g' | grep -v "^Address: $1\$\|^Server:\|^Name: $1$"
 }
 
 leg_netcats() {

@@ -3,11 +3,8 @@
 
 # soak_config N: the configuration of round N; upstreams change places
 soak_config() {
-    case $(($1 % 3)) in
-    0) set -- 1 2 ;;
-    1) set -- 2 1 ;;
-    2) set -- 1 1 ;;
-    esac
+    # shellcheck disable=SC2046
+    set -- $(echo '1 2,2 1,1 1' | cut -d , -f $(($1 % 3 + 1)))
     printf '%s\n' "$u1 $1" "$one $2 tls=dns.test" "$u3 3" "$u9 1 domain=dead.soak.test" "$ca" 'timeout 2000' 'patience 200' \
         'cache-size 256k' 'tcp-clients 64' 'user root' >"$T/soak.config"
 }
@@ -81,22 +78,21 @@ END
         [ "$soak_r" != 9 ] || soak_kb=$(rss_kb p) soak_heap=$(soak_heap) soak_fd=$(fd_count p)
     done
     echo "# soak: $loads_sent queries in $soak_r rounds, the slowest $loads_slow ms; memory after 9 rounds $soak_kb kB, at the end $(rss_kb p) kB"
-    promise "soak: at the end nothing is in flight, and no connection is left"
-    kill -CONT "$(pid u1)"
-    rules u1
-    rules one '. net=10'
-    await 25 soak_idle || fail "$(adm status | head -n 1)"
-    promise "soak: every upstream that answers is up again"
-    await 10 soak_up || fail "$(adm status | grep '^upstream')"
-    promise "soak: queries went over UDP, TCP and TLS, and the TLS connection ended and was made again"
-    like ' tls .* won [1-9][0-9]* .* connects ([3-9]|[1-9][0-9]+) ' "$(adm status)"
-    promise "soak: memory and descriptors are those of the first rounds"
-    await 25 fds_within p "$((soak_fd < 24 ? soak_fd : 24))" || fail "$(fd_count p) descriptors, after the first rounds $soak_fd"
     # chance decides which of the 24 places for connections have had TLS, for which each keeps 25 KiB
-    [ -n "$WRAP" ] || grew $((soak_kb / 50 + 128 + 600)) "$soak_kb" p
-    within 0 $((soak_heap + 16)) "$(soak_heap)" "KiB of the heap, after the first rounds $soak_heap"
-    promise "soak: it stops as told"
-    stop p
+    replies <<'END'
+soak: at the end nothing is in flight, and no connection is left ; kill -CONT "$(pid u1)"
+ ; rules u1
+ ; rules one '. net=10'
+ ; await 25 soak_idle || fail "$(adm status | head -n 1)"
+soak: every upstream that answers is up again ; await 10 soak_up || fail "$(adm status | grep '^upstream')"
+soak: queries went over UDP, TCP and TLS, and the TLS connection ended and was made again
+ ; shows ' tls .* won [1-9][0-9]* .* connects ([3-9]|[1-9][0-9]+) '
+soak: memory and descriptors are those of the first rounds
+ ; await 25 fds_within p "$((soak_fd < 24 ? soak_fd : 24))" || fail "$(fd_count p) descriptors, after the first rounds $soak_fd"
+ ; [ -n "$WRAP" ] || grew $((soak_kb / 50 + 128 + 600)) "$soak_kb" p
+ ; within 0 $((soak_heap + 16)) "$(soak_heap)" "KiB of the heap, after the first rounds $soak_heap"
+soak: it stops as told ; stop p
+END
 }
 soak_heap() { awk '/^[0-9a-f]+-/ { heap = /\[heap\]/ } heap && /^Anonymous:/ { n += $2 } END { print n + 0 }' "/proc/$(pid p)/smaps"; }
 soak_idle() { adm status | grep -q '^dnsproxy .* inflight 0 tcp [01]$'; }

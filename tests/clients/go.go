@@ -1,4 +1,4 @@
-// go.go NAME TYPE...: what Go's own resolver says
+// go.go NAME TYPE...: all that Go's own resolver says of the names, whatever the type
 package main
 
 import (
@@ -15,24 +15,14 @@ func main() {
 	r := &net.Resolver{PreferGo: true}
 	c := context.Background()
 	for i := 1; i < len(os.Args); i += 2 {
-		var list interface{}
-		var err error
 		name := os.Args[i] + "."
-		switch os.Args[i+1] {
-		case "A":
-			list, err = r.LookupIP(c, "ip4", name)
-		case "AAAA":
-			list, err = r.LookupIP(c, "ip6", name)
-		case "MX":
-			list, err = r.LookupMX(c, name)
-		case "SRV":
-			_, list, err = r.LookupSRV(c, "", "", name)
-		case "TXT":
-			list, err = r.LookupTXT(c, name)
-		}
-		text, _ := json.Marshal(list)
-		words := strings.Split(strings.Trim(string(text), "[]"), ",")
+		hosts, no1 := r.LookupHost(c, name)
+		mx, no2 := r.LookupMX(c, name)
+		_, srv, no3 := r.LookupSRV(c, "", "", name)
+		txt, no4 := r.LookupTXT(c, name)
+		text, _ := json.Marshal([]interface{}{hosts, mx, srv, txt})
+		words := strings.FieldsFunc(string(text), func(r rune) bool { return strings.ContainsRune("[],", r) })
 		sort.Strings(words)
-		fmt.Println(name, os.Args[i+1], words, err)
+		fmt.Println(name, words, no1, no2, no3, no4)
 	}
 }
