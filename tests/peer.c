@@ -361,8 +361,7 @@ static bool talk_add(char *w, char *v) {
 
 /* Sends what is there, one by one with so many ms between if gap >= 0. */
 static void talk_send(int gap) {
-	long end = ms_now() + 20000 + (gap > 0 ? (long)talk.out.n * gap : 0);
-	for (size_t done = 0; done < talk.out.n && ms_now() < end; ) {
+	for (size_t done = 0; done < talk.out.n; ) {
 		ssize_t n = send(talk.fd, talk.out.p + done, gap >= 0 ? 1 : talk.out.n - done, MSG_NOSIGNAL);
 		if (n <= 0) break;
 		done += (size_t)n;
@@ -451,8 +450,7 @@ static int cmd_freeport(char **argv) {
 #define USE(name, words) { #name, words, cmd_##name }
 int main(int argc, char **argv) {
 	static const struct { const char *name; int words; int (*run)(char **); } uses[] = { USE(up, 3), USE(ask, 4), USE(many, 3),
-		USE(talk, 3), USE(freeport, 1), USE(notify, 2), USE(echo, 2), USE(relay, 3),
-		USE(start, 4), USE(link, 8) };
+		USE(talk, 3), USE(freeport, 1), USE(notify, 2), USE(echo, 2), USE(relay, 3), USE(start, 4), USE(link, 8) };
 	struct rlimit files;
 	signal(SIGPIPE, SIG_IGN);
 	random_bytes(&chance, sizeof chance);

@@ -48,6 +48,7 @@ struct setup {
 	struct buf text;                /* of the rules */
 	int logfd, udp, tcp, other, elsewhere;
 	struct addr at;
+	bool secure;                    /* over TLS */
 	usec kicked;                    /* connections from before end */
 };
 static struct setup up = { .base = { .number = 1, .tls = 12, .n = 1, .gap = 100, .ttl = "300", .ede = -1, .times = -1,
@@ -63,13 +64,12 @@ struct conn {
 	struct addr from;
 	struct conn **place;            /* where many keeps one of its own */
 	void (*handle)(struct conn *);
-	bool tls, hello, up, flight, reneg, gone, stalled;
+	bool hello, up, flight, reneg, gone, stalled;
 	enum closing closing;
 	usec born, last, dripped;
 	struct buf came, in, out, raw;  /* came: what the engine has not taken */
 	size_t sent;
-	struct buf held;                /* answers that wait for each other */
-	int nheld, waiting, answers, records, dribble;
+	int held, waiting, answers, records, dribble;
 	struct web web;
 	br_ssl_server_context sc;
 	uint8_t io[BR_SSL_BUFSIZE_BIDI];
@@ -109,7 +109,6 @@ static void act_word(struct act *a, const char *w) {
 	else act_set(a, e);             /* other labels with a '=' are just labels */
 }
 
-/* What to do with a question. */
 static struct act act_for(const char *name) {
 	struct act a = up.base;
 	uint8_t n[NAME_MAX_WIRE], suffix[NAME_MAX_WIRE];
@@ -225,7 +224,6 @@ static void answer_put(struct buf *b, const struct act *a, const uint8_t *p, con
 	if (cut || a->tcrec > !udp) b->p[2] |= F_TC >> 8;
 }
 
-/* Makes the good message b a bad one. */
 static void spoil(struct buf *b, const char *kind, const struct message *q) {
 	enum { WHOLE = MSG_MAX };
 	size_t rr = q->end, i = 0;
@@ -277,7 +275,6 @@ static struct node jobs = { &jobs, &jobs };
 
 static struct job *job_of(struct node *n) { return (struct job *)(void *)n; }
 
-/* Something to do, with the bytes p. */
 static void job_add(struct job as, const void *p, size_t n) {
 	struct job *j = grow(NULL, sizeof *j);
 	struct node *at = &jobs;
@@ -303,24 +300,17 @@ static void datagram_send(const struct job *j) {
 		die("sendto: %s", strerror(errno));
 }
 
-/* Answers leave once they are batch=, at once without. */
-static void answers_release(struct conn *c) {
-	if (c->nheld == 0 || c->nheld < up.all.batch) return;
-	put_buf(&c->out, &c->held);
-	c->waiting -= c->nheld;
-	c->answers += c->nheld;
-	c->held.n = 0;
-	c->nheld = 0;
+/* An answer leaves; with batch= it waits until they are so many, and goes before the others. */
+static void answer_leaves(struct conn *c, const struct buf *b) {
+	put_buf(&c->out, b);
+	c->waiting--;
+	c->answers++;
+	if (up.all.batch > 0) {
+		memmove(c->out.p + b->n, c->out.p, c->out.n - b->n);
+		memcpy(c->out.p, b->p, b->n);
+		c->held = (c->held + 1) % up.all.batch;
+	}
 	if (up.all.after > 0 && c->answers >= up.all.after) c->closing = CLOSES_WHEN_EMPTY;
-}
-
-/* One more answer, which goes before the others. */
-static void answer_hold(struct conn *c, const struct buf *b) {
-	put_buf(&c->held, b);
-	memmove(c->held.p + b->n, c->held.p, c->held.n - b->n);
-	memcpy(c->held.p, b->p, b->n);
-	c->nheld++;
-	answers_release(c);
 }
 
 static void conn_move(struct conn *c);
@@ -329,7 +319,7 @@ static void job_run(const struct job *j) {
 	struct conn *c = j->conn;
 	if (c == NULL) datagram_send(j);
 	if (c == NULL || c->gone || c->stalled) return;
-	if (j->kind == J_ANSWER) answer_hold(c, &j->b);
+	if (j->kind == J_ANSWER) answer_leaves(c, &j->b);
 	else if (j->kind == J_MESSAGE) put_framed(&c->out, &j->b);
 	else if (j->kind == J_BYTES) put_buf(&c->out, &j->b);
 	else if (j->kind == J_RESET) conn_close(c, "rst");
@@ -353,13 +343,13 @@ static void jobs_turn(void) {
 
 /* ---- Queries */
 
-static const char *transport(const struct conn *c) { return c == NULL ? "udp" : c->tls ? "tls" : "tcp"; }
+static const char *transport(const struct conn *c) { return c == NULL ? "udp" : up.secure ? "tls" : "tcp"; }
 
 static void query_note(const struct conn *c, const uint8_t *p, size_t n, const struct addr *from, const struct message *q) {
 	char more[2000] = "";
 	struct text t = { .p = more, .size = sizeof more };
 	unsigned flags = get16at(p + 2);
-	if (c != NULL && c->tls) text_add(&t, " record=%d", c->records);
+	if (c != NULL && up.secure) text_add(&t, " record=%d", c->records);
 	print_opt(&t, q);
 	if (q->odd) text_add(&t, " odd=%s", q->odd);
 	note("query", c, "%s from=%s id=%u %s %s%s%s%s size=%zu%s", transport(c), addr_text(from), get16at(p), q->name, type_text(q->type),
@@ -546,7 +536,7 @@ static bool hello_note(const struct conn *c) {
 /* How much of "out" may leave now: all of it, or what record= and dribble= allow. */
 static size_t out_portion(struct conn *c) {
 	size_t record = up.all.record > 0 ? (size_t)up.all.record : c->dribble ? 1 : c->out.n;
-	if (c->out.n == 0 || (c->dribble && now - c->dripped < MS(c->dribble))) return 0;
+	if (c->out.n == 0 || (up.all.batch > 0 && c->held > 0) || (c->dribble && now - c->dripped < MS(c->dribble))) return 0;
 	c->dripped = now;
 	return MIN(c->out.n, record);
 }
@@ -554,7 +544,7 @@ static size_t out_portion(struct conn *c) {
 /* Sends what can be sent, of a handshake that is to stop no more than so much. */
 static void conn_flush(struct conn *c) {
 	enum { MID = 200 };
-	bool stops = c->tls && !c->up && fault("mid");
+	bool stops = up.secure && !c->up && fault("mid");
 	while (c->raw.n > 0 && !c->gone && !c->stalled) {
 		size_t most = up.all.wire > 0 ? MIN((size_t)up.all.wire, c->raw.n) : c->raw.n;
 		ssize_t n = send(c->fd, c->raw.p, stops ? MIN(most, MID - c->sent) : most, MSG_NOSIGNAL);
@@ -569,7 +559,6 @@ static void conn_flush(struct conn *c) {
 	}
 }
 
-/* The handshake is over. */
 static void tls_up(struct conn *c) {
 	br_ssl_session_parameters sp;
 	const char *alpn = br_ssl_engine_get_selected_protocol(&c->sc.eng);
@@ -626,12 +615,12 @@ static void tls_move(struct conn *c) {
 /* Sends what can be sent, and ends the connection when it is to end. */
 static void conn_move(struct conn *c) {
 	if (c->gone || c->stalled) return;
-	if (c->tls) tls_move(c);
+	if (up.secure) tls_move(c);
 	else
 		for (size_t n; (n = out_portion(c)) > 0; take(&c->out, n)) put(&c->raw, c->out.p, n);
 	conn_flush(c);
 	if (c->gone || c->stalled) return;
-	if (c->tls && !c->flight && c->sent > 1000 && c->raw.n == 0) {
+	if (up.secure && !c->flight && c->sent > 1000 && c->raw.n == 0) {
 		c->flight = true;
 		note("flight", c, "bytes %zu", c->sent);
 	}
@@ -659,9 +648,9 @@ static void conn_read(void *owner, short revents) {
 	ssize_t n = recv(c->fd, piece, sizeof piece, 0);
 	if (n == 0 || (n < 0 && !later(errno))) conn_die(c, "client", n == 0 ? "fin" : "rst");
 	if (n <= 0) return;
-	put(c->tls ? &c->came : &c->in, piece, (size_t)n);
-	if (c->tls && !c->hello) tls_hello(c);
-	if (c->tls) tls_move(c);
+	put(up.secure ? &c->came : &c->in, piece, (size_t)n);
+	if (up.secure && !c->hello) tls_hello(c);
+	if (up.secure) tls_move(c);
 	else c->handle(c);
 }
 
@@ -670,8 +659,7 @@ static void conn_clock(struct conn *c) {
 	bool idle = up.all.idle > 0 && now - c->last >= MS(up.all.idle) && c->waiting == 0 && c->raw.n == 0;
 	bool over = idle || c->born < up.kicked || (up.all.life > 0 && now - c->born >= MS(up.all.life));
 	if (!c->gone && !c->stalled) {
-		if (over && (!c->tls || c->up)) conn_close(c, up.all.how);
-		answers_release(c);
+		if (over && (!up.secure || c->up)) conn_close(c, up.all.how);
 		conn_move(c);
 	}
 	if (c->dribble > 0 && c->out.n > 0) wake_by(now + MS(c->dribble));
@@ -694,10 +682,9 @@ static void conn_accept(void *owner, short revents) {
 	rules_read();
 	if (fd < 0) return;
 	struct conn *c = conn_new(fd, &from, strcmp(up.base.alpn, "h2") == 0 ? web_handle : dns_handle, NULL);
-	c->tls = up.base.cert[0] != '\0';
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	note("open", c, "%s from=%s", transport(c), addr_text(&from));
-	if (c->tls) tls_begin(c);
+	if (up.secure) tls_begin(c);
 	if (fault("accept")) strike(c);
 }
 
@@ -709,7 +696,6 @@ static void conn_free(struct conn *c) {
 	if (c->place != NULL) *c->place = NULL;
 	free(c->came.p);
 	free(c->in.p);
-	free(c->held.p);
 	free(c->out.p);
 	free(c->raw.p);
 	free(c);
@@ -724,14 +710,13 @@ static void udp_ready(void *owner, short revents) {
 	ssize_t n;
 	(void)owner, (void)revents;
 	for (int k = 0; k < 64 && (n = recvfrom(up.udp, in, sizeof in, 0, &from.u.sa, &len)) >= 0; k++, len = sizeof from.u)
-		if (up.base.cert[0]) note("plain", NULL, "datagram size %zd", n);
+		if (up.secure) note("plain", NULL, "datagram size %zd", n);
 		else query_take(in, (size_t)n, &from, NULL);
 }
 
-/* One turn, with a look at the rules and the connections. */
 static void turn(void) {
 	struct conn *c;
-	if (!list_empty(&conns) || up.base.cert[0]) wake_by(now + MS(20));
+	if (!list_empty(&conns) || up.secure) wake_by(now + MS(20));
 	jobs_turn();
 	rules_read();
 	for EACH_CONN(c) {
@@ -757,7 +742,6 @@ static unsigned free_port(void) {
 	die("no port is free");
 }
 
-/* A socket that is bound to it, and watched. */
 static int up_socket(int type, void (*ready)(void *, short)) {
 	static int slots[2];
 	int fd = sock(type, &up.at, NULL);
@@ -768,20 +752,19 @@ static int up_socket(int type, void (*ready)(void *, short)) {
 }
 
 static int cmd_up(char **argv) {
-	struct addr any = addr_at(argv[1], 0);
 	up.at = addr_of(argv[1], argv[2]);
 	for (int i = 3; argv[i] != NULL; i++)
 		if (!act_set(&up.base, argv[i])) die("%s: what is %s?", argv[0], argv[i]);
 	if (addr_port(&up.at) == 0) addr_set_port(&up.at, free_port());
 	watch_init(MOST_CONNS);
 	if (up.base.log[0] && (up.logfd = open(up.base.log, O_WRONLY | O_CREAT | O_APPEND, 0644)) < 0) die("%s: %s", up.base.log, strerror(errno));
-	if (up.base.cert[0]) tls_setup();
+	up.secure = up.base.cert[0] != '\0';
+	if (up.secure) tls_setup();
 	if (!up.base.notcp) up.tcp = up_socket(SOCK_STREAM, conn_accept);
 	if (!up.base.noudp) up.udp = up_socket(SOCK_DGRAM, udp_ready);
-	up.other = sock(SOCK_DGRAM, &any, NULL);
-	struct addr nine = addr_at("127.0.0.9", addr_port(&up.at));
-	if (!addr_is6(&up.at)) up.elsewhere = sock(SOCK_DGRAM, &nine, NULL);
-	up.all = act_for("connect.");
+	up.other = sock(SOCK_DGRAM, (struct addr[]){ addr_at(argv[1], 0) }, NULL);
+	if (!addr_is6(&up.at)) up.elsewhere = sock(SOCK_DGRAM, (struct addr[]){ addr_at("127.0.0.9", addr_port(&up.at)) }, NULL);
+	up.all = up.base;
 	rules_read();
 	printf("ready %s\n", addr_text(&up.at));
 	fflush(stdout);
