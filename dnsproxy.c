@@ -6562,14 +6562,13 @@ static int admin_client(const char *line) {
 		return 1;
 	}
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	snprintf(buf, sizeof buf, "%.500s\n", line);
-	if (send(fd, buf, strlen(buf), MSG_NOSIGNAL) < 0) return 1;
-	while ((r = recv(fd, buf, sizeof buf, 0)) > 0) {
-		if (first) bad = r >= 6 && memcmp(buf, "error:", 6) == 0;
-		first = false;
+	snprintf(buf, sizeof buf, "%.600s\n", line);
+	send(fd, buf, strlen(buf), MSG_NOSIGNAL);
+	for (; (r = recv(fd, buf, sizeof buf, 0)) > 0; first = false) {
+		bad |= first && r >= 6 && memcmp(buf, "error:", 6) == 0;
 		fwrite(buf, 1, (size_t)r, stdout);
 	}
-	close(fd);
+	if (first || r < 0) fprintf(stderr, "dnsproxy: no whole reply from admin %s\n", addr_text(&cfg.admin));
 	return bad || first || r < 0 || fflush(stdout) != 0;
 }
 

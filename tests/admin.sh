@@ -54,8 +54,9 @@ a slow reader of a long status does not stop the service ; many n=2000 window=10
  ; good 200 in:500 window=10 name=meanwhile%d.test
  ; shows '^dnsproxy '
  ; ended slow
--a COMMAND is a client: reply to standard output, exit 0, or 1 on error or without connection
+-a COMMAND is a client: reply to standard output, exit 0, or 1 on error, without a reply or without connection
  ; exits 0 '^dnsproxy ' -a status "$u1 1" "admin 127.0.0.1@$admin"
+ ; exits 1 'no whole reply' -a "clear $(printf %0600d 1)" "admin 127.0.0.1@$admin"
  ; exits 1 'error: ' --admin nonsense "$u1 1" "admin 127.0.0.1@$admin"
  ; stop p
  ; exits 1 . -a status "$u1 1" "admin 127.0.0.1@$admin"
