@@ -15,6 +15,7 @@
  *            soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX
  *            noedns=RCODE (that, without OPT, to every query with OPT; drop: nothing)
  *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  lose=PERCENT (of the datagrams, each way)
+ *            drop (the first datagram with a name)
  *  over UDP  tc  tcrec (TC=1 with records; 2: over TCP too)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
@@ -34,7 +35,7 @@
  * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no
  * TLS), open, hello, flight, up, data, strike, reneg, end and rules. */
 
-#define ACT_INTS nodata, n, rdlen, big, cname, extra, net, count, aa, ad, ede, delay, jitter, lose, silent, tc, tcrec, \
+#define ACT_INTS nodata, n, rdlen, big, cname, extra, net, count, aa, ad, ede, delay, jitter, lose, silent, drop, tc, tcrec, \
 	twice, once, close, reset, dribble, cut, gap, flood, idle, life, after, full, kick, batch, inorder, skip, muted, \
 	record, wire, times, pause, reneg, number, notcp, noudp, tls
 #define ACT_TEXTS ttl, first, bad, a, opt, noedns, type, soa, how, at, cache, h2, log, rules, cert, suites, alpn
@@ -393,11 +394,12 @@ static void answer_stream(const struct act *a, const struct buf *b, struct conn 
 }
 
 /* True when this query gets no answer. */
-static bool query_lost(const struct act *a, const struct message *q, const struct addr *from, struct conn *c) {
-	static bool served[65536];
+static bool query_lost(const struct act *a, const uint8_t *p, const struct message *q, const struct addr *from, struct conn *c) {
+	static bool served[65536], dropped[1 << 24];
 	if (a->silent || (q->opts && strcmp(a->noedns, "drop") == 0)) return true;
 	if (c == NULL && a->once && served[addr_port(from)]) return true;
 	if (c == NULL && ((int)(rnd() % 100) < a->lose || (int)(rnd() % 100) < a->lose)) return true;
+	if (c == NULL && a->drop && !dropped[name_number(p)]) return dropped[name_number(p)] = true;
 	if (c == NULL) return !(served[addr_port(from)] = true);
 	if (up.all.full > 0 && up.all.times != 0 && c->waiting >= up.all.full) {
 		up.all.times -= up.all.times > 0;
@@ -422,7 +424,7 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 		c->waiting++;
 	}
 	struct act a = act_for(q.name);
-	if (query_lost(&a, &q, from, c)) return;
+	if (query_lost(&a, p, &q, from, c)) return;
 	answer_put(&b, &a, p, &q, c == NULL);
 	if (a.bad[0]) spoil(&b, a.bad, &q);
 	if (c == NULL) flood_send(&b, a.flood, from);

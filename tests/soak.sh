@@ -59,7 +59,7 @@ cmd_soak() {
         esac
         loads 1 "$soak_r" <<'END'
 400 noerror window=40 name=a%d.@.soak.test
-20 noerror window=5 name=drop=1.b%d.@.soak.test
+20 noerror window=5 name=drop=.b%d.@.soak.test
 100 noerror window=10 vary name=v%d.@.soak.test
 300 noerror window=10 name=hot.soak.test
 150 noerror window=20 tcp=6 name=t%d.@.soak.test

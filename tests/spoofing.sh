@@ -79,7 +79,7 @@ no weak generator is in the source
  ; unlike '[^_a-z](rand|random|drand48|srand|srandom|lrand48) *\(' "$(cat "$SRC/dnsproxy.c")"
 8: of 50 queries at once whose first datagrams are lost all are answered, well inside a second
  ; proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
- ; good 50 window=50 name=drop=1.many%d.test
+ ; good 50 window=50 name=drop=.many%d.test
  ; within 0 900 "$(($(val p50_us "$out") / 1000))" "ms, the median"
 8: before the first answer a question is sent again after 350 ms, later whenever the wait has doubled, and last at two thirds of its life
  ; proxy p "$u1 1" 'cache-size 0' 'timeout 3000'
@@ -105,9 +105,9 @@ after a wrong ID the right datagram still counts, whatever TCP does ; behind not
  ; saw 1 ' id=' u4          # over TCP, and not answered
 8: it is sent again to upstreams that have not answered, not to those that have
  ; proxy p "$u1 1" "$u2 2" 'cache-size 0' 'patience 2000' 'timeout 3000'
- ; @1 ; 1delay=500.part.test
- ; saw 2 1delay=500.part u1
- ; saw 1 1delay=500.part u2
+ ; @1 ; 1drop=.part.test
+ ; saw 2 1drop=.part u1
+ ; saw 1 1drop=.part u2
 answers that come twice, or after the question was sent again, harm no other query, and nothing goes to TCP
  ; each 'behind notcp ". $it" && good 300 rate=200 window=300 name=late%d.test && becomes 0 "$u3" up' 'twice delay=20' delay=600 'twice delay=600'
 16: an upstream that cannot do EDNS is asked again without, and for ten minutes not with
