@@ -2399,13 +2399,13 @@ static bool host_line(struct list *l, char **w) {
 	bool good = w[1] != NULL;
 
 	text[strcspn(text, "%")] = '\0';
-	if (inet_pton(alen == 16 ? AF_INET6 : AF_INET, text, addr) != 1)
-		return strcmp(w[0], "duid") == 0;
+	if (inet_pton(alen == 16 ? AF_INET6 : AF_INET, text, addr) != 1) return strcmp(w[0], "duid") == 0;
 	if (until >= 0) w[4] = NULL;
 	if (until >= 0 && strcmp(*first, "*") == 0) return true;
 	for (w = first; *w != NULL; w++) {
-		n = name_parse(name, *w);
-		good &= n > 1;
+		char *remark = strchr(*w, '#');         /* it may begin in a word */
+		if (remark != NULL) *remark = '\0', w[1] = NULL;
+		good &= (n = name_parse(name, *w)) > 1;
 		if (n < 2) continue;
 		bool longer = f->suffix_len > 0 && n == 2u + name[0] && n - 1 + f->suffix_len <= NAME_MAX_WIRE;
 		host_add(l, (uint32_t)MAX(until, 0), addr, alen, name, n, w == first && !longer);

@@ -9,7 +9,7 @@ leg_hosts() {
     cat >"$T/hosts" <<'END'
 # of the house
 127.0.0.1	localhost
-192.168.1.5	Printer  nas.home   # two names
+192.168.1.5	Printer  nas.home# two names
 fd00::5		printer
 no address here
 192.168.1.6
