@@ -82,7 +82,7 @@ prepare() {
 # ---- Legs side by side
 
 JOBS=${JOBS:-$(($(nproc 2>/dev/null || echo 2) * 3 + 2))}       # so many at a time: nearly all of a leg is waiting
-FIRST="tcp tls_idle real_servers"            # what takes longest begins first
+FIRST="connections_slow tcp failing stale real_servers tls_idle"        # what takes longest begins first
 own='' own_begin=''             # namespaces that each leg has of its own, as unshare takes them, and what is done first in there
 pids=''                         # processes of the legs that were started
 

@@ -33,7 +33,6 @@ a body of another type is a failure                          ; no answer the ans
 half a body is a failure                                     ; no answer the answer is to another question$ ; short
 data without headers is a failure                            ; no answer HTTP status 0$ ; noheaders
 a reset request is a failure with the number of its error    ; no answer the server has reset the request \(HTTP/2 error 2\)$ ; rst
-a client gets SERVFAIL for a 404 ; says '^SERVFAIL ' h2=status404.client.test
 a frame above 16,384 bytes ends the connection, and the reason is told ; no answer HTTP/2: a frame of more than 16,384 bytes$ ; bigframe
 and a header block of more than 8 kB, and one that never ends ; no answer HTTP/2: a header block of more than 8 kB ; bigblock | flood
 and one that never ends, in empty pieces                   ; no answer HTTP/2: a header block .* in empty pieces$ ; empty

@@ -47,7 +47,6 @@ a failure after the handshake lets the next priority answer at once
  ; eval "row $later -- '127.0.0.1@$(freeport) 10 tls=dns.test' 'patience 3000'"
  ; answered 11 20 in:1500
 half a message before the end of a connection is not used ; shows "^upstream $f_half .* answered 0 "
-after all these faults the program serves as before ; answered 11 50
 a server that does not know EDNS is asked again without it ; single noedns=formerr
  ; answered 10 20
  ; saw 1 '^open' one
