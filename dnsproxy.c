@@ -4152,6 +4152,7 @@ static void ask_message(struct ask *a, uint8_t *msg, size_t len, struct stream *
 		upstream_answers(u, key_kind(&a->q->key));
 		a->charged = true;              /* it lives, whatever becomes of TCP */
 		ask_over_stream(a);
+		query_choose(a->q);             /* others may have answered */
 		return;
 	} else if ((err = answer_read(&ans, msg, len, &a->q->key)) == NULL && ans.truncated)
 		err = "truncated over TCP";
@@ -4961,15 +4962,13 @@ static void stream_idle(struct stream *s) {
 /* What time does to a connection. */
 static void stream_time(struct stream *s) {
 	struct upstream *u = s->u;
-	bool backs_udp = u->spec.proto == P_UDP;
 	if (s->broken != NULL)
 		stream_close(s, s->broken);
 	else if (s->state >= S_OPEN)
 		(s->open > 0 ? stream_wait : stream_idle)(s);
-	else if (is_due(s->opened + (backs_udp ? SEC(2) : HANDSHAKE_LIMIT))) {
+	else if (is_due(s->opened + (u->spec.proto == P_UDP ? SEC(2) : HANDSHAKE_LIMIT))) {
 		u->fails = MAX(u->fails, HOPELESS - 1);
-		stream_close(s, backs_udp ? "no connection within 2 s" : s->state == S_CONNECTING ? "no connection within 4 s" :
-		    "no TLS handshake within 4 s");
+		stream_close(s, s->state == S_CONNECTING ? "no TCP connection in time" : "no TLS handshake within 4 s");
 		u->open_after = now;
 	}
 }

@@ -185,6 +185,7 @@ a tcp upstream that sends a byte every 1000 or 300 ms delays others by no more t
  ; @2 ; 1tcrec=.1muted=99.t.test | 1tcrec=.1reset=.t.test
  ; each 'says ^SERVFAIL 1tcrec=.1reset=.2servfail=.t$it.test' 1 2 3
 6: that leaves an upstream up, for what fits a datagram ; becomes 0 "$u1" up
+ ; @2 ms:0-390 ; 1tcrec=.1muted=99.1delay=50.u.test
 7: TC=1 is asked again over TCP at once, and that answer taken ; @1 ms:0-390 ; 1tcrec=.2silent=.u.test
  ; saw 1 ' tcp .* 1tcrec=\.2silent=\.u\.test\.' u1
 7: a malformed answer never wins, and is never kept ; each 'says 2 1bad=$it.m.test' loop rdlen ancount cutrr label40
