@@ -387,6 +387,9 @@ static socklen_t addr_len(const struct addr *a) {
 	return addr_is6(a) ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 }
 static bool addr_unscoped(const struct addr *a) { return addr_is6(a) && !a->scope[0] && IN6_IS_ADDR_LINKLOCAL(&a->u.in6.sin6_addr); }
+static bool addr_is_any(const struct addr *a) {
+	return addr_is6(a) ? IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr) : a->u.in.sin_addr.s_addr == 0;
+}
 static unsigned addr_port(const struct addr *a) { return ntohs(addr_is6(a) ? a->u.in6.sin6_port : a->u.in.sin_port); }
 
 static void addr_set_port(struct addr *a, unsigned port) {
@@ -1231,9 +1234,7 @@ static int64_t *config_number(const struct config *c, const struct directive *d)
 }
 
 static const char *set_number(struct config *c, const struct directive *d, char **args) {
-	int64_t v = number(args[0], d->lo, d->hi);
-	if (d->hi == 0)                         /* a switch */
-		v = strcmp(args[0], "on") == 0 ? 1 : strcmp(args[0], "off") == 0 ? 0 : -1;
+	int64_t v = d->hi > 0 ? number(args[0], d->lo, d->hi) : strcmp(args[0], "on") == 0 ? 1 : strcmp(args[0], "off") == 0 ? 0 : -1;
 	if (v < 0) return d->expected;
 	*config_number(c, d) = v;
 	return NULL;
@@ -1293,11 +1294,8 @@ static const char *address_hint(const char *s, const char *expected) {
 
 /* Two sockets that cannot be bound side by side. */
 static bool listen_clash(const struct listen_at *a, const struct listen_at *b) {
-	static const uint8_t any[16];
-	size_t n, m;
-	const uint8_t *p = addr_bytes(&a->addr, &n), *q = addr_bytes(&b->addr, &m);
-	return addr_port(&a->addr) == addr_port(&b->addr) && (a->any || b->any || (n == m &&
-	    (addr_same_host(&a->addr, &b->addr) || memcmp(p, any, n) == 0 || memcmp(q, any, n) == 0)));
+	return addr_port(&a->addr) == addr_port(&b->addr) && (a->any || b->any || (addr_is6(&a->addr) == addr_is6(&b->addr) &&
+	    (addr_same_host(&a->addr, &b->addr) || addr_is_any(&a->addr) || addr_is_any(&b->addr))));
 }
 
 static const char *set_listen(struct config *c, const struct directive *d, char **args) {
@@ -1688,7 +1686,6 @@ static bool addr_is_own(const struct addr *a) {
 /* What only the whole configuration shows: no upstream, doubles, loops. */
 static void config_check(struct reader *r) {
 	struct config *c = r->c;
-	static const uint8_t zero[16];
 	unsigned i, k;
 	size_t n;
 
@@ -1699,7 +1696,7 @@ static void config_check(struct reader *r) {
 	for (i = 0; i < c->nspecs; i++) {
 		const struct spec *s = &c->specs[i];
 		const uint8_t *p = addr_bytes(&s->addr, &n);
-		if (memcmp(p, zero, n) == 0 || (n == 4 ? p[0] >= 224 : p[0] == 0xff) || addr_unscoped(&s->addr))
+		if (addr_is_any(&s->addr) || (n == 4 ? p[0] >= 224 : p[0] == 0xff) || addr_unscoped(&s->addr))
 			config_error(r, s->place, "%s is no upstream, expected a unicast address, with %%interface if it is link-local", addr_text(&s->addr));
 		for (k = 0; k < i; k++) {
 			struct spec x = *s;
@@ -5356,6 +5353,7 @@ struct ca { uint32_t subject, at, len; };
 static struct ca *cas;
 static unsigned ncas;
 static int ca_fd = -1;
+static bool ca_moved;                           /* somebody wrote over it where it lies */
 static uint32_t ca_digest;                      /* of the bundle */
 
 static const char *const ca_places[] = { "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem",
@@ -5609,8 +5607,9 @@ static void auth_load_anchors(struct auth *a) {
 	for (unsigned i = 0; i < ncas && a->nanchors < MAX_ANCHORS; i++) {
 		struct ca_reader *r = &a->readers[a->nanchors];
 		size_t n = MIN(cas[i].len, sizeof pem);
-		if (cas[i].subject != a->issuer || pread(ca_fd, pem, n, (off_t)cas[i].at) != (ssize_t)n || !ca_decode(r, pem, n))
-			continue;
+		if (cas[i].subject != a->issuer) continue;
+		ca_moved |= pread(ca_fd, pem, n, (off_t)cas[i].at) != (ssize_t)n || !ca_decode(r, pem, n) || ca_hash(r->dn, r->dn_len) != a->issuer;
+		if (ca_moved) break;
 		a->anchors[a->nanchors++] = (br_x509_trust_anchor){ .dn = { r->dn, r->dn_len }, .flags = BR_X509_TA_CA,
 			.pkey = *br_x509_decoder_get_pkey(&r->x) };
 	}
@@ -6929,8 +6928,6 @@ static bool listeners_try(bool start) {
 
 static bool listeners_open(void) {
 	static const struct addr any6 = { .u.in6 = { .sin6_family = AF_INET6 } };
-	static const uint8_t zero[16];
-	size_t n;
 
 	for (unsigned i = 0; i < cfg.nlistens; i++)
 		for (int k = 0; k < (cfg.listens[i].any ? 2 : 1); k++) {
@@ -6938,7 +6935,7 @@ static bool listeners_open(void) {
 			*l = (struct listener){ .addr = k == 0 ? cfg.listens[i].addr : any6, .optional = k == 1, .udp = -1, .tcp = -1,
 				.udp_slot = -1, .tcp_slot = -1 };
 			addr_set_port(&l->addr, addr_port(&cfg.listens[i].addr));
-			l->wild = memcmp(addr_bytes(&l->addr, &n), zero, addr_is6(&l->addr) ? 16 : 4) == 0;
+			l->wild = addr_is_any(&l->addr);
 		}
 	if (!listeners_try(true)) return false;
 	if (cfg.admin_off) return true;
@@ -7142,6 +7139,8 @@ static void turn_end(void) {
 	wake = 0;
 	ports_flush();
 	streams_turn();
+	if (ca_moved) (void)tls_prepare(&cfg, &(struct text){ .p = NULL });
+	ca_moved = false;
 	query_sweep();
 	tcp_sweep(&tcp_idle);
 	tcp_sweep(&tcp_owed);

@@ -175,6 +175,11 @@ a reload takes the ca-file anew: a server of a CA that is gone from it is refuse
  ; answered 12 10
  ; saw 0 '^(up|data|query)' two
  ; blamed two 'unknown CA'
+a ca-file that is written over where it lies is read again when a certificate needs it
+ ; printf '%099d\n' 0 | cat - "$T/pki/stranger.crt" >"$T/px.pem"
+ ; rules new '. net=12 cache=off kick=1'
+ ; comes new '^end'
+ ; await 5 hears '^NOERROR' moved.test || fail "$(ask moved.test)"
 a reload with a ca-file that cannot be read changes nothing ; conf "ca-file $T/none.pem" "$one 1 tls=dns.test"
  ; like 'error|none\.pem' "$(adm reload)"
  ; answered 12 10
