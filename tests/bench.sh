@@ -179,14 +179,6 @@ bench_rounds() {
     done
 }
 
-# bench_end: what has been started since the name servers ends
-bench_end() {
-    for bench_n in $(cd "$T" && ls -- *.pid); do
-        case " $bench_stay " in *" $bench_n "*) ;; *) kill_pid "${bench_n%.pid}" ;; esac
-    done
-    : >"$BENCH/in"
-}
-
 # bench_middle: median, least and most of the numbers that begin the lines, if there are any, and what follows the median
 bench_middle() {
     sort -n | awk '{ v[NR] = $1; sub(/^[^ ]+ ?/, ""); rest[NR] = $0 }
@@ -412,7 +404,6 @@ bench_row_silent() {
         bench_verdict "everything on a connection is dropped, answers in 40 ms, $silent_k: the slowest of 50 a second" 'most 600 ms' \
             "$(val slowest_ms "$out")"
     done
-    NS=''
 }
 
 # bench_road NAME PRIORITIES RULE...: that server at the end of roads of its own, an upstream NAME_N for each of these priorities
@@ -475,32 +466,28 @@ bench_row_latency() {
     done | awk '{ print $2 - $1, $2, $1, $3 - $1 }' | bench_middle >"$BENCH/latency"
     bench_verdict 'latency added to a miss at low load (one query at a time), median' 'most 60 us' \
         "$(awk '{ print $1, $4, "us instead of", $5 "; rounds", $2, "to", $3 "; a bare relay adds", $6 }' "$BENCH/latency")"
-    NS=''
 }
 
-# bench_filled PROGRAM LINE...: $rss is the KiB that PROGRAM has resident once its cache is full; $cache is the line of its status
-bench_filled() {
-    bench_bin=$BIN BIN=$1
-    shift
-    proxy filled "$@"
+# bench_resident PROGRAM KIND MOST [NOTE]: two lines of the table: what it has resident when its cache is full, the line of whose status
+# is then $cache, and what a pinned upstream adds
+bench_resident() {
+    bench_bin=$BIN BIN=$1 bench_m=''
+    for bench_x in "$plain1 1" "$tls 1 tls pin=$pin"; do
+        proxy filled "127.0.0.1@$bench_x"
+        await 10 is 0 bench_unconnected || fail 'no connection to the DoT server'
+        sixty n=15000 window=10 every=$((1000 / FILL)) >/dev/null
+        bench_m="$bench_m $(bench_rss filled)"
+        [ "${bench_x#* }" != 1 ] || cache=$(adm status | grep '^cache ')
+    done
     BIN=$bench_bin
-    await 10 is 0 bench_unconnected || fail 'no connection to the DoT server'
-    sixty n=15000 window=10 every=$((1000 / FILL)) >/dev/null
-    cache=$(adm status | grep '^cache ')
-    rss=$(bench_rss filled)
+    # shellcheck disable=SC2086
+    set -- "$2" "$3" "${4:-}" $bench_m
+    bench_verdict "resident memory, default config, cache full, plain upstream: $1" "most $2 MiB" \
+        "$(by "$4" 1024) filled at $FILL,000 answers a second${3:+; $3}"
+    bench_verdict "one pinned DoT upstream more: $1" 'most 0.1 MiB' "$(by "$(($5 - $4))" 1024) the same, but all answers from it"
 }
 bench_unconnected() { adm status | grep -c 'connects 0'; }
 bench_rss() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid "$1")/status"; }
-
-# bench_resident PROGRAM KIND MOST [NOTE]: two lines of the table: what it has resident, and what a pinned upstream adds
-bench_resident() {
-    bench_filled "$1" "127.0.0.1@$plain1 1"
-    bench_m=$rss bench_cache=$cache
-    bench_verdict "resident memory, default config, cache full, plain upstream: $2" "most $3 MiB" \
-        "$(by "$rss" 1024) filled at $FILL,000 answers a second${4:+; $4}"
-    bench_filled "$1" "127.0.0.1@$tls 1 tls pin=$pin"
-    bench_verdict "one pinned DoT upstream more: $2" 'most 0.1 MiB' "$(by "$((rss - bench_m))" 1024) the same, but all answers from it"
-}
 
 bench_row_memory() {
     mkdir -p "$BENCH/made"
@@ -511,7 +498,7 @@ bench_row_memory() {
     sixty n=64 window=64 burst=64 >/dev/null
     bench_resident "$BENCH/made/dnsproxy-static" 'static musl' 1.85
     bench_resident "$BENCH/made/dnsproxy" 'dynamic glibc' 3.0 "the echo: $(by "$(bench_rss reference)" 1024)"
-    bench_entries=$(val entries "$bench_cache") bench_size=$(val size "$bench_cache")
+    bench_entries=$(val entries "$cache") bench_size=$(val size "$cache")
     bench_verdict 'bytes of cache memory for an answer of 60 bytes' 'most 100' \
         "$(by "$bench_size" "$bench_entries" %.1f) $bench_size bytes hold $bench_entries answers"
     bench_x=$(wc -c <"$BENCH/made/dnsproxy-static")
@@ -690,15 +677,16 @@ cmd_bench() {
     load_before=$(cut -d ' ' -f 1 /proc/loadavg) bench_start=$(date +%s)
     bench_upstreams
     [ ! -s "$why" ] || { cat "$why" >&2; return 1; }
-    bench_stay=$(cd "$T" && echo *.pid)
+    bench_stay=$(basename -s .pid "$T"/*.pid)
     for row in $rows; do
         warm=0 mode=miss bench_ups=$plain1
         : >"$BENCH/paced"
         bench_say "$row"
         if command -v "bench_row_$row" >/dev/null; then "bench_row_$row"; else bench_costs; fi
         bench_verdicts
+        reap $bench_stay
         bench_doubts
-        bench_end
+        : >"$BENCH/in"
     done
     bench_machine
     awk '!seen[$1, $2]++ { print $1, $2 }' "$BENCH/raw" | while read -r bench_w bench_n; do

@@ -151,11 +151,12 @@ ended() {
     [ $# = 1 ] || like "$2" "$out" "$1"
 }
 
-# reap: ends everything that was started and still runs; the program in the way that `stop` judges, while others are there
+# reap [NAME...]: ends everything else that was started and still runs; the program in the way that `stop` judges, while others are there
 reap() {
     for reap_f in "$T"/*.admin "$T"/*.pid; do
         reap_n=${reap_f##*/}
         reap_n=${reap_n%.*}
+        case " $* " in *" $reap_n "*) continue ;; esac
         if [ -s "$T/$reap_n.pid" ] && [ -e "$T/$reap_n.admin" ]; then stop "$reap_n"; else kill_pid "$reap_n"; fi
     done
     NS=''

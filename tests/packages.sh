@@ -164,17 +164,14 @@ alone() {
 cmd_image() {
     promise "the container file is built by buildah, and what it makes answers in an empty root"
     x="buildah --root $T/store --runroot $T/storerun --storage-driver vfs"
-    if [ "$(id -u)" != 0 ] || ! have buildah; then
-        skip 'not here: buildah or root is missing'
-    elif ! $x pull -q docker.io/library/debian:12 >"$T/buildah.log" 2>&1 && ! image_base >"$T/buildah.log" 2>&1; then
-        skip "not here: no base image can be had ($(tail -n 1 "$T/buildah.log" | cut -c1-120))"
-    else
-        readme containerfile >"$T/Containerfile"
-        $x bud -q --pull=never --format docker --isolation chroot -f "$T/Containerfile" -t dnsproxy-test "$SRC" >"$T/buildah.log" 2>&1 || fail "$(tail -n 3 "$T/buildah.log")"
-        c=$($x from --pull=never dnsproxy-test) && m=$($x mount "$c")
-        alone "$m"
-        $x umount "$c" >/dev/null
-    fi
+    { [ "$(id -u)" = 0 ] && have buildah; } || { skip 'not here: buildah or root is missing'; return; }
+    $x pull -q docker.io/library/debian:12 >"$T/buildah.log" 2>&1 || image_base >"$T/buildah.log" 2>&1 ||
+        { skip "not here: no base image can be had ($(tail -n 1 "$T/buildah.log" | cut -c1-120))"; return; }
+    readme containerfile >"$T/Containerfile"
+    $x bud -q --pull=never --format docker --isolation chroot -f "$T/Containerfile" -t dnsproxy-test "$SRC" >"$T/buildah.log" 2>&1 || fail "$(tail -n 3 "$T/buildah.log")"
+    c=$($x from --pull=never dnsproxy-test) && m=$($x mount "$c")
+    alone "$m"
+    $x umount "$c" >/dev/null
 }
 image_base() {
     have debootstrap && debootstrap --variant=minbase bookworm "$T/base" ${MIRROR:-} && c=$($x from scratch) &&
