@@ -105,6 +105,10 @@ static int lab_getsockopt(int fd, int level, int what, void *v, socklen_t *n) {
 	return 0;
 }
 
+static struct sockaddr_in client_at(unsigned who, unsigned port) {
+	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 + who), .sin_port = htons((uint16_t)port) };
+}
+
 static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags) {
 	struct fake *l = FAKE(fd), *f;
 	int k = l->due == 0 ? fails(EAGAIN) : fake_wall == ENOMEM ? fails(fake_wall) : fake_open(K_TCP);
@@ -113,9 +117,7 @@ static int lab_accept4(int fd, struct sockaddr *from, socklen_t *n, int flags) {
 	l->due--;
 	f = FAKE(k);
 	f->of = l;
-	f->peer.sin_family = AF_INET;
-	f->peer.sin_addr.s_addr = htonl(0x0a000000 + (unsigned)k % 6);
-	f->peer.sin_port = htons(5000);
+	f->peer = client_at((unsigned)k % 6, 5000);
 	if (from != NULL) {
 		memcpy(from, &f->peer, sizeof f->peer);
 		*n = sizeof f->peer;

@@ -196,11 +196,9 @@ static void check_cert(const uint8_t *data, size_t size) {
 	unsigned tag;
 
 	if (size < 4) return;
-	memset(spec, 0, sizeof *spec);
+	*spec = (struct spec){ .npins = how >> 1 & 1, .noverify = how & 4 };
 	addr_parse(&spec->addr, how & 8 ? "::1" : "127.0.0.1");
 	strcpy(spec->name, how & 1 ? "dns.test" : "");
-	spec->npins = how >> 1 & 1;
-	spec->noverify = how & 4;
 	tls_init(&tls, &upstreams[0]);
 	a->now = a->floor = INT64_C(1790000000);
 	(*c)->start_chain(c, how & 1 ? "dns.test" : NULL);
@@ -231,12 +229,10 @@ static check_fn *target(const char *name) {
 		{ "config", check_config }, { "admin", check_admin }, { "cert", check_cert }, { "http2", check_http2 },
 		{ "sequence", check_sequence } };
 	size_t at = 0;
-	while (name != NULL && at < COUNT(targets) && strcmp(targets[at].name, name) != 0) at++;
-	MUST(name != NULL && at < COUNT(targets));
+	while (name == NULL || strcmp(targets[at].name, name) != 0) MUST(++at < COUNT(targets));
 	return targets[at].check;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	static check_fn *check;
 	if (check == NULL) {

@@ -326,10 +326,6 @@ static void datagram(struct fake *f, const struct sockaddr_in *from, const uint8
 	put_as(&f->in, "@(@)", from, sizeof *from, p, n);
 }
 
-static struct sockaddr_in client_at(unsigned who, unsigned port) {
-	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000001 + who), .sin_port = htons((uint16_t)port) };
-}
-
 /* A client's good question, over UDP (f is NULL) or TCP. */
 static void client_query(struct fake *f) {
 	unsigned who = byte(), subject = below(NAMES * TYPES), how = byte(), i = 0;
@@ -348,7 +344,7 @@ static void client_query(struct fake *f) {
 	next_id = next_id % 65535 + 1;
 	memcpy(q->query, m.p, m.n);
 	if (f == NULL) {
-		q->from = client_at(who % 4, 2000 + q->id % 30000u);
+		q->from = client_at(1 + who % 4, 2000 + q->id % 30000u);
 		datagram(FAKE(listeners[0].udp), &q->from, m.p, m.n);
 		return;
 	}
@@ -493,13 +489,12 @@ static bool befalls(struct fake *f, unsigned what) {
 
 /* What becomes of a connection to an upstream: it opens or not, says hello, breaks, ends in good order, is stuck, talks wild. */
 static void upstream_event(struct fake *f) {
-	static const int refusals[] = { ECONNREFUSED, ETIMEDOUT };
 	static const uint8_t alerts[][2] = { { 1, 0 }, { 1, 0 }, { 2, 40 }, { 2, 70 }, { 2, 80 } };
 	unsigned what = below(8), k;
 
 	if (f->connecting) {
 		f->connecting = false;
-		f->err = what < COUNT(refusals) ? refusals[what] : 0;
+		f->err = what == 0 ? ECONNREFUSED : what == 1 ? ETIMEDOUT : 0;
 		return;
 	}
 	if (befalls(f, what)) return;
@@ -564,10 +559,9 @@ static void event(void) {
 	static const int64_t steps[] = { 1000, 5000, 20000, 100000, 350000, 700000, 1000000, 1800000, 4000000, 5000000, 20000000 };
 	static const int errs[] = { ECONNREFUSED, EHOSTUNREACH, ENOBUFS, EPERM, EIO };
 	static const int walls[] = { 0, EPERM, ECONNREFUSED, ENETUNREACH, ENOBUFS, ENOMEM };
-	uint8_t noise[80];
 	struct sockaddr_in wild = client_at(8, WILD_PORT);
 	struct fake *f;
-	unsigned what = below(21), k, n;
+	unsigned what = below(21), k;
 
 	if (tracing)
 		fprintf(stderr, "at %lld ms: event %u, %d bytes are left\n", (long long)(fake_now - 1000000000) / 1000, what, (int)(feed_end - feed));
@@ -597,9 +591,8 @@ static void event(void) {
 	} else if (what == 19)
 		fake_wall = walls[below(COUNT(walls))];
 	else {
-		n = below(sizeof noise);
-		for (k = 0; k < n; k++) noise[k] = (uint8_t)byte();
-		datagram(FAKE(listeners[0].udp), &wild, noise, n);
+		for (k = below(80), m.n = 0; k > 0; k--) put8(&m, byte());
+		datagram(FAKE(listeners[0].udp), &wild, m.p, m.n);
 	}
 }
 
