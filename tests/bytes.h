@@ -45,10 +45,6 @@ static inline void put_number(struct buf *b, unsigned v, int bytes) {
 static inline void put8(struct buf *b, unsigned v) { put_number(b, v, 1); }
 static inline void put16(struct buf *b, unsigned v) { put_number(b, v, 2); }
 static inline void put_buf(struct buf *b, const struct buf *from) { put(b, from->p, from->n); }
-static inline void put_framed(struct buf *b, const struct buf *m) {
-	put16(b, (unsigned)m->n);
-	put_buf(b, m);
-}
 
 static inline void put_hex(struct buf *b, const char *h) {
 	for (; isxdigit((unsigned char)h[0]) && isxdigit((unsigned char)h[1]); h += 2)
@@ -102,3 +98,4 @@ static inline void put_as(struct buf *b, const char *f, ...) {
 	}
 	va_end(ap);
 }
+static inline void put_framed(struct buf *b, const struct buf *m) { put_as(b, "(@)", m->p, m->n); }

@@ -227,8 +227,7 @@ static int lab_poll(struct pollfd *p, nfds_t n, int timeout) {
 
 static int lab_clock_gettime(clockid_t c, struct timespec *t) {
 	fake_now++;                             /* it never stands still */
-	t->tv_sec = fake_now / 1000000;
-	t->tv_nsec = fake_now % 1000000 * 1000;
+	*t = (struct timespec){ .tv_sec = fake_now / 1000000, .tv_nsec = fake_now % 1000000 * 1000 };
 	return 0;
 }
 

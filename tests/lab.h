@@ -112,13 +112,12 @@ static inline void keep_answer(const struct answer *a, const struct key *k, uint
 	cache_put(&keep, a);
 }
 
-/* Puts the message m into the cache, as the answer to its own question; false when it is none. */
-static inline bool keep_message(uint32_t ttl) {
+/* Puts the message m into the cache, as the answer to its own question. */
+static inline void keep_message(uint32_t ttl) {
 	static struct answer a;
 	struct key k;
-	bool good = lab_key(&k, m.p, m.n, 0) && answer_read(&a, m.p, m.n, &k) == NULL;
-	if (good) keep_answer(&a, &k, ttl);
-	return good;
+	MUST(lab_key(&k, m.p, m.n, 0) && answer_read(&a, m.p, m.n, &k) == NULL);
+	keep_answer(&a, &k, ttl);
 }
 
 /* ---- Configurations */

@@ -63,12 +63,10 @@ static bool is_tls(const struct fake *f) { return is_http(f) || (f->kind == K_TC
 
 /* Could this upstream be asked at once over a connection that stands? */
 static bool is_ready(const struct upstream *u) {
-	for (int i = 0; i < FDS; i++) {
-		const struct fake *f = &fakes[i];
+	for (const struct fake *f = fakes; f < fakes + FDS; f++)
 		if (f->kind == K_TCP && memcmp(&f->peer, &u->spec.addr.u.in, sizeof f->peer) == 0 && !f->connecting && !f->eof && !f->err &&
 		    !f->stuck && !f->ended && !f->odd && (f->greeted || !is_tls(f)))
 			return true;
-	}
 	return false;
 }
 
@@ -148,10 +146,8 @@ static void reply_frame(struct fake *f, const uint8_t *p, size_t n) {
 }
 
 static void fake_sent(struct fake *f, const struct sockaddr_in *to, const uint8_t *p, size_t len) {
-	if (is_listener(f)) {
-		if (ntohs(to->sin_port) != WILD_PORT) reply_seen(NULL, to, p, len);
-		return;
-	}
+	if (is_listener(f) && ntohs(to->sin_port) != WILD_PORT) reply_seen(NULL, to, p, len);
+	if (is_listener(f)) return;
 	MUST(f->connected);
 	if (f->seen++ == 0) told[f - fakes].n = 0;
 	told_add(f, 0, p, len);
@@ -429,13 +425,12 @@ static void h2_says(struct fake *f, unsigned type, unsigned flags, uint32_t stre
 static void h2_answer(struct fake *f, uint32_t stream) {
 	static const uint8_t head[] = "\x88\x0f\x10\x17" "application/dns-message" "\x0f\x06\x02" "10", other[] = "\x8e\x0f\x10\x04text";
 	unsigned how = below(16);
-	size_t n = how == 1 ? sizeof other - 1 : how == 2 ? below(sizeof head) : sizeof head - 1, cut = how == 3 ? below(40) : 0, at = 0;
+	size_t n = how == 1 ? sizeof other - 1 : how == 2 ? below(sizeof head) : sizeof head - 1, cut = how == 3 ? below(40) % (n + 1) : 0, at = 0;
 
 	if (how == 0) {
 		h2_says(f, H2_RST_STREAM, 0, stream, (const uint8_t *)"\0\0\0\7", 4);
 		return;
 	}
-	cut = MIN(cut, n);
 	h2_says(f, H2_HEADERS, cut ? 0 : H2_END_HEADERS, stream, how == 1 ? other : head, n - cut);
 	if (cut > 0) h2_says(f, H2_CONTINUATION, H2_END_HEADERS, stream, head + n - cut, cut);
 	do {
@@ -567,10 +562,8 @@ static void event(void) {
 		fprintf(stderr, "at %lld ms: event %u, %d bytes are left\n", (long long)(fake_now - 1000000000) / 1000, what, (int)(feed_end - feed));
 	if (what <= 2)
 		client_query(NULL);
-	else if (what <= 5)
-		upstream_answer(fake_pick(is_port));
 	else if (what <= 7)
-		upstream_answer(fake_pick(is_stream));
+		upstream_answer(fake_pick(what <= 5 ? is_port : is_stream));
 	else if (what <= 9) {
 		k = byte();
 		time_passes(k & 128 && wake > fake_now ? wake - fake_now : steps[k % COUNT(steps)]);
@@ -602,9 +595,8 @@ static void wind_down(void) {
 	fake_wall = 0;
 	for (struct fake *f = fakes; f < fakes + FDS; f++) {
 		f->due = 0;
-		if (!is_client(f)) continue;
-		f->stuck = false;
-		f->err = ECONNRESET;
+		f->stuck &= !is_client(f);
+		if (is_client(f)) f->err = ECONNRESET;
 	}
 	run(true);
 	for (int i = 0; i < 7; i++) {

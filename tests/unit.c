@@ -129,19 +129,15 @@ static const char *below_of(char *in, char *arg) {
 /* "COUNT MS SPREAD LOST VAIN FROM TO BACKOFF": with so many answers in MS +- SPREAD milliseconds, of 50 so many lost, at most VAIN
  * of 1,000 resends are in vain in the end, and then the wait is within FROM and TO. A BACKOFF of -1 begins anew. */
 static const char *round_trips_of(char *in, char *arg) {
-	static const struct upstream anew = { .patience = 96 };
 	static struct upstream u;
 	int64_t count = num[0], round = MS(num[1]), spread = MS(num[2]), lost = num[3], early = 0;
 	unsigned patience;
 
-	if (num[7] < 0)
-		u = anew;
-	else
-		u.backoff = (unsigned)num[7];
+	if (num[7] < 0) u = (struct upstream){ .patience = 96 };
+	u.backoff = (unsigned)MAX(num[7], 0);
 	patience = u.patience;
 	for (int64_t i = 0; i < count; i++) {
-		usec took = round;
-		for (unsigned k = 0; k < 2 && spread > 0; k++) took += (usec)rnd((unsigned)spread + 1) - spread / 2;
+		usec took = round - spread + rnd((unsigned)spread + 1) + rnd((unsigned)spread + 1);
 		if (took > upstream_rto(&u) && u.backoff == 0) {
 			upstream_weigh(&u, took, true);
 			u.backoff = 0;
@@ -304,15 +300,11 @@ static const char *cert_time_of(char *in, char *arg) {
 #define IP "[ =c0000201 ]"
 #define ASKED "!100:1,0,0,1 example.com/A opt/1232/8000 [ " COOKIE " ]"
 #define ONE(type) "!8180:1,1,0,0 x.test/" type " @/" type "/60 "
-#define SOA(ttl, minimum) "test/SOA/" ttl " [ ns.test @ *16 =" minimum " ]"
 #define MANY(type, rdata) "!8000:1,2,1,2 www.test/" type " @/CNAME/60 [ web.test ] web.test/" type "/60 [ " rdata " ] " \
-	SOA("100", "00000032") " opt/1232/0 [ =000f00020010 ] @/NS/30 [ ns.test ]"
+	"test/SOA/100 [ ns.test @ *16 =00000032 ] opt/1232/0 [ =000f00020010 ] @/NS/30 [ ns.test ]"
 #define ALIAS "!8180:1,2,0,1 www.test/A @/CNAME/300 [ web.test ] web.test/A/60 " IP " opt/1232/0 [ ]"
 #define L61 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define L63 L61 "aa"
-#define E10 "\\000\\000\\000\\000\\000\\000\\000\\000\\000\\000"
-#define E61 E10 E10 E10 E10 E10 E10 "\\000"
-#define E63 E61 "\\000\\000"
 #define PIN "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 #define UP "198.18.2.1 1"
 static const struct row table[] = {
@@ -339,7 +331,6 @@ static const struct row table[] = {
 	    "none<-|..|.a|a..b|a..|a\\|\\256|\\299.x" },
 	{ "a label of 63 and a name of 255 bytes are the longest", name_of, L63 ".<-" L63 "|" L63 ".\n"
 	    L63 "." L63 "." L63 "." L61 ".<-" L63 "." L63 "." L63 "." L61 "\nnone<-" L63 "a|" L63 "a.|" L63 "." L63 "." L63 "." L61 "a" },
-	{ "the longest name of escapes has room in text form", name_of, E63 "." E63 "." E63 "." E61 "." },
 	{ "a suffix matches at whole labels only", below_of, "below<-www.example.com>example.com|example.com>example.com|example.com>.\n"
 	    "not<-notexample.com>example.com|com>example.com|example.org>example.com|a\\007example.com>example.com" },
 
@@ -464,18 +455,15 @@ static const struct row table[] = {
 /* ---- What takes a loop */
 
 static void test_names(void) {
-	char text[16];
-
-	for (unsigned at = 0; at < 256 * 16; at++) {
-		say("Q =12 *18 =0000010001");
-		m.p[13 + at / 256] = (uint8_t)at;
+	for (unsigned at = 0; at < 512; at++) {
+		say("Q =3f *63 =3f *63 =3f *63 =3d *61 =0000010001");
+		m.p[13 + at / 64] = (uint8_t)at;
 		check_client(m.p, m.n);
 	}
-	all("every byte value at every place of a label survives the way to text and back, and becomes lower case");
+	all("every byte value, and the longest name of escapes, survive the way to text and back, in lower case");
 	for (unsigned t = 1; t < 65536; t++) {
 		each(type_parse(type_text(t)) == (int)t, "%u is %s", t, type_text(t));
-		snprintf(text, sizeof text, "type%u", t);
-		each(type_parse(text) == (int)t, "%s", text);
+		each(type_parse(form("type%u", t)) == (int)t, "type%u", t);
 	}
 	for (const char *s = "TYPE0\0TYPE65536\0TYPE\0AA\0\0end"; strcmp(s, "end") != 0; s += strlen(s) + 1)
 		each(type_parse(s) < 0, "\"%s\" is no type", s);
@@ -502,7 +490,8 @@ static void cache_again(size_t memory) {
 /* Puts an answer of so many bytes, at least 50, into the cache. */
 static void store(const char *name, uint32_t ttl, size_t size) {
 	say("R %s/TXT @/TXT/%u [ *%zu ]", name, ttl, size - 30 - strlen(name));
-	MUST(m.n == size && keep_message(ttl));
+	MUST(m.n == size);
+	keep_message(ttl);
 }
 
 /* -1: not there; 0: expired; 1: there */
@@ -628,7 +617,6 @@ static void test_many(void) {
 }
 
 int main(void) {
-	signal(SIGPIPE, SIG_IGN);
 	lab_start();
 	rows(table, COUNT(table));
 	cfg.cache_max_ttl = 86400;
