@@ -125,7 +125,7 @@ static inline void keep_message(uint32_t ttl) {
 static char errors[65536], normal[65536];
 
 static inline void check_printable(const char *p) {
-	for (; *p != '\0'; p++) MUST(*p == '\n' || *p == '\r' || (*p >= ' ' && *p <= '~'));
+	for (; *p != '\0'; p++) MUST(*p == '\t' || *p == '\n' || *p == '\r' || (*p >= ' ' && *p <= '~'));
 }
 
 /* The lines of text become the program's arguments. Gives where what is wrong with them goes: into "errors". */
