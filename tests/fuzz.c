@@ -206,9 +206,10 @@ static void check_cert(const uint8_t *data, size_t size) {
 	for (unsigned i = 0; end - data >= 2 && i < 6; i++, data += k) {
 		k = MIN(get16at(data), (size_t)(end - data - 2));
 		data += 2;
-		for (size_t at = 0; at < k; at++)       /* no element reaches beyond the bytes that are there */
-			for (d = (struct der){ data + at, data + k }; der_next(&d, &tag, &v, &all); )
-				MUST(v.p <= v.end && v.end <= data + k && d.p == v.end && all.p < v.p);
+		for (size_t at = 0; at < k; at++) {     /* no element reaches beyond the bytes that are there */
+			d = (struct der){ data + at, data + k };
+			MUST(!der_next(&d, &tag, &v, &all) || (v.p <= v.end && v.end <= data + k && d.p == v.end && all.p < v.p));
+		}
 		(*c)->start_cert(c, (uint32_t)k);
 		for (size_t at = 0; at < k; at += piece) {
 			piece = MIN(k - at, (size_t)1 + how * 7);

@@ -473,6 +473,7 @@ static void test_names(void) {
 
 static void test_certificates(void) {
 	each(!cert_name_matches("dns.test", (const uint8_t *)"dns.test\0.evil", 14), "a NUL");
+	m.n = 0;
 	say("=0000008f3082008b3081f0a003020102020101300030003000300030003000a320301e301c0603551d1104153013");
 	say("=8208646e732e7465737487047f000001 *100");
 	for (m.p[0] = 0; m.p[0] < 16; m.p[0]++) input("cert", m.p, m.n, 3);
