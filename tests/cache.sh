@@ -19,12 +19,10 @@ leg_cache() {
     replies <<'END'
 the second question is answered from the cache ; A 10\.0\.0\.1$ ; hit.test
  ; saw 1 ' hit\.test' u1
-the key is the name without case ; A 10\.0\.0\.1$ ; HiT.TEST
- ; saw 1 ' [hH][iI][tT]\.' u1
-and the type ; AAAA ; hit.test AAAA
- ; #2 ; hit.test
-and the class ; #1 ; cls.test TXT +class=3
- ; #2 ; cls.test TXT
+the key is the name without case, the type, the class, DO and CD: six questions are six entries
+ ; each 'ask key.test $it >/dev/null && ask KEY.test $it >/dev/null' '' AAAA 'A +class=3' +do +cd '+do +cd'
+ ; saw 6 ' [kK][eE][yY]\.test' u1
+ ; shows 4 '^entry key\.test\. A IN '
 a record that came beside an answer does not answer a question of its own ; 6\.6\.6\.6 ; extra=.beside.test
  ; !6\.6\.6\.6 ; victim.test
  ; #1 ; victim.test
@@ -37,9 +35,6 @@ only successes: not SERVFAIL, REFUSED, FORMERR, NOTIMP, NXDOMAIN, NODATA
  ; kept 4 formerr=.bad.test
 ANY is relayed, and not kept ; ^NOERROR .*an=1 ; some.test ANY
  ; #2 ; some.test ANY
-and DO and CD: four combinations are four entries ; each 'ask four.test $it >/dev/null' '' +do +cd '+do +cd' '' +do +cd '+do +cd'
- ; saw 4 ' four\.test' u1
- ; shows 4 '^entry four\.test\. A '
 names are octets with lengths: a.b.test, the label a\.b, and a\000b.test are three
  ; kept 1 a.b.test 'a\.b.test' 'a\000b.test' a.test
 the whole answer is kept: all records of all sections, as they were ;  an=8 ns=1 ar=1 ; extra=.cname=3.n=5.whole.test
@@ -60,23 +55,18 @@ cache-min-ttl and cache-max-ttl clamp what is kept, TTL 0 is not kept for all th
  ; asks ttl=5.c.test ttl=500.c.test
  ; @. ttl:50-60 ; ttl=5.c.test
  ; @. ttl:90-100 ; ttl=500.c.test
- ; left 50-60 'ttl=5\.'
- ; left 90-100 'ttl=500'
  ; kept 2 ttl=0.c.test
 cache-negative: NXDOMAIN and NODATA are kept for the least of SOA TTL, MINIMUM and the cap ; rules u1
  ; proxy p "$u1 1 tcp" 'cache-negative 60'
  ; each leaves nxdomain= nodata=
 several addresses take turns to be first, from hit to hit ; asks n=3.turn.test
  ; each 'says "ms=[0-9]* . [^ ]* [0-9]* A 192\.0\.2\.$it" n=3.turn.test' 2 3 1 2
-without an SOA they are not kept ; kept 2 nxdomain=.nosoa.test nodata=.nosoa.test
+without an SOA they are not kept, nor are other failures ; kept 2 nxdomain=.nosoa.test nodata=.nosoa.test servfail=.soa=60,60.f.test
 NODATA is for one type, and a positive answer of another type serves ; . ; nodata=.soa=60,60.t.test AAAA
  ; #2 ; nodata=.soa=60,60.t.test
 a kept NXDOMAIN is for its own type, and comes with the client's letters and ID
  ; each 'says "^NXDOMAIN .* id=99 .*/$it qd=1 an=0 ns=1 " NXdomain=.soa=60,60.Gone.TEST $it +id=99' A AAAA A AAAA
  ; saw 2 '[nN][xX]domain=.soa=60,60\.[gG]one' u1
- ; ^NXDOMAIN ; nxdomain=.soa=60,60.gone.test A +do
- ; saw 3 '[nN][xX]domain=.soa=60,60\.[gG]one' u1
-other failures are not kept ; kept 2 servfail=.soa=60,60.f.test
 a name below one that does not exist is asked for itself ; . ; nxdomain=.soa=60,60.top.test
  ; ^NXDOMAIN ; 1=.nxdomain=.soa=60,60.top.test
 a 'no' that was sent while an upstream was silent is not kept: that one may know better
