@@ -13,17 +13,17 @@ static int served_port(const char *port) {
 
 /* echo PORT: every datagram goes back with QR set, as many at a time as have come */
 static int cmd_echo(char **arg) {
-	enum { LOT = 64 };
-	static struct mmsghdr m[LOT];
-	static struct iovec v[LOT];
-	static struct sockaddr_in from[LOT];
-	static uint8_t b[LOT][600];
+	static struct mmsghdr m[BATCH];
+	static struct iovec v[BATCH];
+	static struct sockaddr_in from[BATCH];
+	static uint8_t b[BATCH][600];
 	for (int fd = served_port(arg[1]), n;;) {
-		for (int i = 0; i < LOT; i++) {
-			v[i] = (struct iovec){ b[i], sizeof b[i] };
-			m[i].msg_hdr = (struct msghdr){ .msg_iov = &v[i], .msg_iovlen = 1, .msg_name = &from[i], .msg_namelen = sizeof from[i] };
+		batch_init(m, v, b[0], sizeof b[0], BATCH);
+		for (int i = 0; i < BATCH; i++) {
+			m[i].msg_hdr.msg_name = &from[i];
+			m[i].msg_hdr.msg_namelen = sizeof from[i];
 		}
-		n = recvmmsg(fd, m, LOT, MSG_WAITFORONE, NULL);
+		n = recvmmsg(fd, m, BATCH, MSG_WAITFORONE, NULL);
 		for (int i = 0; i < n; i++) {
 			b[i][2] |= 0x80;
 			v[i].iov_len = m[i].msg_len;
@@ -72,11 +72,10 @@ static int cmd_start(char **arg) {
 static struct link_end { int fd, slot; usec last; } ends[2];
 static unsigned link_delay, link_jitter, link_loss;
 
-static void link_ready(void *owner, short revents) {
+static void link_ready(void *owner, UNUSED short revents) {
 	struct link_end *e = owner;
 	uint8_t b[1600];
 	ssize_t n = read(e->fd, b, sizeof b);
-	(void)revents;
 	if (n <= 0 || rnd() % 1000 < link_loss) return;
 	e->last = MAX(e->last, now + MS(link_delay + rnd() % (link_jitter + 1)));
 	send_later(e->last, ends[e == ends].fd, &(struct addr){ 0 }, b, (size_t)n);

@@ -47,9 +47,8 @@ static void query_put(struct buf *b, const char *name, int type, int id) {
 }
 
 static int form_socket(const struct addr *to) {
-	struct addr from = { 0 };
-	if (form.src[0]) from = addr_at(form.src, 0);
-	return sock(form.tcp ? SOCK_STREAM : form.zero ? SOCK_RAW : SOCK_DGRAM, form.src[0] ? &from : NULL, to);
+	const struct addr *from = form.src[0] ? (struct addr[]){ addr_at(form.src, 0) } : NULL;
+	return sock(form.tcp ? SOCK_STREAM : form.zero ? SOCK_RAW : SOCK_DGRAM, from, to);
 }
 
 /* ---- ask ADDR PORT NAME [TYPE] [+OPTION...]: one query, one line, with WRONG before it if it does not belong to the query. Without a
@@ -59,18 +58,11 @@ static int form_socket(const struct addr *to) {
 
 static struct buf sent, got;
 
-/* Is it no reply to what was sent: has it another ID, or another question, letter case and all? */
-static bool wrong_reply(int id) {
-	struct message a;
-	if (get16at(got.p) != (unsigned)id) return true;
-	return message_read(&a, sent.p, sent.n, NULL, NULL) && get16at(got.p + 4) > 0 &&
-	    (got.n < a.end || memcmp(got.p + 12, sent.p + 12, a.end - 12) != 0);
-}
-
 static int cmd_ask(char **argv) {
 	char more[200] = "";
 	struct text t = { .p = more, .size = sizeof more };
 	struct buf out = { 0 };
+	struct message q;
 	const char *name = ".", *why;
 	int type = T_A, at = 3, replies = 1;
 	if (argv[at][0] != '+') name = argv[at++];
@@ -92,7 +84,10 @@ static int cmd_ask(char **argv) {
 	if (why != NULL) return printf("%s%s\n", why, more) > 0;
 	for (long end = ms_now() + form.wait; form.wait && message_wait(fd, form.tcp, &out, end) == NULL; ) replies++;
 	if (form.wait) text_add(&t, " replies=%d", replies);
-	if (!form.raw && got.n >= 12 && wrong_reply(id)) printf("WRONG ");
+	/* another ID, or another question, letter case and all */
+	bool wrong = got.n >= 12 && (get16at(got.p) != (unsigned)id || (get16at(got.p + 4) > 0 && message_read(&q, sent.p, sent.n, NULL, NULL) &&
+	    (got.n < q.end || memcmp(got.p + 12, sent.p + 12, q.end - 12) != 0)));
+	if (!form.raw && wrong) printf("WRONG ");
 	print_msg(got.p, got.n, more);
 	return 0;
 }
@@ -115,8 +110,7 @@ static struct load {
 	struct conn *tcp[MOST_CHANNELS];
 	int udp, slot, qtype, nchannels;
 	char stamp[8];                  /* makes names fresh */
-	uint32_t address;               /* in the last answer */
-	bool strange;                   /* there is one that is not that of the name */
+	int net;                        /* of the addresses in the last answer; -1 when one of them is not that of the name */
 	usec began, last, due;
 	long sent, done, open, wrong, dup, bad, tc, right, got, odd, rcodes[16], nets[256], *took;
 } load = { .slot = -1 };
@@ -136,23 +130,22 @@ static bool may_send(void) {
 	return true;
 }
 
-static void see_address(void *ctx, struct msg at, const struct rr *r, int section) {
-	(void)ctx;
+static void see_address(UNUSED void *ctx, struct msg at, const struct rr *r, int section) {
 	if (section != 1 || r->type != T_A || r->rdlen != 4) return;
-	load.address = get32at(at.p + r->rdata_at);
-	load.strange |= ((load.address ^ name_number(at.p)) & 0xffffff) != 0;
+	uint32_t a = get32at(at.p + r->rdata_at);
+	if (load.net >= 0) load.net = ((a ^ name_number(at.p)) & 0xffffff) == 0 ? (int)(a >> 24) : -1;
 }
 
 /* Is this the answer to the question whose name has that number? */
 static bool load_right(const uint8_t *p, size_t n, uint32_t number) {
 	struct message q;
-	load.address = load.strange = 0;
+	load.net = 0;
 	if (!message_read(&q, p, n, see_address, NULL) || q.odd != NULL || name_number(p) != number) return false;
 	if ((p[2] & F_TC >> 8) && get32at(p + 6) != 0) return false;
 	if (form.full && (p[3] & 15) == NOERROR && get16at(p + 6) == 0) return false;
 	if (!form.byname || (p[3] & 15) != NOERROR) return true;
-	if (load.address == 0 || load.strange) return false;
-	load.nets[load.address >> 24]++;
+	if (load.net <= 0) return false;
+	load.nets[load.net]++;
 	return true;
 }
 
@@ -182,10 +175,9 @@ static void load_reply(const uint8_t *p, size_t n) {
 static void load_handle(struct conn *c) {
 	for (long n; (n = framed(&c->in)) >= 0; take(&c->in, 2 + (size_t)n)) load_reply(c->in.p + 2, (size_t)n);
 }
-static void load_ready(void *owner, short revents) {
+static void load_ready(UNUSED void *owner, UNUSED short revents) {
 	static uint8_t in[MSG_MAX];
 	ssize_t n = 0;
-	(void)owner, (void)revents;
 	for (int k = 0; k < 256 && (n = recv(load.udp, in, sizeof in, 0)) >= 0; k++) load_reply(in, (size_t)n);
 	if (n < 0 && errno == ECONNREFUSED && load.done == 0) watch_remove(&load.slot);
 }
@@ -212,7 +204,6 @@ static void load_send(void) {
 	int i = (int)(load.sent % load.nchannels);
 	bool junk = form.kind[0] != '\0';
 	char name[WORD * 4];
-	if (load.sent == 0) next = random16();
 	while (waiting[next & 65535].used) next++;
 	unsigned id = next++ & 65535;
 	numbered(name, sizeof name, form.name, form.from + load_place(), load.stamp);
@@ -350,11 +341,9 @@ static bool talk_add(char *w, char *v) {
 	else if (value_of(w, "fill"))
 		for (long k = atol(v); k > 0; k--) put8(&talk.out, 'x');
 	else if (value_of(w, "text"))
-		for (; *v != '\0'; v++) {
-			bool escape = *v == '\\' && (v[1] == 'r' || v[1] == 'n');
-			v += escape;
-			put8(&talk.out, !escape ? (unsigned char)*v : *v == 'r' ? '\r' : '\n');
-		}
+		for (; *v != '\0'; v++)
+			if (*v == '\\' && (v[1] == 'r' || v[1] == 'n')) put8(&talk.out, *++v == 'r' ? '\r' : '\n');
+			else put8(&talk.out, (unsigned char)*v);
 	else return false;
 	return true;
 }
@@ -365,7 +354,7 @@ static void talk_send(int gap) {
 		ssize_t n = send(talk.fd, talk.out.p + done, gap >= 0 ? 1 : talk.out.n - done, MSG_NOSIGNAL);
 		if (n <= 0) break;
 		done += (size_t)n;
-		if (gap > 0) ms_sleep(gap);
+		if (gap > 0) poll(NULL, 0, gap);
 	}
 	talk.out.n = 0;
 }
@@ -410,7 +399,7 @@ static int cmd_talk(char **argv) {
 		if (talk_add(w, v)) continue;
 		talk_send(strncmp(w, "bytes", 5) == 0 ? atoi(v) : -1);
 		if (strcmp(w, "send") == 0 || strncmp(w, "bytes", 5) == 0) continue;
-		if (value_of(w, "pause")) ms_sleep(atol(v));
+		if (value_of(w, "pause")) poll(NULL, 0, atoi(v));
 		else if (strcmp(w, "fin") == 0) shutdown(talk.fd, SHUT_WR);
 		else if (value_of(w, "replies") || value_of(w, "count")) talk_replies(v, *w == 'c');
 		else if (strncmp(w, "slurp", 5) == 0 || strncmp(w, "end", 3) == 0) talk_end(v, *w == 'e');
@@ -442,10 +431,7 @@ static int cmd_notify(char **argv) {
 	return 1;
 }
 
-static int cmd_freeport(char **argv) {
-	(void)argv;
-	return printf("%u\n", free_port()) < 0;
-}
+static int cmd_freeport(UNUSED char **argv) { return printf("%u\n", free_port()) < 0; }
 
 #define USE(name, words) { #name, words, cmd_##name }
 int main(int argc, char **argv) {
@@ -454,10 +440,9 @@ int main(int argc, char **argv) {
 	struct rlimit files;
 	signal(SIGPIPE, SIG_IGN);
 	random_bytes(&chance, sizeof chance);
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = MIN(files.rlim_max, 20000);
-		setrlimit(RLIMIT_NOFILE, &files);
-	}
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = MIN(files.rlim_max, 20000);
+	setrlimit(RLIMIT_NOFILE, &files);
 	for (size_t i = 0; argc > 1 && i < COUNT(uses); i++)
 		if (strcmp(argv[1], uses[i].name) == 0 && argc > uses[i].words) return uses[i].run(argv + 1);
 	die("usage: peer COMMAND WORD..., as tests/peer.c tells");

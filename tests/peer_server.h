@@ -14,8 +14,7 @@
  *            n=RECORDS  type=T  ttl=N,N...  rdlen=N  big=BYTES  cname=LINKS  extra (records of other names)  nodata
  *            soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX
  *            noedns=RCODE (that, without OPT, to every query with OPT; drop: nothing)
- *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  lose=PERCENT (of the datagrams, each way)
- *            drop (the first datagram with a name)
+ *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  lose=PERCENT (of the datagrams, each way)  drop (the first with a name)
  *  over UDP  tc  tcrec (TC=1 with records; 2: over TCP too)  twice  once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
@@ -271,7 +270,7 @@ static void conn_close(struct conn *c, const char *how) {
 /* ---- Things to be done later, soonest first */
 
 enum kind { J_ANSWER, J_MESSAGE, J_BYTES, J_END, J_RESET };  /* those without a connection are datagrams */
-struct job { struct node node; usec due; enum kind kind; int fd; struct conn *conn; struct addr to; struct buf b; };
+struct job { struct node node; usec due; enum kind kind; int fd, flood; struct conn *conn; struct addr to; struct buf b; };
 static struct node jobs = { &jobs, &jobs };
 
 static struct job *job_of(struct node *n) { return (struct job *)(void *)n; }
@@ -295,10 +294,19 @@ static void job_free(struct job *j) {
 	free(j);
 }
 
-static void datagram_send(const struct job *j) {
+static void datagram_send(struct job *j) {
 	bool device = j->to.u.sa.sa_family == AF_UNSPEC;
 	if ((device ? write(j->fd, j->b.p, j->b.n) : sendto(j->fd, j->b.p, j->b.n, 0, &j->to.u.sa, addr_len(&j->to))) < 0 && errno == EBADF)
 		die("sendto: %s", strerror(errno));
+}
+
+/* 250 of a flood of wrong IDs; the others not before a millisecond has passed, so that what is due meanwhile leaves too. */
+static void flood_send(struct job *j) {
+	for (int k = 0; k < 250 && j->flood > 0; k++, j->flood--) {
+		put16at(j->b.p, (get16at(j->b.p) + 1) & 65535);
+		datagram_send(j);
+	}
+	if (j->flood > 0) job_add((struct job){ .due = now + MS(1), .fd = j->fd, .flood = j->flood, .to = j->to }, j->b.p, j->b.n);
 }
 
 /* An answer leaves; with batch= it waits until they are so many, and goes before the others. */
@@ -316,9 +324,9 @@ static void answer_leaves(struct conn *c, const struct buf *b) {
 
 static void conn_move(struct conn *c);
 
-static void job_run(const struct job *j) {
+static void job_run(struct job *j) {
 	struct conn *c = j->conn;
-	if (c == NULL) datagram_send(j);
+	if (c == NULL) (j->flood ? flood_send : datagram_send)(j);
 	if (c == NULL || c->gone || c->stalled) return;
 	if (j->kind == J_ANSWER) answer_leaves(c, &j->b);
 	else if (j->kind == J_MESSAGE) put_framed(&c->out, &j->b);
@@ -371,16 +379,6 @@ static usec wrong_first(const struct act *a, const struct buf *b, const struct m
 	return due + MS(a->gap);
 }
 
-/* A flood of wrong IDs before the answer b, 250 each millisecond. */
-static void flood_send(struct buf *b, int flood, const struct addr *to) {
-	unsigned right = get16at(b->p);
-	for (int k = 0; k < flood; k++) {
-		put16at(b->p, (right + 1 + (unsigned)k % 65535) & 65535);
-		send_later(now + MS(k / 250), up.udp, to, b->p, b->n);
-	}
-	put16at(b->p, right);
-}
-
 #include "peer_h2.h"
 
 static void answer_stream(const struct act *a, const struct buf *b, struct conn *c, usec due) {
@@ -414,20 +412,16 @@ static void query_take(const uint8_t *p, size_t n, const struct addr *from, stru
 	static struct buf b;
 	struct message q;
 	rules_read();
-	if (n < 12 || (p[2] & 0x80) || !message_read(&q, p, n, NULL, NULL)) {
-		note("bad", c, "%s from=%s garbage size=%zu", transport(c), addr_text(from), n);
-		return;
-	}
+	bool good = n >= 12 && !(p[2] & 0x80) && message_read(&q, p, n, NULL, NULL);
+	if (!good) note("bad", c, "%s from=%s garbage size=%zu", transport(c), addr_text(from), n);
+	if (!good) return;
 	query_note(c, p, n, from, &q);
-	if (c != NULL) {
-		c->last = now;
-		c->waiting++;
-	}
+	if (c != NULL) c->waiting++;
 	struct act a = act_for(q.name);
 	if (query_lost(&a, p, &q, from, c)) return;
 	answer_put(&b, &a, p, &q, c == NULL);
 	if (a.bad[0]) spoil(&b, a.bad, &q);
-	if (c == NULL) flood_send(&b, a.flood, from);
+	if (c == NULL && a.flood) job_add((struct job){ .due = now, .fd = up.udp, .flood = a.flood, .to = *from }, b.p, b.n);
 	usec late = MS(a.delay) + rnd() % (MS(a.jitter) + 1) + rnd() % (MS(a.jitter) + 1);
 	usec due = wrong_first(&a, &b, &q, from, c, now + late);
 	if (c != NULL) answer_stream(&a, &b, c, due);
@@ -472,17 +466,12 @@ static void strike(struct conn *c) {
 static br_x509_certificate chain[80];
 static size_t chain_len;
 static br_skey_decoder_context server_key;
-static uint16_t suites[48];
-static size_t nsuites;
 
-static int zero_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, br_ssl_session_parameters *pp) {
-	(void)ctx;
+static int zero_load(UNUSED const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, br_ssl_session_parameters *pp) {
 	*pp = (br_ssl_session_parameters){ .version = BR_TLS12, .cipher_suite = sc->client_suites[0][0] };
 	return 1;
 }
-static void zero_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, const br_ssl_session_parameters *pp) {
-	(void)ctx, (void)sc, (void)pp;
-}
+static void zero_save(UNUSED const br_ssl_session_cache_class **ctx, UNUSED br_ssl_server_context *sc, UNUSED const br_ssl_session_parameters *pp) { }
 static const br_ssl_session_cache_class zero_class = { sizeof(void *), zero_save, zero_load };
 static const br_ssl_session_cache_class *zero_sessions = &zero_class;
 
@@ -496,7 +485,6 @@ static void tls_setup(void) {
 	br_skey_decoder_init(&server_key);
 	br_skey_decoder_push(&server_key, key.p, key.n);
 	if (chain_len == 0 || br_skey_decoder_last_error(&server_key) != 0) die("%s: no certificate and key", up.base.cert);
-	for (char *s = up.base.suites; *s != '\0' && nsuites < COUNT(suites); s += *s == ',') suites[nsuites++] = (uint16_t)strtoul(s, &s, 16);
 	br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 }
 
@@ -504,11 +492,14 @@ static void tls_begin(struct conn *c) {
 	static const char *alpn[1] = { up.base.alpn };
 	br_ssl_engine_context *e = &c->sc.eng;
 	unsigned version = BR_TLS10 + (unsigned)(up.base.tls - 10);
+	uint16_t suites[48];
+	size_t n = 0;
 	const br_rsa_private_key *rsa = br_skey_decoder_get_rsa(&server_key);
 	if (rsa != NULL) br_ssl_server_init_full_rsa(&c->sc, chain, chain_len, rsa);
 	else br_ssl_server_init_full_ec(&c->sc, chain, chain_len, BR_KEYTYPE_EC, br_skey_decoder_get_ec(&server_key));
 	br_ssl_engine_set_versions(e, version, version);
-	if (nsuites > 0) br_ssl_engine_set_suites(e, suites, nsuites);
+	for (char *s = up.base.suites; *s != '\0' && n < COUNT(suites); s += *s == ',') suites[n++] = (uint16_t)strtoul(s, &s, 16);
+	if (n > 0) br_ssl_engine_set_suites(e, suites, n);
 	if (up.base.alpn[0]) br_ssl_engine_set_protocol_names(e, alpn, 1);
 	br_ssl_engine_set_buffer(e, c->io, sizeof c->io, 1);
 	if (strcmp(up.all.cache, "off") != 0) br_ssl_server_set_cache(&c->sc, strcmp(up.all.cache, "zero") == 0 ? &zero_sessions : &sessions.vtable);
@@ -637,7 +628,7 @@ static void tls_hello(struct conn *c) {
 	uint8_t first = c->came.p[0];
 	if (first < 20 || first > 23) note("plain", c, "byte %u size %zu", first, c->came.n);
 	c->hello = first != 22 || hello_note(c);
-	if (c->hello && up.all.pause > 0) ms_sleep(up.all.pause);
+	if (c->hello && up.all.pause > 0) poll(NULL, 0, up.all.pause);
 	if (c->hello && fault("hello")) strike(c);
 }
 
@@ -650,6 +641,7 @@ static void conn_read(void *owner, short revents) {
 	ssize_t n = recv(c->fd, piece, sizeof piece, 0);
 	if (n == 0 || (n < 0 && !later(errno))) conn_die(c, "client", n == 0 ? "fin" : "rst");
 	if (n <= 0) return;
+	c->last = now;
 	put(up.secure ? &c->came : &c->in, piece, (size_t)n);
 	if (up.secure && !c->hello) tls_hello(c);
 	if (up.secure) tls_move(c);
@@ -676,15 +668,13 @@ static struct conn *conn_new(int fd, const struct addr *from, void (*handle)(str
 	return c;
 }
 
-static void conn_accept(void *owner, short revents) {
+static void conn_accept(UNUSED void *owner, UNUSED short revents) {
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
 	int fd = accept4(up.tcp, &from.u.sa, &len, SOCK_NONBLOCK);
-	(void)owner, (void)revents;
 	rules_read();
 	if (fd < 0) return;
 	struct conn *c = conn_new(fd, &from, strcmp(up.base.alpn, "h2") == 0 ? web_handle : dns_handle, NULL);
-	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	note("open", c, "%s from=%s", transport(c), addr_text(&from));
 	if (up.secure) tls_begin(c);
 	if (fault("accept")) strike(c);
@@ -703,14 +693,11 @@ static void conn_free(struct conn *c) {
 	free(c);
 }
 
-/* ---- The loop */
-
-static void udp_ready(void *owner, short revents) {
+static void udp_ready(UNUSED void *owner, UNUSED short revents) {
 	static uint8_t in[MSG_MAX];
 	struct addr from = { 0 };
 	socklen_t len = sizeof from.u;
 	ssize_t n;
-	(void)owner, (void)revents;
 	for (int k = 0; k < 64 && (n = recvfrom(up.udp, in, sizeof in, 0, &from.u.sa, &len)) >= 0; k++, len = sizeof from.u)
 		if (up.secure) note("plain", NULL, "datagram size %zd", n);
 		else query_take(in, (size_t)n, &from, NULL);
@@ -731,15 +718,14 @@ static void turn(void) {
 
 /* A port that is free for UDP and TCP, IPv4 and IPv6, below those that the kernel gives to clients. */
 static unsigned free_port(void) {
-	for (int try = 0; try < 200; try++) {
-		unsigned port = 10000 + rnd() % 20000, good = 0;
-		for (int i = 0; i < 4; i++) {
-			struct addr a = addr_at(i < 2 ? "0.0.0.0" : "::", port);
-			int fd = sock(i % 2 ? SOCK_STREAM : SOCK_DGRAM, &a, NULL);
-			good += fd >= 0 || (i >= 2 && errno != EADDRINUSE);
-			if (fd >= 0) close(fd);
+	for (int try = 0, i; try < 200; try++) {
+		unsigned port = 10000 + rnd() % 20000;
+		for (i = 0; i < 4; i++) {
+			int fd = sock(i % 2 ? SOCK_STREAM : SOCK_DGRAM, (struct addr[]){ addr_at(i < 2 ? "0.0.0.0" : "::", port) }, NULL);
+			if (fd < 0 && (i < 2 || errno == EADDRINUSE)) break;
+			close(fd);
 		}
-		if (good == 4) return port;
+		if (i == 4) return port;
 	}
 	die("no port is free");
 }

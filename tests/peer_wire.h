@@ -16,14 +16,9 @@
 
 static usec us_now(void) { clock_read(); return now; }
 static long ms_now(void) { return (long)(us_now() / MS(1)); }
-static void ms_sleep(long ms) { poll(NULL, 0, (int)ms); }
 
 static uint32_t rnd(void) { return chance_next(); }
-static void rnd_seed(uint64_t seed) {
-	chance = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
-	rnd();
-	rnd();
-}
+static void rnd_seed(uint64_t seed) { chance = seed * UINT64_C(0x9e3779b97f4a7c15) | 1; }
 
 /* ---- Bytes */
 
@@ -100,10 +95,9 @@ static int tcp_rcvbuf;                          /* 0: as the system likes */
 static int sock(int type, const struct addr *from, const struct addr *to) {
 	int fd = socket((from ? from : to)->u.sa.sa_family, type, type == SOCK_RAW ? IPPROTO_UDP : 0);
 	if (fd < 0) return -1;
-	if (type == SOCK_STREAM) {
-		set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-		set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	} else set_option(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	if (type == SOCK_STREAM) set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	else set_option(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
 	if (type != SOCK_STREAM || tcp_rcvbuf > 0) set_option(fd, SOL_SOCKET, SO_RCVBUF, tcp_rcvbuf > 0 ? tcp_rcvbuf : 4 << 20);
 	if (from && addr_is6(from)) set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
 	if ((!from || bind(fd, &from->u.sa, addr_len(from)) == 0) &&
