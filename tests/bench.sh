@@ -226,25 +226,25 @@ bench_faster() {
 # by A B [FORMAT]: A / B, if there are both
 by() { [ -z "$1" ] || awk -v a="$1" -v b="${2:-0}" -v f="${3:-%.2f}" 'BEGIN { if (b) printf f, a / b }'; }
 
-# bench_paced WORD...: all of the row at once, with these words of load; for each a line: name, how many without an answer, and median,
-# 99 %, 99.9 % and worst of the others in milliseconds
+# bench_paced WORD...: all of the row at once, with these words of load; what the peer says of each goes to $BENCH/paced behind its name
 bench_paced() {
     bench_w=''
     while read -r bench_n _ port _; do
-        sixty window=60000 "$@" | awk -v name="$bench_n" '{
-            for (i = 1; i < NF; i += 2) v[$i] = $(i + 1)
-            printf "%s %d %.1f %.1f %.1f %.1f\n", name, v["sent"] - v["noerror"], v["p50_us"] / 1000, v["p99_us"] / 1000,
-                v["p999_us"] / 1000, v["worst_us"] / 1000
-        }' >>"$BENCH/paced" &
+        echo "$bench_n $(sixty window=60000 "$@")" >>"$BENCH/paced" &
         bench_w="$bench_w $!"
     done <"$BENCH/in"
     # shellcheck disable=SC2086
     wait $bench_w
 }
 
-# bench_pace NAME COLUMN [WHICH]: the median of its rounds, or the least (2) or most (3): 2 without an answer, 3 median, 4 99 %, 5 99.9 %,
-# 6 worst;  bench_paces NAME OTHER COLUMN: that of one by that of the other
-bench_pace() { awk -v n="$1" -v c="$2" '$1 == n { print $c }' "$BENCH/paced" | bench_middle | cut -d ' ' -f "${3:-1}"; }
+# bench_pace NAME KEY [WHICH]: the median of its rounds, or the least (2) or most (3), of what KEY is there, in milliseconds, or of the queries
+# without an answer (none);  bench_paces NAME OTHER KEY: that of one by that of the other
+bench_pace() {
+    awk -v name="$1" -v key="$2" '$1 == name {
+        for (i = 2; i < NF; i += 2) v[$i] = $(i + 1)
+        print key == "none" ? v["sent"] - v["noerror"] : sprintf("%.1f", v[key "_us"] / 1000)
+    }' "$BENCH/paced" | bench_middle | cut -d ' ' -f "${3:-1}"
+}
 bench_paces() {
     set -- "$(bench_pace "$1" "$3")" "$(bench_pace "$2" "$3")"
     echo "$(by "$1" "$2") $1 against ${2:-none} ms"
@@ -275,17 +275,17 @@ hit|cached answer over UDP, CPU a query, against the batch echo|most 1.10|bench_
 hit|the same against the best peer|most 0.75|bench_ratio dnsproxy best
 miss|miss over one UDP upstream, against the best peer|most 0.70|bench_ratio dnsproxy best
 miss|miss over three UDP upstreams in parallel, against one|most 2.2|bench_ratio dnsproxy-3-upstreams dnsproxy
-road|3 % lost each way, 20 +- 5 ms, one upstream: 99 % answered within, against unbound|most 0.90|bench_paces dnsproxy-1.lossy unbound-1.lossy 4
-road|the same: 99.9 %, against unbound|most 0.90|bench_paces dnsproxy-1.lossy unbound-1.lossy 5
-road|the same: all, against unbound|most 1.0|bench_paces dnsproxy-1.lossy unbound-1.lossy 6
-road|three upstreams of priorities 1, 2, 3: 99 %, against unbound|most 0.90|bench_paces dnsproxy-3.lossy unbound-3.lossy 4
-road|the same: 99.9 %, against unbound|most 0.80|bench_paces dnsproxy-3.lossy unbound-3.lossy 5
-road|the same: all, against unbound|most 0.8|bench_paces dnsproxy-3.lossy unbound-3.lossy 6
-road|three upstreams of one priority: 99 %, against unbound|most 0.45|bench_paces dnsproxy-alike.lossy unbound-3.lossy 4
-road|10 % lost each way, one upstream: 99 %, against unbound|most 0.9|bench_paces dnsproxy-1.bad unbound-1.bad 4
-road|3 % lost, one upstream: queries without an answer|most 0|bench_pace dnsproxy-1.lossy 2
+road|3 % lost each way, 20 +- 5 ms, one upstream: 99 % answered within, against unbound|most 0.90|bench_paces dnsproxy-1.lossy unbound-1.lossy p99
+road|the same: 99.9 %, against unbound|most 0.90|bench_paces dnsproxy-1.lossy unbound-1.lossy p999
+road|the same: all, against unbound|most 1.0|bench_paces dnsproxy-1.lossy unbound-1.lossy worst
+road|three upstreams of priorities 1, 2, 3: 99 %, against unbound|most 0.90|bench_paces dnsproxy-3.lossy unbound-3.lossy p99
+road|the same: 99.9 %, against unbound|most 0.80|bench_paces dnsproxy-3.lossy unbound-3.lossy p999
+road|the same: all, against unbound|most 0.8|bench_paces dnsproxy-3.lossy unbound-3.lossy worst
+road|three upstreams of one priority: 99 %, against unbound|most 0.45|bench_paces dnsproxy-alike.lossy unbound-3.lossy p99
+road|10 % lost each way, one upstream: 99 %, against unbound|most 0.9|bench_paces dnsproxy-1.bad unbound-1.bad p99
+road|3 % lost, one upstream: queries without an answer|most 0|bench_pace dnsproxy-1.lossy none
 road|datagrams a query, 3 % lost each way|most 1.12|bench_sent dnsproxy_1_lossy_1
-road|10 % lost, one upstream: queries of 6,000 without an answer|most 2|bench_pace dnsproxy-1.bad 2
+road|10 % lost, one upstream: queries of 6,000 without an answer|most 2|bench_pace dnsproxy-1.bad none
 road|datagrams a query, nothing lost|most 1.02|bench_sent dnsproxy_1_clear_1
 road|datagrams a query 5 s after the delay went from 10 to 150 ms|most 1.05|bench_sent dnsproxy_1_jump_1
 road|a name that takes its resolver 3.5 s, which drops what is older than 1.9 s|most 4000 ms|by "$bench_late" 1000 %.1f
@@ -367,11 +367,11 @@ bench_row_browser() {
                 bench_at=$((bench_at + 1000))
             done
         done
-        web_m=$(bench_pace "$web_d" 3) web_y=$(bench_pace "$web_d" 4) web_z=$(bench_pace "$web_s" 4)
+        web_m=$(bench_pace "$web_d" p50) web_y=$(bench_pace "$web_d" p99) web_z=$(bench_pace "$web_s" p99)
         if [ "$web_n" = 2 ]; then
-            bench_verdict "DoT to $web_k, A and AAAA every 0.8 s: the slowest of all" 'most 5 ms' "$(bench_pace "$web_d" 6 3) median $web_m"
+            bench_verdict "DoT to $web_k, A and AAAA every 0.8 s: the slowest of all" 'most 5 ms' "$(bench_pace "$web_d" worst 3) median $web_m"
         else
-            bench_verdict "DoT to $web_k, three names every 20 ms: median" 'most 1 ms' "$web_m stubby $(bench_pace "$web_s" 3)"
+            bench_verdict "DoT to $web_k, three names every 20 ms: median" 'most 1 ms' "$web_m stubby $(bench_pace "$web_s" p50)"
             bench_verdict 'the same: 99 %' 'most 2 ms' "$web_y stubby ${web_z:-no answer}"
             bench_verdict "the same: 99 %, against stubby's" 'most 0.5' "$(by "$web_y" "$web_z")"
         fi
@@ -406,12 +406,14 @@ bench_row_silent() {
     done
 }
 
-# bench_road NAME PRIORITIES RULE...: that server at the end of roads of its own, an upstream NAME_N for each of these priorities
+# bench_road NAME RULE...: that server at the end of roads of its own, an upstream NAME_N for each; a NAME with 3 has three of priorities 1
+# to 3, with alike of one priority
 bench_road() {
     bench_ups='' bench_i=0
-    for bench_p in $2; do
+    case $1 in *-3.*) bench_p='1 2 3' ;; *-alike.*) bench_p='1 1 1' ;; *) bench_p=1 ;; esac
+    for bench_p in $bench_p; do
         bench_i=$((bench_i + 1)) road_u=$(echo "$1" | tr -c 'a-z0-9\n' _)_$bench_i
-        up "$road_u" ". ttl=86400 $3"
+        up "$road_u" ". ttl=86400 $2"
         bench_ups="$bench_ups $(at "$road_u" | sed 's/.*@//'),$bench_p"
     done
     bench_serve "$1"
@@ -421,24 +423,16 @@ bench_road() {
 bench_sent() { awk '$1 == "query" { n++; names += !seen[$8]++ } END { if (names) printf "%.3f", n / names }' "$T/$1.q"; }
 
 bench_row_road() {
-    while IFS='|' read -r road_n road_p road_r; do bench_road "$road_n" "$road_p" "$road_r"; done <<'END'
-dnsproxy-1.lossy|1|delay=30 jitter=10 lose=3
-dnsproxy-3.lossy|1 2 3|delay=30 jitter=10 lose=3
-dnsproxy-alike.lossy|1 1 1|delay=30 jitter=10 lose=3
-unbound-1.lossy|1|delay=30 jitter=10 lose=3
-unbound-3.lossy|1 1 1|delay=30 jitter=10 lose=3
-dnsmasq-1.beside|1|delay=30 jitter=10 lose=3
-dnsdist-1.beside|1|delay=30 jitter=10 lose=3
-smartdns-3.beside|1 1 1|delay=30 jitter=10 lose=3
-dnsproxy-1.bad|1|delay=30 jitter=10 lose=10
-unbound-1.bad|1|delay=30 jitter=10 lose=10
-dnsproxy-1.clear|1|delay=30 jitter=10
-END
+    for road_n in dnsproxy-1.lossy dnsproxy-3.lossy dnsproxy-alike.lossy unbound-1.lossy unbound-3.lossy dnsmasq-1.beside dnsdist-1.beside \
+        smartdns-3.beside dnsproxy-1.bad unbound-1.bad dnsproxy-1.clear; do
+        case $road_n in *.bad) road_l=lose=10 ;; *.clear) road_l='' ;; *) road_l=lose=3 ;; esac
+        bench_road "$road_n" "delay=30 jitter=10 $road_l"
+    done
     for bench_r in $(seq "$TURNS"); do bench_paced from=$((90000 + bench_r * 10000)) rate=200 n="$ROAD"; done
     cut -d ' ' -f 1 "$BENCH/paced" | sort -u | while read -r bench_n; do
-        echo "$bench_n|$(for bench_c in 3 4 5 6 2; do bench_pace "$bench_n" $bench_c; done | paste -s -d '|')"
+        echo "$bench_n|$(for bench_c in p50 p99 p999 worst none; do bench_pace "$bench_n" $bench_c; done | paste -s -d '|')"
     done >"$BENCH/roads"
-    bench_road dnsproxy-1.jump 1 'delay=8 jitter=2'
+    bench_road dnsproxy-1.jump 'delay=8 jitter=2'
     meanwhile jump sixty rate=200 n=3000 window=60000
     sleep 3
     rules dnsproxy_1_jump_1 '. delay=148 jitter=2'

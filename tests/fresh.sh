@@ -39,14 +39,11 @@ fresh_made() {
     (cd "$SRC" && tar -cf - test.sh tests Makefile dnsproxy.c dnsproxy.8 dns.config.example README.md .ci .gitignore) | tar -xf - -C "$fresh_d/src"
 }
 
-# fresh_works: installs what README.md names for the matrix too, each by itself when one cannot be installed: a row says what it misses.
-# knot-resolver has another name in newer Debians.
+# fresh_works: installs what README.md names for the matrix too, each by itself, for a row says what it misses. In newer Debians
+# knot-resolver has another name.
 fresh_works() {
-    fresh_6=''
-    ! chroot "$fresh_d" apt-cache policy knot-resolver6 | grep -q 'Candidate: [0-9]' || fresh_6=6
-    fresh_i=$(readme works | sed "s/ && .*//; s/ knot-resolver/&$fresh_6/") fresh_n=${fresh_i#*recommends }
-    fresh_i=${fresh_i%"$fresh_n"}
-    echo " && { $fresh_i $fresh_n || for p in $fresh_n; do $fresh_i \$p; done; $fresh_i -d systemd-resolved; true; }"
+    fresh_n=$(readme works | sed 's/ && .*//; s/.*recommends //')
+    echo " && { for p in $fresh_n knot-resolver6 \"-d systemd-resolved\"; do apt-get install -y --no-install-recommends \$p; done; true; }"
 }
 
 # fresh_inside COMMAND [MORE [PACKAGES]]: runs COMMAND there, with processes and mounts of its own: the part up to the packages, and what
