@@ -4632,7 +4632,7 @@ static void stream_ended(struct stream *s, bool orderly) {
 	struct upstream *u = s->u;
 	struct ask *first = LINED(s->asks.next);
 
-	if (s->got == 0 && !first->alone) u->fails = MAX(u->fails, MIN(u->fails + 1, HOPELESS - 1u));
+	if (s->got == 0 && !first->alone && u->fails < HOPELESS - 1) u->fails++;
 	if (orderly && s->open > 1 && s->answered >= first->written) u->quota = s->got;
 	if (s->broken != NULL) {
 		if (u->broken != s->broken) log_info("upstream %s %s: %s", addr_text(&u->spec.addr), proto_names[u->spec.proto], s->broken);
@@ -5255,6 +5255,7 @@ static void h2_goaway(struct stream *s, uint32_t last) {
 	unsigned above = 0;
 	for (struct node *x = s->asks.next; x != &s->asks; x = x->next) above += LINED(x)->request > last;
 	s->state = S_DRAINING;
+	if (s->got == 0 && s->u->fails < HOPELESS - 1) s->u->fails++;   /* not as fast as it can be connected */
 	stream_spill(s, s->open - above);
 }
 

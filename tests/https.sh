@@ -73,6 +73,9 @@ no more requests at a time than the server allows: 200 names with 50 in flight, 
 answers of 60,000 bytes, 100 of them: the window of the connection is widened in time ; single
  ; each 'good 10 window=1 name="big=60000.n$it-%x.test" type=TYPE65400 tcp=1' $(seq 10)
  ; saw 0 '^overrun' one
+a server that takes no request at all is connected to a few times a second ; single h2=goaway0 'timeout 1500'
+ ; says ^SERVFAIL vain.test
+ ; saw 4-16 '^open' one
 one that takes long is answered, however many others there are meanwhile ; single
  ; beside delay=2500 n=1 ' right 1 ' answered 10 900 window=5 rate=600
 requests that a server leaves open do not keep others from being answered ; single h2=max20

@@ -5,7 +5,7 @@
  *             split (DATA of 100 bytes each, padded, an empty one at the end)  wide (the headers in three frames)
  *             late (the end 50 ms behind the body)  short (half the body)
  *  instead    rst  refusedN (the first N requests of a connection)  silent (nothing)  noheaders (DATA only)
- *  with it    ping  push  unknown (a frame, a setting and flags that nobody knows)  goawayN (behind the Nth request; later ones are not looked at)
+ *  with it    ping  push  unknown (a frame, a setting and flags that nobody knows)  goawayN (behind the Nth request, 0: at once; later ones are not looked at)
  *             nowindow (no room but the first 65,535 bytes)  maxN (requests at a time, for a connection: in rules for "." only)
  *  damage     bigframe  bigblock  flood (a header block that never ends)  empty (the same, in empty pieces)  interleave  badhpack
  *             zero (DATA on HTTP stream 0)  even (headers on 2)  overpad (more padding than frame)  shortreset lone (a CONTINUATION)
@@ -121,7 +121,8 @@ static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t st
 	if (type == H2_SETTINGS && !(flags & H2_ACK)) web_put(&c->out, H2_SETTINGS, H2_ACK, 0, "", 0);
 	if (type == H2_PING) note(flags & H2_ACK ? "pong" : "ping", c, "%.*s", (int)n, (const char *)p);
 	if (type == H2_WINDOW_UPDATE && stream == 0 && n == 4) w->room += get32at(p);
-	if (goaway > 0 && w->requests >= goaway && stream > w->stream) return;
+	if (goaway == 0 && type == H2_SETTINGS) put_as(&c->out, "41444", 8u << 8 | H2_GOAWAY, 0, 0, 0, 0);
+	if (goaway >= 0 && w->requests >= goaway && stream > w->stream) return;
 	if (type == H2_HEADERS) {
 		char text[2000];
 		struct text t = { .p = text, .size = sizeof text };
