@@ -49,14 +49,13 @@ a bad file changes nothing, and every error is logged, and sent back to reload ;
  ; out=$(adm reload)
  ; each 'like "r\.conf:$it: " "$out"' 2 3
  ; unlike Reloaded "$out"
- ; @1 ; still.test
  ; each 'comes r "r\.conf:$it: "' 2 3
  ; seq -f 'wrong%g nonsense' 2000 >"$T/r.conf"
  ; same 2000 "$(adm reload | grep -c 'is unknown')" "of 2,000 errors"
  ; saw 2000 'wrong.*is unknown' r
  ; rm "$T/r.conf"
  ; like '^error: |r\.conf' "$(adm reload)" "a file that is gone"
- ; @1 ; stillthere.test
+ ; @1 ; still.test
 reload names what only a restart changes, and nothing when nothing changed
  ; conf "$u1 1" 'queries 99' 'tcp-clients 9' 'cache-size 2m' 'user root' 'timeout 1000'
  ; like '^Reloaded.* cache-size queries tcp-clients user$' "$(adm reload)"
