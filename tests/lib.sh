@@ -152,6 +152,7 @@ ended() {
 }
 
 # reap [NAME...]: ends everything else that was started and still runs; the program in the way that `stop` judges, while others are there
+# shellcheck disable=SC2120
 reap() {
     for reap_f in "$T"/*.admin "$T"/*.pid; do
         reap_n=${reap_f##*/}
