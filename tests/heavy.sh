@@ -96,12 +96,9 @@ cppcheck|$analyse_1|cppcheck --quiet --std=c11 --enable=warning,portability,perf
 --suppress=toomanyconfigs --suppress=duplicateAssignExpression --suppress=normalCheckLevelMaxBranches --error-exitcode=1 $analyse_i
 gcc with every warning|$analyse_2 $analyse_1|gcc $analyse_w -O2
 clang with every warning|$analyse_2 $analyse_1|clang $analyse_w -O2
-gcc -O0 with every warning|dnsproxy.c|gcc $analyse_w -O0
-gcc -Os with every warning|dnsproxy.c|gcc $analyse_w -Os
-gcc -DPLAIN_POSIX with every warning|dnsproxy.c|gcc $analyse_w -DPLAIN_POSIX
-clang -O0 with every warning|dnsproxy.c|clang $analyse_w -O0
-clang -Os with every warning|dnsproxy.c|clang $analyse_w -Os
-clang -DPLAIN_POSIX with every warning|dnsproxy.c|clang $analyse_w -DPLAIN_POSIX
+$(for c in gcc clang; do
+    for o in -O0 -Os -DPLAIN_POSIX; do echo "$c $o with every warning|dnsproxy.c|$c $analyse_w $o"; done
+done)
 END
 }
 
