@@ -406,13 +406,10 @@ static int cmd_talk(char **argv) {
 		else die("talk: what is %s?", w);
 		fflush(stdout);
 	}
-	close(talk.fd);
 	return 0;
 }
 
 #include "gauge.h"
-
-/* ---- The small ones */
 
 static int cmd_notify(char **argv) {
 	static char in[65536];

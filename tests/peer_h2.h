@@ -94,7 +94,8 @@ static void web_frames(struct buf *f, unsigned type, unsigned last, uint32_t str
 /* The answer b to the request that was read last, as the rules want it. */
 static void web_answer(struct buf *f, const struct act *a, const struct buf *b, struct conn *c) {
 	struct web *w = &c->web;
-	struct buf head = { 0 }, end = { 0 }, body = *b;
+	struct buf head = { 0 }, body = *b;
+	uint8_t end[9];
 	bool refused = w->requests <= web_word(a, "refused"), trailers = web_word(a, "trailers") == 0, late = web_word(a, "late") == 0;
 	web_odd(f, a, w->stream);
 	if (web_word(a, "silent") == 0) return;
@@ -108,11 +109,10 @@ static void web_answer(struct buf *f, const struct act *a, const struct buf *b, 
 	if (web_word(a, "noheaders") < 0) web_frames(f, H2_HEADERS, H2_END_HEADERS, w->stream, &head, web_word(a, "wide") == 0);
 	web_frames(f, H2_DATA, trailers || late ? 0 : H2_END_STREAM, w->stream, &body, web_word(a, "split") == 0);
 	if (trailers) web_put(f, H2_HEADERS, H2_END_STREAM | H2_END_HEADERS, w->stream, "\0\3end\3yes", 9);
-	web_put(&end, H2_DATA, H2_END_STREAM, w->stream, "", 0);
-	if (late) job_add((struct job){ .due = now + MS(a->delay + 50), .kind = J_BYTES, .conn = c }, end.p, end.n);
+	h2_frame(end, H2_DATA, H2_END_STREAM, w->stream, NULL, 0);
+	if (late) job_add((struct job){ .due = now + MS(a->delay + 50), .kind = J_BYTES, .conn = c }, end, sizeof end);
 	if ((w->room -= (long)b->n) < 0) note("overrun", c, "%ld", w->room);
 	free(head.p);
-	free(end.p);
 }
 
 static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t stream, const uint8_t *p, size_t n) {
@@ -138,8 +138,7 @@ static void web_frame(struct conn *c, unsigned type, unsigned flags, uint32_t st
 	}
 	if (type != H2_DATA || stream != w->stream) return;
 	query_take(p, n, &c->from, c);
-	if (goaway <= 0 || w->requests != goaway) return;
-	put_as(&c->out, "41444", 8u << 8 | H2_GOAWAY, 0, 0, w->stream, 0);
+	if (goaway > 0 && w->requests == goaway) put_as(&c->out, "41444", 8u << 8 | H2_GOAWAY, 0, 0, w->stream, 0);
 }
 
 static void web_handle(struct conn *c) {
@@ -149,8 +148,7 @@ static void web_handle(struct conn *c) {
 		take(&c->in, 24);               /* the preface */
 		w->greeted = true;
 		w->room = 65535;
-		put_as(&c->out, "41424", (most < 0 ? 0u : 6u) << 8 | H2_SETTINGS, 0, 0, 3, (unsigned)most);
-		if (most < 0) c->out.n -= 6;
+		put_as(&c->out, most < 0 ? "414" : "41424", (most < 0 ? 0u : 6u) << 8 | H2_SETTINGS, 0, 0, 3, (unsigned)most);
 	}
 	for (size_t n; w->greeted && !c->gone && c->closing == STAYS && c->in.n >= 9 && !(up.all.inorder && c->waiting > 0) &&
 	    c->in.n >= 9 + (n = get32at(c->in.p) >> 8); take(&c->in, 9 + n))

@@ -25,14 +25,13 @@ static void rnd_seed(uint64_t seed) { chance = seed * UINT64_C(0x9e3779b97f4a7c1
 /* The length of the message framed at the front, or -1 when it is not whole. */
 static long framed(const struct buf *b) { return b->n < 2 || b->n < 2 + (size_t)get16at(b->p) ? -1 : (long)get16at(b->p); }
 
-enum { FILE_MOST = 100000 };
 static struct buf file_read(const char *path, const char *ending) {
 	struct buf b = { 0 };
 	char name[1000];
 	snprintf(name, sizeof name, "%s%s", path, ending);
 	FILE *f = fopen(name, "r");
 	if (f == NULL) die("%s: %s", name, strerror(errno));
-	b.n = fread(put_room(&b, FILE_MOST), 1, FILE_MOST, f);
+	b.n = fread(put_room(&b, 100000), 1, 100000, f);
 	b.p[b.n] = 0;                   /* a text too */
 	fclose(f);
 	return b;
