@@ -29,7 +29,8 @@ struct fake {
 	unsigned due;                           /* of a listener: connections that wait to be accepted */
 	const struct fake *of;                  /* of a connection that was accepted: its listener */
 	struct sockaddr_in peer;
-	struct buf in, out, rest;               /* what the program has not read; what the target has not looked at; what comes later */
+	struct buf in, out;                     /* what the program has not read; what the target has not looked at */
+	size_t held;                            /* of "in", at its end: what has not come yet */
 	size_t seen;                            /* frames or datagrams that the target has taken note of */
 	bool greeted, ended;                    /* TLS: the handshake is done; the target has sent its end */
 	bool odd;                               /* the target has said wild things */
@@ -63,8 +64,8 @@ static int fake_open(enum kind kind) {
 	int at = 0;
 	if (fakes_open() >= fakes_max) return fails(EMFILE);
 	while (fakes[at].kind != K_FREE) at++;
-	fakes[at] = (struct fake){ .kind = kind, .in = fakes[at].in, .out = fakes[at].out, .rest = fakes[at].rest };
-	fakes[at].in.n = fakes[at].out.n = fakes[at].rest.n = 0;
+	fakes[at] = (struct fake){ .kind = kind, .in = fakes[at].in, .out = fakes[at].out };
+	fakes[at].in.n = fakes[at].out.n = 0;
 	return at + FIRST_FD;
 }
 
@@ -146,8 +147,8 @@ static ssize_t lab_send(int fd, const void *p, size_t n, int flags) {
 static ssize_t lab_recv(int fd, void *p, size_t n, int flags) {
 	struct fake *f = FAKE(fd);
 	if (fake_fails(f, K_TCP, n)) return -1;
-	if (f->in.n == 0) return f->eof ? 0 : fails(EAGAIN);
-	if (n > f->in.n) n = f->in.n;
+	if (f->in.n == f->held) return f->eof ? 0 : fails(EAGAIN);
+	if (n > f->in.n - f->held) n = f->in.n - f->held;
 	memcpy(p, f->in.p, n);
 	take(&f->in, n);
 	return (ssize_t)n;
@@ -188,7 +189,7 @@ static short fake_ready(const struct fake *f, short events) {
 	} else if (f->kind == K_LISTEN)
 		r = f->due > 0 ? POLLIN : 0;
 	else if (!f->connecting)
-		r = (short)((f->in.n > 0 || f->eof ? POLLIN : 0) | (f->err ? POLLERR : 0) | (f->err && f->kind == K_TCP ? POLLHUP : 0) |
+		r = (short)((f->in.n > f->held || f->eof ? POLLIN : 0) | (f->err ? POLLERR : 0) | (f->err && f->kind == K_TCP ? POLLHUP : 0) |
 		    (f->stuck ? 0 : POLLOUT));
 	return r & (short)(events | POLLERR | POLLHUP);
 }

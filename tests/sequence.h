@@ -230,7 +230,7 @@ static void check_port(const struct port *p, int fd) {
 static void check_tcp(const struct tcp_client *t, const struct fake *f) {
 	unsigned open = 0;
 	for (unsigned i = 0; i < TRACKED; i++) open += asked[i].open && asked[i].conn == f;
-	MUST(f->odd || f->stuck || f->out.n > 0 || f->in.n > 0 || t->stopped || open == t->waiting + (f->rest.n > 0));
+	MUST(f->odd || f->stuck || f->out.n > 0 || f->in.n > f->held || t->stopped || open == t->waiting + (f->held > 0));
 }
 
 /* Connections, the questions that are on them or in the line, and those that are late. */
@@ -344,11 +344,8 @@ static void client_query(struct fake *f) {
 		datagram(FAKE(listeners[0].udp), &q->from, m.p, m.n);
 		return;
 	}
-	f->rest.n = 0;
-	put_framed(&f->rest, &m);
-	i = who % 4 == 0 ? who % (unsigned)f->rest.n : (unsigned)f->rest.n;
-	put(&f->in, f->rest.p, i);
-	take(&f->rest, i);
+	put_framed(&f->in, &m);
+	f->held = who % 4 == 0 ? m.n + 2 - who % (m.n + 2) : 0;
 }
 
 enum { WITH_RCODE = 7, WRONG_ID = 9, WRONG_NAME, MUTATED = 14, CUT, BARE };
@@ -528,10 +525,7 @@ static void client_event(unsigned what) {
 	bool room;
 
 	if (f == NULL || befalls(f, what - 1)) return;
-	if (!f->eof && f->in.n + f->rest.n < QUEUED) {
-		put_buf(&f->in, &f->rest);
-		f->rest.n = 0;
-	}
+	if (!f->eof) f->held = 0;
 	room = !f->eof && f->in.n <= 2000;
 	if (what == 0 && room && is_admin(f)) {
 		const char *s = lines[below(COUNT(lines))];
