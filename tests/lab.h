@@ -1,5 +1,5 @@
-/* lab.h - what the unit tests and the fuzz targets share: the program itself without its main(), a way to tell messages in words,
- * in a world of fakes, the invariants of the cache, and a reader of configurations. Defines nothing that runs by itself. */
+/* lab.h - what the unit tests and the fuzz targets share: the program itself without its main(), in a world of fakes; a way to
+ * tell messages in words, the invariants of the cache, a reader of configurations. Defines nothing that runs by itself. */
 #include "fakes.h"
 #define main dnsproxy_main
 #include "../dnsproxy.c"
