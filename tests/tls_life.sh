@@ -53,7 +53,6 @@ a server that does not know EDNS is asked again without it ; single noedns=forme
 a server that heals is used again within a few seconds, without a restart ; row 'one at=hello:alert80'
  ; answered 11 3
  ; heals
- ; becomes 0 "$one" up
 failures back off when nobody asks: at most 4 tries in 5 s ; turn one at=hello:alert80 kick=1
  ; costs 1-4 '^open' one sleep 5
 END
@@ -133,7 +132,6 @@ a stranger in the place of a known server is offered its session once, cannot re
 a session belongs to an upstream and its rule: another name at the same address is not resumed, and gets no query
  ; dot one good
  ; proxy px "$ca" "$one 1 tls=other.test" "$one 2 tls=dns.test"
- ; comes one '^up'
  ; comes one '^hello .* sni other\.test'
  ; answered 10 2
  ; each 'kicked kick=$it' 1 2 3
