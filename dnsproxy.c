@@ -1372,7 +1372,7 @@ static const char *set_list(struct config *c, const struct directive *d, char **
 	const char *reason;
 	FILE *in;
 	if (strlen(args[0]) >= sizeof f->path || (args[1] != NULL && args[2] != NULL)) return d->expected;
-	f->suffix_len = args[1] ? host_parse(f->suffix, args[1]) : 0;
+	f->suffix_len = args[1] ? host_parse(f->suffix, args[1] + (args[1][0] == '.')) : 0;
 	if (args[1] != NULL && f->suffix_len < 2) return d->expected;
 	in = file_open(args[0], false, &reason);
 	if (in != NULL)

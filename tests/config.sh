@@ -26,7 +26,7 @@ arguments are lines too, read after the file
 with arguments and no -c no file is read ; !1\.1\.1\.1 ; '192.0.2.1 2'
 long options are the short ones ; listen (\*@5312|127) ; --test --port 5312 '192.0.2.1 1'
  ;  127\.0\.0\.1@.* 1 exit 0 $ ; --config "$T/a.conf"
-a leading dot of a suffix is dropped ;  domain=lan[.] exit ; '9.9.9.9 1' '1.2.3.4 1 domain=.Lan'
+a leading dot of a suffix is dropped ; hosts /h lan[.] .* domain=lan[.] exit ; '9.9.9.9 1' '1.2.3.4 1 domain=.Lan' 'hosts /h .lan'
 the normal form of https= has the port, and no path that is the usual one
  ;  9\.9\.9\.9@443 3 https=dns\.test exit 0 $ ; '9.9.9.9 3 https=DNS.test.' | '9.9.9.9@443 3 https=dns.test/dns-query'
  ;  9\.9\.9\.9@8443 3 https=dns\.test/q exit 0 $ ; '9.9.9.9@8443 3 https=dns.test/q'
