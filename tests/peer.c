@@ -61,7 +61,7 @@ static struct buf sent, got;
 static int cmd_ask(char **argv) {
 	char more[200] = "";
 	struct text t = { .p = more, .size = sizeof more };
-	struct buf out = { 0 };
+	static struct buf out;
 	struct message q;
 	const char *name = ".", *why;
 	int type = T_A, at = 3, replies = 1;
