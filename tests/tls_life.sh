@@ -188,7 +188,7 @@ the debug log has version, suite, certificate name, pin and the milliseconds of 
 query tells the TLS error of an upstream
  ; like "^upstream $two tls priority 2 no answer.*(unknown CA|self-signed|certificate)" "$(adm 'query www.test A')"
  ; like "^upstream $one tls priority 1 NOERROR answers 1 ms [0-9.]+ won" "$(adm 'query www2.test A')"
-AD of an authenticated TLS upstream reaches the clients that set AD or DO, and no others; with noverify none
+AD of an authenticated TLS upstream reaches the clients that set AD or DO, and no others, with noverify none
  ; netns && ns ip addr add 192.0.2.7/32 dev lo
  ; crt ip by=int san=ip:192.0.2.7
  ; dot one ip addr=192.0.2.7 : ad
