@@ -69,7 +69,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <sysexits.h>
 #include <time.h>
@@ -7263,6 +7262,7 @@ int main(int argc, char **argv) {
 	sigemptyset(&wait);
 	sigaddset(&wait, SIGHUP);               /* a reload that is asked for meanwhile ends no start, it follows it */
 	sigprocmask(SIG_BLOCK, &wait, NULL);
+	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);  /* of most tables little is ever touched: not two megabytes for a byte */
 	start_descriptors();
 	clock_read();
 	started = now;

@@ -116,11 +116,11 @@ where the journal reads standard error, lines begin with their level ; : >"$T/jo
  ; JOURNAL_STREAM=$(stat -Lc %d:%i "$T/journal") "$BIN" '192.0.2.1 x' 2>"$T/journal"
  ; like '^<3>argument:1: ' "$(cat "$T/journal")"
  ; like '^argument:1: ' "$(JOURNAL_STREAM=1:1 "$BIN" '192.0.2.1 x' 2>&1)"
-started as root it becomes user: nobody, no supplementary groups, no way back
+started as root it becomes user: nobody, no supplementary groups, no way back, and its tables have no huge pages
  ; [ "$(id -u)" = 0 ] && proc_here || skip "not here: not root, or no /proc"
  ; each becomes_user daemon nobody
  ; u=$(id -u nobody) g=$(id -g nobody) x=$(cat "/proc/$(pid p)/status")
- ; each 'like "^$it\$" "$x"' "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000'
+ ; each 'like "^$it\$" "$x"' "Uid:	$u	$u	$u	$u" "Gid:	$g	$g	$g	$g" 'Groups:[	 ]*' 'NoNewPrivs:	1' 'CapEff:	0000000000000000' 'THP_enabled:	0'
 a file that only root may read: reload works or says why, and serving goes on ; [ "$(id -u)" = 0 ] || skip 'not here: not root'
  ; chmod 600 "$T/a.conf"
  ; proxy p -c "$T/a.conf"
