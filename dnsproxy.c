@@ -6023,7 +6023,7 @@ static void tls_goodbye(struct stream *s) {
 struct admin {
 	struct node on;                         /* oldest first */
 	int fd, slot;
-	unsigned generation;
+	unsigned generation, hosts;             /* hosts: headers so named, of which there may be one (RFC 9112 3.2) */
 	usec opened;
 	bool asked, http, host_ok;
 	size_t in_len, out_at;
@@ -6437,7 +6437,7 @@ static bool admin_http_line(struct admin *a, char *line) {
 		return true;
 	}
 	if (strncasecmp(line, "Host:", 5) != 0) return false;
-	v += strspn(v, " \t");
+	v += a->hosts++ > 0 ? strlen(v) : strspn(v, " \t");
 	const char *end = *v == '[' ? "] \t" : ": \t";
 	v += *v == '[';
 	v[strcspn(v, end)] = '\0';
@@ -6533,7 +6533,7 @@ static void admin_accept(UNUSED void *owner, UNUSED short revents) {
 	a->fd = fd;
 	a->opened = now;
 	a->asked = a->http = a->host_ok = a->entries = false;
-	a->in_len = a->out_at = a->cursor = 0;
+	a->in_len = a->out_at = a->cursor = a->hosts = 0;
 	a->reply = (struct text){ .p = a->out, .size = sizeof a->out, .grows = true };
 	for (int i = 0; i < MAX_UPSTREAMS; i++)
 		a->records[i] = (struct text){ .p = a->record_bufs[i], .size = sizeof a->record_bufs[i], .grows = true };

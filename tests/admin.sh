@@ -40,7 +40,7 @@ what is longer than 512 bytes, at whatever pace it comes, and bytes that are 0 e
  ; shows '^entry keep\.test'
 /metrics wants a Host that is an IP address or localhost
  ; each 'like "^HTTP/1\.[01] 200" "$(scrape "$it")"' localhost 127.0.0.1 "127.0.0.1:$admin" '[::1]:5353' "localhost:$admin"
- ; each 'like "^(HTTP/1\.[01] [345]|\$)" "$(scrape "$it")"' evil.example 127.0.0.1.evil.example "localhost.evil.example:$admin" a 1.2.3.4x
+ ; each 'like "^(HTTP/1\.[01] [345]|\$)" "$(scrape "$it")"' evil.example 127.0.0.1.evil.example "localhost.evil.example:$admin" a 1.2.3.4x 'a\\r\\nHost: localhost'
 admin clients that stay silent are closed after 5 s, and do not keep others out ; hold hold "$admin" 300
  ; within 200 310 "$(metric full)" "times that a table made room, in the metrics"
  ; says '^NOERROR' beside.test
