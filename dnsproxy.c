@@ -6885,10 +6885,10 @@ static bool listener_open(struct listener *l) {
 
 /* Is it open? An interface that was made anew has another number, and who is bound to the old one hears nothing: he is closed. */
 static bool listener_follows(struct listener *l) {
-	uint32_t was = l->addr.u.in6.sin6_scope_id;
+	uint32_t *id = &l->addr.u.in6.sin6_scope_id, was = *id;
 	if (l->addr.scope[0] == '\0') return l->tcp >= 0;
 	wake_by(listen_retry = now + SEC(1));
-	if (addr_resolve_scope(&l->addr) && l->addr.u.in6.sin6_scope_id == was) return l->tcp >= 0;
+	if (addr_resolve_scope(&l->addr) ? *id == was : errno != ENODEV) return *id = was, l->tcp >= 0;
 	if (l->tcp >= 0) log_info("listen %s: the interface is gone, trying every second", addr_text(&l->addr));
 	watch_remove(&l->udp_slot);
 	watch_remove(&l->tcp_slot);
