@@ -1,4 +1,4 @@
-# choosing.sh - how an answer is chosen: priorities, patience, dead and slow upstreams, domains, private names, networks that come late.
+# choosing.sh - how an answer is chosen: priorities, patience, dead and slow upstreams, domains, private names and addresses, late networks.
 # Alone: ./test.sh choosing failing network
 
 # How an answer is chosen. The numbers are those of the contract's paragraphs. A label of a name says what an upstream does:
@@ -221,7 +221,7 @@ away() {
     for away_p in p q; do use $away_p; becomes 5 "$away_a" up; done
 }
 
-# Paragraphs 11 and 12, and networks that come later. Public addresses exist only in a network namespace of the test's own.
+# Paragraphs 11 and 12, rebind-protect, networks that come later. Public addresses are in a network namespace of the test's own.
 leg_network() {
     promise "AD, private names, networks that come and go: a network of its own for public addresses"
     netns || return
