@@ -97,11 +97,11 @@ time_t time(time_t *to) {
 
 int poll(struct pollfd *fds, nfds_t n, int timeout) {
 	static clock_t last;
-	clock_t turn = last != 0 ? clock() - last : 0;
+	clock_t turn = IS(TURNS) && last != 0 ? clock() - last : 0;
 	int r;
 	REAL(poll);
 
-	if (IS(TURNS) && turn > *shared) *shared = turn;
+	if (turn > *shared) *shared = turn;
 	r = real(fds, n, IS(FAST) && timeout > 0 && *shared > 0 ? (int)(timeout / *shared + 1) : timeout);
 	if (IS(TURNS)) last = clock();
 	return r;

@@ -232,8 +232,7 @@ static const char *pointers_of(char *in, char *arg) {
 /* Does the answer lead to an address of this side of the network? */
 static const char *inside_of(char *in, char *arg) {
 	struct key k;
-	if (strcmp(answer_of(in, arg), "malformed") == 0) return "malformed";
-	lab_key(&k, m.p, m.n, 0);
+	if (strcmp(answer_of(in, arg), "malformed") == 0 || !lab_key(&k, m.p, m.n, 0)) return "malformed";
 	return answer_leads_inside(&ans, &k) ? "inside" : "outside";
 }
 
