@@ -92,7 +92,7 @@ static int cmd_ask(char **argv) {
 	return 0;
 }
 
-/* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT ms=MS (whichever ends first) window=IN FLIGHT rate=A SECOND burst=QUERIES (that
+/* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT ms=MS (whichever ends first) window=IN FLIGHT (60,000 at most) rate=A SECOND burst=QUERIES (that
  * leave together) every=US (from burst to burst, instead of a rate: after a pause nothing is made up for) name=FORMAT (%d is the number,
  * from from= on; %x the number and chance, so that it is new) names=N (so many, in turn, or with popular the first more often) pairs (A
  * and AAAA of each) type=T tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS sizes and letters) byname (each address must be
@@ -284,19 +284,17 @@ static int load_say(void) {
 			printf("%s%d:%ld", sep, i, load.nets[i]);
 			sep = ",";
 		}
-	puts("");
-	return 0;
+	return puts("") < 0;
 }
 
 static int cmd_many(char **argv) {
 	for (int i = 3; argv[i] != NULL; i++) form_word(argv[i]);
 	load.qtype = type_of(form.type);
-	form.window = MIN(form.window, 60000);
 	load.nchannels = MIN(MAX(form.tcp, 1), MOST_CHANNELS);
 	load.took = grow(NULL, sizeof *load.took * ((size_t)form.n + 1));
 	if (form.seed) rnd_seed((uint64_t)form.seed);
 	if (form.rate) form.every = (int)(SEC(form.burst) / form.rate);
-	snprintf(load.stamp, sizeof load.stamp, "%06x", rnd() & 0xffffff);
+	snprintf(load.stamp, sizeof load.stamp, "x%06x", rnd() & 0xffffff);
 	load.to = addr_of(form.server[0] ? form.server : argv[1], argv[2]);
 	watch_init(MOST_CONNS);
 	for (int i = 0; i < load.nchannels; i++) {
@@ -315,7 +313,7 @@ static int cmd_many(char **argv) {
  * will be sent, or so many (%d is the number), hex=HEX and text=TEXT (\r \n) add bytes, fill=N so many x.
  * send writes it in one piece, bytes=MS byte by byte, every other word too; pause=MS, fin; replies=N prints N DNS replies, a line each
  * (at most 6 s, or replies=N,MS); count=N only counts them; slurp[=MS] prints text to the end; end=MS waits for the other's close and says
- * EOF, RESET or OPEN with ms=, bytes= and reads=. */
+ * EOF, RESET or OPEN with ms=, bytes= and segments=. */
 
 static struct talk { int fd; unsigned id; long began; struct buf out; } talk = { .id = 1 };
 
@@ -374,15 +372,17 @@ static void talk_replies(const char *v, bool counted) {
 
 static void talk_end(const char *v, bool quiet) {
 	static char in[65536];
-	long end = ms_now() + (*v != '\0' ? atoi(v) : 6000), bytes = 0, reads = 0;
+	long end = ms_now() + (*v != '\0' ? atoi(v) : 6000), bytes = 0;
+	uint32_t info[48] = { 0 };      /* struct tcp_info, of which C libraries know less than the kernel */
 	const char *how = "OPEN";
-	for (ssize_t n = 1; n > 0 && readable(talk.fd, end); reads += n > 0) {
+	for (ssize_t n = 1; n > 0 && readable(talk.fd, end); ) {
 		n = read(talk.fd, in, sizeof in);
 		how = n == 0 ? "EOF" : n < 0 ? "RESET" : how;
 		bytes += MAX(n, 0);
 		if (!quiet && n > 0) fwrite(in, 1, (size_t)n, stdout);
 	}
-	if (quiet) printf("%s ms=%ld bytes=%ld reads=%ld\n", how, ms_now() - talk.began, bytes, reads);
+	getsockopt(talk.fd, IPPROTO_TCP, TCP_INFO, info, &(socklen_t){ sizeof info });
+	if (quiet) printf("%s ms=%ld bytes=%ld segments=%u\n", how, ms_now() - talk.began, bytes, info[38]);
 }
 
 static int cmd_talk(char **argv) {

@@ -66,12 +66,11 @@ static bool field_set(void *to, const char *names, size_t texts, const char *w) 
 	return true;
 }
 
-/* A format whose first %d is the number, and whose first %x is the number and "fresh". */
+/* A format whose first %d is the number, or whose %x is that with "fresh" behind it. */
 static void numbered(char *out, size_t size, const char *format, int number, const char *fresh) {
-	const char *p = strstr(format, "%x");
-	if (p != NULL) snprintf(out, size, "%.*s%dx%s%s", (int)(p - format), format, number, fresh, p + 2);
-	else if ((p = strstr(format, "%d")) != NULL) snprintf(out, size, "%.*s%d%s", (int)(p - format), format, number, p + 2);
-	else snprintf(out, size, "%s", format);
+	const char *p = strstr(format, "%x") ? strstr(format, "%x") : strstr(format, "%d");
+	if (p == NULL) snprintf(out, size, "%s", format);
+	else snprintf(out, size, "%.*s%d%s%s", (int)(p - format), format, number, p[1] == 'x' ? fresh : "", p + 2);
 }
 
 /* ---- Sockets */

@@ -66,8 +66,8 @@ leg_tcp() {
     proxy p "$u1 1" 'cache-size 0' 'tcp-clients 20'
     replies talk <<'END'
 TCP: a query that comes byte by byte, the length too, is answered ; ^NOERROR.* 300 A 192\.0\.2\.1$ ; q=byte.test bytes=2 replies=1
-TCP: a reply leaves in one segment with its length ; ^OPEN .* bytes=4[0-9] reads=1$ ; q=segment.test send end=300
- ; ^OPEN .* bytes=(29|30)[0-9]{3} reads=[1-3]$ ; q=big=30000.segment.test/TXT send end=300
+TCP: a reply leaves in one segment with its length ; ^OPEN .* bytes=4[0-9] segments=1$ ; q=segment.test send end=300
+ ; ^OPEN .* bytes=(29|30)[0-9]{3} segments=[1-3]$ ; q=big=30000.segment.test/TXT send end=300
 TCP: a client that half-closes with nothing asked is closed ; ^EOF ms=[0-9]{1,3} ; bytes fin end=5000
 TCP: 20 answers of 60,000 bytes to a client that reads slowly are all delivered ; ^replies 20 noerror 20 ; rcvbuf=4096 q=20:big=60000.s%d.test/TXT send pause=300 count=20
 TCP: 200 questions at once, with answers of 4,000 bytes, to a client that reads late, are all answered ; ^replies 200 noerror 200 ; rcvbuf=4096 q=200:delay=50.big=4000.p%d.test/TXT send pause=700 count=200
