@@ -58,7 +58,7 @@ a reset of a request that is asked elsewhere too by then is no failure ; single 
  ; comes one '^query'
  ; turn one delay=600
  ; ended ask '^NOERROR'
-100 answers at a time, in many frames, and such whose end comes later ; each 'ruled h2=$it 300 window=100' split late
+100 answers at a time, in many frames, and such whose end comes later ; each 'ruled h2=$it 300 window=100' split late50
 a byte at a time ; ruled 'dribble=1 record=20' 5
 a server that closes after 10 answers: of 500 names with 100 in flight none fails ; ruled after=10 500 window=100
 a server that takes 65,535 bytes and gives no room for more gets its questions over another connection
@@ -76,6 +76,10 @@ answers of 60,000 bytes, 100 of them: the window of the connection is widened in
 a server that takes no request at all is connected to a few times a second ; single h2=goaway0 'timeout 1500'
  ; says ^SERVFAIL vain.test
  ; saw 4-16 '^open' one
+no server takes the room in which the answers of others gather ; dot last good alpn=h2 : net=11 h2=split
+ ; dot one good alpn=h2 : h2=late9000
+ ; proxy px "$ca" "$one 1 https=dns.test" "$last 2 https=dns.test"
+ ; answered 11 900 rate=400
 one that takes long is answered, however many others there are meanwhile ; single
  ; beside delay=2500 n=1 ' right 1 ' answered 10 900 window=5 rate=600
 requests that a server leaves open do not keep others from being answered ; single h2=max20

@@ -3,7 +3,7 @@
  * Not a program; peer_server.h includes it. The word of a rule is h2=WORD,WORD..., where N is a number:
  *  answers    statusN  type (text/html)  typeless  huffman (all strings of the headers)  ageN  trailers  early (a 103 before)
  *             split (DATA of 100 bytes each, padded, an empty one at the end)  wide (the headers in three frames)
- *             late (the end 50 ms behind the body)  short (half the body)
+ *             lateN (the end N ms behind the body)  short (half the body)
  *  instead    rst  refusedN (the first N requests of a connection)  silent (nothing)  noheaders (DATA only)
  *  with it    ping  push  unknown (a frame, a setting and flags that nobody knows)  goawayN (behind the Nth request, 0: at once; later ones are not looked at)
  *             nowindow (no room but the first 65,535 bytes)  maxN (requests at a time, for a connection: in rules for "." only)
@@ -96,7 +96,8 @@ static void web_answer(struct buf *f, const struct act *a, const struct buf *b, 
 	struct web *w = &c->web;
 	struct buf head = { 0 }, body = *b;
 	uint8_t end[9];
-	bool refused = w->requests <= web_word(a, "refused"), trailers = web_word(a, "trailers") == 0, late = web_word(a, "late") == 0;
+	bool refused = w->requests <= web_word(a, "refused"), trailers = web_word(a, "trailers") == 0;
+	int late = web_word(a, "late");
 	web_odd(f, a, w->stream);
 	if (web_word(a, "silent") == 0) return;
 	if (refused || web_word(a, "rst") == 0) {
@@ -107,10 +108,10 @@ static void web_answer(struct buf *f, const struct act *a, const struct buf *b, 
 	if (web_word(a, "short") == 0) body.n /= 2;
 	if (web_word(a, "early") == 0) web_put(f, H2_HEADERS, H2_END_HEADERS, w->stream, "\x08\x03" "103", 5);
 	if (web_word(a, "noheaders") < 0) web_frames(f, H2_HEADERS, H2_END_HEADERS, w->stream, &head, web_word(a, "wide") == 0);
-	web_frames(f, H2_DATA, trailers || late ? 0 : H2_END_STREAM, w->stream, &body, web_word(a, "split") == 0);
+	web_frames(f, H2_DATA, trailers || late > 0 ? 0 : H2_END_STREAM, w->stream, &body, web_word(a, "split") == 0);
 	if (trailers) web_put(f, H2_HEADERS, H2_END_STREAM | H2_END_HEADERS, w->stream, "\0\3end\3yes", 9);
 	h2_frame(end, H2_DATA, H2_END_STREAM, w->stream, NULL, 0);
-	if (late) job_add((struct job){ .due = now + MS(a->delay + 50), .kind = J_BYTES, .conn = c }, end, sizeof end);
+	if (late > 0) job_add((struct job){ .due = now + MS(a->delay + late), .kind = J_BYTES, .conn = c }, end, sizeof end);
 	if ((w->room -= (long)b->n) < 0) note("overrun", c, "%ld", w->room);
 	free(head.p);
 }
