@@ -129,12 +129,18 @@ static void clock_read(void) {
 static uint64_t ticks(void) { return (uint64_t)now >> 10; }
 static uint32_t ticks_seconds(uint32_t t) { return (t + 1) / 15625 * 16 + (t + 1) % 15625 * 16 / 15625; }
 
+/* The end of a start that lacks what the program cannot be without. */
+static _Noreturn void die(const char *why) {
+	fprintf(stderr, "dnsproxy: %s\n", why);
+	exit(1);
+}
+
 /* The system's randomness, drawn 256 bytes at a time. There is no going on without it. */
 static void random_bytes(void *to, size_t n) {
 	static uint8_t pool[256];
 	static size_t left;
 	if (n > left) {
-		if (getentropy(pool, sizeof pool) != 0) abort();
+		if (getentropy(pool, sizeof pool) != 0) die("the system gives no randomness (getrandom(2), Linux 3.17)");
 		left = sizeof pool;
 	}
 	left -= n;
@@ -164,10 +170,7 @@ static void *table_try(size_t n, size_t size) {
 /* The same at the start, for good. */
 static void *table_new(size_t n, size_t size) {
 	void *p = table_try(n, size);
-	if (p == NULL) {
-		fputs("dnsproxy: not enough memory for the configured tables\n", stderr);
-		exit(1);
-	}
+	if (p == NULL) die("not enough memory for the configured tables");
 	return p;
 }
 
@@ -6834,10 +6837,7 @@ static void signals_init(void) {
 	static const int sigs[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
 	static int slot;
 	struct sigaction sa = { .sa_handler = on_signal };
-	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC) != 0) {
-		log_error("signals: %s", strerror(errno));
-		exit(1);
-	}
+	if (pipe2(signal_pipe, O_NONBLOCK | O_CLOEXEC) != 0) die("too few descriptors (ulimit -n)");
 	sigemptyset(&sa.sa_mask);
 	for (size_t i = 0; i < COUNT(sigs); i++) sigaction(sigs[i], &sa, NULL);
 	sigprocmask(SIG_SETMASK, &sa.sa_mask, NULL);

@@ -8,6 +8,7 @@
  *   NO_SEGMENTS  the number of messages refused: here the way out takes one datagram a message
  * or is not used:
  *   NO_IPV6      a host without it
+ *   NO_RANDOM    a system without getrandom()
  *   BREAK_IN     whoever asks for the time starts another program
  *   SYSLOG       what goes to /dev/log goes to the socket SHIM.log */
 #define _GNU_SOURCE
@@ -49,6 +50,11 @@ int socket(int domain, int type, int protocol) {
 	if (!IS(NO_IPV6) || domain != AF_INET6) return real(domain, type, protocol);
 	errno = EAFNOSUPPORT;
 	return -1;
+}
+
+int getentropy(void *p, size_t n) {
+	REAL(getentropy);
+	return IS(NO_RANDOM) ? -1 : real(p, n);
 }
 
 int sendmmsg(int fd, struct mmsghdr *v, unsigned n, int flags) {
