@@ -101,6 +101,6 @@ static int cmd_link(char **arg) {
 	link_open(&ends[1], arg[3], arg[4]);
 	link_delay = (unsigned)atoi(arg[5]), link_jitter = (unsigned)atoi(arg[6]), link_loss = (unsigned)atoi(arg[7]);
 	puts("ready");
-	for (fflush(stdout);;) jobs_turn();
+	for (;;) jobs_turn();
 	return 1;
 }

@@ -323,7 +323,7 @@ adm() { peer talk 127.0.0.1 "$admin" "text=$1\n" slurp=20000; }
 
 # ---- The scripted upstream and the client (tests/peer_server.h and tests/peer.c say what they take)
 
-# up NAME [WORD...] [RULE...]: starts the scripted upstream; addr= and on= are its address and port, other words as in UP_WORDS, and
+# up NAME [WORD...] [RULE...]: starts the scripted upstream; addr= and on= are its address and port, other words as in peer_server.h, and
 # a RULE has a blank. The variable NAME becomes ADDRESS@PORT. Its number is that at the end of NAME.
 up() {
     up_n=$1 up_a=127.0.0.1 up_p=0 up_w=${1##*[!0-9]}

@@ -92,11 +92,11 @@ static int cmd_ask(char **argv) {
 	return 0;
 }
 
-/* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT ms=MS (whichever ends first) window=IN FLIGHT (60,000 at most) rate=A SECOND burst=QUERIES (that
- * leave together) every=US (from burst to burst, instead of a rate: after a pause nothing is made up for) name=FORMAT (%d is the number,
- * from from= on; %x the number and chance, so that it is new) names=N (so many, in turn, or with popular the first more often) pairs (A
- * and AAAA of each) type=T tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS sizes and letters) byname (each address must be
- * that of the name, first byte aside) full (no answer may be without records) seed=N +OPTION...
+/* ---- many ADDR PORT [WORD...]: mass queries. n=COUNT ms=MS (whichever ends first) window=IN FLIGHT (60,000 at most) rate=A SECOND
+ * burst=QUERIES (that leave together) every=US (from burst to burst, instead of a rate: after a pause nothing is made up for)
+ * name=FORMAT (%d is the number, from from= on; %x the number and chance, so that it is new) names=N (so many, in turn, or with
+ * popular the first more often) pairs (A and AAAA of each) type=T tcp=CONNECTIONS src=ADDR timeout=MS vary (differing EDNS sizes and
+ * letters) byname (each address must be that of the name, first byte aside) full (no answer may be without records) seed=N +OPTION...
  * kind=random|mutate sends messages of chance instead, or these with some bytes changed, which wait for nothing but the timeout.
  * hold sends nothing but +raw=HEX, once on each connection, says "holding N", and "open N" whenever that changes; with again one that
  * is closed is opened anew. Ends with the last, or after 10 minutes.
@@ -256,7 +256,6 @@ static bool load_turn(void) {
 static int load_hold(void) {
 	printf("holding %d\n", load.nchannels);
 	for (int told = load.nchannels, open; told > 0 && us_now() - load.began < SEC(600); told = open) {
-		fflush(stdout);
 		open = channels_turn(500);
 		for (int i = 0; i < load.nchannels && form.again; i++) open += load.tcp[i] == NULL && channel_open(i);
 		if (open != told) printf("open %d\n", open);
@@ -404,7 +403,6 @@ static int cmd_talk(char **argv) {
 		else if (value_of(w, "replies") || value_of(w, "count")) talk_replies(v, *w == 'c');
 		else if (strncmp(w, "slurp", 5) == 0 || strncmp(w, "end", 3) == 0) talk_end(v, *w == 'e');
 		else die("talk: what is %s?", w);
-		fflush(stdout);
 	}
 	return 0;
 }
@@ -419,8 +417,7 @@ static int cmd_notify(char **argv) {
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0) die("%s: %s", argv[1], strerror(errno));
 	chmod(argv[1], 0777);
 	puts("ready");
-	fflush(stdout);
-	for (ssize_t n; (n = recv(fd, in, sizeof in - 1, 0)) >= 0; fflush(stdout)) {
+	for (ssize_t n; (n = recv(fd, in, sizeof in - 1, 0)) >= 0; ) {
 		in[n] = '\0';
 		text_clean(in);
 		puts(in);
@@ -436,6 +433,7 @@ int main(int argc, char **argv) {
 		USE(talk, 3), USE(freeport, 1), USE(notify, 2), USE(echo, 2), USE(relay, 3), USE(start, 4), USE(link, 8) };
 	struct rlimit files;
 	signal(SIGPIPE, SIG_IGN);
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	random_bytes(&chance, sizeof chance);
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = MIN(files.rlim_max, 20000);

@@ -10,12 +10,13 @@
  * the upstream with that number only: `2delay=300`. Later words win. Without any: a record of the asked type, TTL 300, A
  * 192.0.2.NUMBER. Times are milliseconds.
  *
- *  what      a=ADDR  net=N (A is N. and a hash of the name)  count (A says how many answers there were)
- *            n=RECORDS  type=T  ttl=N,N...  rdlen=N  big=BYTES  cname=LINKS  extra (records of other names)  nodata
- *            soa=TTL,MINIMUM  servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX
+ *  what      a=ADDR  net=N (A is N. and a hash of the name)  count (A says how many answers there were)  n=RECORDS  type=T
+ *            ttl=N,N...  rdlen=N  big=BYTES  cname=LINKS  extra (records of other names)  nodata  soa=TTL,MINIMUM
+ *            servfail refused formerr notimp nxdomain  rcode=N  aa ad  ede=N  opt=CODE:HEX
  *            noedns=RCODE (that, without OPT, to every query with OPT; drop: nothing)
- *  when      delay=MS  jitter=MS (up to so much later, each way)  silent  lose=PERCENT (of the datagrams, each way)  drop (the first with a name)
- *  over UDP  tc  tcrec (TC=1 with records; 2: over TCP too)  twice  once (a port gets one answer: a firewall that ends a session with it)
+ *  when      delay=MS  jitter=MS (up to so much later, each way)  silent
+ *  over UDP  tc  tcrec (TC=1 with records; 2: over TCP too)  lose=PERCENT (each way)  drop (the first with a name)  twice
+ *            once (a port gets one answer: a firewall that ends a session with it)
  *  streams   close  reset  dribble=MS (a byte each, or record=N bytes)  cut (half the answer, then close)
  *  wrong     first=KIND (and gap=MS later, by default 100, the right one)  bad=KIND (alone)  flood=N (N wrong IDs first)
  *            KIND: id qname qtype qclass qr opcode zero eleven header qd2 cutq noq loop | port addr | rdlen ancount
@@ -54,8 +55,8 @@ struct setup {
 static struct setup up = { .base = { .number = 1, .tls = 12, .n = 1, .gap = 100, .ttl = "300", .ede = -1, .times = -1,
 	.how = "notify" }, .logfd = -1, .udp = -1, .tcp = -1, .other = -1, .elsewhere = -1 };
 
-/* A connection, or one of many. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what it is: DNS or
- * HTTP/2. What is put into "out" leaves by way of the engine and "raw". */
+/* A connection, or one of many. What comes goes through the TLS engine, if there is one, into "in", and "handle" makes of it what
+ * it is: DNS or HTTP/2. What is put into "out" leaves by way of the engine and "raw". */
 struct web { bool greeted; uint32_t stream; int requests; long room, taken; };     /* of HTTP/2 */
 enum closing { STAYS, CLOSING, HALF_CLOSED, CLOSES_WHEN_EMPTY };
 struct conn {
@@ -755,6 +756,5 @@ static int cmd_up(char **argv) {
 	up.all = up.base;
 	rules_read();
 	printf("ready %s\n", addr_text(&up.at));
-	fflush(stdout);
 	for (;;) turn();
 }
