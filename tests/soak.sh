@@ -15,7 +15,7 @@ soak_config() {
 loads_sent=0 loads_slow=0
 loads() {
     loads_u=$1 loads_i=0
-    sed "s/@/$2/" >"$T/loads"
+    sed "/./!d; s/@/$2/" >"$T/loads"
     while read -r loads_k _ loads_l; do
         loads_i=$((loads_i + 1))
         meanwhile "load$loads_i" many n=$((loads_k * loads_u)) timeout=$((15000 * SLOW)) $loads_l
@@ -32,12 +32,30 @@ loads_end() {
     done <"$T/loads"
 }
 
+# mixed UNIT KEY [ROW]...: loads of every kind to the proxy p beside those ROWs: hits, misses, names and options of every spelling, DNSSEC OK
+# and checking disabled, over TCP, answers that are cut, no data, an upstream that may know no EDNS
+mixed() {
+    loads "$1" "$2" <<END
+8 noerror window=64 name=hot.soak.test
+4 noerror window=64 byname name=miss%d.@.soak.test
+2 noerror window=32 vary name=vary%d.@.soak.test
+1 noerror window=32 +do +cd name=do%d.@.soak.test type=AAAA
+2 noerror window=32 tcp=8 name=tcp%d.@.soak.test
+1 noerror window=16 name=big=3000.c%d.@.soak.test type=TXT
+1 noerror window=32 name=no%d.@.soak.test type=MX
+1 noerror window=32 name=old%d.@.old.soak.test
+${3:-}
+${4:-}
+END
+}
+
 # soak [SECONDS]: mixed load over UDP and TCP, while one upstream loses, delays, truncates, refuses, stops and comes back, another (TLS)
 # closes its connections, a third one loses every twentieth question once, and the configuration is read again and again
 cmd_soak() {
     soak_end=$(($(date +%s) + ${1:-60}))
     tls_ready
-    ups u1 u3
+    up u1 '. net=10'
+    up u3 '. net=10'
     up u9 '. silent'
     dot one good
     soak_config 0
@@ -48,24 +66,16 @@ cmd_soak() {
     promise "soak: every query is answered once; where an upstream has the answer with it, else with SERVFAIL at the end of its life"
     while [ "$(date +%s)" -lt "$soak_end" ] || [ "$soak_r" -lt 17 ]; do
         case $((soak_r % 8)) in
-        0) rules u1 ;;
-        1) rules u1 '. delay=150' ;;
-        2) rules u1 '. tc' ;;
+        0) rules u1 '. net=10' ;;
+        1) rules u1 '. net=10 delay=150' ;;
+        2) rules u1 '. net=10 tc' ;;
         3) kill_pid u1 ;;
         4) up u1 on="${u1##*@}" '. servfail' ;;
-        5) rules u1 ; kill -STOP "$(pid u1)" ;;
+        5) rules u1 '. net=10' ; kill -STOP "$(pid u1)" ;;
         6) kill -CONT "$(pid u1)" ; rules one ". net=10 kick=$soak_r" ;;
-        7) rules one '. net=10 after=5' ; rules u1 '. tc close' ;;
+        7) rules one '. net=10 after=5' ; rules u1 '. net=10 tc close' ;;
         esac
-        loads 1 "$soak_r" <<'END'
-400 noerror window=40 name=a%d.@.soak.test
-20 noerror window=5 name=drop=.b%d.@.soak.test
-100 noerror window=10 vary name=v%d.@.soak.test
-300 noerror window=10 name=hot.soak.test
-150 noerror window=20 tcp=6 name=t%d.@.soak.test
-20 noerror window=5 tcp=2 type=TXT name=big=2500.c%d.@.soak.test
-20 servfail window=20 name=d%d.@.dead.soak.test
-END
+        mixed 50 "$soak_r" '1 noerror window=10 name=drop=.b%d.@.soak.test' '1 servfail window=50 name=d%d.@.dead.soak.test'
         flood n=200 kind=mutate seed=$((soak_r + 1)) >/dev/null
         if [ $((soak_r % 2)) = 1 ]; then
             soak_config $((soak_r / 2))
@@ -81,7 +91,7 @@ END
     # chance decides which of the 24 places for connections have had TLS, for which each keeps 25 KiB
     replies <<'END'
 soak: at the end nothing is in flight, and no connection is left ; kill -CONT "$(pid u1)"
- ; rules u1
+ ; rules u1 '. net=10'
  ; rules one '. net=10'
  ; await 25 soak_idle || fail "$(adm status | head -n 1)"
 soak: every upstream that answers is up again ; await 10 soak_up || fail "$(adm status | grep '^upstream')"
