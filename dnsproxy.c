@@ -5882,10 +5882,11 @@ static void tls_collect(struct stream *s) {
 static void tls_start(struct stream *s) {
 	static bool told;
 	struct tls *t = s->tls = &tlses[pool_slot(&streams, s)];
-	struct auth *a = t->auth = pool_take(&auths);   /* there is one for each stream */
+	struct auth *a = t->auth = pool_take(&auths);
 	struct upstream *u = s->u;
 	uint8_t seed[32];
 
+	if (a == NULL) abort();                 /* there is one for each stream */
 	a->now = (int64_t)time(NULL);
 	a->floor = build_time();
 	if (a->now < a->floor && !told)
@@ -6915,10 +6916,9 @@ static bool listeners_try(bool start) {
 			    ": this host does not have that address yet");
 		else if (!open && l->optional && (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT))
 			l->given_up = true;     /* a host without IPv6 */
-		else if (!open && errno == EADDRNOTAVAIL) {
+		else if (!open && (errno == EADDRNOTAVAIL || errno == ENODEV)) {
 			wake_by(listen_retry = now + SEC(1));
-			if (start)
-				log_info("listen %s: not there yet, trying every second", addr_text(&l->addr));
+			if (start) log_info("listen %s: not there yet, trying every second", addr_text(&l->addr));
 		} else if (!open) {
 			log_error("listen %s: %s%s%s", addr_text(&l->addr), strerror(errno), bind_hint(errno), start ? "" : ", given up");
 			l->given_up = true;
