@@ -6,8 +6,8 @@
 # checked COMMAND...: what it says, and then its exit status, on one line
 checked() { { "$@" 2>&1 </dev/null; echo "exit $?"; } | tr '\n' ' '; }
 
-# wrong LINE: what it says of the line
-wrong() { "$BIN" -t '9.9.9.9 1' "$1" 2>&1 | grep '^argument:2: .*, .*expected'; }
+# wrong LINE: what it says of the line; what it says of the whole, such as "no upstream", has another place
+wrong() { "$BIN" -t '9.9.9.9 1' "$1" 2>&1 | tee "$T/wrong" | grep '^argument:2: .*, .*expected' || fail "$1: no error of argument:2 in [$(tail -n 2 "$T/wrong")]"; }
 
 leg_config() {
     up u1
@@ -41,6 +41,7 @@ a wrong line is met by what was expected ; "soon" is not valid, expected millise
  ; "loud" is not valid, expected error, info or debug ; 'log loud'
  ; "tls" is wrong here, expected only one of tcp, tls, tls=NAME and https=NAME ; '1.2.3.4 1 tcp tls' | '192.0.2.1 3 https=dns.test tls'
  ; pin= and noverify without tls, expected tls ; '1.2.3.4 1 noverify'
+ ; both noverify and pin=, expected only one of them ; "1.2.3.4 1 tls noverify pin=$(printf %042dA= 1)"
  ; "0" is not a priority, expected a number, 1 to 65535 ; '1.2.3.4 0'
  ; "maybe" is not valid, expected on or off ; 'rebind-protect maybe'
  ; "1\.1\.1\.1" has no priority, expected "1\.1\.1\.1 1" ; '1.1.1.1 # no priority'
@@ -75,8 +76,8 @@ hostile files give errors and nothing else ; copies 1000000 x >"$T/random.conf"
  ; exits 1 'random\.conf:1: ' -t -c "$T/random.conf"
  ; printf '9.9.9.9 1\n1.2.3.4\0005 1\n' >"$T/random.conf"
  ; exits 1 'random\.conf:2: ' -t -c "$T/random.conf"
--h and -V print to standard output and exit 0 ; each 'exits 0 "[a-z]" $it' -h --help -V --version
- ; each 'same "" "$("$BIN" $it 2>&1 >/dev/null)" "$it: standard error"' -h --help -V --version
+-h and -V print to standard output and exit 0
+ ; each 'exits 0 "[a-z]" $it && same "" "$("$BIN" $it 2>&1 >/dev/null)" "$it: standard error"' -h --help -V --version
 the file is used: it serves, and what was chosen is logged ; proxy p -c "$T/a.conf"
  ; ^NOERROR ; file.test
  ; comes p 'a\.conf'
@@ -110,8 +111,7 @@ five descriptors are too few, and a system without randomness is none, and that 
  ; ! plain || like 'too few descriptors' "$(sh -c 'ulimit -n 5 && exec "$0" "$1"' "$BIN" "$u1 1" 2>&1)"
  ; ! shim NO_RANDOM || like 'no randomness' "$(LD_PRELOAD=$T/shim.so "$BIN" "$u1 1" 2>&1)"
 a wrong configuration ends with 78, and -t with 1, errors of arguments have their place
- ; each 'exits 78 . "$u1 1" "$it"' 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"
- ; each 'exits 1 . -t "$u1 1" "$it"' 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"
+ ; each 'exits 78 . "$u1 1" "$it" && exits 1 . -t "$u1 1" "$it"' 'user nosuchuser-xyz' 'timeout x' 'block /none/at/all' "-c$T/none.conf"
  ; exits 78 '^argument:1: .*"0"' '1.2.3.4 0' 'timeout soon'
  ; like '^argument:2: .*"soon"' "$out"
 where the journal reads standard error, lines begin with their level ; : >"$T/journal"

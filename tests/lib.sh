@@ -7,9 +7,6 @@
 port='' admin=''                # of the proxy started or chosen last
 passed=0 failed=0 skipped=0
 promise_text='' why="$T/.why" skipwhy=''
-legnow=''
-
-: >"$why"
 
 trap 'finish $?' EXIT
 trap 'exit 143' HUP INT TERM
@@ -30,11 +27,11 @@ finish() {
 promise() {
     judge
     promise_text=$1 skipwhy=''
-    : >"$why"
 }
 
 # judge: prints what became of the current promise.
 judge() {
+    [ -n "$promise_text" ] || [ ! -s "$why" ] || promise_text='what is made ready before a promise'
     [ -n "$promise_text" ] || return 0
     case ${CI:-}:$skipwhy in
     true:'not here:'* | true:) ;;
@@ -55,12 +52,14 @@ judge() {
         printf 'ok %s - %s\n' "$judge_n" "$promise_text"
     fi
     promise_text=''
+    : >"$why"
 }
 
-# tails: the last lines of the logs of what runs or ran in this leg
+# tails: the last lines of the logs of what runs or ran in this leg; of the servers of a table, those that the failure names
 tails() {
     for tails_f in "$T"/*.log "$T"/*.q; do
         [ -s "$tails_f" ] || continue
+        case $tails_f in */s[0-9]*) tails_n=${tails_f%.*} && grep -qw -e "${tails_n##*/}" "$why" || continue ;; esac
         echo "    --- ${tails_f##*/}"
         tail -n 8 "$tails_f" | cut -c 1-300 | sed 's/^/    /'
     done
@@ -398,7 +397,7 @@ says() {
 # said). WANT is an ERE, with ! before it one that does not match; or @ and what `says` takes; or # and how many times u1 has seen
 # the question by then. With several WORDS, a | between them, all do so. A line PROMISE ; WORDS is a command that judges by itself,
 # or does what the next lines need, which are left out when it skips. A line without PROMISE belongs to the promise before it. The
-# shell expands WORDS.
+# shell expands WORDS. A ; ends a part, in quotes too.
 replies() {
     sed 's/ *; */;/g' >"$T/.rows"
     while IFS=';' read -r row_p row_e row_w; do
@@ -695,7 +694,7 @@ ere() { printf %s "$1" | sed 's/[+.]/\\&/g'; }
 blamed() {
     case $1 in *@*) blamed_a=$1 ;; *) blamed_a=$(at "$1") ;; esac
     blamed_l=$(grep -F -e "$blamed_a" "$T/px.log")
-    within "${3:-1}" "${3:-9}" "$(printf '%s\n' "$blamed_l" | grep -Ec -e "$2")" "lines like /$2/, of [$blamed_l]"
+    within "${3:-1}" "${3:-9}" "$(printf '%s\n' "$blamed_l" | grep -Ec -e "$2")" "lines of px about $1 like /$2/, of [$blamed_l]"
 }
 
 # grew MOST KIB NAME: its memory is at most MOST KiB above KIB

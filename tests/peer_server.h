@@ -28,9 +28,10 @@
  *            at a time)  skip (of the queries in a record only the first is seen before more bytes come)  muted=N (connections
  *            up to number N answer nothing)
  *  shape     record=N (bytes of a TLS record at most)  wire=N (of a segment)
- *  faults    at=accept|hello|mid|up:stall|fin|rst|garbage|zeros|plain|alertN (mid: after 200 bytes of ours)  times=N (at
- *            and full happen so often)  pause=MS (nothing is done after a ClientHello)  reneg  cache=NAME (of sessions, which are
- *            forgotten with a new name; off: none are kept; zero: any is resumed, with a secret of zeros)
+ *  faults    at=accept|hello|mid|up:stall|fin|rst|garbage|zeros|plain|alertN (mid: after 200 bytes of ours, in a record; what
+ *            is sent is plain, so an alert is read as one at accept and hello only)  times=N (at and full happen so often)
+ *            pause=MS (nothing is done after a ClientHello)  reneg  cache=NAME (of sessions, which are forgotten with a new name;
+ *            off: none are kept; zero: any is resumed, with a secret of zeros)
  *
  * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no
  * TLS), open, hello, flight, up, data, strike, reneg, end and rules. */
@@ -101,13 +102,13 @@ static int rcode_of(const char *w) {
 	return isdigit((unsigned char)*w) ? atoi(w) : -1;
 }
 
-static void act_word(struct act *a, const char *w) {
+static bool act_word(struct act *a, const char *w) {
 	char *e;
 	long only = strtol(w, &e, 10);
-	if (e != w && only != up.base.number) return;
+	if (e != w && only != up.base.number) return true;
 	int rcode = rcode_of(value_of(e, "rcode") ? value_of(e, "rcode") : e);
 	if (rcode >= 0) a->rcode = rcode;
-	else act_set(a, e);             /* other labels with a '=' are just labels */
+	return rcode >= 0 || act_set(a, e);
 }
 
 static struct act act_for(const char *name) {
@@ -118,10 +119,11 @@ static struct act act_for(const char *name) {
 	snprintf(copy, sizeof copy, "%s", up.text.p ? (char *)up.text.p : "");
 	for (char *line = strtok_r(copy, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
 		if ((w = strtok_r(line, " ", &save2)) != NULL && name_below(n, len, suffix, name_parse(suffix, w)))
-			while ((w = strtok_r(NULL, " ", &save2)) != NULL) act_word(&a, w);
+			while ((w = strtok_r(NULL, " ", &save2)) != NULL)
+				if (!act_word(&a, w)) die("rules: what is %s?", w);
 	snprintf(copy, sizeof copy, "%s", name);
 	for (w = strtok_r(copy, ".", &save); w != NULL; w = strtok_r(NULL, ".", &save))
-		if (strchr(w, '=')) act_word(&a, w);
+		if (strchr(w, '=')) act_word(&a, w);    /* other labels with a '=' are just labels */
 	return a;
 }
 
@@ -133,12 +135,16 @@ static void rules_read(void) {
 	static struct stat old;
 	struct act was = up.all;
 	struct stat st;
+	regex_t faults;
 	if (up.base.rules[0] == '\0' || stat(up.base.rules, &st) != 0 || (st.st_ino == old.st_ino && memcmp(&st.st_mtim, &old.st_mtim, sizeof st.st_mtim) == 0))
 		return;
 	old = st;
 	free(up.text.p);
 	up.text = file_read(up.base.rules, "");
 	up.all = act_for("connect.");
+	regcomp(&faults, "^(accept|hello|mid|up):(stall|fin|rst|garbage|zeros|plain|alert[0-9]+)$|^$", REG_EXTENDED | REG_NOSUB);
+	if (regexec(&faults, up.all.at, 0, NULL, 0) != 0) die("rules: what is at=%s?", up.all.at);
+	regfree(&faults);
 	note("rules", NULL, "read");
 	if (strcmp(up.all.cache, was.cache) != 0) br_ssl_session_cache_lru_init(&sessions, sessions_store, sizeof sessions_store);
 	if (up.all.kick != 0 && up.all.kick != was.kick) up.kicked = now;

@@ -7,6 +7,7 @@
 #include "../dnsproxy.c"
 #undef main
 #include <err.h>
+#include <regex.h>
 #include <sched.h>
 #include "bytes.h"
 

@@ -116,7 +116,7 @@ each_server() {
 }
 
 # tried: the servers of $T/rows, and a good one behind them: 25 queries over 2.5 s are answered. One without an ERE is accepted; any
-# other is refused, with one line of the log that matches it. A new fault or alert is a new line of a table below: the rules are told
+# other is refused, with one line of the log that matches it. A new fault or alert is a new line in leg_tls_broken: the rules are told
 # in tests/peer_server.h (at=hello:alert40), the certificates at crt in tests/lib.sh.
 tried() {
     servers
@@ -185,6 +185,8 @@ good;: at=hello:garbage;;not TLS|speak TLS( at all)?$;that sends garbage
 good;tls=11;;TLS 1\.2|version|cipher;with TLS 1.1 only
 good;: at=hello:alert70;;TLS 1\.2|version;with TLS 1.3 only
 good;: at=hello:alert40;;handshake_failure|alert 40|cipher;that sends the alert 40
+good;: at=hello:alert80;;server: internal error$;that sends the alert 80
+good;: at=hello:alert49;;server alert 49$;that sends the alert 49, which has no words and is told by its number
 good;suites=c009,c00a,c023;;cipher;with old cipher suites only
 good;: at=hello:fin;;closed.*TLS 1\.3;that closes in the handshake time and again
 good;: at=mid:rst;;reset;that resets in the handshake
