@@ -5002,7 +5002,7 @@ static void streams_turn(void) {
 /* ---- 14 HTTP/2 ------------------------------------------------------- */
 
 /* DNS over HTTPS (RFC 8484) on a stream with TLS: one HTTP stream a question (RFC 9113), and of HPACK (RFC 7541) what needs no
- * state: of the server's header blocks what is spelled out; we allow no dynamic table (h2o refers to it all the same). A message of 65,535 bytes fits the window
+ * state: what is spelled out; we allow no dynamic table (h2o refers to it all the same). A message of 65,535 bytes fits the window
  * of its HTTP stream, so only that of the connection is ever widened. An answer that comes in several frames gathers in a piece of
  * "bodies". */
 enum { H2_DATA, H2_HEADERS, H2_PRIORITY, H2_RST_STREAM, H2_SETTINGS, H2_PUSH_PROMISE, H2_PING, H2_GOAWAY, H2_WINDOW_UPDATE,
@@ -5453,8 +5453,8 @@ static const char *ca_load(const char *path) {
 	return NULL;
 }
 
-/* What a server must show, and what it has shown, while a handshake lasts. BearSSL's validator does the chain; what it does not look at (addresses,
- * extended key usage, pins) is done here on the certificate's bytes. */
+/* What a server must show, and what it has shown, while a handshake lasts. BearSSL's validator does the chain; what it does not
+ * look at (addresses, extended key usage, pins) is done here on the certificate's bytes. */
 enum { MAX_ANCHORS = 4, CERT_MAX = 16384 };
 struct auth {
 	const br_x509_class *vtable;            /* first: BearSSL hands us a pointer to it */
@@ -6905,8 +6905,8 @@ static const char *bind_hint(int e) {
 	    e == EACCES || e == EPERM ? " (ports below 1024 are for root, CAP_NET_BIND_SERVICE or net.ipv4.ip_unprivileged_port_start)" : "";
 }
 
-/* Opens what is not open: at the start, and every second while an address is not there yet or where an interface may go. Any other error is the end at the
- * start, and later that of the one port. */
+/* Opens what is not open: at the start, and every second while an address is not there yet or where an interface may go. Any other
+ * error is the end at the start, and later that of the one port. */
 static bool listeners_try(bool start) {
 	listen_retry = 0;
 	for (struct listener *l = listeners; l < listeners + nlisteners; l++) {
@@ -6951,12 +6951,12 @@ static bool listeners_open(void) {
 	return true;
 }
 
-static bool rights_keep(uint32_t bits) {
+static bool rights_keep(uint32_t bits) {        /* capset(2), its third version */
 	return syscall(__NR_capset, (uint32_t []){ 0x20080522, 0 }, (uint32_t []){ bits, bits, 0, 0, 0, 0 }) == 0;
 }
 
 /* From root to somebody with no rights, for good; to stay root takes none. But where an interface may come and go, the right to bind
- * a port below 1024 stays: CAP_NET_BIND_SERVICE. */
+ * a port below 1024 stays. */
 static bool privileges_drop(void) {
 	bool again = false;
 	const struct passwd *pw;
@@ -6974,7 +6974,7 @@ static bool privileges_drop(void) {
 	for (unsigned i = 0; i < nlisteners; i++) again |= listeners[i].addr.scope[0] != '\0' && addr_port(&listeners[i].addr) < 1024;
 	prctl(PR_SET_KEEPCAPS, again, 0, 0, 0);
 	if (uid != 0 && (setgroups(0, NULL) != 0 || setgid(gid) != 0 || setuid(uid) != 0 ||
-	    (again && !rights_keep(1 << 10) && !rights_keep(0)) || setuid(0) == 0)) {
+	    (again && !rights_keep(1 << 10 /* CAP_NET_BIND_SERVICE */) && !rights_keep(0)) || setuid(0) == 0)) {
 		log_error("user %s: cannot become it: %s", cfg.user, strerror(errno));
 		return false;
 	}
