@@ -5,10 +5,9 @@
  *   log=FILE  rules=FILE  number=N  noudp  notcp  cert=FILE (over TLS, with FILE.pem.der and FILE.key.der)  tls=10|11|12
  *   suites=HEX,HEX  alpn=NAME (h2: DNS over HTTPS, by the words of peer_h2.h)
  *
- * What it does is said by words. They come from the lines of the rules, `SUFFIX WORD...`, read again whenever the file
- * changes, and from every label of the QNAME that contains `=`: `ttl=5`, `nodata=`. A word that starts with a number is for
- * the upstream with that number only: `2delay=300`. Later words win. Without any: a record of the asked type, TTL 300, A
- * 192.0.2.NUMBER. Times are milliseconds.
+ * Its words come from the lines of the rules, `SUFFIX WORD...`, read again when they change (an unknown word ends it), and from
+ * labels of the QNAME with a `=`: `ttl=5`, `nodata=`. With a number before it a word is for the upstream of that number only:
+ * `2delay=300`. Later words win. Without any: a record of the asked type, TTL 300, A 192.0.2.NUMBER. Times are milliseconds.
  *
  *  what      a=ADDR  net=N (A is N. and a hash of the name)  count (A says how many answers there were)  n=RECORDS  type=T
  *            ttl=N,N...  rdlen=N  big=BYTES  cname=LINKS  extra (records of other names)  nodata  soa=TTL,MINIMUM
@@ -34,7 +33,8 @@
  *            off: none are kept; zero: any is resumed, with a secret of zeros)
  *
  * Each event is a line of the log: EVENT CONNECTION ms TIME and what belongs to it. EVENT is query, bad (no query), plain (no
- * TLS), open, hello, flight, up, data, strike, reneg, end and rules. */
+ * TLS), open, hello, flight (the certificates have left), up (the handshake is over), data (the first of it), strike (a fault
+ * is done), reneg, end (by whom, and why) and rules (read, by connection 0). */
 
 #define ACT_INTS nodata, n, rdlen, big, cname, extra, net, count, aa, ad, ede, delay, jitter, lose, silent, drop, tc, tcrec, \
 	twice, once, close, reset, dribble, cut, gap, flood, idle, life, after, full, kick, batch, inorder, skip, muted, \
