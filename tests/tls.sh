@@ -228,7 +228,7 @@ by=root eku=serverAuth,clientAuth;;;;an extended key usage for servers and clien
 by=int san=ip:192.0.2.1,ip:127.0.0.1;;tls;;an IPv4 address, asked by address
 alone;;tls pin=$alone;;the pinned key, self-signed
 oldalone;;tls pin=$(cat "$T/pki/oldalone.pin");;the pinned key, expired and for another name
-alone;;tls pin=$(cat "$T/pki/good.pin") pin=$alone;;the second of two pinned keys
+alone;;tls pin=$(cat "$T/pki/good.pin") pin=$alone pin=$(cat "$T/pki/other.pin");;the second of three pinned keys
 good;;tls=dns.test pin=$(cat "$T/pki/good.pin");;the pinned key and the name
 alone;;tls=dns.test noverify;;anything, with noverify
 oldalone;;tls noverify;;an expired certificate, with noverify
