@@ -47,7 +47,7 @@ static void rows(const struct row *r, size_t n) {
 				for (size_t i = 0; i < COUNT(num); i++) num[i] = strtoll(digits, &digits, 10);
 				in = strsep(&arg, ">");
 				got = r->of(in, arg);
-				each(want[k] ? strncmp(got, want, k) == 0 : strcmp(got, want) == 0, "\"%s\" gives %.300s", was, got);
+				each(want[k] ? strncmp(got, want, k) == 0 : strcmp(got, want) == 0, "\"%.250s\" gives %.300s", was, got);
 			}
 		}
 		all(r->promise);
@@ -515,7 +515,7 @@ static unsigned found_many(const char *name, unsigned to) {
 static bool hit(const char *name) {
 	struct sockaddr_in from = client_at(0, WILD_PORT);
 	uint64_t before = stats.hits;
-	say("Q %s/TXT", name);
+	say("Q %.1990s/TXT", name);
 	datagram(FAKE(listeners[0].udp), &from, m.p, m.n);
 	loop_turn();
 	turn_end();
